@@ -1,0 +1,186 @@
+"""The sampling plan: which rows of the table are shard s of step t.
+
+Theory of operation. The plan is arithmetic on (seed, epoch, step, shard) and nothing else, so every worker,
+the server, a resumed run and one process without sockets agree on it without a message. An epoch is one
+permutation of all rows, drawn from (seed, epoch). It is cut into global batches of `batch_size` rows; the
+last one may be smaller, no row is dropped and none is used twice. A global batch of m rows is cut into
+`shards` neighbouring slices, the first m % shards of them one row larger than the others; with fewer rows
+than shards only the first m shards exist: an empty shard is absent, never zero (design, section 3).
+
+    epoch 0                           epoch 1
+    |-- step 0 --|-- step 1 --|- 2 -| |-- step 3 --|-- ...       step counts over all epochs
+    |s0 |s1 |s2  |s0 |s1 |s2  |s0|s1| |s0 |s1 |s2  |             a batch of 2 rows has 2 shards
+
+Only the permutation costs time, so the last two are kept: steps of two neighbouring epochs may be asked for
+in turn (a straggler's shard is leased again, or staleness lets the next epoch begin). What is kept never
+changes the answer.
+
+Chance comes in streams. Each is a SeedSequence of the seed with a spawn key that begins with a word naming
+what the stream is for, so no two of them meet: not the order of epoch 7 and the dropout of step 7, nor
+either of them and `default_rng(seed)` or its spawned children.
+"""
+
+from __future__ import annotations
+
+import operator
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from karp.errors import SettingError
+
+ORDER_STREAM = int.from_bytes(b"ordr")  # the permutation of an epoch: key (word, epoch)
+DRAW_STREAM = int.from_bytes(b"draw")   # programs and dropout: key (word, shard, step)
+SPLIT_STREAM = int.from_bytes(b"splt")  # train and test: key (word,)
+
+_ORDERS_KEPT = 2
+_SEEDS = 2**63   # a seed travels as a signed 64-bit number
+_SHARDS = 2**32  # one word of a spawn key
+
+
+def stream(seed: int, word: int, *key: int) -> np.random.Generator:
+    """The generator of one stream; `seed` must have passed `whole`.
+
+    NumPy splits larger keys into 32-bit words, so only the last number of a key may be larger than one word.
+    """
+    return np.random.Generator(np.random.PCG64(np.random.SeedSequence(seed, spawn_key=(word, *key))))
+
+
+def whole(name: str, value: int, least: int, below: int = _SEEDS) -> int:
+    """`value` as a Python int in least <= value < below, or a SettingError that names it."""
+    try:
+        number = None if isinstance(value, bool) else operator.index(value)
+    except TypeError:
+        number = None
+    if number is None or not least <= number < below:
+        raise SettingError(f"{name} is {value!r}: pass a whole number from {least} to {below - 1}")
+    return number
+
+
+def generator(seed: int, step: int, shard: int) -> np.random.Generator:
+    """The generator of (seed, step, shard), for programs and dropout.
+
+    Two calls with the same three numbers give generators of the same stream, in any worker and in any order
+    of calls; its numbers are not those of the sample order. Making one takes some 15 µs, so make it where it
+    is used and not at every step.
+
+    Raises SettingError for a number that is negative or not whole.
+
+    >>> float(generator(0, 3, 1).random()) == float(generator(0, 3, 1).random())
+    True
+    """
+    shard = whole("shard", shard, 0, _SHARDS)
+    return stream(whole("seed", seed, 0), DRAW_STREAM, shard, whole("step", step, 0))
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """The rows of every (step, shard) of a run.
+
+    `samples` is the number of rows of the table, `batch_size` the rows of a global batch, `shards` the slices
+    of a global batch. `step` counts from 0 over all epochs. Raises SettingError for a number that is not
+    whole or out of range, here and in every method.
+
+    >>> plan = Plan(samples=10, batch_size=4, shards=3, seed=0)
+    >>> plan.steps_per_epoch, plan.samples_of(2), plan.shards_of(2)
+    (3, 2, 2)
+    >>> [plan.samples_in(0, shard) for shard in range(3)], plan.share(0, 0)
+    ([2, 1, 1], 0.5)
+    >>> shards = [plan.rows(step, shard) for step in range(3) for shard in range(plan.shards_of(step))]
+    >>> np.sort(np.concatenate(shards)).tolist()
+    [0, 1, 2, 3, 4, 5, 6, 7, 8, 9]
+    """
+
+    samples: int
+    batch_size: int
+    shards: int
+    seed: int = 0
+    steps_per_epoch: int = field(init=False, repr=False, compare=False)
+    """Steps of one epoch, the smaller last one included."""
+    # Where the shards begin in a batch, and in an epoch's last batch; epoch -> its permutation, (samples,).
+    _bounds: tuple[int, ...] = field(init=False, repr=False, compare=False)
+    _last_bounds: tuple[int, ...] = field(init=False, repr=False, compare=False)
+    _orders: dict[int, NDArray[np.int64]] = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        samples = whole("samples", self.samples, 1)
+        batch_size = whole("batch_size", self.batch_size, 1)
+        shards = whole("shards", self.shards, 1, _SHARDS)
+        steps = -(-samples // batch_size)
+        put = object.__setattr__  # the way to fill a frozen dataclass
+        put(self, "samples", samples)
+        put(self, "batch_size", batch_size)
+        put(self, "shards", shards)
+        put(self, "seed", whole("seed", self.seed, 0))
+        put(self, "steps_per_epoch", steps)
+        put(self, "_bounds", _cut(min(batch_size, samples), shards))
+        put(self, "_last_bounds", _cut(samples - (steps - 1) * batch_size, shards))
+        put(self, "_orders", {})
+
+    def epoch_of(self, step: int) -> int:
+        """The epoch `step` belongs to."""
+        if type(step) is not int or step < 0:
+            step = whole("step", step, 0)
+        return step // self.steps_per_epoch
+
+    def samples_of(self, step: int) -> int:
+        """Rows in the global batch of `step`."""
+        return self._bounds_of(step)[-1]
+
+    def shards_of(self, step: int) -> int:
+        """Shards that exist in `step`: `shards`, or fewer when the batch has fewer rows than that."""
+        return len(self._bounds_of(step)) - 1
+
+    def samples_in(self, step: int, shard: int) -> int:
+        """Rows in `shard` of `step`, at least 1."""
+        bounds = self._bounds_of(step)
+        if type(shard) is not int or not 0 <= shard < len(bounds) - 1:
+            shard = self._shard(step, shard)
+        return bounds[shard + 1] - bounds[shard]
+
+    def share(self, step: int, shard: int) -> float:
+        """The part of the global batch that `shard` is, where backward starts; a step's shares sum to 1."""
+        bounds = self._bounds_of(step)
+        if type(shard) is not int or not 0 <= shard < len(bounds) - 1:
+            shard = self._shard(step, shard)
+        return (bounds[shard + 1] - bounds[shard]) / bounds[-1]
+
+    def rows(self, step: int, shard: int) -> NDArray[np.int64]:
+        """The rows of `shard` in `step`: (samples_in(step, shard),), a read-only view of an order kept."""
+        if type(step) is not int or step < 0:
+            step = whole("step", step, 0)
+        epoch, batch = divmod(step, self.steps_per_epoch)
+        bounds = self._last_bounds if batch == self.steps_per_epoch - 1 else self._bounds
+        if type(shard) is not int or not 0 <= shard < len(bounds) - 1:
+            shard = self._shard(step, shard)
+        order = self._orders.get(epoch)
+        if order is None:
+            order = self._draw(epoch)
+        start = batch * self.batch_size
+        return order[start + bounds[shard] : start + bounds[shard + 1]]
+
+    def _bounds_of(self, step: int) -> tuple[int, ...]:
+        """Where the shards of `step` begin in its batch, and where the last one ends."""
+        if type(step) is not int or step < 0:
+            step = whole("step", step, 0)
+        return self._last_bounds if (step + 1) % self.steps_per_epoch == 0 else self._bounds
+
+    def _shard(self, step: int, shard: int) -> int:
+        """`shard` as a Python int, or an error that names what the step has."""
+        return whole(f"shard of step {step}", shard, 0, self.shards_of(step))
+
+    def _draw(self, epoch: int) -> NDArray[np.int64]:
+        order = stream(self.seed, ORDER_STREAM, epoch).permutation(self.samples).astype(np.int64, copy=False)
+        order.setflags(write=False)  # views of it are handed out
+        while len(self._orders) >= _ORDERS_KEPT:
+            del self._orders[next(iter(self._orders))]
+        self._orders[epoch] = order
+        return order
+
+
+def _cut(samples: int, shards: int) -> tuple[int, ...]:
+    """The bounds of the shards that exist: count + 1 offsets from 0 to `samples`."""
+    count = min(samples, shards)
+    size, larger = divmod(samples, count)
+    return tuple(shard * size + min(shard, larger) for shard in range(count + 1))
