@@ -1,0 +1,35 @@
+"""Optimisers and learning-rate schedules, in place on the flat vector of the parameters.
+
+Both are frozen dataclasses of numbers, so a message or a file can carry them by name: `to_dict` and
+`from_dict`. `Updater` applies one to a run's weights; the server has one, and so may a loop of one's own:
+
+    updater = optim.Updater(optim.SGD(lr=0.1), model.parameters.data)
+    for x, y in batches:
+        model.zero_grad()
+        nn.cross_entropy(model(x), y).backward()
+        updater.update(model.parameters.grad)
+"""
+
+from karp.optim.norm import norm
+from karp.optim.plain import from_dict, to_dict
+from karp.optim.rules import SGD, Adam, AdamW, Optimizer, RMSprop
+from karp.optim.schedules import Constant, Cosine, InverseScaling, Schedule, StepDecay, WarmUp
+from karp.optim.updater import Updater
+
+__all__ = [
+    "SGD",
+    "Adam",
+    "AdamW",
+    "Constant",
+    "Cosine",
+    "InverseScaling",
+    "Optimizer",
+    "RMSprop",
+    "Schedule",
+    "StepDecay",
+    "Updater",
+    "WarmUp",
+    "from_dict",
+    "norm",
+    "to_dict",
+]

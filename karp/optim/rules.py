@@ -1,0 +1,283 @@
+"""The optimisers: frozen dataclasses of numbers with a rule that updates a vector in place.
+
+An update has two halves. ``prepare(gradient, step)`` looks at the whole gradient once and returns *factors*,
+a few Python floats: the rate of this step, the clipping factor, bias corrections. ``apply(weights, gradient,
+state, factors, scratch)`` is the rule itself, on whole vectors or on any matching slices of them:
+
+- elementwise, so that however the vectors are cut the result is the same bits;
+- in place on weights and state, reading the gradient only; everything between goes to ``scratch``, two
+  arrays of the slices' length, so no memory is allocated;
+- with Python floats, which leave a float32 vector float32;
+- a zero weight with zero gradients and zero state stays +0.0, so the layout's gaps stay zero.
+
+The rules, their defaults and the place of every eps are those of `torch.optim`, under torch's argument
+names. Two rewritings save passes over memory and differ by roundings only: Adam's second bias correction is
+multiplied into the rate and eps, and clipping is done on the way.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import KW_ONLY, dataclass
+from typing import TYPE_CHECKING, Any
+
+from numpy import add, divide, multiply, sqrt, subtract, zeros_like
+
+from karp.errors import SettingError
+from karp.optim import checks
+from karp.optim.norm import clip_factor
+from karp.optim.schedules import Schedule, highest, rate_at
+
+if TYPE_CHECKING:
+    import numpy.typing as npt
+
+    Array = npt.NDArray[Any]
+    State = Mapping[str, Array]
+    Factors = tuple[float, ...]
+    Scratch = tuple[Array, Array]
+
+
+@dataclass(frozen=True)
+class SGD:
+    """Stochastic gradient descent; `torch.optim.SGD` without dampening.
+
+    Args:
+        lr: rate per step, a number from 0 or a schedule.
+        momentum: how much of the last direction is kept, from 0 to below 1.
+        nesterov: look ahead along the momentum.
+        weight_decay: added to the gradient as ``weight_decay * weights``.
+        clip_norm: longest gradient allowed; a longer one is scaled down to it.
+
+    State: ``momentum``, if there is one.
+    """
+
+    lr: float | Schedule
+    momentum: float = 0.0
+    _: KW_ONLY
+    nesterov: bool = False
+    weight_decay: float = 0.0
+    clip_norm: float | None = None
+
+    def __post_init__(self) -> None:
+        _check_common(self)
+        checks.number(self, "momentum", 0, 1, below=True)
+        checks.switch(self, "nesterov")
+        if self.nesterov and not self.momentum:
+            raise SettingError("SGD: nesterov=True needs a momentum above 0")
+
+    def state(self, weights: Array) -> dict[str, Array]:
+        """New state for a vector of weights: name -> zeros like it."""
+        return {"momentum": zeros_like(weights)} if self.momentum else {}
+
+    def prepare(self, gradient: Array, step: int, age: int | None = None) -> Factors:
+        """Factors of the update after ``step`` others: (rate, clipping factor)."""
+        return rate_at(self.lr, step), _clipping(self, gradient)
+
+    def apply(
+        self, weights: Array, gradient: Array, state: State, factors: Factors, scratch: Scratch
+    ) -> None:
+        """Update matching slices in place."""
+        rate, clip = factors
+        work = scratch[0]
+        if clip != 1.0 or self.weight_decay:
+            gradient = _effective(weights, gradient, clip, self.weight_decay, scratch)
+        if self.momentum:
+            gradient = self._direction(gradient, state["momentum"], work)
+        multiply(gradient, rate, work)
+        subtract(weights, work, weights)
+
+    def _direction(self, gradient: Array, momentum: Array, work: Array) -> Array:
+        multiply(momentum, self.momentum, momentum)
+        add(momentum, gradient, momentum)
+        if not self.nesterov:
+            return momentum
+        multiply(momentum, self.momentum, work)
+        return add(work, gradient, work)
+
+
+@dataclass(frozen=True)
+class Adam:
+    """Adam (Kingma and Ba, 2015); `torch.optim.Adam`, weight decay added to the gradient.
+
+    Args:
+        lr: rate per step, a number from 0 or a schedule.
+        betas: how much of the running mean of the gradient and of its square is kept, from 0 to below 1.
+        eps: added to the root of the mean square.
+        weight_decay: added to the gradient as ``weight_decay * weights``.
+        clip_norm: longest gradient allowed; a longer one is scaled down to it.
+
+    State: ``mean`` and ``square``.
+    """
+
+    lr: float | Schedule = 0.001
+    _: KW_ONLY
+    betas: tuple[float, float] = (0.9, 0.999)
+    eps: float = 1e-8
+    weight_decay: float = 0.0
+    clip_norm: float | None = None
+
+    def __post_init__(self) -> None:
+        _check_common(self)
+        checks.number(self, "eps", checks.SMALLEST_EPS, 1)
+        if not isinstance(self.betas, list | tuple) or len(self.betas) != 2:
+            raise checks.refusal(self, "betas", self.betas, "two numbers")
+        betas = tuple(checks.as_number(self, "betas", beta, 0, 1, below=True) for beta in self.betas)
+        checks.set_field(self, "betas", betas)
+
+    def state(self, weights: Array) -> dict[str, Array]:
+        """New state for a vector of weights: name -> zeros like it."""
+        return {"mean": zeros_like(weights), "square": zeros_like(weights)}
+
+    def prepare(self, gradient: Array, step: int, age: int | None = None) -> Factors:
+        """Factors of the update after ``step`` others: (rate, clipping factor, eps, what decay leaves).
+
+        ``age`` is the number of updates the state has seen, where that is not ``step``.
+        """
+        age = (step if age is None else age) + 1
+        rate = rate_at(self.lr, step)
+        root = math.sqrt(1 - self.betas[1] ** age)
+        corrected = rate * root / (1 - self.betas[0] ** age)
+        return corrected, _clipping(self, gradient), self.eps * root, 1 - rate * self.weight_decay
+
+    def apply(
+        self, weights: Array, gradient: Array, state: State, factors: Factors, scratch: Scratch
+    ) -> None:
+        """Update matching slices in place."""
+        gradient = _effective(weights, gradient, factors[1], self.weight_decay, scratch)
+        _adam(weights, gradient, state, self.betas, factors, scratch[0])
+
+
+@dataclass(frozen=True)
+class AdamW(Adam):
+    """Adam with decoupled weight decay (Loshchilov and Hutter, 2019); `torch.optim.AdamW`.
+
+    Args, state: those of `Adam`, but every step first takes the part ``lr * weight_decay`` off the weights.
+    """
+
+    _: KW_ONLY
+    weight_decay: float = 0.01
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if highest(self.lr) * self.weight_decay > 1:
+            raise checks.refusal(self, "weight_decay", self.weight_decay, "at most 1 / lr")
+
+    def apply(
+        self, weights: Array, gradient: Array, state: State, factors: Factors, scratch: Scratch
+    ) -> None:
+        """Update matching slices in place."""
+        gradient = _effective(weights, gradient, factors[1], 0.0, scratch)
+        if self.weight_decay:
+            multiply(weights, factors[3], weights)
+        _adam(weights, gradient, state, self.betas, factors, scratch[0])
+
+
+@dataclass(frozen=True)
+class RMSprop:
+    """RMSprop (Tieleman and Hinton, 2012); `torch.optim.RMSprop`, not centred.
+
+    Args:
+        lr: rate per step, a number from 0 or a schedule.
+        alpha: how much of the running mean of the squared gradient is kept, from 0 to below 1.
+        eps: added to the root of the mean square.
+        momentum: how much of the last direction is kept, from 0 to below 1.
+        weight_decay: added to the gradient as ``weight_decay * weights``.
+        clip_norm: longest gradient allowed; a longer one is scaled down to it.
+
+    State: ``square``, and ``momentum`` if there is one.
+    """
+
+    lr: float | Schedule = 0.01
+    _: KW_ONLY
+    alpha: float = 0.99
+    eps: float = 1e-8
+    momentum: float = 0.0
+    weight_decay: float = 0.0
+    clip_norm: float | None = None
+
+    def __post_init__(self) -> None:
+        _check_common(self)
+        checks.number(self, "alpha", 0, 1, below=True)
+        checks.number(self, "eps", checks.SMALLEST_EPS, 1)
+        checks.number(self, "momentum", 0, 1, below=True)
+
+    def state(self, weights: Array) -> dict[str, Array]:
+        """New state for a vector of weights: name -> zeros like it."""
+        names = ("square", "momentum") if self.momentum else ("square",)
+        return {name: zeros_like(weights) for name in names}
+
+    def prepare(self, gradient: Array, step: int, age: int | None = None) -> Factors:
+        """Factors of the update after ``step`` others: (rate, clipping factor)."""
+        return rate_at(self.lr, step), _clipping(self, gradient)
+
+    def apply(
+        self, weights: Array, gradient: Array, state: State, factors: Factors, scratch: Scratch
+    ) -> None:
+        """Update matching slices in place."""
+        rate, clip = factors
+        work = scratch[0]
+        gradient = _effective(weights, gradient, clip, self.weight_decay, scratch)
+        square = state["square"]
+        _follow_square(square, gradient, self.alpha, work)
+        sqrt(square, work)
+        add(work, self.eps, work)
+        divide(gradient, work, work)
+        if self.momentum:
+            momentum = state["momentum"]
+            multiply(momentum, self.momentum, momentum)
+            add(momentum, work, momentum)
+            multiply(momentum, rate, work)
+        else:
+            multiply(work, rate, work)
+        subtract(weights, work, weights)
+
+
+Optimizer = SGD | Adam | AdamW | RMSprop
+
+
+def _check_common(optimizer: Optimizer) -> None:
+    if not isinstance(optimizer.lr, Schedule):
+        checks.number(optimizer, "lr", 0, checks.LARGEST_RATE)
+    checks.number(optimizer, "weight_decay", 0, checks.LARGEST_RATE)
+    if optimizer.clip_norm is not None:
+        checks.number(optimizer, "clip_norm", 1e-12, 1e30)
+
+
+def _clipping(optimizer: Optimizer, gradient: Array) -> float:
+    return 1.0 if optimizer.clip_norm is None else clip_factor(gradient, optimizer.clip_norm)
+
+
+def _effective(weights: Array, gradient: Array, clip: float, decay: float, scratch: Scratch) -> Array:
+    """The gradient itself, or clipped and with weight decay in the second scratch array."""
+    work, result = scratch
+    if clip != 1.0:  # a product with 1.0 would give the same bits
+        gradient = multiply(gradient, clip, result)
+    if decay:
+        multiply(weights, decay, work)
+        gradient = add(gradient, work, result)
+    return gradient
+
+
+def _adam(
+    weights: Array, gradient: Array, state: State, betas: tuple[float, float], factors: Factors, work: Array
+) -> None:
+    rate, _, eps, _ = factors
+    mean, square = state["mean"], state["square"]
+    subtract(gradient, mean, work)
+    multiply(work, 1 - betas[0], work)
+    add(mean, work, mean)
+    _follow_square(square, gradient, betas[1], work)
+    sqrt(square, work)
+    add(work, eps, work)
+    divide(mean, work, work)
+    multiply(work, rate, work)
+    subtract(weights, work, weights)
+
+
+def _follow_square(square: Array, gradient: Array, kept: float, work: Array) -> None:
+    """square = kept * square + (1 - kept) * gradient ** 2"""
+    multiply(square, kept, square)
+    multiply(gradient, gradient, work)
+    multiply(work, 1 - kept, work)
+    add(square, work, square)

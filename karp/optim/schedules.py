@@ -1,0 +1,135 @@
+"""Learning rates that change: frozen dataclasses of numbers, called with a step, giving the rate.
+
+Steps count the updates already applied, so the first update asks for step 0. Every schedule's first field is
+``lr``, the highest rate it ever gives.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from karp.optim import checks
+
+
+@dataclass(frozen=True)
+class Constant:
+    """The same rate at every step, as a plain float gives.
+
+    >>> Constant(0.1)(1000)
+    0.1
+    """
+
+    lr: float
+
+    def __post_init__(self) -> None:
+        checks.number(self, "lr", 0, checks.LARGEST_RATE)
+
+    def __call__(self, step: int) -> float:
+        return self.lr
+
+
+@dataclass(frozen=True)
+class StepDecay:
+    """``lr * gamma ** (step // step_size)``; `torch.optim.lr_scheduler.StepLR`.
+
+    >>> [StepDecay(1.0, step_size=10, gamma=0.5)(step) for step in (0, 9, 10, 25)]
+    [1.0, 1.0, 0.5, 0.25]
+    """
+
+    lr: float
+    step_size: int
+    gamma: float = 0.1
+
+    def __post_init__(self) -> None:
+        checks.number(self, "lr", 0, checks.LARGEST_RATE)
+        checks.steps(self, "step_size")
+        checks.number(self, "gamma", 0, 1)
+
+    def __call__(self, step: int) -> float:
+        return self.lr * self.gamma ** (step // self.step_size)
+
+
+@dataclass(frozen=True)
+class Cosine:
+    """Half a cosine from ``lr`` at step 0 down to ``min_lr`` at ``steps``, and ``min_lr`` from there on.
+
+    Source: Loshchilov and Hutter, SGDR, 2017, equation 5 without restarts.
+
+    >>> [round(Cosine(1.0, steps=4)(step), 4) for step in (0, 1, 2, 3, 4, 5)]
+    [1.0, 0.8536, 0.5, 0.1464, 0.0, 0.0]
+    """
+
+    lr: float
+    steps: int
+    min_lr: float = 0.0
+
+    def __post_init__(self) -> None:
+        checks.number(self, "lr", 0, checks.LARGEST_RATE)
+        checks.steps(self, "steps")
+        checks.number(self, "min_lr", 0, self.lr)
+
+    def __call__(self, step: int) -> float:
+        if step >= self.steps:
+            return self.min_lr
+        return self.min_lr + (self.lr - self.min_lr) * (1 + math.cos(math.pi * step / self.steps)) / 2
+
+
+@dataclass(frozen=True)
+class InverseScaling:
+    """``lr / (step + 1) ** power_t``; scikit-learn's ``learning_rate="invscaling"``.
+
+    >>> [InverseScaling(1.0)(step) for step in (0, 3, 99)]
+    [1.0, 0.5, 0.1]
+    """
+
+    lr: float
+    power_t: float = 0.5
+
+    def __post_init__(self) -> None:
+        checks.number(self, "lr", 0, checks.LARGEST_RATE)
+        checks.number(self, "power_t", 0, 10)
+
+    def __call__(self, step: int) -> float:
+        return self.lr / math.pow(step + 1, self.power_t)
+
+
+@dataclass(frozen=True)
+class WarmUp:
+    """``steps`` steps of a straight line up to ``lr``, then ``lr``, a rate or a schedule that starts there.
+
+    The first rate is one part of ``steps + 1``, not zero: no update is wasted.
+
+    >>> [WarmUp(1.0, steps=3)(step) for step in (0, 1, 2, 3, 4)]
+    [0.25, 0.5, 0.75, 1.0, 1.0]
+    >>> [WarmUp(StepDecay(1.0, step_size=1, gamma=0.5), steps=1)(step) for step in (0, 1, 2, 3)]
+    [0.5, 1.0, 0.5, 0.25]
+    """
+
+    lr: float | Constant | StepDecay | Cosine | InverseScaling
+    steps: int
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.lr, Constant | StepDecay | Cosine | InverseScaling):
+            checks.number(self, "lr", 0, checks.LARGEST_RATE)
+        checks.steps(self, "steps")
+
+    def __call__(self, step: int) -> float:
+        if step < self.steps:
+            return rate_at(self.lr, 0) * (step + 1) / (self.steps + 1)
+        return rate_at(self.lr, step - self.steps)
+
+
+Schedule = Constant | StepDecay | Cosine | InverseScaling | WarmUp
+
+
+def rate_at(lr: float | Schedule, step: int) -> float:
+    """The rate of a number or a schedule at ``step``."""
+    return lr if isinstance(lr, float) else lr(step)
+
+
+def highest(lr: float | Schedule) -> float:
+    """The highest rate that ``lr`` gives at any step."""
+    while not isinstance(lr, float):
+        lr = lr.lr
+    return lr

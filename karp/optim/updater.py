@@ -1,0 +1,129 @@
+"""One run's weights and the optimiser that moves them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from karp.errors import SettingError, ShapeError
+from karp.optim.rules import Optimizer
+
+if TYPE_CHECKING:
+    import numpy.typing as npt
+
+    Array = npt.NDArray[Any]
+
+PIECE = 1 << 20  # bytes of weights updated at a time
+
+
+class Updater:
+    """Applies an optimiser to one vector of weights, in pieces that fit the cache, and counts the versions.
+
+    Args:
+        optimizer: the rule.
+        weights: ``(n,)``, float32 or float64; changed in place by every update.
+        state: the optimiser's vectors to go on with, changed in place; None starts afresh at ``version``.
+        version: updates the weights have had.
+
+    Attributes:
+        optimizer, weights, state: as above.
+        version: updates the weights have had; the next update's step.
+
+    Raises:
+        SettingError, ShapeError: weights or state cannot be used with this optimiser.
+
+    >>> from karp.optim import SGD
+    >>> updater = Updater(SGD(lr=0.5), np.ones(3))
+    >>> updater.update(np.array([1.0, 0.0, -1.0]))
+    >>> updater.weights, updater.version
+    (array([0.5, 1. , 1.5]), 1)
+    """
+
+    def __init__(
+        self,
+        optimizer: Optimizer,
+        weights: Array,
+        state: Mapping[str, Array] | None = None,
+        version: int = 0,
+    ) -> None:
+        _check_weights(weights)
+        fresh = optimizer.state(weights)
+        if state is not None:
+            _check_state(state, fresh)
+        self.optimizer = optimizer
+        self.weights = weights
+        self.state = fresh if state is None else dict(state)
+        self.version = version
+        self._born = version if state is None else 0
+        self._pieces = self._cut()
+
+    def _cut(self) -> list[tuple[slice, Array, dict[str, Array], tuple[Array, Array]]]:
+        """Views of everything the rule needs but the gradient, piece by piece."""
+        size = self.weights.size
+        length = min(size, PIECE // self.weights.itemsize)
+        work, effective = np.empty((2, length), self.weights.dtype)
+        pieces = []
+        for start in range(0, size, max(length, 1)):
+            place = slice(start, min(start + length, size))
+            scratch = work[: place.stop - start], effective[: place.stop - start]
+            state = {name: vector[place] for name, vector in self.state.items()}
+            pieces.append((place, self.weights[place], state, scratch))
+        return pieces
+
+    def update(self, gradient: Array) -> None:
+        """One step against ``gradient``, ``(n,)`` of the weights' dtype, which is only read.
+
+        Raises:
+            ShapeError, SettingError: it has another shape or dtype; nothing was changed.
+            NotFiniteError: the optimiser clips and the gradient is not finite; nothing was changed.
+        """
+        for _ in self.pieces(gradient):
+            pass
+
+    def pieces(self, gradient: Array) -> Iterator[slice]:
+        """`update` piece by piece: yields the place of each as soon as its weights are new.
+
+        So the server sends one piece while the next is computed. The version counts up after the last
+        piece; leaving the loop earlier leaves the weights partly updated.
+        """
+        self._check_gradient(gradient)
+        factors = self.optimizer.prepare(gradient, self.version, self.version - self._born)
+        apply = self.optimizer.apply
+        for place, weights, state, scratch in self._pieces:
+            apply(weights, gradient[place], state, factors, scratch)
+            yield place
+        self.version += 1
+
+    def restart(self, version: int) -> None:
+        """Let the state start afresh at ``version``, as the local steps of a worker do."""
+        for vector in self.state.values():
+            vector[...] = 0
+        self.version = self._born = version
+
+    def _check_gradient(self, gradient: Array) -> None:
+        weights = self.weights
+        if gradient.shape != weights.shape:
+            raise ShapeError(f"a gradient of shape {gradient.shape} for weights of shape {weights.shape}")
+        if gradient.dtype != weights.dtype:
+            raise SettingError(f"a gradient of {gradient.dtype} for weights of {weights.dtype}")
+
+
+def _check_weights(weights: Array) -> None:
+    if weights.ndim != 1:
+        raise ShapeError(f"weights must be a flat vector, not of shape {weights.shape}")
+    if weights.dtype not in (np.float32, np.float64):
+        raise SettingError(f"weights must be float32 or float64, not {weights.dtype}")
+    if not weights.flags.writeable:
+        raise SettingError("weights must be writable: updates change them in place")
+
+
+def _check_state(state: Mapping[str, Array], fresh: Mapping[str, Array]) -> None:
+    if set(state) != set(fresh):
+        raise SettingError(f"the optimiser's state is {sorted(fresh)}, not {sorted(state)}")
+    for name, like in fresh.items():
+        if state[name].shape != like.shape:
+            raise ShapeError(f"state {name!r} must have shape {like.shape}, not {state[name].shape}")
+        if state[name].dtype != like.dtype:
+            raise SettingError(f"state {name!r} must be {like.dtype}, not {state[name].dtype}")
