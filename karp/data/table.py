@@ -1,0 +1,171 @@
+"""A table: the features and the target of every row, as two arrays.
+
+A table never changes; `split` and `scaled` return new ones. What trains is its arrays, so two tables with the
+same fingerprint train to the same bits, and two that differ by a row's place or a dtype do not.
+"""
+
+from __future__ import annotations
+
+import math
+import operator
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from karp.data.plan import SPLIT_STREAM, stream, whole
+from karp.errors import DataError, SettingError, ShapeError
+
+
+def fingerprint(arrays: Iterable[ArrayLike]) -> str:
+    """32 hexadecimal digits that stand for the arrays: their dtypes, shapes and elements in row order.
+
+    It is part of a run's settings: a worker whose data differ by a bit, the order of rows or the dtype is
+    refused, because its contributions would be those of another run. Strides and memory order do not count.
+    The digest is BLAKE2b, about 1 s for each GB. Raises DataError for an array of Python objects, which has
+    no bytes of its own.
+
+    >>> x = np.zeros((3, 2), np.float32)
+    >>> fingerprint([x]) == fingerprint([x.copy()]), fingerprint([x]) == fingerprint([x.astype(np.float64)])
+    (True, False)
+    """
+    from hashlib import blake2b
+
+    digest = blake2b(digest_size=16)
+    for place, each in enumerate(arrays):
+        array = np.asarray(each)
+        if array.dtype.hasobject:
+            raise DataError(f"array {place} holds Python objects: make it an array of numbers")
+        # The head says how many bytes follow it, so no two lists of arrays read alike.
+        digest.update(f"{array.dtype.str} {array.shape}\n".encode())
+        digest.update(np.ascontiguousarray(array).reshape(-1).view(np.uint8).data)
+    return digest.hexdigest()
+
+
+@dataclass(frozen=True, slots=True, eq=False, repr=False)
+class Table:
+    """The rows of a table: features `x` and target `y`.
+
+    `x`        (n, d), floating, C-ordered
+    `y`        (n,) class numbers, or (n, k) numbers to predict; k is 0 in a table without a target
+    `columns`  the names of the d features, or none
+    `target`   the name of the target column, if there is one
+    `classes`  the names of the class numbers 0, 1, ...; none for numbers to predict
+
+    `len(table)` is n. Raises ShapeError for arrays that do not fit together, DataError for a table without
+    rows or with features that are not floating.
+
+    >>> table = Table(np.zeros((4, 2), np.float32), np.array([0, 1, 1, 0]), classes=("no", "yes"))
+    >>> table
+    Table(4 rows, 2 columns of float32, 2 classes)
+    """
+
+    x: NDArray[Any]
+    y: NDArray[Any]
+    columns: tuple[str, ...] = ()
+    target: str | None = None
+    classes: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        x, y = np.asarray(self.x), np.asarray(self.y)
+        if x.ndim != 2 or y.ndim not in (1, 2) or len(x) != len(y):
+            raise ShapeError(f"x {x.shape} and y {y.shape} are no table: pass x (n, d) and y (n,) or (n, k)")
+        if x.size == 0:
+            raise DataError(f"x {x.shape} is empty: a table has at least one row and one column")
+        if x.dtype not in (np.float32, np.float64):
+            raise DataError(f"x has the dtype {x.dtype}: pass float32 or float64, as by x.astype(np.float32)")
+        if self.columns and len(self.columns) != x.shape[1]:
+            raise ShapeError(f"{len(self.columns)} names for the {x.shape[1]} columns of x: name each once")
+        put = object.__setattr__  # the way to fill a frozen dataclass
+        put(self, "x", np.ascontiguousarray(x))
+        put(self, "y", np.ascontiguousarray(y))
+        put(self, "columns", tuple(self.columns))
+        put(self, "classes", tuple(self.classes))
+
+    def __len__(self) -> int:
+        return len(self.x)
+
+    def __repr__(self) -> str:
+        parts = [f"{len(self)} rows", f"{self.x.shape[1]} columns of {self.x.dtype}"]
+        if self.target is not None:
+            parts.append(f"target {self.target!r}")
+        if self.classes:
+            parts.append(f"{len(self.classes)} classes")
+        return f"Table({', '.join(parts)})"
+
+    def split(self, test: float = 0.2, seed: int = 0, *, stratify: bool = False) -> tuple[Table, Table]:
+        """(train, test): two tables of different rows, drawn from `seed`; both keep the order of the rows.
+
+        `test` is the part of the rows to test with (0 < test < 1, rounded to the nearest row), or their
+        number. `stratify=True` gives each class its part of the test rows, to within one row; it needs class
+        numbers. Raises SettingError for a `test` that leaves no row on one side.
+
+        >>> table = Table(np.arange(10, dtype=np.float32).reshape(10, 1), np.arange(10) % 2)
+        >>> train, test = table.split(test=0.3, seed=0)
+        >>> len(train), len(test)
+        (7, 3)
+        """
+        count = _test_rows(len(self), test)
+        order = stream(whole("seed", seed, 0), SPLIT_STREAM).permutation(len(self))
+        if stratify:
+            if self.y.ndim != 1 or self.y.dtype.kind not in "iu":
+                raise SettingError(f"stratify needs class numbers, and y is {self.y.dtype}: leave it out")
+            # Sorted by class, and by chance within each: evenly spaced rows give each class its part.
+            order = order[np.argsort(self.y[order], kind="stable")]
+            chosen = (2 * np.arange(count) + 1) * len(self) // (2 * count)
+        else:
+            chosen = np.arange(count)
+        is_test = np.zeros(len(self), bool)
+        is_test[order[chosen]] = True
+        return self._rows(~is_test), self._rows(is_test)
+
+    def scaled(self, factor: float) -> Table:
+        """A table whose features are multiplied by `factor`, in their dtype; y stays as it is.
+
+        `read("digits.csv.gz", target="digit").scaled(1 / 16)` brings pixels of 0..16 to 0..1. Raises
+        SettingError for a factor that is 0 or not finite, or with which a feature would not be finite.
+
+        >>> Table(np.array([[0, 8, 16]], np.float32), np.array([0])).scaled(1 / 16).x.tolist()
+        [[0.0, 0.5, 1.0]]
+        """
+        try:
+            usable = math.isfinite(factor)
+        except (TypeError, OverflowError):
+            usable = False
+        with np.errstate(over="ignore", invalid="ignore"):
+            by = self.x.dtype.type(factor if usable else 0)
+            x = self.x * by
+        if by == 0 or not np.isfinite(x).all():
+            raise SettingError(
+                f"factor is {factor!r}: pass a finite number other than 0, such as 1 / 16, with which the "
+                f"features stay in the range of {x.dtype}"
+            )
+        return replace(self, x=x)
+
+    def fingerprint(self) -> str:
+        """`fingerprint` of x and y; the names do not count.
+
+        >>> table = Table(np.zeros((2, 1), np.float32), np.array([0, 1]))
+        >>> table.fingerprint() == fingerprint([table.x, table.y])
+        True
+        """
+        return fingerprint([self.x, self.y])
+
+    def _rows(self, rows: NDArray[Any]) -> Table:
+        return replace(self, x=self.x[rows], y=self.y[rows])
+
+
+def _test_rows(samples: int, test: float) -> int:
+    """How many of the rows are for the test, or a SettingError when one side would be empty."""
+    try:
+        count = operator.index(test)  # type: ignore[arg-type]  # a number of rows
+    except TypeError:
+        count = int(samples * test + 0.5) if isinstance(test, float | np.floating) and 0 < test < 1 else 0
+    if isinstance(test, bool) or not 0 < count < samples:
+        raise SettingError(
+            f"test is {test!r} of {samples} rows: pass a part between 0 and 1, or a number of rows from 1 to "
+            f"{samples - 1}, that leaves rows on both sides"
+        )
+    return count
