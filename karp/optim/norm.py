@@ -29,14 +29,13 @@ def norm(vector: Array) -> float:
     >>> norm(np.array([3e38, -4e38])) == 5e38
     True
     """
-    with np.errstate(over="ignore", invalid="ignore"):
-        total = _sum_of_squares(vector)
-        if math.isfinite(total):
-            return math.sqrt(total)
-        peak = float(np.max(np.abs(vector)))
-        if not math.isfinite(peak):
-            return peak
-        return peak * math.sqrt(_sum_of_squares(vector / peak))
+    total = _sum_of_squares(vector)
+    if math.isfinite(total):
+        return math.sqrt(total)
+    peak = float(np.max(np.abs(vector)))
+    if not math.isfinite(peak):
+        return peak
+    return peak * math.sqrt(_sum_of_squares(vector / peak))
 
 
 def clip_factor(gradient: Array, clip_norm: float) -> float:
@@ -54,10 +53,13 @@ def clip_factor(gradient: Array, clip_norm: float) -> float:
 
 
 def _sum_of_squares(vector: Array) -> float:
+    if len(vector) <= CHUNK:
+        return float(np.dot(vector, vector))
     whole = len(vector) // CHUNK * CHUNK
     chunks = vector[:whole].reshape(-1, CHUNK)
     rest = vector[whole:]
-    sums = np.vecdot(chunks, chunks).tolist()
+    with np.errstate(over="ignore", invalid="ignore"):
+        sums: list[float] = np.vecdot(chunks, chunks).tolist()
     sums.append(float(np.dot(rest, rest)))
     try:
         return math.fsum(sums)

@@ -1,13 +1,15 @@
 """The optimisers: frozen dataclasses of numbers with a rule that updates a vector in place.
 
 An update has two halves. ``prepare(gradient, step)`` looks at the whole gradient once and returns *factors*,
-a few Python floats: the rate of this step, the clipping factor, bias corrections. ``apply(weights, gradient,
-state, factors, scratch)`` is the rule itself, on whole vectors or on any matching slices of them:
+every number the rule needs as a Python float: the rate of this step, the clipping factor, bias corrections
+and what is constant. ``apply(weights, gradient, state, factors, scratch)`` is the rule itself, on whole
+vectors or on any matching slices of them:
 
 - elementwise, so that however the vectors are cut the result is the same bits;
 - in place on weights and state, reading the gradient only; everything between goes to ``scratch``, two
   arrays of the slices' length, so no memory is allocated;
-- with Python floats, which leave a float32 vector float32;
+- with factors that are Python floats or 0-d arrays of the vectors' dtype: the bits are the same, float32
+  stays float32, and NumPy takes 0.3 us less per call for the arrays (`Updater` hands over those);
 - a zero weight with zero gradients and zero state stays +0.0, so the layout's gaps stay zero.
 
 The rules, their defaults and the place of every eps are those of `torch.optim`, under torch's argument
@@ -18,7 +20,7 @@ multiplied into the rate and eps, and clipping is done on the way.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -34,7 +36,7 @@ if TYPE_CHECKING:
 
     Array = npt.NDArray[Any]
     State = Mapping[str, Array]
-    Factors = tuple[float, ...]
+    Factors = Sequence[Any]  # float or 0-d array
     Scratch = tuple[Array, Array]
 
 
@@ -70,30 +72,31 @@ class SGD:
         """New state for a vector of weights: name -> zeros like it."""
         return {"momentum": zeros_like(weights)} if self.momentum else {}
 
-    def prepare(self, gradient: Array, step: int, age: int | None = None) -> Factors:
-        """Factors of the update after ``step`` others: (rate, clipping factor)."""
-        return rate_at(self.lr, step), _clipping(self, gradient)
+    def prepare(self, gradient: Array, step: int, age: int | None = None) -> tuple[float, ...]:
+        """Factors of the update after ``step`` others: rate, clip, decay, momentum."""
+        return rate_at(self.lr, step), _clipping(self, gradient), self.weight_decay, self.momentum
 
     def apply(
         self, weights: Array, gradient: Array, state: State, factors: Factors, scratch: Scratch
     ) -> None:
         """Update matching slices in place."""
-        rate, clip = factors
+        rate, clip, decay, kept = factors
         work = scratch[0]
-        if clip != 1.0 or self.weight_decay:
-            gradient = _effective(weights, gradient, clip, self.weight_decay, scratch)
+        if self.clip_norm is not None:
+            gradient = _clipped(gradient, clip, scratch)
+        if self.weight_decay:
+            gradient = _decayed(weights, gradient, decay, scratch)
         if self.momentum:
-            gradient = self._direction(gradient, state["momentum"], work)
+            momentum = state["momentum"]
+            multiply(momentum, kept, momentum)
+            add(momentum, gradient, momentum)
+            if self.nesterov:
+                multiply(momentum, kept, work)
+                gradient = add(work, gradient, work)
+            else:
+                gradient = momentum
         multiply(gradient, rate, work)
         subtract(weights, work, weights)
-
-    def _direction(self, gradient: Array, momentum: Array, work: Array) -> Array:
-        multiply(momentum, self.momentum, momentum)
-        add(momentum, gradient, momentum)
-        if not self.nesterov:
-            return momentum
-        multiply(momentum, self.momentum, work)
-        return add(work, gradient, work)
 
 
 @dataclass(frozen=True)
@@ -129,23 +132,30 @@ class Adam:
         """New state for a vector of weights: name -> zeros like it."""
         return {"mean": zeros_like(weights), "square": zeros_like(weights)}
 
-    def prepare(self, gradient: Array, step: int, age: int | None = None) -> Factors:
-        """Factors of the update after ``step`` others: (rate, clipping factor, eps, what decay leaves).
+    def prepare(self, gradient: Array, step: int, age: int | None = None) -> tuple[float, ...]:
+        """Factors of the update after ``step`` others: rate, clip, decay, eps, 1 - beta1, beta2, 1 - beta2.
 
         ``age`` is the number of updates the state has seen, where that is not ``step``.
         """
         age = (step if age is None else age) + 1
-        rate = rate_at(self.lr, step)
-        root = math.sqrt(1 - self.betas[1] ** age)
-        corrected = rate * root / (1 - self.betas[0] ** age)
-        return corrected, _clipping(self, gradient), self.eps * root, 1 - rate * self.weight_decay
+        beta1, beta2 = self.betas
+        lr = rate_at(self.lr, step)
+        root = math.sqrt(1 - beta2**age)
+        rate = lr * root / (1 - beta1**age)
+        return rate, _clipping(self, gradient), self._decay(lr), self.eps * root, 1 - beta1, beta2, 1 - beta2
+
+    def _decay(self, lr: float) -> float:
+        return self.weight_decay
 
     def apply(
         self, weights: Array, gradient: Array, state: State, factors: Factors, scratch: Scratch
     ) -> None:
         """Update matching slices in place."""
-        gradient = _effective(weights, gradient, factors[1], self.weight_decay, scratch)
-        _adam(weights, gradient, state, self.betas, factors, scratch[0])
+        if self.clip_norm is not None:
+            gradient = _clipped(gradient, factors[1], scratch)
+        if self.weight_decay:
+            gradient = _decayed(weights, gradient, factors[2], scratch)
+        _adam(weights, gradient, state, factors, scratch[0])
 
 
 @dataclass(frozen=True)
@@ -163,14 +173,18 @@ class AdamW(Adam):
         if highest(self.lr) * self.weight_decay > 1:
             raise checks.refusal(self, "weight_decay", self.weight_decay, "at most 1 / lr")
 
+    def _decay(self, lr: float) -> float:
+        return 1 - lr * self.weight_decay
+
     def apply(
         self, weights: Array, gradient: Array, state: State, factors: Factors, scratch: Scratch
     ) -> None:
         """Update matching slices in place."""
-        gradient = _effective(weights, gradient, factors[1], 0.0, scratch)
+        if self.clip_norm is not None:
+            gradient = _clipped(gradient, factors[1], scratch)
         if self.weight_decay:
-            multiply(weights, factors[3], weights)
-        _adam(weights, gradient, state, self.betas, factors, scratch[0])
+            multiply(weights, factors[2], weights)
+        _adam(weights, gradient, state, factors, scratch[0])
 
 
 @dataclass(frozen=True)
@@ -207,29 +221,30 @@ class RMSprop:
         names = ("square", "momentum") if self.momentum else ("square",)
         return {name: zeros_like(weights) for name in names}
 
-    def prepare(self, gradient: Array, step: int, age: int | None = None) -> Factors:
-        """Factors of the update after ``step`` others: (rate, clipping factor)."""
-        return rate_at(self.lr, step), _clipping(self, gradient)
+    def prepare(self, gradient: Array, step: int, age: int | None = None) -> tuple[float, ...]:
+        """Factors of the update after ``step`` others: rate, clip, decay, eps, alpha, 1 - alpha, momentum."""
+        rate, clip = rate_at(self.lr, step), _clipping(self, gradient)
+        return rate, clip, self.weight_decay, self.eps, self.alpha, 1 - self.alpha, self.momentum
 
     def apply(
         self, weights: Array, gradient: Array, state: State, factors: Factors, scratch: Scratch
     ) -> None:
         """Update matching slices in place."""
-        rate, clip = factors
-        work = scratch[0]
-        gradient = _effective(weights, gradient, clip, self.weight_decay, scratch)
-        square = state["square"]
-        _follow_square(square, gradient, self.alpha, work)
+        rate, clip, decay, eps, alpha, rest, kept = factors
+        work, square = scratch[0], state["square"]
+        if self.clip_norm is not None:
+            gradient = _clipped(gradient, clip, scratch)
+        if self.weight_decay:
+            gradient = _decayed(weights, gradient, decay, scratch)
+        _follow_square(square, gradient, alpha, rest, work)
         sqrt(square, work)
-        add(work, self.eps, work)
-        divide(gradient, work, work)
+        add(work, eps, work)
+        direction = divide(gradient, work, work)
         if self.momentum:
-            momentum = state["momentum"]
-            multiply(momentum, self.momentum, momentum)
-            add(momentum, work, momentum)
-            multiply(momentum, rate, work)
-        else:
-            multiply(work, rate, work)
+            direction = state["momentum"]
+            multiply(direction, kept, direction)
+            add(direction, work, direction)
+        multiply(direction, rate, work)
         subtract(weights, work, weights)
 
 
@@ -248,26 +263,28 @@ def _clipping(optimizer: Optimizer, gradient: Array) -> float:
     return 1.0 if optimizer.clip_norm is None else clip_factor(gradient, optimizer.clip_norm)
 
 
-def _effective(weights: Array, gradient: Array, clip: float, decay: float, scratch: Scratch) -> Array:
-    """The gradient itself, or clipped and with weight decay in the second scratch array."""
+def _clipped(gradient: Array, clip: Any, scratch: Scratch) -> Array:
+    """The gradient, or in the second scratch array a shorter one."""
+    if float(clip) == 1.0:  # a product with 1.0 would be the same bits
+        return gradient
+    shorter: Array = multiply(gradient, clip, scratch[1])
+    return shorter
+
+
+def _decayed(weights: Array, gradient: Array, decay: Any, scratch: Scratch) -> Array:
+    """The gradient plus ``decay * weights``, in the second scratch array."""
     work, result = scratch
-    if clip != 1.0:  # a product with 1.0 would give the same bits
-        gradient = multiply(gradient, clip, result)
-    if decay:
-        multiply(weights, decay, work)
-        gradient = add(gradient, work, result)
-    return gradient
+    multiply(weights, decay, work)
+    return add(gradient, work, result)
 
 
-def _adam(
-    weights: Array, gradient: Array, state: State, betas: tuple[float, float], factors: Factors, work: Array
-) -> None:
-    rate, _, eps, _ = factors
+def _adam(weights: Array, gradient: Array, state: State, factors: Factors, work: Array) -> None:
+    rate, _, _, eps, rest1, beta2, rest2 = factors
     mean, square = state["mean"], state["square"]
     subtract(gradient, mean, work)
-    multiply(work, 1 - betas[0], work)
+    multiply(work, rest1, work)
     add(mean, work, mean)
-    _follow_square(square, gradient, betas[1], work)
+    _follow_square(square, gradient, beta2, rest2, work)
     sqrt(square, work)
     add(work, eps, work)
     divide(mean, work, work)
@@ -275,9 +292,9 @@ def _adam(
     subtract(weights, work, weights)
 
 
-def _follow_square(square: Array, gradient: Array, kept: float, work: Array) -> None:
-    """square = kept * square + (1 - kept) * gradient ** 2"""
+def _follow_square(square: Array, gradient: Array, kept: Any, rest: Any, work: Array) -> None:
+    """square = kept * square + rest * gradient ** 2"""
     multiply(square, kept, square)
     multiply(gradient, gradient, work)
-    multiply(work, 1 - kept, work)
+    multiply(work, rest, work)
     add(square, work, square)

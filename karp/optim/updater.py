@@ -57,6 +57,9 @@ class Updater:
         self.state = fresh if state is None else dict(state)
         self.version = version
         self._born = version if state is None else 0
+        self._shape, self._dtype = weights.shape, weights.dtype
+        self._factors: tuple[float, ...] = ()
+        self._cells: tuple[Array, ...] = ()  # the factors as 0-d arrays
         self._pieces = self._cut()
 
     def _cut(self) -> list[tuple[slice, Array, dict[str, Array], tuple[Array, Array]]]:
@@ -79,8 +82,15 @@ class Updater:
             ShapeError, SettingError: it has another shape or dtype; nothing was changed.
             NotFiniteError: the optimiser clips and the gradient is not finite; nothing was changed.
         """
-        for _ in self.pieces(gradient):
-            pass
+        factors = self._prepare(gradient)
+        apply, pieces = self.optimizer.apply, self._pieces
+        if len(pieces) == 1:  # nothing to cut: a small model's whole update takes 2 us
+            _, weights, state, scratch = pieces[0]
+            apply(weights, gradient, state, factors, scratch)
+        else:
+            for place, weights, state, scratch in pieces:
+                apply(weights, gradient[place], state, factors, scratch)
+        self.version += 1
 
     def pieces(self, gradient: Array) -> Iterator[slice]:
         """`update` piece by piece: yields the place of each as soon as its weights are new.
@@ -88,11 +98,9 @@ class Updater:
         So the server sends one piece while the next is computed. The version counts up after the last
         piece; leaving the loop earlier leaves the weights partly updated.
         """
-        self._check_gradient(gradient)
-        factors = self.optimizer.prepare(gradient, self.version, self.version - self._born)
-        apply = self.optimizer.apply
+        factors = self._prepare(gradient)
         for place, weights, state, scratch in self._pieces:
-            apply(weights, gradient[place], state, factors, scratch)
+            self.optimizer.apply(weights, gradient[place], state, factors, scratch)
             yield place
         self.version += 1
 
@@ -102,12 +110,23 @@ class Updater:
             vector[...] = 0
         self.version = self._born = version
 
-    def _check_gradient(self, gradient: Array) -> None:
-        weights = self.weights
-        if gradient.shape != weights.shape:
-            raise ShapeError(f"a gradient of shape {gradient.shape} for weights of shape {weights.shape}")
-        if gradient.dtype != weights.dtype:
-            raise SettingError(f"a gradient of {gradient.dtype} for weights of {weights.dtype}")
+    def _prepare(self, gradient: Array) -> tuple[Array, ...]:
+        if gradient.shape != self._shape:
+            raise ShapeError(f"a gradient of shape {gradient.shape} for weights of shape {self._shape}")
+        if gradient.dtype != self._dtype:
+            raise SettingError(f"a gradient of {gradient.dtype} for weights of {self._dtype}")
+        factors = self.optimizer.prepare(gradient, self.version, self.version - self._born)
+        if factors != self._factors:
+            self._refill(factors)
+        return self._cells
+
+    def _refill(self, factors: tuple[float, ...]) -> None:
+        if not self._cells:
+            self._cells = tuple(np.array(factor, self._dtype) for factor in factors)
+        for cell, old, new in zip(self._cells, self._factors, factors, strict=False):
+            if new != old:
+                cell[()] = new
+        self._factors = factors
 
 
 def _check_weights(weights: Array) -> None:
