@@ -1,0 +1,253 @@
+"""One data vector, one gradient vector, named views: where they lie, what is hashed, what is refused."""
+
+import hashlib
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from karp.errors import SettingError, ShapeError
+from karp.parameters import Layout, Parameters
+
+shapes = st.dictionaries(
+    st.text(min_size=1, max_size=12), st.lists(st.integers(0, 5), max_size=3).map(tuple), max_size=6
+)
+dtypes = st.sampled_from(["float32", "float64"])
+
+
+def stand_in(data: Any) -> Any:
+    """What `Parameters` asks of a value."""
+    return SimpleNamespace(data=data, grad="old", home=None)
+
+
+def two_layers(dtype: str = "float32") -> dict[str, Any]:
+    return {
+        "weight": stand_in(np.arange(6, dtype=dtype).reshape(2, 3)),
+        "bias": stand_in(np.array([7, 8, 9], dtype)),
+    }
+
+
+# --- layout ---------------------------------------------------------------------------------------------
+
+
+@given(shapes, dtypes)
+def test_views_are_aligned_c_ordered_and_apart(shapes, dtype):
+    layout = Layout(shapes, dtype)
+    vector = layout.zeros()
+    views = layout.views(vector)
+    assert list(shapes.items()) == [(name, view.shape) for name, view in views.items()]
+    for view in views.values():
+        assert view.flags.c_contiguous
+        assert view.size == 0 or view.ctypes.data % 64 == 0
+        view += 1
+    assert sum(view.size for view in views.values()) == vector.sum()
+    assert layout.nbytes % 64 == 0
+    assert layout.nbytes == vector.nbytes
+    assert vector.size == 0 or vector.ctypes.data % 64 == 0
+
+
+@given(shapes, dtypes)
+def test_hash_is_that_of_the_tensors_one_after_the_other(shapes, dtype):
+    layout = Layout(shapes, dtype)
+    vector = np.arange(layout.size, dtype=dtype) + 1  # gaps hold something, too
+    plain = b"".join(view.tobytes() for view in layout.views(vector).values())
+    assert hashlib.sha256(plain).hexdigest() == layout.sha256(vector)
+
+
+@given(shapes, dtypes)
+def test_layout_survives_plain_types(shapes, dtype):
+    layout = Layout(shapes, dtype)
+    again = Layout.from_dict(layout.to_dict())
+    assert layout == again
+    assert hash(layout) == hash(again)
+    assert layout.offsets == again.offsets
+
+
+def test_equality_is_by_content_and_order():
+    layout = Layout({"a": (2,), "b": (2,)}, "float32")
+    assert layout == Layout({"a": (2,), "b": (2,)}, np.float32)
+    assert layout != Layout({"b": (2,), "a": (2,)}, "float32")
+    assert layout != Layout({"a": (2,), "b": (2,)}, "float64")
+    assert repr(layout) == "Layout({'a': (2,), 'b': (2,)}, 'float32')"
+
+
+GOOD = {"dtype": "float32", "size": 16, "shapes": [["w", [2, 3]]]}
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        ({"dtype": "float16"}, "dtype must be 'float32' or 'float64', not 'float16'"),
+        ({"dtype": "((,f4"}, "dtype must be"),
+        ({"dtype": ["float32"]}, "dtype must be"),
+        ({"size": 15}, "size must be 16 for these shapes, not 15"),
+        ({"size": 16.0}, "size must be 16"),
+        ({"size": True}, "size must be 16"),
+        ({"shapes": {"w": [2, 3]}}, "shapes must be a list"),
+        ({"shapes": [["w"]]}, r"\[name, shape\], not \['w'\]"),
+        ({"shapes": [[3, [2]]]}, "a name is a string of 1 to 256 characters, not 3"),
+        ({"shapes": [["", [2]]]}, "a name is a string"),
+        ({"shapes": [["n" * 257, [2]]]}, "a name is a string"),
+        ({"shapes": [["w", [2]], ["w", [2]]]}, "'w' appears twice"),
+        ({"shapes": [["w", [-1]]]}, r"shape of 'w' must be whole numbers from 0, not \[-1\]"),
+        ({"shapes": [["w", [2.0]]]}, "whole numbers"),
+        ({"shapes": [["w", [True]]]}, "whole numbers"),
+        ({"shapes": [["w", "23"]]}, "whole numbers"),
+        ({"shapes": [["w", [1] * 33]]}, "whole numbers"),
+        ({"shapes": [["w", [1 << 40]]]}, "whole numbers"),
+        ({"shapes": [["w", [1 << 20, 1 << 20]]]}, "more than 17179869184 bytes: 'w'"),
+        ({"extra": 1}, "a dict of dtype, size and shapes"),
+    ],
+)
+def test_from_dict_refuses(change, says):
+    with pytest.raises(SettingError, match=says):
+        Layout.from_dict(GOOD | change)
+
+
+@pytest.mark.parametrize("plain", [None, [], {"dtype": "float32"}, "float32"])
+def test_from_dict_refuses_what_is_no_layout(plain):
+    with pytest.raises(SettingError, match="a layout is a dict of dtype, size and shapes"):
+        Layout.from_dict(plain)
+
+
+def test_a_vector_of_another_size_or_dtype_is_refused():
+    layout = Layout({"w": (2, 3)}, "float32")
+    with pytest.raises(ShapeError, match=r"shape \(16,\), not \(6,\)"):
+        layout.views(np.zeros(6, np.float32))
+    with pytest.raises(ShapeError, match="contiguous"):
+        layout.views(np.zeros(32, np.float32)[::2])
+    with pytest.raises(SettingError, match="is float32, not float64"):
+        layout.sha256(np.zeros(16))
+
+
+# --- parameters -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_values_move_into_the_vector(dtype):
+    values = two_layers(dtype)
+    before = {name: value.data for name, value in values.items()}
+    parameters = Parameters(values)
+    assert parameters.names == ("weight", "bias")
+    assert dtype == parameters.data.dtype
+    for name, value in values.items():
+        assert np.array_equal(before[name], value.data)
+        assert np.shares_memory(value.data, parameters.data)
+        assert np.shares_memory(value.home, parameters.grad)
+        assert value.grad is None
+    parameters.data += 1
+    assert values["weight"].data.tolist() == [[1, 2, 3], [4, 5, 6]]
+    assert "Parameters(2 values, 9 numbers, " + dtype + ")" == repr(parameters)
+
+
+def test_weights_in_fortran_order_become_c_ordered():
+    value = stand_in(np.asfortranarray(np.arange(6.0).reshape(2, 3)))
+    Parameters({"w": value})
+    assert value.data.flags.c_contiguous
+    assert np.arange(6.0).reshape(2, 3).tolist() == value.data.tolist()
+
+
+def test_a_number_becomes_a_view_without_axes():
+    value = stand_in(2.5)
+    parameters = Parameters({"scale": value})
+    parameters.data *= 2
+    assert value.data.shape == ()
+    assert float(value.data) == 5.0
+
+
+def test_gradient_is_complete():
+    values = two_layers()
+    parameters = Parameters(values)
+    weight, bias = values.values()
+    weight.home[...], bias.home[...] = 3, 4
+    weight.grad = weight.home  # as backward leaves it
+    gradient = parameters.grad
+    assert gradient.tolist() == [3] * 6 + [0] * 26  # the bias was not reached
+
+    bias.grad = np.full(3, 5, np.float32)  # the program's own array
+    assert gradient is parameters.grad
+    assert bias.home.tolist() == [5, 5, 5]
+    assert bias.grad is bias.home
+
+    parameters.zero_grad()
+    assert [weight.grad, bias.grad] == [None, None]
+    assert not parameters.grad.any()
+
+
+def test_a_gradient_of_another_shape_is_refused():
+    values = two_layers()
+    parameters = Parameters(values)
+    values["bias"].grad = np.ones(1)
+    with pytest.raises(ShapeError, match=r"the gradient of 'bias' has shape \(1,\), not \(3,\)"):
+        _ = parameters.grad
+
+
+def test_tied_weights_have_one_place():
+    shared = stand_in(np.ones((2, 2), np.float32))
+    parameters = Parameters({"inward": shared, "outward": shared})
+    assert parameters.names == ("inward",)
+    assert [shared] == list(parameters.values.values())
+    with pytest.raises(SettingError, match="'outward' is tied to 'inward'"):
+        parameters.load({"inward": np.ones((2, 2)), "outward": np.ones((2, 2))})
+
+
+@pytest.mark.parametrize(
+    ("second", "says"),
+    [
+        (np.ones(3), "one dtype: 'a' is float32, 'b' is float64"),
+        (np.ones(3, int), "one dtype: 'a' is float32, 'b' is int64"),
+    ],
+)
+def test_dtypes_must_be_equal(second, says):
+    values = {"a": stand_in(np.ones(2, np.float32)), "b": stand_in(second)}
+    with pytest.raises(SettingError, match=says):
+        Parameters(values)
+    assert values["a"].grad == "old"  # nothing was bound
+
+
+def test_only_floats_and_at_least_one():
+    with pytest.raises(SettingError, match="float32 or float64, not int64"):
+        Parameters({"a": stand_in(np.ones(2, int))})
+    with pytest.raises(SettingError, match="without a single value"):
+        Parameters({})
+
+
+def test_a_replaced_array_is_noticed():
+    values = two_layers()
+    parameters = Parameters(values)
+    assert parameters.is_current()
+    values["bias"].data = values["bias"].data.copy()
+    assert not parameters.is_current()
+
+
+def test_load_and_hash():
+    one, other = Parameters(two_layers()), Parameters(two_layers())
+    assert one.sha256() == other.sha256()
+    other.load({"bias": np.zeros(3), "weight": [[1, 2, 3], [4, 5, 6]]})
+    assert other.values["weight"].data.tolist() == [[1, 2, 3], [4, 5, 6]]
+    assert one.sha256() != other.sha256()
+    one.load({name: value.data for name, value in other.values.items()})
+    assert one.sha256() == other.sha256()
+
+
+@pytest.mark.parametrize(
+    ("change", "error", "says"),
+    [
+        ({"scale": np.ones(3)}, SettingError, r"missing=\[\], unexpected=\['scale'\]"),
+        ({"bias": None}, SettingError, r"missing=\['bias'\], unexpected=\[\]"),
+        ({"bias": np.ones((3, 1))}, ShapeError, r"'bias' has shape \(3,\), not \(3, 1\)"),
+        ({"bias": np.array(["1", "2", "3"])}, SettingError, "'bias' must hold real numbers, not <U1"),
+        ({"bias": np.ones(3, complex)}, SettingError, "real numbers, not complex128"),
+    ],
+)
+def test_a_load_that_does_not_fit_changes_nothing(change, error, says):
+    parameters = Parameters(two_layers())
+    before = parameters.data.copy()
+    given = {"weight": np.zeros((2, 3)), "bias": np.zeros(3)} | change
+    given = {name: array for name, array in given.items() if array is not None}
+    with pytest.raises(error, match=says):
+        parameters.load(given)
+    assert before.tobytes() == parameters.data.tobytes()
