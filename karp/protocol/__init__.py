@@ -1,1 +1,9 @@
+"""What server and workers say to each other, and the two state machines that say it. No I/O, no clock, no chance."""
 
+from karp.protocol.messages import Message
+from karp.protocol.server import Report, Send, Server
+from karp.protocol.settings import Settings
+from karp.protocol.tree import Node, TreeSum
+from karp.protocol.worker import Worker
+
+__all__ = ["Message", "Node", "Report", "Send", "Server", "Settings", "TreeSum", "Worker"]

@@ -1,0 +1,95 @@
+"""A run on the terminal: a progress bar, or plain lines where the output is no terminal."""
+
+from pathlib import Path
+from typing import Any, TextIO
+
+NOTICES = {"notice": "text", "failure": "failure", "refused": "reason"}
+
+
+class Display:
+    """Shows reports as they come; with no stream it shows nothing."""
+
+    def __init__(self, stream: TextIO | None) -> None:
+        self.stream = stream
+        self.plain = stream is None or not stream.isatty()
+        self.steps = 0
+        self.steps_per_epoch = 1
+        self.scores: dict[str, float] = {}
+        self.bar: Any = None
+
+    def show(self, kind: str, values: dict[str, Any]) -> None:
+        """One report, as in metrics.jsonl."""
+        if self.stream is None:
+            return
+        if kind == "begin":
+            self.steps = values["steps"]
+            if not self.plain:
+                self._begin_bar()
+        elif kind == "evaluation":
+            self.scores = values["scores"]
+        elif kind == "progress":
+            self._progress(values)
+        elif kind in NOTICES:
+            self.say(values[NOTICES[kind]])
+        elif kind == "traceback":
+            self._write(values["traceback"])
+
+    def say(self, text: str) -> None:
+        """A line of karp's own."""
+        self._write(f"karp: {text}")
+
+    def _write(self, text: str) -> None:
+        if self.bar is not None:
+            self.bar.console.print(text, markup=False, highlight=False, soft_wrap=True)
+        elif self.stream is not None:
+            print(text, file=self.stream, flush=True)
+
+    def _begin_bar(self) -> None:
+        from rich.console import Console
+        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+        self.bar = Progress(
+            TextColumn("step"),
+            MofNCompleteColumn(),
+            BarColumn(bar_width=24),
+            TextColumn("{task.description}"),
+            TimeElapsedColumn(),
+            console=Console(file=self.stream),
+        )
+        self.bar.add_task("", total=self.steps)
+        self.bar.start()
+
+    def _progress(self, values: dict[str, Any]) -> None:
+        line = describe(values, self.scores)
+        if self.bar is not None:
+            self.bar.update(0, completed=values["step"], description=line)
+        else:
+            self._write(f"step {values['step']}/{self.steps}  epoch {values['epoch'] + 1}  {line}")
+
+    def close(self) -> None:
+        """Leave the bar as it stands."""
+        if self.bar is not None:
+            self.bar.stop()
+            self.bar = None
+
+    def conclude(self, summary: dict[str, Any], directory: Path) -> None:
+        """What came out, and where the files are."""
+        self.close()
+        if self.stream is None:
+            return
+        found = [f"{name} {value:.6g}" for name, value in summary["metrics"].items()]
+        if summary["loss"] is not None:
+            found.append(f"loss {summary['loss']:.6g}")
+        found += [f"{summary.get('steps', 0):,} steps in {summary['seconds']:.2f} s", f"files in {directory}"]
+        self.say("  ".join(found))
+
+
+def describe(values: dict[str, Any], scores: dict[str, float]) -> str:
+    """'loss 0.1234  12,345 samples/s  4 workers  test_accuracy 0.97'.
+
+    >>> describe({"loss": 0.5, "samples_per_s": 1234.5, "workers": 2}, {"test_accuracy": 0.975})
+    'loss 0.5000  1,234 samples/s  2 workers  test_accuracy 0.975'
+    """
+    workers = f"{values['workers']} worker" + ("s" if values["workers"] != 1 else "")
+    parts = [f"loss {values['loss']:.4f}", f"{values['samples_per_s']:,.0f} samples/s", workers]
+    return "  ".join(parts + [f"{name} {value:.4g}" for name, value in scores.items()])

@@ -1,0 +1,303 @@
+"""The messages between the server and its workers, and the check of every field that arrives.
+
+A message is one of the small classes below. On a wire it is a map of plain types, its head, and a list of flat
+vectors, its payload; `encode` and `decode` go between the two. `decode` trusts nothing: an unknown kind, a missing or
+surplus field, a wrong type or range is a ProtocolError that names the field and what was found.
+
+        worker                                server
+          Join(settings)            ->
+                                    <-        Welcome(worker, initial=True) or Refusal(reason)
+          Initial(weights)          ->                                   (only the first worker is asked for them)
+                                    <-        Lease(step, start, stop, version, weights)
+          Contribution(step, nodes) ->
+                                    <-        Lease | Evaluation | Finish         (when there is one to give)
+          Score(epoch, scores)      ->
+          Ping()                    ->        (a worker that has waited in silence)
+                                    <-        Waiting(reason)
+                                    <-        Finish(main, weights)
+          Leave(logs)               ->
+
+A program that leaves its loop early sends Stop and waits for Finish; one that raises sends Failure.
+
+There is one round trip per step: the reply to a contribution is the next lease, with the weights if they are new.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, fields
+from typing import Any, TypeVar
+
+from karp.errors import ProtocolError
+from karp.protocol.settings import Settings
+from karp.protocol.tree import Node, Vector
+
+PROTOCOL = 1  # counts the changes that make two versions of karp unable to work in one run
+
+Logs = list[tuple[int, str, float]]  # (shard, name, value); shard -1: logged outside of a shard
+
+
+@dataclass(slots=True)
+class Join:
+    """A worker asks to take part; `worker` is the number its launcher gave it, -1 for any."""
+
+    worker: int
+    settings: Settings
+    host: str
+    pid: int
+
+
+@dataclass(slots=True)
+class Initial:
+    """The weights the model starts from, sent by the one worker that was asked."""
+
+    weights: Vector
+
+
+@dataclass(slots=True)
+class Contribution:
+    """The sums of a lease's gradients, one per maximal node, made with the weights of `version`."""
+
+    step: int
+    version: int
+    nodes: list[Node]
+    logs: Logs
+    last: bool  # the program called trainer.stop(): the run ends once this step is applied
+
+
+@dataclass(slots=True)
+class Score:
+    """What the program's evaluate function returned."""
+
+    epoch: int
+    scores: dict[str, float]
+    last: bool
+
+
+@dataclass(slots=True)
+class Ping:
+    """A worker that has waited in silence asks whether the server is there, and what for."""
+
+
+@dataclass(slots=True)
+class Stop:
+    """The program left its loop before the run's end: no more leases to it, and the current step is the last."""
+
+
+@dataclass(slots=True)
+class Leave:
+    """The run is over and the worker goes."""
+
+    logs: Logs
+
+
+@dataclass(slots=True)
+class Failure:
+    """The program raised; `traceback` is what Python would print."""
+
+    error: str
+    traceback: str
+
+
+@dataclass(slots=True)
+class Welcome:
+    """The worker is in; with `initial` it is asked for the weights the model starts from."""
+
+    worker: int
+    initial: bool
+
+
+@dataclass(slots=True)
+class Refusal:
+    """The worker is not taken, or what it sent is not."""
+
+    reason: str
+
+
+@dataclass(slots=True)
+class Lease:
+    """The grant of the shards start … stop-1 of a step, to be computed with the weights of `version`."""
+
+    step: int
+    start: int
+    stop: int
+    version: int
+    weights: Vector | None  # None: the worker has them already
+
+
+@dataclass(slots=True)
+class Evaluation:
+    """The grant of one epoch's evaluation, with the weights of that epoch's end."""
+
+    epoch: int
+    version: int
+    weights: Vector | None
+
+
+@dataclass(slots=True)
+class Waiting:
+    """The answer to a Ping: who is waited for, since when, and what happens next."""
+
+    reason: str
+
+
+@dataclass(slots=True)
+class Finish:
+    """The run is over: `main` names this worker the one that speaks for all; `failure` says why it failed, or ''."""
+
+    version: int
+    main: bool
+    failure: str
+    weights: Vector | None
+
+
+FromWorker = Join | Initial | Contribution | Score | Ping | Stop | Leave | Failure
+FromServer = Welcome | Refusal | Lease | Evaluation | Waiting | Finish
+Message = FromWorker | FromServer
+Kind = TypeVar("Kind", bound=Message)
+
+FROM_WORKER: dict[str, type[FromWorker]] = {
+    kind.__name__.lower(): kind for kind in (Join, Initial, Contribution, Score, Ping, Stop, Leave, Failure)
+}
+FROM_SERVER: dict[str, type[FromServer]] = {
+    kind.__name__.lower(): kind for kind in (Welcome, Refusal, Lease, Evaluation, Waiting, Finish)
+}
+
+
+def encode(message: Message) -> tuple[dict[str, Any], list[Vector]]:
+    """The head of a message, of plain types, and its payload.
+
+    >>> encode(Lease(step=3, start=0, stop=2, version=3, weights=None))
+    ({'kind': 'lease', 'step': 3, 'start': 0, 'stop': 2, 'version': 3, 'weights': 0}, [])
+    """
+    head: dict[str, Any] = {"kind": type(message).__name__.lower()}
+    for field in fields(message):
+        head[field.name] = getattr(message, field.name)
+    if isinstance(message, Contribution):
+        head["nodes"] = [[node.start, node.stop, node.loss] for node in message.nodes]
+        return head, [node.vector for node in message.nodes]
+    if isinstance(message, Join):
+        head["settings"] = message.settings.to_dict()
+    elif "weights" in head:
+        payload = [] if head["weights"] is None else [head["weights"]]
+        head["weights"] = len(payload)
+        return head, payload
+    return head, []
+
+
+def decode(head: Mapping[str, Any], payload: Sequence[Vector], kinds: Mapping[str, type[Kind]]) -> Kind:
+    """The message that `encode` took apart; raises ProtocolError for anything that is not one of `kinds`.
+
+    >>> decode({"kind": "waiting", "reason": "worker 2, since 3 s"}, [], FROM_SERVER)
+    Waiting(reason='worker 2, since 3 s')
+    >>> decode({"kind": "lease", "step": -1}, [], FROM_SERVER)
+    Traceback (most recent call last):
+    karp.errors.ProtocolError: lease: fields missing: start, stop, version, weights
+    """
+    kind = kinds.get(head["kind"]) if isinstance(head.get("kind"), str) else None
+    if kind is None:
+        raise ProtocolError(f"unknown kind of message {head.get('kind')!r:.60}; known here: {', '.join(kinds)}")
+    name = str(head["kind"])
+    expected = [field.name for field in fields(kind)]
+    if missing := [field for field in expected if field not in head]:
+        raise ProtocolError(f"{name}: fields missing: {', '.join(missing)}")
+    if surplus := [str(field)[:40] for field in head if field != "kind" and field not in expected]:
+        raise ProtocolError(f"{name}: unknown fields: {', '.join(surplus[:8])}")
+    values = {}
+    for field in expected:
+        try:
+            values[field] = CHECKS[field](head[field])
+        except (TypeError, ValueError) as error:
+            raise ProtocolError(f"{name}: {field} is {head[field]!r:.80}, not {error}") from None
+    return kind(**attach(name, values, list(payload)))
+
+
+def attach(name: str, values: dict[str, Any], payload: list[Vector]) -> dict[str, Any]:
+    """The fields with the payload's vectors in their places."""
+    expected = len(values["nodes"]) if "nodes" in values else values.get("weights", 0)
+    if len(payload) != expected:
+        raise ProtocolError(f"{name}: {len(payload)} vectors, but its head announces {expected}")
+    if "nodes" in values:
+        pairs = zip(values["nodes"], payload, strict=True)
+        values["nodes"] = [Node(start, stop, loss, vector) for (start, stop, loss), vector in pairs]
+    elif "weights" in values:
+        values["weights"] = payload[0] if payload else None
+        if name == "initial" and not payload:
+            raise ProtocolError("initial: the weights are missing")
+    return values
+
+
+def count(value: object, low: int = 0) -> int:
+    if type(value) is not int or not low <= value < 1 << 48:
+        raise ValueError(f"a whole number of at least {low}")
+    return value
+
+
+def number(value: object) -> float:
+    if type(value) not in (int, float):
+        raise ValueError("a number")
+    return float(value)  # type: ignore[arg-type]
+
+
+def flag(value: object) -> bool:
+    if type(value) is not bool:
+        raise ValueError("true or false")
+    return value
+
+
+def text(limit: int) -> Callable[[object], str]:
+    def check(value: object) -> str:
+        if type(value) is not str or len(value) > limit:
+            raise ValueError(f"a text of at most {limit} characters")
+        return value
+
+    return check
+
+
+def numbers(value: object) -> dict[str, float]:
+    if type(value) is not dict or len(value) > 1000:
+        raise ValueError("a map of at most 1000 numbers")
+    return {text(200)(name): number(item) for name, item in value.items()}
+
+
+def nodes(value: object) -> list[tuple[int, int, float]]:
+    if type(value) is not list or any(type(item) is not list or len(item) != 3 for item in value):
+        raise ValueError("a list of [start, stop, loss]")
+    found = [(count(start), count(stop, 1), number(loss)) for start, stop, loss in value]
+    if any(start >= stop for start, stop, _ in found):
+        raise ValueError("a list of [start, stop, loss] with start < stop")
+    return found
+
+
+def logs(value: object) -> Logs:
+    if type(value) is not list or any(type(item) not in (list, tuple) or len(item) != 3 for item in value):
+        raise ValueError("a list of [shard, name, value]")
+    return [(count(shard, -1), text(200)(name), number(item)) for shard, name, item in value]
+
+
+def vectors(value: object) -> int:
+    if type(value) is not int or value not in (0, 1):
+        raise ValueError("0 or 1, the number of vectors that follow")
+    return value
+
+
+CHECKS: dict[str, Callable[[Any], Any]] = {
+    "worker": lambda value: count(value, -1),
+    "settings": Settings.from_dict,
+    "host": text(255),
+    "pid": count,
+    "weights": vectors,
+    "step": count,
+    "start": count,
+    "stop": lambda value: count(value, 1),
+    "version": count,
+    "nodes": nodes,
+    "logs": logs,
+    "epoch": count,
+    "scores": numbers,
+    "error": text(10_000),
+    "traceback": text(200_000),
+    "initial": flag,
+    "main": flag,
+    "last": flag,
+    "reason": text(10_000),
+    "failure": text(10_000),
+}

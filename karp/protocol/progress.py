@@ -1,0 +1,68 @@
+"""How far a run has come: counts, the mean loss, the last metrics. Time is an argument."""
+
+from typing import Any
+
+REPORT_SECONDS = 1.0  # a report this often, and at the end of every epoch
+EPOCH_SECONDS = 0.05  # epochs shorter than this share one
+
+
+class Progress:
+    """Sums up steps between two reports and over an epoch; `metrics` keeps what was logged last under each name."""
+
+    def __init__(self, now: float) -> None:
+        self.began = self.reported = now
+        self.samples = self.samples_before = 0
+        self.losses = self.weight = 0.0  # since the last report
+        self.epoch_losses = self.epoch_weight = 0.0
+        self.loss: float | None = None  # the mean over the samples of the last whole epoch, or of the one begun
+        self.last: dict[str, tuple[int, float]] = {}
+
+    def begin(self, now: float) -> None:
+        self.began = self.reported = now
+
+    def step(self, loss: float, samples: int) -> None:
+        self.samples += samples
+        self.losses += loss * samples
+        self.weight += samples
+        self.epoch_losses += loss * samples
+        self.epoch_weight += samples
+
+    def due(self, now: float, epoch_ended: bool) -> bool:
+        return now - self.reported >= (EPOCH_SECONDS if epoch_ended else REPORT_SECONDS)
+
+    def end_epoch(self) -> None:
+        self.loss = self.epoch_losses / self.epoch_weight
+        self.epoch_losses = self.epoch_weight = 0.0
+
+    def take(self, now: float, step: int, epoch: int, workers: int) -> dict[str, Any]:
+        """A report of what has happened since the last one: the mean loss and the rate."""
+        seconds = max(now - self.reported, 1e-9)
+        report = {
+            "step": step,
+            "epoch": epoch,
+            "loss": self.losses / self.weight if self.weight else None,
+            "samples_per_s": round((self.samples - self.samples_before) / seconds, 1),
+            "workers": workers,
+            "seconds": round(now - self.began, 3),
+        }
+        self.reported, self.samples_before = now, self.samples
+        self.losses = self.weight = 0.0
+        return report
+
+    def metrics(self, values: dict[str, float], order: int) -> None:
+        """Keep these values, unless one of a later epoch or step is known under the same name."""
+        for name, value in values.items():
+            if order >= self.last.get(name, (-1, 0.0))[0]:
+                self.last[name] = (order, value)
+
+    def summary(self, now: float) -> dict[str, Any]:
+        """The totals of the run."""
+        seconds = max(now - self.began, 1e-9)
+        partial = self.epoch_losses / self.epoch_weight if self.epoch_weight else None
+        return {
+            "samples": self.samples,
+            "seconds": round(seconds, 3),
+            "samples_per_s": round(self.samples / seconds, 1),
+            "loss": partial if self.loss is None else self.loss,
+            "metrics": {name: value for name, (_, value) in self.last.items()},
+        }

@@ -1,0 +1,102 @@
+"""What a run is: everything on which its workers must agree, because it steers the bits of the weights.
+
+The first worker to join brings the settings; each later one is compared with them, and the run's record keeps them.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from typing import Any, Protocol
+
+from karp import optim
+from karp.errors import SettingError
+from karp.parameters import Layout
+
+SEEDS = 1 << 63
+LIMITS = {"samples": 1 << 48, "batch_size": 1 << 48, "epochs": 1 << 32, "shards": 1 << 20, "threads": 1 << 16}
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """The settings of a run; `from_dict` checks each of them.
+
+    `program_sha256`, `data_sha256` and `weights_sha256` are hex digests of the program's text, of its data and of the
+    weights it starts from ('' where there is no program file).
+    """
+
+    program: str
+    program_sha256: str
+    layout: Layout
+    weights_sha256: str
+    optimizer: optim.Optimizer
+    samples: int
+    data_sha256: str
+    batch_size: int
+    epochs: int
+    shards: int
+    seed: int
+    threads: int
+    evaluate: bool
+    steering: bool
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain types, for a message or a file."""
+        plain = {field.name: getattr(self, field.name) for field in fields(self)}
+        return plain | {"layout": self.layout.to_dict(), "optimizer": optim.to_dict(self.optimizer)}
+
+    @classmethod
+    def from_dict(cls, plain: object) -> "Settings":
+        """Raises SettingError, naming field and value, for anything that is not the dict of some settings."""
+        if not isinstance(plain, Mapping):
+            raise SettingError(f"settings are a map, not {plain!r:.60}")
+        names = [field.name for field in fields(cls)]
+        if set(plain) != set(names):
+            odd = ", ".join(sorted(str(name)[:40] for name in set(plain) ^ set(names)))
+            raise SettingError(f"settings: missing or unknown: {odd}")
+        for name in ("program", "program_sha256", "weights_sha256", "data_sha256"):
+            if type(plain[name]) is not str or len(plain[name]) > 1000:
+                raise SettingError(f"settings: {name} is {plain[name]!r:.60}, not a text")
+        for name, limit in LIMITS.items():
+            if type(plain[name]) is not int or not 1 <= plain[name] < limit:
+                raise SettingError(f"{name} is {plain[name]!r:.60}; it must be a whole number of at least 1")
+        if type(plain["seed"]) is not int or not 0 <= plain["seed"] < SEEDS:
+            raise SettingError(f"seed is {plain['seed']!r:.60}; it must be a whole number from 0 to 2**63 - 1")
+        for name in ("evaluate", "steering"):
+            if type(plain[name]) is not bool:
+                raise SettingError(f"settings: {name} is {plain[name]!r:.60}, not true or false")
+        parts = {"layout": Layout.from_dict(plain["layout"]), "optimizer": optim.from_dict(plain["optimizer"])}
+        return cls(**(dict(plain) | parts))
+
+    def differences(self, program: "Settings") -> list[str]:
+        """What another program's settings say otherwise than this run's, both values named."""
+        mine, others = flat(self.to_dict()), flat(program.to_dict())
+        return [
+            f"{name} is {others.get(name)!r:.80} in the program, {mine.get(name)!r:.80} in the run"
+            for name in dict.fromkeys([*mine, *others])
+            if mine.get(name) != others.get(name)
+        ]
+
+
+def flat(plain: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested maps as one: {'optimizer': {'lr': 1}} -> {'optimizer.lr': 1}.
+
+    >>> flat({"optimizer": {"lr": 1}, "seed": 0})
+    {'optimizer.lr': 1, 'seed': 0}
+    """
+    found: dict[str, Any] = {}
+    for name, value in plain.items():
+        found |= flat(value, f"{prefix}{name}.") if isinstance(value, Mapping) else {f"{prefix}{name}": value}
+    return found
+
+
+class Steps(Protocol):
+    """What the server needs of the sampling plan (`data.Plan`): how steps make epochs and have shards.
+
+    It is handed in, because the plan draws random permutations and this room holds nothing random.
+    """
+
+    @property
+    def steps_per_epoch(self) -> int: ...
+
+    def samples_of(self, step: int) -> int: ...
+
+    def shards_of(self, step: int) -> int: ...

@@ -1,0 +1,132 @@
+"""The sum over shards, in one order whatever the order of arrival.
+
+Floating-point addition is not associative, so the sum of n gradients has as many values as it has orders. karp fixes
+one: a binary tree over the shards 0 … n-1 in which a node of n shards splits at the largest power of two below n:
+
+        n = 5            (0,5)
+                        /     \\
+                    (0,4)     (4,5)
+                   /     \\
+               (0,2)     (2,4)
+               /   \\     /   \\
+            (0,1)(1,2)(2,3)(3,4)
+
+A node's sum is the sum of its left half plus the sum of its right half, and nothing else. A worker that holds a lease
+of several shards sends one sum for each maximal node inside it; the server joins nodes as their siblings arrive. Both
+use the class below, and neither can see who computed what, or when. A tree over fewer shards is a subtree of a larger
+one, so shards that a small last batch leaves empty are absent, never zero (-0.0 + 0.0 would be +0.0).
+"""
+
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from karp.errors import ProtocolError
+
+Vector = np.ndarray[Any, np.dtype[Any]]
+
+
+class Node(NamedTuple):
+    """The sum over shards start … stop-1: their weighted loss and their weighted gradient, a flat vector."""
+
+    start: int
+    stop: int
+    loss: float
+    vector: Vector
+
+
+def middle(start: int, stop: int) -> int:
+    """Where the node (start, stop) splits; it has at least two shards.
+
+    >>> middle(0, 5), middle(0, 4), middle(4, 7)
+    (4, 2, 6)
+    """
+    return start + (1 << (stop - start - 1).bit_length() - 1)
+
+
+def parent(start: int, stop: int, shards: int) -> tuple[int, int]:
+    """The node above (start, stop) in the tree over `shards` shards.
+
+    >>> parent(2, 4, 5), parent(4, 5, 5)
+    ((0, 4), (0, 5))
+    """
+    low, high = 0, shards
+    while high - low > 1:
+        split = middle(low, high)
+        if (start, stop) in ((low, split), (split, high)):
+            return low, high
+        if stop <= split:
+            high = split
+        elif start >= split:
+            low = split
+        else:
+            break
+    raise ProtocolError(f"({start}, {stop}) is no node of the tree over {shards} shards")
+
+
+class TreeSum:
+    """Collects nodes of the tree over `shards` shards and joins those whose halves are both there.
+
+    >>> tree = TreeSum(3)
+    >>> tree.add(Node(1, 2, 0.5, np.array([2.0]))), tree.add(Node(2, 3, 0.25, np.array([4.0])))
+    (True, True)
+    >>> sorted(node[:2] for node in tree.nodes.values()), tree.complete
+    ([(1, 2), (2, 3)], False)
+    >>> tree.add(Node(0, 1, 0.25, np.array([1.0]))), tree.complete, tree.nodes[0].vector
+    (True, True, array([7.]))
+    """
+
+    __slots__ = ("nodes", "shards")
+
+    def __init__(self, shards: int) -> None:
+        self.shards = shards
+        self.nodes: dict[int, Node] = {}  # by start; disjoint
+
+    @property
+    def complete(self) -> bool:
+        return 0 in self.nodes and self.nodes[0].stop == self.shards
+
+    def has(self, start: int, stop: int) -> bool:
+        """Whether any of the shards start … stop-1 has been added."""
+        return any(node.start < stop and start < node.stop for node in self.nodes.values())
+
+    def add(self, node: Node) -> bool:
+        """Add a node; False, and nothing changed, where any of its shards is already there.
+
+        The tree may overwrite the node's vector if it is writable. Raises ProtocolError for a pair of numbers that is
+        no node of this tree.
+        """
+        if node.start == 0 and node.stop == self.shards:
+            if self.nodes:
+                return False
+            self.nodes[0] = node
+            return True
+        parent(node.start, node.stop, self.shards)  # refuses what is no node
+        if self.has(node.start, node.stop):
+            return False
+        while node.stop - node.start < self.shards:
+            low, high = parent(node.start, node.stop, self.shards)
+            split = middle(low, high)
+            start, stop = (split, high) if node.start == low else (low, split)
+            sibling = self.nodes.get(start)
+            if sibling is None or sibling.stop != stop:
+                break
+            del self.nodes[start]
+            node = join(node, sibling) if node.start == low else join(sibling, node)
+        self.nodes[node.start] = node
+        return True
+
+    def missing(self) -> list[tuple[int, int]]:
+        """The ranges of shards that have not been added, in order."""
+        gaps, at = [], 0
+        for start in sorted(self.nodes):
+            if at < start:
+                gaps.append((at, start))
+            at = self.nodes[start].stop
+        return gaps if at == self.shards else [*gaps, (at, self.shards)]
+
+
+def join(left: Node, right: Node) -> Node:
+    """left + right, written over left's vector where that is writable."""
+    out = left.vector if left.vector.flags.writeable else None
+    return Node(left.start, right.stop, left.loss + right.loss, np.add(left.vector, right.vector, out=out))

@@ -1,0 +1,159 @@
+"""The worker's half of the protocol: a state machine without I/O.
+
+The program pulls: it asks what to do (`task`), computes, and tells (`computed`, `scored`); the messages that follow
+from it are returned, to be sent. What the server answers goes in through `receive`. A contribution is sent when the
+program asks for more, not at once, so that `trainer.stop()` and `trainer.log()` between the two travel with the shard
+they belong to and do not depend on timing.
+
+    joining --Welcome--> waiting --Lease--> computing --the lease's last shard--> waiting --Finish--> over
+"""
+
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from karp.errors import LostError, ProgramError, RefusedError, RunError
+from karp.protocol.messages import (
+    Contribution,
+    Evaluation,
+    Failure,
+    Finish,
+    FromServer,
+    FromWorker,
+    Initial,
+    Join,
+    Lease,
+    Leave,
+    Logs,
+    Ping,
+    Refusal,
+    Score,
+    Stop,
+    Waiting,
+    Welcome,
+)
+from karp.protocol.settings import Settings
+from karp.protocol.tree import Node, TreeSum, Vector
+
+PING_SECONDS = 5.0  # a worker that has heard nothing for so long asks
+LOST_SECONDS = 30.0  # a server that has not answered for so long is lost
+
+
+@dataclass(slots=True)
+class Worker:
+    """One worker's state; `weights` is the model's flat vector, which arriving weights overwrite."""
+
+    weights: Vector
+    number: int = -1
+    version: int = -1  # of the weights
+    task: Lease | Evaluation | None = None
+    shard: int = -1  # of the lease, the one to be computed next
+    over: Finish | None = None
+    waits_for: str = "the server to answer"  # what a Ping brought
+    heard: float = 0.0
+    asked: float = 0.0
+    tree: TreeSum = field(default_factory=lambda: TreeSum(1))
+    logs: Logs = field(default_factory=list)
+    last: bool = False
+
+    def join(self, settings: Settings, host: str, pid: int, now: float) -> FromWorker:
+        """The first message."""
+        self.heard = self.asked = now
+        return Join(self.number, settings, host, pid)
+
+    def receive(self, message: FromServer, now: float) -> FromWorker | None:
+        """A message has arrived; returns the reply it asks for, if any.
+
+        Raises RefusedError if the server does not take this worker, RunError if the run has failed.
+        """
+        self.heard = self.asked = now
+        match message:
+            case Lease():
+                self._load(message.weights, message.version)
+                self.task = message
+                self.shard = message.start
+            case Evaluation():
+                self._load(message.weights, message.version)
+                self.task = message
+            case Welcome():
+                self.number = message.worker
+                return Initial(self.weights) if message.initial else None
+            case Finish():
+                self.over = message
+                if message.failure:
+                    raise RunError(f"the run has failed: {message.failure}")
+                self._load(message.weights, message.version)
+            case Waiting():
+                self.waits_for = message.reason
+            case Refusal():
+                raise RefusedError(f"the server refused: {message.reason}")
+        return None
+
+    def _load(self, weights: Vector | None, version: int) -> None:
+        if weights is not None and weights is not self.weights:  # in one process they are the same vector
+            np.copyto(self.weights, weights)
+        self.version = version
+
+    def tick(self, now: float, where: str) -> FromWorker | None:
+        """Time has passed without a message; raises LostError if the server at `where` is silent for too long."""
+        if now - self.heard >= LOST_SECONDS:
+            raise LostError(
+                f"the server at {where} has not answered for {now - self.heard:.0f} s (last known: {self.waits_for})"
+            )
+        if now - self.asked >= PING_SECONDS:
+            self.asked = now
+            return Ping()
+        return None
+
+    # What the program has done.
+
+    def computed(self, gradient: Vector, loss: float, shards: int) -> None:
+        """The current shard's weighted gradient and loss; `shards` is how many the step has."""
+        lease = self.task
+        if not isinstance(lease, Lease) or self.shard >= lease.stop:
+            raise ProgramError("no shard is waiting for a gradient")
+        if self.shard == lease.start:
+            self.tree = TreeSum(shards)
+        if self.shard + 1 < lease.stop:
+            gradient = gradient.copy()  # the next backward writes into the same vector
+        self.tree.add(Node(self.shard, self.shard + 1, loss, gradient))
+        self.shard += 1
+
+    def contribution(self) -> FromWorker:
+        """The message for the lease, as far as it is computed."""
+        lease = self.task
+        assert isinstance(lease, Lease)
+        self.task = None
+        nodes = list(self.tree.nodes.values()) if self.shard > lease.start else []
+        return Contribution(lease.step, lease.version, nodes, self._logs(), self.last)
+
+    def scored(self, scores: dict[str, float]) -> FromWorker:
+        """The message with the scores of the evaluation that was leased."""
+        evaluation = self.task
+        assert isinstance(evaluation, Evaluation)
+        self.task = None
+        return Score(evaluation.epoch, scores, self.last)
+
+    def log(self, name: str, value: float, shard: int) -> None:
+        """A number to travel with the next message."""
+        self.logs.append((shard, name, value))
+
+    def stop(self) -> list[FromWorker]:
+        """The program left its loop early: what is computed of the current lease, and no more leases."""
+        self.last = True
+        messages = [self.contribution()] if isinstance(self.task, Lease) else []
+        self.task = None
+        return [*messages, Stop()]
+
+    def leave(self) -> FromWorker:
+        """The last message, once the run is over."""
+        return Leave(self._logs())
+
+    def failed(self, error: str, traceback: str) -> FromWorker:
+        """The program has raised."""
+        self.task = None
+        return Failure(error[:10_000], traceback[-200_000:])
+
+    def _logs(self) -> Logs:
+        logs, self.logs = self.logs, []
+        return logs

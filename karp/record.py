@@ -1,0 +1,152 @@
+"""The run's directory: what a run leaves behind, and what others read of it.
+
+    settings.json        what the run is (protocol/settings.py), where and with what it computes
+    metrics.jsonl        one line per report, as it happened
+    weights.safetensors  the weights at the end, under the names and shapes of the model
+    summary.json         the totals, the last metrics, the weights' hash, the exit status
+    logs/                what each worker printed (written by the launcher)
+
+Files that others may read while the run writes are written aside and renamed.
+"""
+
+import json
+import os
+import platform
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from karp.errors import RecordError, SettingError
+from karp.parameters import Layout
+from karp.protocol import Server
+
+Vector = np.ndarray[Any, np.dtype[Any]]
+
+
+def given_directory(argument: str | os.PathLike[str] | None) -> Path | None:
+    """The run's directory as the program's argument or KARP_RUN_DIR names it; None if neither does.
+
+    Raises SettingError if both are given and differ.
+    """
+    handed_on = os.environ.get("KARP_RUN_DIR")
+    if argument is not None and handed_on and Path(argument).resolve() != Path(handed_on).resolve():
+        raise SettingError(
+            f"run_dir is {os.fspath(argument)!r} in the program, but KARP_RUN_DIR (karp launch --run-dir) says "
+            f"{handed_on!r}: give only one of them, or the same"
+        )
+    given = argument if argument is not None else handed_on
+    return Path(given) if given else None
+
+
+def fresh_directory(program: str) -> Path:
+    """A new folder under runs/, named by time and program."""
+    return fresh(Path("runs"), f"{time.strftime('%Y%m%d-%H%M%S')}-{Path(program).stem or 'run'}")
+
+
+def fresh(parent: Path, name: str) -> Path:
+    """A directory below `parent` that this call has made; a number is appended where the name is taken."""
+    for number in range(1, 10_000):
+        path = parent / (name if number == 1 else f"{name}-{number}")
+        try:
+            path.mkdir(parents=True)
+        except FileExistsError:
+            continue
+        except OSError as error:
+            raise RecordError(f"the run directory {path} cannot be made: {error.strerror}; pass another") from None
+        return path
+    raise RecordError(f"{parent / name} and 9,999 more are taken: remove old runs")
+
+
+def facts() -> dict[str, str]:
+    """What the bits depend on beyond the settings: Python, NumPy, its BLAS and the kind of CPU."""
+    from threadpoolctl import threadpool_info
+
+    pools = [pool for pool in threadpool_info() if pool["user_api"] == "blas"]
+    blas = ", ".join(f"{pool['internal_api']} {pool['version']} {pool.get('architecture', '')}" for pool in pools)
+    return {
+        "python": platform.python_version(),
+        "numpy": np.__version__,
+        "blas": blas.strip() or "unknown",
+        "cpu": cpu(),
+    }
+
+
+def cpu() -> str:
+    """The CPU's name as the system gives it."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
+        return next(line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
+    except (OSError, StopIteration):
+        return platform.processor() or platform.machine()
+
+
+class Record:
+    """Writes one run's directory.
+
+    Raises RecordError, naming the path and what to do, if it cannot be used or holds another run.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        try:
+            path.mkdir(parents=True, exist_ok=True)
+            self._metrics = (path / "metrics.jsonl").open("x", encoding="utf-8")
+        except FileExistsError:
+            raise RecordError(f"{path} holds a run already (metrics.jsonl is there): pass another directory") from None
+        except OSError as error:
+            raise RecordError(f"the run directory {path} cannot be written: {error.strerror}") from None
+
+    def settings(self, settings: dict[str, Any]) -> None:
+        """What the run is; written once, when the first worker has brought it."""
+        self._write_json("settings.json", settings)
+
+    def report(self, kind: str, values: dict[str, Any]) -> None:
+        """Append a line to metrics.jsonl."""
+        self._metrics.write(json.dumps({"report": kind, **values}) + "\n")
+        self._metrics.flush()
+
+    def finish(self, summary: dict[str, Any], layout: Layout | None, weights: Vector | None) -> None:
+        """Write weights and summary, and close."""
+        if layout is not None and weights is not None:
+            from safetensors.numpy import save
+
+            views = {name: np.ascontiguousarray(view) for name, view in layout.views(weights).items()}
+            self._write("weights.safetensors", save(views, metadata={"format": "karp"}))
+            summary = summary | {"weights_sha256": layout.sha256(weights)}
+        self._write_json("summary.json", summary)
+        self._metrics.close()
+
+    def _write_json(self, name: str, content: dict[str, Any]) -> None:
+        self._write(name, (json.dumps(content, indent=2) + "\n").encode())
+
+    def _write(self, name: str, content: bytes) -> None:
+        aside = self.path / f".{name}.part"
+        try:
+            aside.write_bytes(content)
+            os.replace(aside, self.path / name)
+        except OSError as error:
+            raise RecordError(f"{self.path / name} cannot be written: {error.strerror}") from None
+
+
+def summarise(server: Server, program: str, workers: int, status: int) -> dict[str, Any]:
+    """The summary of the run that this server has steered."""
+    summary: dict[str, Any] = {"program": program, "workers": workers}
+    if (settings := server.settings) is not None:
+        summary |= {
+            "shards": settings.shards,
+            "seed": settings.seed,
+            "batch_size": settings.batch_size,
+            "steps": server.version,
+            "epochs": server.version / server.steps.steps_per_epoch,
+            "threads_per_worker": settings.threads,
+        }
+    summary |= server.progress.summary(server.now) | facts()
+    return summary | {
+        "main": server.main,
+        "dropped": server.dropped,
+        "refused": server.refused,
+        "failure": server.failure,
+        "exit": status,
+    }

@@ -1,0 +1,390 @@
+"""What a program sees of a run: a Trainer, and the batches it yields.
+
+    with karp.Trainer(model, optim.SGD(lr=0.1), batch_size=128, epochs=20) as trainer:
+        for x, y in trainer.batches(train):
+            trainer.backward(nn.cross_entropy(model(x), y))
+
+A Trainer drives the worker's state machine: it asks it what to do, lets the program do it, and carries its messages
+over a link. Under a launcher (KARP_SERVER names the server) the link is a socket. In one process it is the server's
+state machine itself, called directly: no socket, no copy of the weights, the same steps and the same bits.
+"""
+
+import hashlib
+import os
+import socket
+import sys
+import time
+import traceback
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Protocol, Self
+
+import numpy as np
+
+from karp import nn, optim
+from karp.autograd import Value
+from karp.data import Plan, Table, fingerprint, generator
+from karp.errors import ProgramError, SettingError
+from karp.protocol import Report, Send, Server, Settings, Worker
+from karp.protocol.messages import Evaluation, FromServer, FromWorker, Lease
+from karp.protocol.worker import PING_SECONDS
+from karp.record import Record, fresh_directory, given_directory, summarise
+
+Array = np.ndarray[Any, np.dtype[Any]]
+Evaluate = Callable[[], Mapping[str, float] | float]
+
+_trainers = 0  # entered in this process; under a launcher a program has one
+
+
+class Link(Protocol):
+    """How a worker's messages reach the server and its answers come back."""
+
+    address: str
+
+    def send(self, message: FromWorker) -> None: ...
+
+    def receive(self, seconds: float) -> FromServer | None: ...
+
+    def close(self, status: int) -> None: ...
+
+
+class Trainer:
+    """Trains `model` in this process, or as one of a run's workers where a launcher has started the program.
+
+    Args:
+        model: an `nn.Module`; its parameters become one flat vector.
+        optimizer: of `karp.optim`; the server applies it.
+        batch_size: samples of a global batch, that is of one step.
+        epochs: how often each sample is used.
+        shards: slices of a global batch; the number of workers at launch (1 in one process) unless given. The bits
+            of the weights depend on it, and on nothing else of how many workers there are.
+        seed: of the sample order and of `rng`.
+        threads: of the BLAS in each worker; 1 unless given here or by the launcher. The bits depend on it.
+        run_dir: where the run's files go; a fresh folder under runs/ unless given here or by the launcher.
+        show: whether progress is shown on standard error (in one process; a launcher shows its run itself).
+
+    Raises:
+        SettingError: an argument cannot be used.
+        ProgramError: a second Trainer under a launcher.
+
+    >>> import numpy as np
+    >>> from karp import Trainer, nn, optim
+    >>> x = np.linspace(-1, 1, 64, dtype=np.float32).reshape(64, 1)
+    >>> model = nn.MLP(1, [8], 1)
+    >>> import tempfile
+    >>> directory = tempfile.mkdtemp()
+    >>> with Trainer(model, optim.Adam(lr=0.03), batch_size=16, epochs=50, run_dir=directory, show=False) as trainer:
+    ...     for xs, ys in trainer.batches(x, x * x):
+    ...         trainer.backward(nn.mse(model(xs), ys))
+    >>> trainer.main, bool(abs(model(x).data - x * x).mean() < 0.05)
+    (True, True)
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        optimizer: optim.Optimizer,
+        *,
+        batch_size: int,
+        epochs: int = 1,
+        shards: int | None = None,
+        seed: int = 0,
+        threads: int | None = None,
+        run_dir: str | os.PathLike[str] | None = None,
+        show: bool = True,
+    ) -> None:
+        self.model = model
+        self.optimizer = optimizer
+        self.batch_size = batch_size
+        self.epochs = epochs
+        self.shards = from_environment("KARP_WORKERS", 1) if shards is None else shards
+        self.seed = seed
+        self.threads = from_environment("KARP_THREADS", 1) if threads is None else threads
+        self.show = show
+        self.server = os.environ.get("KARP_SERVER")
+        self._run_dir = run_dir
+        self._parameters = model.parameters
+        self._worker = Worker(self._parameters.data, from_environment("KARP_WORKER", -1))
+        self._link: Link | None = None
+        self._plan: Plan
+        self._shard = -1  # the one the program is at; -1: none
+        self._share = 1.0
+        self._given = True  # the current shard's loss to backward
+        self._rng: np.random.Generator | None = None
+
+    def __enter__(self) -> Self:
+        global _trainers
+        if self.server and _trainers:
+            raise ProgramError("a second Trainer: a program that a launcher has started takes part in one run only")
+        _trainers += 1
+        from threadpoolctl import threadpool_limits
+
+        self._limits = threadpool_limits(self.threads, user_api="blas")
+        return self
+
+    def batches(self, *data: Any, evaluate: Evaluate | None = None, steering: bool = False) -> Iterator[Any]:
+        """The batches that this process is to compute, each to be given to `backward` exactly once.
+
+        Args:
+            data: a `data.Table`, or arrays of equal length; each batch has the same parts, with fewer rows.
+            evaluate: called once per epoch in one of the workers, with the weights of that epoch's end; returns a
+                number or a map of numbers, which go to the terminal and the record.
+            steering: the score steers the run (`evaluate` may call `stop`), so the next epoch waits for it.
+
+        Raises:
+            SettingError: no rows, or arrays of unequal length.
+            RefusedError: the settings differ from those of the run.
+            RunError: the run has failed elsewhere.
+        """
+        if _trainers == 0 or self._link is not None:
+            state = "called twice: epochs is an argument of Trainer" if self._link else "called outside of `with`"
+            raise ProgramError(f"trainer.batches was {state}")
+        arrays, digest = columns(data)
+        settings = self._settings(len(arrays[0]), digest, evaluate is not None, steering)
+        self._plan = Plan(settings.samples, settings.batch_size, settings.shards, settings.seed)
+        self._link = self._connect()
+        self._link.send(self._worker.join(settings, socket.gethostname(), os.getpid(), time.monotonic()))
+        return self._iterate(arrays, evaluate)
+
+    def _iterate(self, arrays: list[Array], evaluate: Evaluate | None) -> Iterator[Any]:
+        worker, plan, link = self._worker, self._plan, self._link
+        assert link is not None
+        self._wait()
+        while worker.over is None:
+            task = worker.task
+            if isinstance(task, Lease):
+                step = task.step
+                for shard in range(task.start, task.stop):
+                    rows = plan.rows(step, shard)
+                    self._shard, self._share, self._given = shard, plan.share(step, shard), False
+                    self._rng = None
+                    batch = [array.take(rows, axis=0) for array in arrays]
+                    yield batch if len(batch) > 1 else batch[0]
+                    if not self._given:
+                        raise ProgramError(f"the batch of step {step}, shard {shard} was not given to trainer.backward")
+                self._shard = -1
+                link.send(worker.contribution())
+            else:
+                assert isinstance(task, Evaluation)
+                assert evaluate is not None
+                link.send(worker.scored(scores(evaluate())))
+            self._wait()
+
+    def backward(self, loss: Value) -> None:
+        """Take the gradient of the current batch's loss, a mean over its samples, as this shard's contribution.
+
+        Raises ProgramError if there is no batch to give, it was given already, or the loss does not fit it.
+        """
+        if self._given:
+            raise ProgramError(
+                "trainer.backward was called twice for one batch: add the losses and call it once"
+                if self._shard >= 0
+                else "trainer.backward was called outside of the loop over trainer.batches"
+            )
+        if type(loss) is not Value:
+            raise ProgramError(f"trainer.backward takes the loss, a Value, not {type(loss).__name__}")
+        parameters = self._parameters
+        parameters.zero_grad()
+        loss.backward(self._share)
+        if all(value.grad is None for value in parameters.values):
+            raise ProgramError("the loss depends on none of the model's parameters")
+        shards = self._plan.shards_of(self.step)
+        self._worker.computed(parameters.grad, float(loss.data) * self._share, shards)
+        self._given = True
+
+    def stop(self) -> None:
+        """End the run, for every worker, after the current step."""
+        self._worker.last = True
+
+    def log(self, **values: float) -> None:
+        """Numbers for the terminal and the record, with the step and, inside the loop, the shard they belong to.
+
+        After the loop every worker runs the same code: what the main worker logs there is kept.
+        """
+        if self._link is None:
+            raise ProgramError("trainer.log was called before trainer.batches or after the `with` block")
+        for name, value in scores(values).items():
+            self._worker.log(name, value, self._shard)
+
+    @property
+    def step(self) -> int:
+        """The step of the current batch; after the loop, the number of steps applied."""
+        task = self._worker.task
+        return task.step if isinstance(task, Lease) else max(0, self._worker.version)
+
+    @property
+    def epoch(self) -> int:
+        """The epoch of the current batch."""
+        return self.step // self._plan.steps_per_epoch
+
+    @property
+    def shard(self) -> int:
+        """Which shard of the step the current batch is."""
+        return self._shard
+
+    @property
+    def rng(self) -> np.random.Generator:
+        """A generator of (seed, step, shard): for dropout, noise and the like, the same whoever computes the shard."""
+        if self._shard < 0:
+            raise ProgramError("trainer.rng belongs to a batch: use it in the loop over trainer.batches")
+        if self._rng is None:
+            self._rng = generator(self.seed, self.step, self._shard)
+        return self._rng
+
+    @property
+    def main(self) -> bool:
+        """After the loop: whether this worker is the one that speaks for all."""
+        if self._worker.over is None:
+            raise ProgramError("trainer.main is known when the run is over: read it after the loop")
+        return self._worker.over.main
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        global _trainers
+        link, worker = self._link, self._worker
+        try:
+            if link is not None and error is None:
+                self._end(link)
+            elif link is not None and worker.over is None:
+                text = "".join(traceback.format_exception(kind, error, trace))
+                link.send(worker.failed("".join(traceback.format_exception_only(error)).strip(), text))
+        finally:
+            self._link, self._given = None, True
+            if link is not None:
+                link.close(status_of(error))
+            self._limits.restore_original_limits()
+            if not self.server:
+                _trainers -= 1
+
+    def _end(self, link: Link) -> None:
+        """Leave in good order; a loop that was left early ends the run first."""
+        worker = self._worker
+        if worker.over is None:
+            for message in worker.stop():
+                link.send(message)
+            self._wait()
+        link.send(worker.leave())
+
+    def _wait(self) -> None:
+        """Until there is something to do, or the run is over."""
+        worker, link = self._worker, self._link
+        assert link is not None
+        while worker.task is None and worker.over is None:
+            message = link.receive(PING_SECONDS)
+            now = time.monotonic()
+            reply = worker.tick(now, link.address) if message is None else worker.receive(message, now)
+            if reply is not None:
+                link.send(reply)
+
+    def _settings(self, samples: int, digest: str, evaluate: bool, steering: bool) -> Settings:
+        program = Path(sys.argv[0]) if sys.argv and sys.argv[0] else Path("python")
+        plain = {
+            "program": program.name,
+            "program_sha256": hashlib.sha256(program.read_bytes()).hexdigest() if program.is_file() else "",
+            "layout": self._parameters.layout.to_dict(),
+            "weights_sha256": self._parameters.sha256(),
+            "optimizer": optim.to_dict(self.optimizer),
+            "samples": samples,
+            "data_sha256": digest,
+            "batch_size": self.batch_size,
+            "epochs": self.epochs,
+            "shards": self.shards,
+            "seed": self.seed,
+            "threads": self.threads,
+            "evaluate": evaluate,
+            "steering": steering,
+        }
+        return Settings.from_dict(plain)
+
+    def _connect(self) -> Link:
+        directory = given_directory(self._run_dir)
+        if self.server:
+            from karp.wire.sockets import WorkerSocket
+
+            return WorkerSocket(self.server, os.environ.get("KARP_RUN", ""))
+        return LocalLink(directory or fresh_directory(sys.argv[0]), Path(sys.argv[0]).name, self.show)
+
+
+class LocalLink:
+    """The server's state machine in this process, with its record and its display."""
+
+    address = "this process"
+    peer = b"local"
+
+    def __init__(self, directory: Path, program: str, show: bool) -> None:
+        from karp.monitor.terminal import Display
+
+        self.program = program
+        self.record = Record(directory)
+        self.display = Display(sys.stderr if show else None)
+        self.server = Server(1, Plan, time.monotonic())
+        self.inbox: deque[FromServer] = deque()
+
+    def send(self, message: FromWorker) -> None:
+        for action in self.server.receive(self.peer, message, time.monotonic()):
+            if isinstance(action, Send):
+                self.inbox.append(action.message)
+            else:
+                self._report(action)
+
+    def _report(self, report: Report) -> None:
+        if report.kind == "settings":
+            self.record.settings(report.values)
+        self.record.report(report.kind, report.values)
+        self.display.show(report.kind, report.values)
+
+    def receive(self, seconds: float) -> FromServer | None:
+        return self.inbox.popleft()
+
+    def close(self, status: int) -> None:
+        settings, updater = self.server.settings, self.server.updater
+        summary = summarise(self.server, self.program, 1, status)
+        layout = settings.layout if settings is not None else None
+        self.record.finish(summary, layout, updater.weights if updater is not None else None)
+        self.display.conclude(summary, self.record.path)
+
+
+def columns(data: tuple[Any, ...]) -> tuple[list[Array], str]:
+    """The arrays to draw batches from and the digest of their content."""
+    if len(data) == 1 and isinstance(data[0], Table):
+        return [data[0].x, data[0].y], data[0].fingerprint()
+    arrays = [np.asarray(array) for array in data]
+    if not arrays or any(array.ndim == 0 for array in arrays) or len({len(array) for array in arrays}) != 1:
+        lengths = ", ".join(str(array.shape) for array in arrays)
+        raise SettingError(f"trainer.batches takes a Table or arrays of equal length; these have shapes {lengths}")
+    return arrays, fingerprint(*arrays)
+
+
+def scores(values: Mapping[str, Any] | float) -> dict[str, float]:
+    """Numbers under names, as messages carry them."""
+    named = values if isinstance(values, Mapping) else {"score": values}
+    found = {}
+    for name, value in named.items():
+        try:
+            found[str(name)] = float(value.data if isinstance(value, Value) else value)
+        except (TypeError, ValueError):
+            raise ProgramError(f"{name} is {value!r:.60}; only numbers can be logged") from None
+    return found
+
+
+def from_environment(name: str, default: int) -> int:
+    """A whole number that the launcher has handed on."""
+    text = os.environ.get(name, "")
+    try:
+        return int(text) if text else default
+    except ValueError:
+        raise SettingError(f"the environment variable {name} is {text!r}; it must be a whole number") from None
+
+
+def status_of(error: BaseException | None) -> int:
+    """The exit status that Python ends with after this exception."""
+    if error is None:
+        return 0
+    if isinstance(error, KeyboardInterrupt):
+        return 130
+    if isinstance(error, SystemExit):
+        return error.code if isinstance(error.code, int) else int(error.code is not None)
+    return 1
