@@ -300,7 +300,8 @@ class Parameters:
                 raise SettingError(f"{name!r} must hold real numbers, not {array.dtype}")
             if array.shape != self._views[name].shape:
                 raise ShapeError(f"{name!r} has shape {self._views[name].shape}, not {array.shape}")
-        for name, array in given.items():
+        converted = {name: array.astype(self.layout.dtype, copy=False) for name, array in given.items()}
+        for name, array in converted.items():
             self._views[name][...] = array
 
     def _check_names(self, arrays: Mapping[str, Array]) -> None:

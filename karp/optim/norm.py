@@ -29,7 +29,8 @@ def norm(vector: Array) -> float:
     >>> norm(np.array([3e38, -4e38])) == 5e38
     True
     """
-    total = _sum_of_squares(vector)
+    with np.errstate(over="ignore", invalid="ignore"):
+        total = _sum_of_squares(vector)
     if math.isfinite(total):
         return math.sqrt(total)
     peak = float(np.max(np.abs(vector)))
@@ -58,8 +59,7 @@ def _sum_of_squares(vector: Array) -> float:
     whole = len(vector) // CHUNK * CHUNK
     chunks = vector[:whole].reshape(-1, CHUNK)
     rest = vector[whole:]
-    with np.errstate(over="ignore", invalid="ignore"):
-        sums: list[float] = np.vecdot(chunks, chunks).tolist()
+    sums: list[float] = np.vecdot(chunks, chunks).tolist()
     sums.append(float(np.dot(rest, rest)))
     try:
         return math.fsum(sums)
