@@ -51,7 +51,16 @@ class SGD:
         weight_decay: added to the gradient as ``weight_decay * weights``.
         clip_norm: longest gradient allowed; a longer one is scaled down to it.
 
+    Raises:
+        SettingError: a number is of another type or out of range, as in every optimiser and schedule.
+
     State: ``momentum``, if there is one.
+
+    >>> SGD(lr=0.1, momentum=0.9)
+    SGD(lr=0.1, momentum=0.9, nesterov=False, weight_decay=0.0, clip_norm=None)
+    >>> import numpy as np
+    >>> sorted(SGD(lr=0.1, momentum=0.9).state(np.zeros(3)))
+    ['momentum']
     """
 
     lr: float | Schedule
@@ -111,6 +120,15 @@ class Adam:
         clip_norm: longest gradient allowed; a longer one is scaled down to it.
 
     State: ``mean`` and ``square``.
+
+    The first step goes by ``lr`` in every direction, however large the gradient:
+
+    >>> import numpy as np
+    >>> from karp.optim import Updater
+    >>> updater = Updater(Adam(lr=0.25), np.zeros(3))
+    >>> updater.update(np.array([1000.0, -0.5, 0.0]))
+    >>> updater.weights.round(6)
+    array([-0.25,  0.25,  0.  ])
     """
 
     lr: float | Schedule = 0.001
@@ -163,6 +181,16 @@ class AdamW(Adam):
     """Adam with decoupled weight decay (Loshchilov and Hutter, 2019); `torch.optim.AdamW`.
 
     Args, state: those of `Adam`, but every step first takes the part ``lr * weight_decay`` off the weights.
+
+    Raises:
+        SettingError: besides what `Adam` refuses, ``lr * weight_decay`` above 1: weights would change sign.
+
+    >>> import numpy as np
+    >>> from karp.optim import Updater
+    >>> updater = Updater(AdamW(lr=0.5, weight_decay=0.5), np.ones(1))
+    >>> updater.update(np.zeros(1))
+    >>> updater.weights
+    array([0.75])
     """
 
     _: KW_ONLY
@@ -200,6 +228,13 @@ class RMSprop:
         clip_norm: longest gradient allowed; a longer one is scaled down to it.
 
     State: ``square``, and ``momentum`` if there is one.
+
+    >>> import numpy as np
+    >>> from karp.optim import Updater
+    >>> updater = Updater(RMSprop(lr=0.25, alpha=0.75), np.zeros(2))
+    >>> updater.update(np.array([1000.0, -0.5]))
+    >>> updater.weights.round(6)
+    array([-0.5,  0.5])
     """
 
     lr: float | Schedule = 0.01

@@ -15,7 +15,9 @@ if TYPE_CHECKING:
 
     Array = npt.NDArray[Any]
 
-PIECE = 1 << 20  # bytes of weights updated at a time
+# Bytes of weights updated at a time. Measured on 2e6 to 2e7 float32 weights, L2 of 1 MiB: 1 to 2 MiB is the
+# best piece for every rule (a piece of 64 KiB takes 1.6 times as long, no pieces at all 1.2 to 1.4 times).
+PIECE = 1 << 20
 
 
 class Updater:
