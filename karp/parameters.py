@@ -203,7 +203,7 @@ class Parameters:
     Attributes:
         layout: which value lies where.
         data: the weights, ``(layout.size,)``.
-        values: name -> value, each once.
+        values: the values, each once, in the order of `names`.
 
     Raises:
         SettingError: a value is not float32 or float64, two have different dtypes, or there is none.
@@ -220,11 +220,11 @@ class Parameters:
 
     layout: Layout
     data: Array
-    values: dict[str, Value]
+    values: tuple[Value, ...]
 
     def __init__(self, values: Mapping[str, Value]) -> None:
-        self.values, self._tied = _distinct(values)
-        arrays = {name: np.asarray(value.data) for name, value in self.values.items()}
+        distinct, self._tied = _distinct(values)
+        arrays = {name: np.asarray(value.data) for name, value in distinct.items()}
         self.layout = Layout({name: array.shape for name, array in arrays.items()}, _common_dtype(arrays))
         self.data = self.layout.zeros()
         self._gradient = self.layout.zeros()
@@ -233,9 +233,10 @@ class Parameters:
         for name, array in arrays.items():
             self._views[name][...] = array
         # Bound only when nothing can fail any more.
-        for name, value in self.values.items():
+        for name, value in distinct.items():
             value.data, value.home, value.grad = self._views[name], homes[name], None
-        self._homes = [(value, homes[name]) for name, value in self.values.items()]
+        self.values = tuple(distinct.values())
+        self._homes = tuple(zip(self.values, homes.values(), strict=True))
 
     def __repr__(self) -> str:
         total = sum(view.size for view in self._views.values())
@@ -248,7 +249,7 @@ class Parameters:
 
     def zero_grad(self) -> None:
         """Forget the gradients: every ``value.grad`` becomes None, and the next backward starts afresh."""
-        for value, _ in self._homes:
+        for value in self.values:
             value.grad = None
 
     @property
@@ -271,14 +272,14 @@ class Parameters:
             home[...] = 0
             return
         if np.shape(value.grad) != home.shape:
-            name = next(name for name, one in self.values.items() if one is value)
+            name = next(name for name, one in zip(self.names, self.values, strict=True) if one is value)
             raise ShapeError(f"the gradient of {name!r} has shape {np.shape(value.grad)}, not {home.shape}")
         home[...] = value.grad
         value.grad = home
 
     def is_current(self) -> bool:
         """Whether every ``value.data`` is still the view made here, and none has been replaced."""
-        return all(value.data is self._views[name] for name, value in self.values.items())
+        return all(value.data is view for value, view in zip(self.values, self._views.values(), strict=True))
 
     def sha256(self) -> str:
         """Hex SHA-256 of the weights' bytes in the order of the names, without the gaps."""
@@ -309,7 +310,7 @@ class Parameters:
             if name in self._tied:
                 raise SettingError(f"{name!r} is tied to {self._tied[name]!r}: give only the latter")
         missing = [name for name in self.names if name not in arrays]
-        unexpected = [name for name in arrays if name not in self.values]
+        unexpected = [name for name in arrays if name not in self._views]
         if missing or unexpected:
             raise SettingError(f"these are not the weights of this model: {missing=}, {unexpected=}")
 
