@@ -12,7 +12,7 @@ Nothing is dropped in silence: comments and blank lines are no rows, all else is
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Iterable
 from contextlib import closing
 from itertools import chain
 from typing import Any, Literal
@@ -205,6 +205,15 @@ def _fast(
     if first is None:
         raise DataError(f"{name}: there is no row below the names of the columns")
     cells: list[str] = []
+    count = 0
+
+    def text() -> Generator[str, None, None]:
+        nonlocal count
+        for number, line in chain([first], lines):
+            if '"' in line:
+                _fields(name, number, line, delimiter)  # NumPy lets a quote run on to the end of the file
+            count += 1
+            yield line
 
     def put_aside(cell: str) -> float:
         cells.append(cell.strip())
@@ -212,7 +221,7 @@ def _fast(
 
     try:
         x = np.loadtxt(
-            (line for _, line in chain([first], lines)),
+            text(),
             dtype=dtype,
             comments=None,  # a '#' inside a line is text
             delimiter=delimiter,
@@ -225,8 +234,7 @@ def _fast(
         raise
     except ValueError:
         return None
-    # A line break in a cell would be one row on two lines, and the careful pass refuses it.
-    sound = x.shape[1] == width and np.isfinite(x).all() and all(cell and "\n" not in cell for cell in cells)
+    sound = x.shape == (count, width) and np.isfinite(x).all() and all(cells)
     return (x, cells) if sound else None
 
 
@@ -266,9 +274,17 @@ def _numbers(where: str, columns: list[str], fields: list[str], dtype: np.dtype[
                 f"{where}, column {column!r}: {field!r} is not a finite number: repair it, remove the row, "
                 "or turn a column of text into numbers first"
             )
-        if abs(float(field)) > np.finfo(dtype).max:
+    row = _cast(fields, dtype)
+    for column, field, sound in zip(columns, fields, np.isfinite(row), strict=True):
+        if not sound:
             raise DataError(f"{where}, column {column!r}: {field} is too large for {dtype}: pass np.float64")
-    return np.array([float(field) for field in fields], dtype)
+    return row
+
+
+def _cast(numbers: Iterable[str], dtype: np.dtype[Any]) -> NDArray[Any]:
+    """Texts of numbers as an array, infinite where `dtype` does not reach."""
+    with np.errstate(over="ignore"):
+        return np.array([float(number) for number in numbers]).astype(dtype)
 
 
 def _line_of(name: str, row: int) -> int:
@@ -313,7 +329,7 @@ def _guess(cells: list[str], where: Callable[[int], str]) -> TargetAs:
     if any(set(cell) & set(".eE") for cell in distinct):
         return "numbers"
     for cell in distinct:
-        if not 0 <= int(cell) < len(cells):
+        if not 0 <= float(cell) < len(cells):
             raise DataError(
                 f"{where(cells.index(cell))}: {cell} is no class number in a table of {len(cells)} rows: "
                 'pass target_as="numbers" for values to predict, "names" if each is a class, '
@@ -332,10 +348,12 @@ def _targets(
         places = {name: place for place, name in enumerate(classes)}
         return np.array([places[cell] for cell in cells], np.int64), classes
     if target_as == "numbers":
-        for cell in distinct:
-            if not _is_number(cell) or abs(float(cell)) > np.finfo(dtype).max:
-                raise DataError(f"{where(cells.index(cell))}: {cell!r} is no finite {dtype}: repair it")
-        return np.array([[float(cell)] for cell in cells], dtype), ()
+        values = _cast((cell if _is_number(cell) else "nan" for cell in cells), dtype)
+        sound = np.isfinite(values)
+        if not sound.all():
+            row = int(sound.argmin())
+            raise DataError(f"{where(row)}: {cells[row]!r} is no finite {dtype}: repair it")
+        return values.reshape(-1, 1), ()
     numbers = {cell: _integer(cell) for cell in distinct}
     for cell, number in numbers.items():
         if number is None or not 0 <= number < _MOST_CLASSES:
