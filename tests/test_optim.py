@@ -268,6 +268,12 @@ def test_a_rate_of_any_kind_becomes_a_python_float(rate):
     assert run(optimizer, numbers(4)).weights.dtype == np.float32
 
 
+def test_minus_zero_is_zero():
+    optimizer = optim.SGD(-0.0, momentum=-0.0, weight_decay=-0.0)
+    signs = [math.copysign(1, number) for number in (optimizer.lr, optimizer.momentum, optimizer.weight_decay)]
+    assert signs == [1, 1, 1]
+
+
 # --- the norm -------------------------------------------------------------------------------------------
 
 
