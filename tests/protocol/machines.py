@@ -1,0 +1,96 @@
+"""The two machines joined by plain calls, for the tests that drive them event by event."""
+
+from typing import Any
+
+import numpy as np
+
+from karp import optim
+from karp.data import Plan
+from karp.parameters import Layout
+from karp.protocol import Report, Send, Server, Settings
+from karp.protocol.messages import Contribution, Initial, Join, Lease
+from karp.protocol.tree import Node
+
+LAYOUT = Layout({"weight": (3, 2), "bias": (2,)}, "float32")
+
+
+def weights() -> np.ndarray:
+    vector = LAYOUT.zeros()
+    LAYOUT.views(vector)["weight"][:] = np.arange(6).reshape(3, 2)
+    return vector
+
+
+def settings(**changes: Any) -> Settings:
+    plain = {
+        "program": "digits.py",
+        "program_sha256": "",
+        "layout": LAYOUT.to_dict(),
+        "weights_sha256": LAYOUT.sha256(weights()),
+        "optimizer": optim.to_dict(optim.SGD(lr=0.5)),
+        "samples": 20,
+        "data_sha256": "d",
+        "batch_size": 8,
+        "epochs": 2,
+        "shards": 4,
+        "seed": 0,
+        "threads": 1,
+        "evaluate": False,
+        "steering": False,
+    }
+    return Settings.from_dict(plain | changes)
+
+
+def gradient(step: int, shard: int) -> np.ndarray:
+    """A gradient that is a pure function of its name."""
+    rng = np.random.default_rng([step, shard])
+    vector = LAYOUT.zeros()
+    for view in LAYOUT.views(vector).values():
+        view[:] = rng.normal(size=view.shape)
+    return vector
+
+
+class Run:
+    """A server and what it has said; `now` is moved by the test."""
+
+    def __init__(self, workers: int, **changes: Any) -> None:
+        self.settings = settings(**changes)
+        self.server = Server(workers, Plan, 0.0)
+        self.now = 0.0
+        self.reports: list[Report] = []
+
+    def take(self, actions: list[Any]) -> list[tuple[bytes, Any]]:
+        """The messages among these actions; the reports are kept."""
+        self.reports += [action for action in actions if isinstance(action, Report)]
+        return [(action.peer, action.message) for action in actions if isinstance(action, Send)]
+
+    def send(self, peer: bytes, message: Any) -> list[tuple[bytes, Any]]:
+        return self.take(self.server.receive(peer, message, self.now))
+
+    def join(self, worker: int, **changes: Any) -> list[tuple[bytes, Any]]:
+        """A worker joins and, if asked, sends the weights; returns every message that follows."""
+        peer = b"%d" % worker
+        answers = self.send(peer, Join(worker, settings(**changes) if changes else self.settings, "host", 1))
+        if any(getattr(message, "initial", False) for _, message in answers):
+            answers += self.send(peer, Initial(read_only(weights())))
+        return answers
+
+    def contribute(self, worker: int, lease: Lease, last: bool = False) -> list[tuple[bytes, Any]]:
+        """The worker computes every shard of its lease."""
+        nodes = [
+            Node(shard, shard + 1, 0.25, read_only(gradient(lease.step, shard)))
+            for shard in range(lease.start, lease.stop)
+        ]
+        return self.send(b"%d" % worker, Contribution(lease.step, lease.version, nodes, [], last))
+
+    def reported(self, kind: str) -> list[dict[str, Any]]:
+        return [report.values for report in self.reports if report.kind == kind]
+
+
+def read_only(vector: np.ndarray) -> np.ndarray:
+    """As a vector that has come over a wire."""
+    return np.frombuffer(vector.tobytes(), vector.dtype)
+
+
+def leases(answers: list[tuple[bytes, Any]]) -> dict[int, Lease]:
+    """Worker -> the lease among these messages."""
+    return {int(peer): message for peer, message in answers if isinstance(message, Lease)}

@@ -1,0 +1,135 @@
+"""Messages: what goes in comes out, and nothing else does."""
+
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from machines import gradient, settings
+
+from karp.errors import ProtocolError, SettingError
+from karp.protocol.messages import (
+    CHECKS,
+    FROM_SERVER,
+    FROM_WORKER,
+    Contribution,
+    Evaluation,
+    Failure,
+    Finish,
+    Initial,
+    Join,
+    Lease,
+    Leave,
+    Ping,
+    Refusal,
+    Score,
+    Stop,
+    Waiting,
+    Welcome,
+    decode,
+    encode,
+)
+from karp.protocol.settings import Settings
+from karp.protocol.tree import Node
+
+EVERY_KIND = [
+    Join(2, settings(), "host", 4711),
+    Initial(gradient(0, 0)),
+    Contribution(3, 3, [Node(0, 2, 0.5, gradient(3, 0)), Node(2, 3, 1.0, gradient(3, 2))], [(0, "norm", 1.5)], True),
+    Score(4, {"test_accuracy": 0.5}, False),
+    Ping(),
+    Stop(),
+    Leave([(-1, "test_accuracy", 0.5)]),
+    Failure("ValueError: x", "Traceback …"),
+    Welcome(2, True),
+    Refusal("no"),
+    Lease(3, 0, 2, 3, gradient(3, 1)),
+    Lease(3, 0, 2, 3, None),
+    Evaluation(1, 12, None),
+    Waiting("worker 1"),
+    Finish(9, True, "", gradient(9, 0)),
+]
+
+
+def plain(message: Any) -> tuple[Any, ...]:
+    """Head and payload in comparable form."""
+    head, payload = encode(message)
+    return head, [vector.tobytes() for vector in payload]
+
+
+@pytest.mark.parametrize("message", EVERY_KIND, ids=lambda message: type(message).__name__)
+def test_every_message_survives_the_way(message: Any) -> None:
+    kinds: Any = FROM_WORKER if type(message) in FROM_WORKER.values() else FROM_SERVER
+    assert plain(message) == plain(decode(*encode(message), kinds))
+
+
+def test_every_kind_is_tested_and_every_field_has_a_check() -> None:
+    assert {*FROM_WORKER.values(), *FROM_SERVER.values()} == {type(message) for message in EVERY_KIND}
+    fields = {field for message in EVERY_KIND for field in encode(message)[0]} - {"kind"}
+    assert fields == set(CHECKS)
+
+
+ODD = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5) | st.binary(max_size=5),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
+    max_leaves=6,
+)
+
+
+@given(st.sampled_from(EVERY_KIND), st.data())
+def test_a_message_with_any_field_changed_is_refused_or_a_message(message: Any, data: Any) -> None:
+    kinds: Any = FROM_WORKER if type(message) in FROM_WORKER.values() else FROM_SERVER
+    head, payload = encode(message)
+    field = data.draw(st.sampled_from(sorted(head)))
+    head[field] = data.draw(ODD)
+    try:
+        assert decode(head, payload, kinds)
+    except ProtocolError as error:
+        assert "\n" not in str(error).strip() or field in str(error)
+
+
+@pytest.mark.parametrize(
+    ("head", "payload", "reason"),
+    [
+        ({"kind": "lease"}, [], "lease: fields missing: step, start, stop, version, weights"),
+        ({"kind": "ping", "extra": 1}, [], "ping: unknown fields: extra"),
+        ({"kind": "nonsense"}, [], "unknown kind of message 'nonsense'"),
+        ({"kind": ["lease"]}, [], "unknown kind of message"),
+        ({}, [], "unknown kind of message None"),
+        ({"kind": "score", "epoch": True, "scores": {}, "last": False}, [], "epoch is True, not a whole number"),
+        ({"kind": "score", "epoch": -1, "scores": {}, "last": False}, [], "epoch is -1, not a whole number"),
+        ({"kind": "score", "epoch": 0, "scores": {"a": "b"}, "last": False}, [], "scores is {'a': 'b'}, not a number"),
+        ({"kind": "initial", "weights": 0}, [], "the weights are missing"),
+        ({"kind": "initial", "weights": 1}, [], "0 vectors, but its head announces 1"),
+        ({"kind": "ping"}, [np.zeros(1)], "1 vectors, but its head announces 0"),
+        ({"kind": "leave", "logs": [[0, "x"]]}, [], r"not a list of \[shard, name, value\]"),
+    ],
+)
+def test_what_is_wrong_is_named(head: dict[str, Any], payload: list[np.ndarray], reason: str) -> None:
+    with pytest.raises(ProtocolError, match=reason):
+        decode(head, payload, FROM_WORKER | FROM_SERVER)
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        ({"epochs": 0}, "epochs is 0; it must be a whole number of at least 1"),
+        ({"batch_size": 1.5}, "batch_size is 1.5; it must be a whole number"),
+        ({"seed": -1}, "seed is -1; it must be a whole number from 0"),
+        ({"threads": True}, "threads is True"),
+        ({"program": 3}, "program is 3, not a text"),
+        ({"evaluate": 1}, "evaluate is 1, not true or false"),
+        ({"extra": 1}, "missing or unknown: extra"),
+        ({"optimizer": {"name": "Eval"}}, "Eval"),
+        ({"layout": {}}, "layout"),
+    ],
+)
+def test_settings_that_cannot_be_are_named(change: dict[str, Any], reason: str) -> None:
+    with pytest.raises(SettingError, match=reason):
+        Settings.from_dict(settings().to_dict() | change)
+
+
+def test_settings_survive_the_way() -> None:
+    assert settings() == Settings.from_dict(settings().to_dict())
+    assert [] == settings().differences(settings())

@@ -1,0 +1,348 @@
+"""The server's machine, event by event."""
+
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from machines import LAYOUT, Run, gradient, leases, read_only, weights
+
+from karp import optim
+from karp.protocol.messages import (
+    Contribution,
+    Evaluation,
+    Failure,
+    Finish,
+    Initial,
+    Join,
+    Lease,
+    Leave,
+    Ping,
+    Refusal,
+    Score,
+    Stop,
+    Waiting,
+    Welcome,
+)
+from karp.protocol.server import JOIN_SECONDS, NOTICE_SECONDS
+from karp.protocol.tree import Node, TreeSum
+
+
+def kinds(answers: list[tuple[bytes, Any]]) -> list[str]:
+    return [f"{peer.decode()} {type(message).__name__}" for peer, message in answers]
+
+
+def reference(steps: int, shards: int = 4, samples: tuple[int, ...] = (8, 8, 4)) -> np.ndarray:
+    """The weights after so many steps, computed without any server."""
+    updater = optim.Updater(optim.SGD(lr=0.5), weights())
+    for step in range(steps):
+        tree = TreeSum(min(shards, samples[step % len(samples)]))
+        for shard in range(tree.shards):
+            tree.add(Node(shard, shard + 1, 0.0, gradient(step, shard)))
+        updater.update(tree.nodes[0].vector)
+    return updater.weights
+
+
+def test_the_first_worker_is_asked_for_the_weights_and_the_run_waits_for_all() -> None:
+    run = Run(2)
+    assert ["0 Welcome"] == kinds(run.send(b"0", Join(0, run.settings, "host", 1)))
+    assert [] == kinds(run.send(b"0", Initial(read_only(weights()))))
+    answers = run.join(1)
+    assert ["1 Welcome", "0 Lease", "1 Lease"] == kinds(answers)
+    assert answers[0][1] == Welcome(1, False)
+    given_leases = leases(answers)
+    assert (0, 2) == (given_leases[0].start, given_leases[0].stop)
+    assert (2, 4) == (given_leases[1].start, given_leases[1].stop)
+    assert given_leases[0].weights is None  # it sent them
+    assert weights().tobytes() == given_leases[1].weights.tobytes()
+
+
+def test_another_is_asked_if_the_first_is_gone_before_it_sent_the_weights() -> None:
+    run = Run(2)
+    run.send(b"0", Join(0, run.settings, "host", 1))
+    run.server.workers = 1
+    del run.server.members[b"0"]
+    assert Welcome(1, True) == run.send(b"1", Join(1, run.settings, "host", 1))[0][1]
+
+
+@given(st.integers(1, 6), st.integers(1, 7), st.randoms())
+def test_any_number_of_workers_in_any_order_gives_the_same_bits(workers: int, shards: int, random: Any) -> None:
+    run = Run(workers, shards=shards)
+    open_leases: dict[int, Lease] = {}
+    for worker in range(workers):
+        open_leases |= leases(run.join(worker))
+    finished: dict[int, Finish] = {}
+    while open_leases:
+        worker = random.choice(sorted(open_leases))
+        answers = run.contribute(worker, open_leases.pop(worker))
+        open_leases |= leases(answers)
+        finished |= {int(peer): message for peer, message in answers if isinstance(message, Finish)}
+    expected = reference(6, shards)
+    assert expected.tobytes() == run.server.updater.weights.tobytes()
+    assert set(range(workers)) == set(finished)
+    assert [True] + [False] * (workers - 1) == [finished[worker].main for worker in range(workers)]
+    assert 6 == run.server.version
+
+
+def test_a_worker_gets_new_weights_with_its_next_lease_and_only_then() -> None:
+    run = Run(1, shards=2)
+    lease = leases(run.join(0))[0]
+    after = leases(run.contribute(0, lease))[0]
+    assert (1, 1) == (after.step, after.version)
+    assert reference(1, 2).tobytes() == after.weights.tobytes()
+
+
+def test_a_contribution_counts_once() -> None:
+    run = Run(2)
+    first = leases(run.join(0) + run.join(1))
+    run.contribute(0, first[0])
+    before = run.server.step.tree.nodes[0].vector.tobytes()
+    run.contribute(0, first[0])
+    assert 2 == run.server.dropped
+    assert before == run.server.step.tree.nodes[0].vector.tobytes()
+    run.contribute(1, first[1])
+    assert 1 == run.server.version
+    run.contribute(1, first[1])  # late: its step has been applied
+    assert 4 == run.server.dropped
+    assert reference(1).tobytes() == run.server.updater.weights.tobytes()
+
+
+def test_what_is_not_contributed_of_a_lease_is_leased_again() -> None:
+    run = Run(2)
+    first = leases(run.join(0) + run.join(1))
+    run.contribute(0, first[0])
+    lease = first[1]
+    answers = run.send(
+        b"1", Contribution(0, 0, [Node(3, 4, 0.0, read_only(gradient(0, 3)))], [], False)
+    )
+    again = leases(answers)
+    assert [(2, 3)] == [(lease.start, lease.stop) for lease in again.values()]
+    worker, lease = again.popitem()
+    run.contribute(worker, lease)
+    assert reference(1).tobytes() == run.server.updater.weights.tobytes()
+
+
+def wrong(**changes: Any) -> Contribution:
+    node = Node(0, 1, 0.0, read_only(gradient(0, 0)))
+    fields = {"step": 0, "version": 0, "nodes": [node], "logs": [], "last": False} | changes
+    return Contribution(**fields)
+
+
+@pytest.mark.parametrize(
+    ("message", "reason"),
+    [
+        (wrong(version=1), "a gradient of weights 1, not 0"),
+        (wrong(nodes=[Node(0, 1, 0.0, np.zeros(3, np.float32))]), r"\(3,\) float32, but the model has \(32,\) float32"),
+        (wrong(nodes=[Node(0, 1, 0.0, np.zeros(32))]), "float64, but the model has"),
+        (wrong(nodes=[Node(1, 3, 0.0, read_only(gradient(0, 0)))]), "no node of the tree over 4 shards"),
+        (Score(0, {}, False), "a score of epoch 0 that worker 0 was not asked for"),
+        (Join(0, None, "host", 1), "join twice"),  # type: ignore[arg-type]
+    ],
+)
+def test_what_is_wrong_is_refused_and_changes_nothing(message: Any, reason: str) -> None:
+    run = Run(1)
+    lease = leases(run.join(0))[0]
+    answers = run.send(b"0", message)
+    refusals = [message.reason for _, message in answers if isinstance(message, Refusal)]
+    assert 1 == len(refusals) == run.server.refused == len(run.reported("refused"))
+    import re
+
+    assert re.search(reason, refusals[0])
+    assert weights().tobytes() == run.server.updater.weights.tobytes()
+    assert {} == run.server.step.tree.nodes
+    run.contribute(0, lease)
+    assert reference(1).tobytes() == run.server.updater.weights.tobytes()
+
+
+def test_a_stranger_is_refused() -> None:
+    run = Run(1)
+    assert ["9 Refusal"] == kinds(run.send(b"9", Ping()))
+    assert ["9 Refusal"] == kinds(run.take(run.server.malformed(b"9", "not msgpack", 1.0)))
+    assert 2 == run.server.refused
+
+
+def test_a_program_whose_settings_differ_is_refused_with_both_values() -> None:
+    run = Run(2)
+    run.join(0)
+    ((_, refusal),) = run.join(1, batch_size=16, optimizer=optim.to_dict(optim.SGD(lr=0.25)))
+    assert "batch_size is 16 in the program, 8 in the run" in refusal.reason
+    assert "optimizer.lr is 0.25 in the program, 0.5 in the run" in refusal.reason
+    assert [0] == [member.worker for member in run.server.members.values()]
+
+
+def test_initial_weights_that_are_not_those_of_the_settings_are_refused() -> None:
+    run = Run(1)
+    run.send(b"0", Join(0, run.settings, "host", 1))
+    assert ["0 Refusal"] == kinds(run.send(b"0", Initial(read_only(weights() + np.float32(1)))))
+    assert run.server.updater is None
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
+def test_a_gradient_that_is_not_finite_ends_the_run_and_leaves_the_weights(bad: float) -> None:
+    run = Run(2)
+    run.join(0)
+    run.join(1)
+    vector = gradient(0, 3)
+    vector[0] = bad
+    answers = run.send(b"1", Contribution(0, 0, [Node(3, 4, 0.5, read_only(vector))], [], False))
+    assert ["0 Finish", "1 Finish"] == kinds(answers)
+    assert "the gradient of step 0, shard 3 from worker 1 is not finite" in run.server.failure
+    assert run.server.failure == run.reported("failure")[0]["failure"] == answers[0][1].failure
+    assert weights().tobytes() == run.server.updater.weights.tobytes()
+
+
+def test_a_sum_that_overflows_ends_the_run_and_leaves_the_weights() -> None:
+    run = Run(1, shards=2)
+    run.join(0)
+    huge = np.full(LAYOUT.size, 3e38, np.float32)
+    nodes = [Node(0, 1, 0.0, read_only(huge)), Node(1, 2, 0.0, read_only(huge))]
+    with np.errstate(over="ignore"):
+        run.send(b"0", Contribution(0, 0, nodes, [], False))
+    assert "the gradient of step 0 is not finite, though that of each of its shards is" == run.server.failure
+    assert weights().tobytes() == run.server.updater.weights.tobytes()
+
+
+def test_each_epoch_is_evaluated_once_with_its_own_weights() -> None:
+    run = Run(2, evaluate=True, shards=1)
+    todo = leases(run.join(0) + run.join(1))
+    evaluated: dict[int, bytes] = {}
+    while not run.server.over:
+        answers = []
+        for worker, lease in todo.items():
+            answers += run.contribute(worker, lease)
+        todo = leases(answers)
+        for peer, message in answers:
+            if isinstance(message, Evaluation):
+                assert message.epoch not in evaluated
+                evaluated[message.epoch] = message.weights.tobytes() if message.weights is not None else b""
+                todo |= leases(run.send(peer, Score(message.epoch, {"accuracy": 0.5 + message.epoch}, False)))
+    assert reference(3, 1).tobytes() == evaluated[0]
+    assert reference(6, 1).tobytes() == evaluated[1]
+    assert [(3, 0), (6, 1)] == [(line["step"], line["epoch"]) for line in run.reported("evaluation")]
+    assert {"accuracy": 1.5} == run.server.progress.summary(1.0)["metrics"]
+
+
+def test_training_goes_on_during_an_evaluation_unless_the_score_steers() -> None:
+    for steering in (False, True):
+        run = Run(2, evaluate=True, steering=steering, shards=1)
+        todo = leases(run.join(0) + run.join(1))
+        for _ in range(3):
+            ((worker, lease),) = todo.items()
+            answers = run.contribute(worker, lease)
+            todo = leases(answers)
+        assert 1 == sum(isinstance(message, Evaluation) for _, message in answers)
+        assert (0 if steering else 1) == len(todo)
+        (peer,) = [peer for peer, message in answers if isinstance(message, Evaluation)]
+        answers = run.send(peer, Score(0, {}, True))
+        assert (3 if steering else 4) == run.server.final
+        assert steering == (["0 Finish", "1 Finish"] == kinds(answers))
+
+
+def test_stop_ends_the_run_after_the_current_step() -> None:
+    run = Run(2)
+    todo = leases(run.join(0) + run.join(1))
+    run.contribute(0, todo[0], last=True)
+    assert ["0 Finish", "1 Finish"] == kinds(run.contribute(1, todo[1]))
+    assert 1 == run.server.version
+    assert reference(1).tobytes() == run.server.updater.weights.tobytes()
+
+
+def test_a_loop_left_early_leaves_its_shards_to_the_others() -> None:
+    run = Run(2)
+    todo = leases(run.join(0) + run.join(1))
+    run.contribute(0, todo[0])
+    answers = run.send(b"1", Stop())
+    again = leases(answers)
+    assert {0: (2, 4)} == {worker: (lease.start, lease.stop) for worker, lease in again.items()}
+    assert ["0 Finish", "1 Finish"] == kinds(run.contribute(0, again[0]))
+    assert reference(1).tobytes() == run.server.updater.weights.tobytes()
+
+
+def test_a_step_that_every_worker_left_is_not_applied_and_that_is_said() -> None:
+    run = Run(1)
+    run.join(0)
+    assert ["0 Finish"] == kinds(run.send(b"0", Stop()))
+    assert "step 0 was left before its end by every worker: it is not applied" == run.reported("notice")[0]["text"]
+    assert weights().tobytes() == run.server.updater.weights.tobytes()
+
+
+def test_a_failure_reaches_everybody_with_its_traceback() -> None:
+    run = Run(3)
+    for worker in range(3):
+        run.join(worker)
+    answers = run.send(b"1", Failure("ValueError: x", "Traceback …\nValueError: x"))
+    assert ["0 Finish", "2 Finish"] == kinds(answers)
+    assert "worker 1 failed: ValueError: x" == answers[0][1].failure
+    assert [{"worker": 1, "traceback": "Traceback …\nValueError: x"}] == run.reported("traceback")
+    run.take(run.server.ended(2, 1, "worker 2 ended with exit status 1", 1.0))
+    assert 1 == len(run.reported("failure"))  # the first is the one that counts
+
+
+def test_a_worker_that_dies_ends_the_run() -> None:
+    run = Run(2)
+    run.join(0)
+    run.join(1)
+    answers = run.take(run.server.ended(1, -9, "worker 1 was killed by SIGKILL", 1.0))
+    assert [(b"0", Finish(0, False, "worker 1 was killed by SIGKILL", None))] == answers
+
+
+def test_a_worker_that_ends_well_in_the_middle_fails_the_run_too() -> None:
+    run = Run(2)
+    run.join(0)
+    run.join(1)
+    run.take(run.server.ended(1, 0, "", 1.0))
+    assert "worker 1 ended in the middle of the run" in run.server.failure
+
+
+def test_the_run_does_not_wait_for_a_worker_that_ended_before_it_joined() -> None:
+    run = Run(2)
+    run.join(0)
+    assert {0: (0, 4)} == {
+        worker: (lease.start, lease.stop)
+        for worker, lease in leases(run.take(run.server.ended(1, 0, "", 1.0))).items()
+    }
+
+
+def test_a_wait_is_never_silent() -> None:
+    run = Run(2)
+    run.join(0)
+    run.take(run.server.tick(NOTICE_SECONDS))
+    assert (
+        "1 of 2 workers have joined; missing: worker 1; the run begins without in 50 s"
+        == run.reported("notice")[-1]["text"]
+    )
+    run.now = JOIN_SECONDS
+    lease = leases(run.take(run.server.tick(JOIN_SECONDS)))[0]
+    assert (0, 4) == (lease.start, lease.stop)
+    run.take(run.server.tick(JOIN_SECONDS + NOTICE_SECONDS))
+    text = run.reported("notice")[-1]["text"]
+    assert text.startswith("waiting for worker 0 (step 0, shards 0 to 3, since 10.0 s)")
+    run.take(run.server.tick(JOIN_SECONDS + NOTICE_SECONDS + 1))
+    assert text == run.reported("notice")[-1]["text"]  # the next one comes later
+    ((_, answer),) = run.send(b"0", Ping())
+    assert isinstance(answer, Waiting)
+    assert "worker 0 (step 0, shards 0 to 3" in answer.reason
+
+
+def test_logs_stand_in_the_record_with_their_step_and_shard() -> None:
+    run = Run(1, shards=1)
+    lease = leases(run.join(0))[0]
+    node = Node(0, 1, 0.5, read_only(gradient(0, 0)))
+    run.send(b"0", Contribution(0, lease.version, [node], [(0, "norm", 2.0)], True))
+    assert [{"step": 0, "shard": 0, "name": "norm", "value": 2.0}] == run.reported("log")
+    run.send(b"0", Leave([(-1, "test_accuracy", 0.75)]))
+    assert {"norm": 2.0, "test_accuracy": 0.75} == run.server.progress.summary(1.0)["metrics"]
+
+
+def test_more_workers_than_shards_is_said() -> None:
+    run = Run(3, shards=2)
+    run.join(0)
+    assert "3 workers share 2 shards, so 1 of them will have nothing to do" in run.reported("notice")[0]["text"]
+
+
+def test_a_worker_number_that_is_taken_gives_another() -> None:
+    run = Run(2)
+    run.join(0)
+    ((_, welcome), *_) = run.send(b"x", Join(0, run.settings, "host", 1))
+    assert Welcome(1, False) == welcome

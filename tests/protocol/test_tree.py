@@ -1,0 +1,125 @@
+"""The tree sum: one order of addition, whatever the order of arrival and whoever adds."""
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from karp.errors import ProtocolError
+from karp.protocol.tree import Node, TreeSum, middle, parent
+
+
+def leaves(shards: int) -> list[Node]:
+    rng = np.random.default_rng(shards)
+    vectors = rng.normal(size=(shards, 5)) * 10.0 ** rng.integers(-8, 8, (shards, 1))
+    return [Node(shard, shard + 1, float(vector[0]), vector.astype(np.float32)) for shard, vector in enumerate(vectors)]
+
+
+def by_recursion(nodes: list[Node], start: int, stop: int) -> np.ndarray:
+    if stop - start == 1:
+        return nodes[start].vector
+    split = middle(start, stop)
+    return by_recursion(nodes, start, split) + by_recursion(nodes, split, stop)
+
+
+def copied(node: Node) -> Node:
+    return node._replace(vector=node.vector.copy())
+
+
+@given(st.integers(1, 40), st.randoms())
+def test_any_order_of_arrival_gives_the_same_bits(shards: int, random) -> None:
+    nodes = leaves(shards)
+    expected = by_recursion(nodes, 0, shards)
+    tree = TreeSum(shards)
+    order = list(range(shards))
+    random.shuffle(order)
+    for shard in order:
+        assert not tree.complete
+        assert tree.add(copied(nodes[shard]))
+    assert tree.complete
+    assert expected.tobytes() == tree.nodes[0].vector.tobytes()
+
+
+@given(st.integers(1, 40), st.data())
+def test_any_cut_into_leases_gives_the_same_bits(shards: int, data) -> None:
+    nodes = leaves(shards)
+    cuts = sorted(data.draw(st.sets(st.integers(1, max(1, shards - 1)), max_size=shards)) | {0, shards})
+    whole = TreeSum(shards)
+    contributions = []
+    for start, stop in zip(cuts, cuts[1:], strict=False):
+        part = TreeSum(shards)
+        for shard in range(start, stop):
+            part.add(copied(nodes[shard]))
+        contributions.append(list(part.nodes.values()))
+    for nodes_of_one in data.draw(st.permutations(contributions)):
+        for node in nodes_of_one:
+            assert whole.add(node)
+    assert by_recursion(nodes, 0, shards).tobytes() == whole.nodes[0].vector.tobytes()
+
+
+@given(st.integers(1, 40), st.integers(1, 40))
+def test_a_batch_with_fewer_samples_than_shards_is_a_tree_of_its_own(shards: int, present: int) -> None:
+    present = min(shards, present)
+    for start in range(present):
+        for stop in range(start + 2, present + 1):
+            if (start, stop) == (0, present):
+                continue
+            try:
+                assert parent(start, stop, present)
+            except ProtocolError:
+                continue
+            assert middle(start, stop) == start + 2 ** ((stop - start - 1).bit_length() - 1)
+
+
+def test_a_contribution_has_one_sum_per_maximal_node() -> None:
+    tree = TreeSum(8)
+    for node in leaves(8)[1:7]:
+        tree.add(copied(node))
+    assert sorted(node[:2] for node in tree.nodes.values()) == [(1, 2), (2, 4), (4, 6), (6, 7)]
+
+
+def test_a_shard_enters_once() -> None:
+    nodes = leaves(4)
+    tree = TreeSum(4)
+    assert tree.add(copied(nodes[0]))
+    assert tree.add(copied(nodes[1]))
+    before = tree.nodes[0].vector.tobytes()
+    assert not tree.add(copied(nodes[1]))
+    assert not tree.add(Node(0, 2, 0.0, nodes[0].vector))
+    assert not tree.add(Node(0, 4, 0.0, nodes[0].vector))
+    assert before == tree.nodes[0].vector.tobytes()
+    assert tree.missing() == [(2, 4)]
+
+
+def test_missing_names_the_gaps() -> None:
+    tree = TreeSum(5)
+    assert tree.missing() == [(0, 5)]
+    nodes = leaves(5)
+    tree.add(copied(nodes[1]))
+    tree.add(copied(nodes[3]))
+    assert tree.missing() == [(0, 1), (2, 3), (4, 5)]
+
+
+@pytest.mark.parametrize("pair", [(0, 3), (1, 3), (3, 3), (4, 6), (-1, 0), (0, 9), (5, 4), (2, 5)])
+def test_what_is_no_node_is_refused(pair: tuple[int, int]) -> None:
+    tree = TreeSum(5)
+    with pytest.raises(ProtocolError, match="no node of the tree over 5 shards"):
+        tree.add(Node(*pair, 0.0, np.zeros(1)))
+    assert tree.nodes == {}
+
+
+def test_a_negative_zero_survives_alone() -> None:
+    tree = TreeSum(1)
+    tree.add(Node(0, 1, 0.0, np.array([-0.0])))
+    assert np.signbit(tree.nodes[0].vector[0])
+
+
+def test_a_read_only_vector_is_not_written() -> None:
+    nodes = leaves(2)
+    nodes[0].vector.flags.writeable = False
+    before = nodes[0].vector.tobytes()
+    tree = TreeSum(2)
+    assert tree.add(nodes[1])
+    assert tree.add(nodes[0])
+    assert before == nodes[0].vector.tobytes()
+    assert (nodes[0].vector + nodes[1].vector).tobytes() == tree.nodes[0].vector.tobytes()

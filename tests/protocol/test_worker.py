@@ -1,0 +1,124 @@
+"""The worker's machine, event by event."""
+
+import numpy as np
+import pytest
+from machines import gradient, read_only, settings, weights
+
+from karp.errors import LostError, ProgramError, RefusedError, RunError
+from karp.protocol import Worker
+from karp.protocol.messages import (
+    Contribution,
+    Evaluation,
+    Finish,
+    Initial,
+    Join,
+    Lease,
+    Leave,
+    Ping,
+    Refusal,
+    Score,
+    Stop,
+    Waiting,
+    Welcome,
+)
+from karp.protocol.worker import LOST_SECONDS, PING_SECONDS
+
+
+def joined() -> Worker:
+    worker = Worker(weights(), 3)
+    assert Join(3, settings(), "host", 1) == worker.join(settings(), "host", 1, 0.0)
+    assert worker.receive(Welcome(3, False), 0.0) is None
+    return worker
+
+
+def test_the_weights_are_sent_when_they_are_asked_for() -> None:
+    worker = Worker(weights())
+    worker.join(settings(), "host", 1, 0.0)
+    answer = worker.receive(Welcome(0, True), 0.0)
+    assert isinstance(answer, Initial)
+    assert answer.weights is worker.weights
+
+
+def test_a_lease_of_several_shards_is_one_message_with_one_sum_per_node() -> None:
+    worker = joined()
+    new = read_only(gradient(9, 9))
+    worker.receive(Lease(5, 1, 4, 5, new), 0.0)
+    assert new.tobytes() == worker.weights.tobytes()
+    buffer = np.empty_like(new)  # backward writes every gradient into the same vector
+    for shard in range(1, 4):
+        assert shard == worker.shard
+        buffer[:] = gradient(5, shard)
+        worker.computed(buffer, 0.5, shards=8)
+    message = worker.contribution()
+    assert isinstance(message, Contribution)
+    assert (5, 5, False) == (message.step, message.version, message.last)
+    assert [(1, 2, 0.5), (2, 4, 1.0)] == [node[:3] for node in message.nodes]
+    assert gradient(5, 1).tobytes() == message.nodes[0].vector.tobytes()
+    assert (gradient(5, 2) + gradient(5, 3)).tobytes() == message.nodes[1].vector.tobytes()
+
+
+def test_a_shard_cannot_be_computed_twice() -> None:
+    worker = joined()
+    with pytest.raises(ProgramError):
+        worker.computed(gradient(0, 0), 0.0, 1)
+    worker.receive(Lease(0, 0, 1, 0, None), 0.0)
+    worker.computed(gradient(0, 0), 0.0, 1)
+    with pytest.raises(ProgramError):
+        worker.computed(gradient(0, 0), 0.0, 1)
+
+
+def test_logs_and_stop_travel_with_the_next_message() -> None:
+    worker = joined()
+    worker.receive(Lease(0, 0, 1, 0, None), 0.0)
+    worker.computed(gradient(0, 0), 0.0, 1)
+    worker.log("norm", 2.0, 0)
+    worker.last = True
+    message = worker.contribution()
+    assert isinstance(message, Contribution)
+    assert ([(0, "norm", 2.0)], True) == (message.logs, message.last)
+    assert [] == worker.logs
+
+
+def test_an_evaluation_is_scored() -> None:
+    worker = joined()
+    worker.receive(Evaluation(2, 30, read_only(gradient(1, 1))), 0.0)
+    assert gradient(1, 1).tobytes() == worker.weights.tobytes()
+    assert Score(2, {"a": 1.0}, False) == worker.scored({"a": 1.0})
+    assert worker.task is None
+
+
+def test_a_loop_left_early_sends_what_is_computed() -> None:
+    worker = joined()
+    worker.receive(Lease(0, 0, 3, 0, None), 0.0)
+    worker.computed(gradient(0, 0), 0.0, 4)
+    contribution, stop = worker.stop()
+    assert isinstance(contribution, Contribution)
+    assert [(0, 1)] == [node[:2] for node in contribution.nodes]
+    assert contribution.last
+    assert Stop() == stop
+
+
+def test_the_end_brings_the_final_weights() -> None:
+    worker = joined()
+    worker.receive(Finish(7, True, "", read_only(gradient(7, 7))), 0.0)
+    assert gradient(7, 7).tobytes() == worker.weights.tobytes()
+    assert worker.over is not None
+    assert worker.over.main
+    assert Leave([]) == worker.leave()
+
+
+def test_what_ends_badly_raises() -> None:
+    with pytest.raises(RunError, match="worker 1 failed"):
+        joined().receive(Finish(0, False, "worker 1 failed", None), 0.0)
+    with pytest.raises(RefusedError, match="batch_size"):
+        joined().receive(Refusal("batch_size differs"), 0.0)
+
+
+def test_silence_is_asked_about_and_then_an_error_that_names_what_is_known() -> None:
+    worker = joined()
+    assert worker.tick(PING_SECONDS - 1, "tcp://x") is None
+    assert Ping() == worker.tick(PING_SECONDS, "tcp://x")
+    worker.receive(Waiting("waiting for worker 2"), PING_SECONDS)
+    assert Ping() == worker.tick(2 * PING_SECONDS, "tcp://x")
+    with pytest.raises(LostError, match=r"tcp://x has not answered for 30 s \(last known: waiting for worker 2\)"):
+        worker.tick(PING_SECONDS + LOST_SECONDS, "tcp://x")

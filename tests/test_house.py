@@ -1,0 +1,99 @@
+"""The house stands as it is drawn: a room uses only the rooms above it."""
+
+import ast
+from pathlib import Path
+
+import karp
+
+HOUSE = Path(karp.__file__).parent
+ROOMS = [
+    "errors",
+    "autograd",
+    "parameters",
+    "nn",
+    "optim",
+    "codecs",
+    "data",
+    "protocol",
+    "record",
+    "monitor",
+    "wire",
+    "serve",
+    "trainer",
+    "launch",
+    "simulate",
+    "fit",
+    "estimator",
+    "export",
+    "cli",
+]
+PURE = {"errors", "parameters", "optim", "codecs"}  # all that protocol may use
+FORBIDDEN_IN_PROTOCOL = {"asyncio", "io", "msgpack", "os", "pathlib", "random", "secrets", "select", "socket"} | {
+    "subprocess",
+    "sys",
+    "threading",
+    "time",
+    "zmq",
+}
+
+
+def room_of(path: Path) -> str:
+    return path.relative_to(HOUSE).parts[0].removesuffix(".py")
+
+
+def imports_of(path: Path) -> set[str]:
+    """Every module that the file imports, anywhere in it, except for types alone."""
+    found = set()
+    tree = ast.parse(path.read_text())
+    skipped = {
+        id(inner)
+        for node in ast.walk(tree)
+        if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.dump(node.test)
+        for inner in ast.walk(node)
+    }
+    for node in ast.walk(tree):
+        if id(node) in skipped:
+            continue
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}: relative import"
+            module = node.module or ""
+            found |= {f"karp.{alias.name}" for alias in node.names} if module == "karp" else {module}
+    return found
+
+
+def rooms_used(path: Path) -> set[str]:
+    return {module.split(".")[1] for module in imports_of(path) if module.startswith("karp.")}
+
+
+def files() -> list[Path]:
+    return [path for path in sorted(HOUSE.rglob("*.py")) if path != HOUSE / "__init__.py"]
+
+
+def test_every_file_stands_in_a_known_room() -> None:
+    assert set() == {room_of(path) for path in files()} - set(ROOMS)
+
+
+def test_a_room_uses_only_rooms_above_it() -> None:
+    for path in files():
+        below = set(ROOMS[ROOMS.index(room_of(path)) + 1 :])
+        assert set() == rooms_used(path) & below, path
+
+
+def test_protocol_uses_only_what_is_named_for_it() -> None:
+    for path in (HOUSE / "protocol").glob("*.py"):
+        assert set() == rooms_used(path) - PURE - {"protocol"}, path
+        assert set() == {module.split(".")[0] for module in imports_of(path)} & FORBIDDEN_IN_PROTOCOL, path
+
+
+def test_no_pickle_and_no_eval() -> None:
+    for path in files():
+        assert set() == imports_of(path) & {"pickle", "marshal", "shelve", "dill", "cloudpickle"}, path
+        calls = [node.func.id for node in ast.walk(ast.parse(path.read_text()))
+                 if isinstance(node, ast.Call) and isinstance(node.func, ast.Name)]  # fmt: skip
+        assert set() == set(calls) & {"eval", "exec", "compile"}, path
+
+
+def test_no_file_asks_for_a_second_room() -> None:
+    assert [] == [(path.name, lines) for path in files() if (lines := len(path.read_text().splitlines())) > 440]
