@@ -206,10 +206,11 @@ class Parameters:
         values: the values, each once, in the order of `names`.
 
     Raises:
-        SettingError: a value is not float32 or float64, two have different dtypes, or there is none.
+        SettingError: a value is not float32 or float64, two have different dtypes, one is no leaf, or there
+            is none.
 
-    >>> from types import SimpleNamespace as Value  # anything with data, grad and home
-    >>> weight = Value(data=np.ones((2, 3), np.float32))
+    >>> from karp.autograd import Value
+    >>> weight = Value(np.ones((2, 3), np.float32))
     >>> parameters = Parameters({"weight": weight})
     >>> parameters.data[:8]
     array([1., 1., 1., 1., 1., 1., 0., 0.], dtype=float32)
@@ -223,6 +224,9 @@ class Parameters:
     values: tuple[Value, ...]
 
     def __init__(self, values: Mapping[str, Value]) -> None:
+        from karp.autograd import touch  # a server has layouts but no graphs, and does without the engine
+
+        self._touch = touch
         distinct, self._tied = _distinct(values)
         arrays = {name: np.asarray(value.data) for name, value in distinct.items()}
         self.layout = Layout({name: array.shape for name, array in arrays.items()}, _common_dtype(arrays))
@@ -277,6 +281,13 @@ class Parameters:
         home[...] = value.grad
         value.grad = home
 
+    def touch(self) -> None:
+        """Say that the weights were written to: a graph made before can no longer go backward, but raises.
+
+        `load` and an `Updater` of these parameters call it; whoever else writes into `data` does it himself.
+        """
+        self._touch(self.values)
+
     def is_current(self) -> bool:
         """Whether every ``value.data`` is still the view made here, and none has been replaced."""
         return all(value.data is view for value, view in zip(self.values, self._views.values(), strict=True))
@@ -302,6 +313,7 @@ class Parameters:
             if array.shape != self._views[name].shape:
                 raise ShapeError(f"{name!r} has shape {self._views[name].shape}, not {array.shape}")
         converted = {name: array.astype(self.layout.dtype, copy=False) for name, array in given.items()}
+        self.touch()
         for name, array in converted.items():
             self._views[name][...] = array
 
@@ -320,6 +332,8 @@ def _distinct(values: Mapping[str, Value]) -> tuple[dict[str, Value], dict[str, 
     first: dict[int, str] = {}
     tied = {}
     for name, value in values.items():
+        if value.operation is not None:
+            raise SettingError(f"{name!r} is no leaf but the result of {value.operation.name}")
         if first.setdefault(id(value), name) != name:
             tied[name] = first[id(value)]
     return {name: value for name, value in values.items() if name not in tied}, tied

@@ -1,7 +1,6 @@
 """One data vector, one gradient vector, named views: where they lie, what is hashed, what is refused."""
 
 import hashlib
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -9,7 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from karp.errors import SettingError, ShapeError
+from karp import optim
+from karp.autograd import Value, linear, relu
+from karp.errors import GraphError, SettingError, ShapeError
 from karp.parameters import Layout, Parameters
 
 shapes = st.dictionaries(
@@ -18,15 +19,10 @@ shapes = st.dictionaries(
 dtypes = st.sampled_from(["float32", "float64"])
 
 
-def stand_in(data: Any) -> Any:
-    """What `Parameters` asks of a value."""
-    return SimpleNamespace(data=data, grad="old", home=None)
-
-
 def two_layers(dtype: str = "float32") -> dict[str, Any]:
     return {
-        "weight": stand_in(np.arange(6, dtype=dtype).reshape(2, 3)),
-        "bias": stand_in(np.array([7, 8, 9], dtype)),
+        "weight": Value(np.arange(6, dtype=dtype).reshape(2, 3)),
+        "bias": Value(np.array([7, 8, 9], dtype)),
     }
 
 
@@ -144,14 +140,14 @@ def test_values_move_into_the_vector(dtype):
 
 
 def test_weights_in_fortran_order_become_c_ordered():
-    value = stand_in(np.asfortranarray(np.arange(6.0).reshape(2, 3)))
+    value = Value(np.asfortranarray(np.arange(6.0).reshape(2, 3)))
     Parameters({"w": value})
     assert value.data.flags.c_contiguous
     assert np.arange(6.0).reshape(2, 3).tolist() == value.data.tolist()
 
 
 def test_a_number_becomes_a_view_without_axes():
-    value = stand_in(2.5)
+    value = Value(2.5)
     parameters = Parameters({"scale": value})
     parameters.data *= 2
     assert value.data.shape == ()
@@ -186,7 +182,7 @@ def test_a_gradient_of_another_shape_is_refused():
 
 
 def test_tied_weights_have_one_place():
-    shared = stand_in(np.ones((2, 2), np.float32))
+    shared = Value(np.ones((2, 2), np.float32))
     parameters = Parameters({"inward": shared, "outward": shared})
     assert parameters.names == ("inward",)
     assert parameters.values == (shared,)
@@ -198,19 +194,21 @@ def test_tied_weights_have_one_place():
     ("second", "says"),
     [
         (np.ones(3), "one dtype: 'a' is float32, 'b' is float64"),
-        (np.ones(3, int), "one dtype: 'a' is float32, 'b' is int64"),
+        (np.ones(3, np.float16), "one dtype: 'a' is float32, 'b' is float16"),
     ],
 )
 def test_dtypes_must_be_equal(second, says):
-    values = {"a": stand_in(np.ones(2, np.float32)), "b": stand_in(second)}
+    values = {"a": Value(np.ones(2, np.float32)), "b": Value(second)}
     with pytest.raises(SettingError, match=says):
         Parameters(values)
-    assert values["a"].grad == "old"  # nothing was bound
+    assert values["a"].home is None  # nothing was bound
 
 
 def test_only_floats_and_at_least_one():
-    with pytest.raises(SettingError, match="float32 or float64, not int64"):
-        Parameters({"a": stand_in(np.ones(2, int))})
+    with pytest.raises(SettingError, match="float32 or float64, not float16"):
+        Parameters({"a": Value(np.ones(2, np.float16))})
+    with pytest.raises(SettingError, match="'a' is no leaf but the result of multiply"):
+        Parameters({"a": Value(np.ones(2)) * 2})
     with pytest.raises(SettingError, match="without a single value"):
         Parameters({})
 
@@ -250,4 +248,59 @@ def test_a_load_that_does_not_fit_changes_nothing(change, error, says):
     given = {name: array for name, array in given.items() if array is not None}
     with pytest.raises(error, match=says):
         parameters.load(given)
+    assert before.tobytes() == parameters.data.tobytes()
+
+
+# --- with the engine ------------------------------------------------------------------------------------
+
+
+def loss_of(values: dict[str, Any]) -> Any:
+    rows = np.array([[1.0, -2.0], [3.0, 4.0], [-5.0, 6.0]], np.float32)
+    return relu(linear(rows, values["weight"], values["bias"])).sum()
+
+
+def test_backward_writes_into_the_vector():
+    values, plain = two_layers(), two_layers()
+    parameters = Parameters(values)
+    for _ in range(2):
+        parameters.zero_grad()
+        loss_of(values).backward()
+        assert all(value.grad is value.home for value in parameters.values)
+    loss_of(plain).backward()
+    views = parameters.layout.views(parameters.grad)
+    assert {name: value.grad.tolist() for name, value in plain.items()} == {
+        name: view.tolist() for name, view in views.items()
+    }
+    before = parameters.grad.copy()
+    loss_of(values).backward()  # without zero_grad gradients add up
+    assert (2 * before).tolist() == parameters.grad.tolist()
+
+
+def test_a_graph_from_before_an_update_cannot_go_backward():
+    values = two_layers()
+    parameters = Parameters(values)
+    updater = optim.Updater(optim.SGD(lr=0.5), parameters)
+
+    def squares() -> Any:
+        return (values["weight"] * values["weight"]).sum()
+
+    squares().backward()
+    old = squares()
+    expected = parameters.data - parameters.grad * np.float32(0.5)
+    updater.update(parameters.grad)
+    assert expected.tobytes() == parameters.data.tobytes()
+    with pytest.raises(GraphError, match="written to between forward and backward"):
+        old.backward()
+    squares().backward()
+
+    old = squares()
+    parameters.load(dict(zip(parameters.names, (value.data + 1 for value in parameters.values), strict=True)))
+    with pytest.raises(GraphError):
+        old.backward()
+
+    old = squares()
+    before = parameters.data.copy()
+    with pytest.raises(ShapeError):
+        updater.update(np.ones(1, np.float32))
+    old.backward()  # a refused update leaves graphs as they were
     assert before.tobytes() == parameters.data.tobytes()

@@ -9,6 +9,7 @@ import numpy as np
 
 from karp.errors import SettingError, ShapeError
 from karp.optim.rules import Optimizer
+from karp.parameters import Parameters
 
 if TYPE_CHECKING:
     import numpy.typing as npt
@@ -25,12 +26,15 @@ class Updater:
 
     Args:
         optimizer: the rule.
-        weights: ``(n,)``, float32 or float64; changed in place by every update.
+        weights: a vector ``(n,)`` of float32 or float64, or the `Parameters` whose vector it is; changed in
+            place by every update. Of parameters it is known that older graphs can no longer go backward; for
+            a vector that is the caller's to say (`Parameters.touch`).
         state: the optimiser's vectors to go on with, changed in place; None starts afresh at ``version``.
         version: updates the weights have had.
 
     Attributes:
-        optimizer, weights, state: as above.
+        optimizer, state: as above.
+        weights: the vector.
         version: updates the weights have had; the next update's step.
 
     Raises:
@@ -46,10 +50,13 @@ class Updater:
     def __init__(
         self,
         optimizer: Optimizer,
-        weights: Array,
+        weights: Array | Parameters,
         state: Mapping[str, Array] | None = None,
         version: int = 0,
     ) -> None:
+        self._parameters = weights if isinstance(weights, Parameters) else None
+        if isinstance(weights, Parameters):
+            weights = weights.data
         _check_weights(weights)
         fresh = optimizer.state(weights)
         if state is not None:
@@ -120,6 +127,8 @@ class Updater:
         factors = self.optimizer.prepare(gradient, self.version, self.version - self._born)
         if factors != self._factors:
             self._refill(factors)
+        if self._parameters is not None:
+            self._parameters.touch()
         return self._cells
 
     def _refill(self, factors: tuple[float, ...]) -> None:
