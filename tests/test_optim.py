@@ -83,7 +83,7 @@ def test_100_steps_equal_torch(optimizer, dtype, near):
             torch.nn.utils.clip_grad_norm_([theirs], optimizer.clip_norm)
         twin.step()
         ours.update((ours.weights - 1) + noise)
-    assert ours.weights.dtype == dtype
+    assert dtype == ours.weights.dtype
     np.testing.assert_allclose(ours.weights, theirs.detach().numpy(), rtol=near, atol=near)
 
 
@@ -119,7 +119,7 @@ def test_schedules_equal_torch(ours, theirs):
             rates.append(twin.param_groups[0]["lr"])
             twin.step()
             schedule.step()
-    assert rates == pytest.approx([ours(step) for step in range(21)], rel=1e-12, abs=1e-15)
+    assert pytest.approx([ours(step) for step in range(21)], rel=1e-12, abs=1e-15) == rates
 
 
 # --- schedules ------------------------------------------------------------------------------------------
@@ -193,9 +193,9 @@ def test_pieces_are_yielded_when_they_are_new(monkeypatch):
     for place in updater.pieces(gradient):
         seen.append((place.start, place.stop))
         assert expected[place].tobytes() == updater.weights[place].tobytes()
-        assert updater.version == 0
-    assert seen == [(0, 10), (10, 20), (20, 25)]
-    assert updater.version == 1
+        assert 0 == updater.version
+    assert [(0, 10), (10, 20), (20, 25)] == seen
+    assert 1 == updater.version
 
 
 # --- what an update leaves alone ------------------------------------------------------------------------
@@ -258,20 +258,20 @@ def test_state_holds_what_is_needed():
         ["momentum", "square"],
     ] == list(named.values())
     for vector in optim.Adam().state(weights).values():
-        assert (vector.dtype, vector.shape, vector.any()) == (np.float32, (4,), False)
+        assert (np.float32, (4,), False) == (vector.dtype, vector.shape, vector.any())
 
 
 @pytest.mark.parametrize("rate", [np.float64(0.1), np.float32(0.1), 1, np.int64(1)])
 def test_a_rate_of_any_kind_becomes_a_python_float(rate):
     optimizer = optim.SGD(rate)
     assert type(optimizer.lr) is float
-    assert run(optimizer, numbers(4)).weights.dtype == np.float32
+    assert np.float32 == run(optimizer, numbers(4)).weights.dtype
 
 
 def test_minus_zero_is_zero():
     optimizer = optim.SGD(-0.0, momentum=-0.0, weight_decay=-0.0)
     signs = [math.copysign(1, number) for number in (optimizer.lr, optimizer.momentum, optimizer.weight_decay)]
-    assert signs == [1, 1, 1]
+    assert [1, 1, 1] == signs
 
 
 # --- the norm -------------------------------------------------------------------------------------------
@@ -282,7 +282,7 @@ def test_minus_zero_is_zero():
 def test_norm(size, dtype):
     vector = numbers(size, dtype)
     expected = math.sqrt(math.fsum(float(x) ** 2 for x in vector))
-    assert optim.norm(vector) == pytest.approx(expected, rel=1e-5 if dtype == "float32" else 1e-12)
+    assert pytest.approx(expected, rel=1e-5 if dtype == "float32" else 1e-12) == optim.norm(vector)
 
 
 @pytest.mark.parametrize("size", [2, 3 * CHUNK])
@@ -290,9 +290,9 @@ def test_norm_of_what_overflows_or_is_not_finite(size):
     for dtype, large in (("float32", 3e38), ("float64", 1e300)):
         vector = np.zeros(size, dtype)
         vector[:2] = large
-        assert optim.norm(vector) == pytest.approx(large * math.sqrt(2), rel=1e-6)
+        assert pytest.approx(large * math.sqrt(2), rel=1e-6) == optim.norm(vector)
         vector[0] = math.inf
-        assert optim.norm(vector) == math.inf
+        assert math.inf == optim.norm(vector)
         vector[1] = math.nan
         assert math.isnan(optim.norm(vector))
 
@@ -310,7 +310,7 @@ def test_clipping_refuses_what_is_not_finite(bad):
     updater = optim.Updater(optim.Adam(clip_norm=1.0), np.ones(3))
     with pytest.raises(NotFiniteError, match=r"norm is (nan|inf)"):
         updater.update(np.array([1.0, bad, 1.0]))
-    assert (updater.weights.tolist(), updater.version) == ([1, 1, 1], 0)
+    assert ([1, 1, 1], 0) == (updater.weights.tolist(), updater.version)
     assert not updater.state["mean"].any()
 
 
@@ -337,8 +337,8 @@ def test_restart_is_a_fresh_state_at_the_version(optimizer):
     updater.restart(500)
     for step in range(5):
         updater.update(numbers(30, seed=step + 1))
-    assert run(scheduled, numbers(30)).weights.tobytes() == updater.weights.tobytes()
-    assert updater.version == 505
+    assert updater.weights.tobytes() == run(scheduled, numbers(30)).weights.tobytes()
+    assert 505 == updater.version
     fresh = optim.Updater(scheduled, numbers(30), version=500)
     for step in range(5):
         fresh.update(numbers(30, seed=step + 1))
@@ -353,7 +353,7 @@ def test_an_updater_refuses_what_does_not_fit():
         updater.update(np.ones(3))
     with pytest.raises(ShapeError):
         next(updater.pieces(np.ones((3, 1), np.float32)))
-    assert (updater.weights.tolist(), updater.version) == ([1, 1, 1], 0)
+    assert ([1, 1, 1], 0) == (updater.weights.tolist(), updater.version)
 
 
 @pytest.mark.parametrize(
@@ -379,7 +379,7 @@ def test_weights_must_be_a_writable_vector_of_floats():
 
 
 def test_an_empty_vector_has_versions_too():
-    assert run(optim.Adam(clip_norm=1.0), np.zeros(0)).version == 5
+    assert 5 == run(optim.Adam(clip_norm=1.0), np.zeros(0)).version
 
 
 # --- names and numbers ----------------------------------------------------------------------------------

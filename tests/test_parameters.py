@@ -67,7 +67,7 @@ def test_equality_is_by_content_and_order():
     assert layout == Layout({"a": (2,), "b": (2,)}, np.float32)
     assert layout != Layout({"b": (2,), "a": (2,)}, "float32")
     assert layout != Layout({"a": (2,), "b": (2,)}, "float64")
-    assert repr(layout) == "Layout({'a': (2,), 'b': (2,)}, 'float32')"
+    assert "Layout({'a': (2,), 'b': (2,)}, 'float32')" == repr(layout)
 
 
 GOOD = {"dtype": "float32", "size": 16, "shapes": [["w", [2, 3]]]}
@@ -127,7 +127,7 @@ def test_values_move_into_the_vector(dtype):
     values = two_layers(dtype)
     before = {name: value.data for name, value in values.items()}
     parameters = Parameters(values)
-    assert parameters.names == ("weight", "bias")
+    assert ("weight", "bias") == parameters.names
     assert dtype == parameters.data.dtype
     for name, value in values.items():
         assert np.array_equal(before[name], value.data)
@@ -135,7 +135,7 @@ def test_values_move_into_the_vector(dtype):
         assert np.shares_memory(value.home, parameters.grad)
         assert value.grad is None
     parameters.data += 1
-    assert values["weight"].data.tolist() == [[1, 2, 3], [4, 5, 6]]
+    assert [[1, 2, 3], [4, 5, 6]] == values["weight"].data.tolist()
     assert "Parameters(2 values, 9 numbers, " + dtype + ")" == repr(parameters)
 
 
@@ -150,8 +150,8 @@ def test_a_number_becomes_a_view_without_axes():
     value = Value(2.5)
     parameters = Parameters({"scale": value})
     parameters.data *= 2
-    assert value.data.shape == ()
-    assert float(value.data) == 5.0
+    assert () == value.data.shape
+    assert 5.0 == float(value.data)
 
 
 def test_gradient_is_complete():
@@ -161,15 +161,15 @@ def test_gradient_is_complete():
     weight.home[...], bias.home[...] = 3, 4
     weight.grad = weight.home  # as backward leaves it
     gradient = parameters.grad
-    assert gradient.tolist() == [3] * 6 + [0] * 26  # the bias was not reached
+    assert [3] * 6 + [0] * 26 == gradient.tolist()  # the bias was not reached
 
     bias.grad = np.full(3, 5, np.float32)  # the program's own array
     assert gradient is parameters.grad
-    assert bias.home.tolist() == [5, 5, 5]
+    assert [5, 5, 5] == bias.home.tolist()
     assert bias.grad is bias.home
 
     parameters.zero_grad()
-    assert [weight.grad, bias.grad] == [None, None]
+    assert [None, None] == [weight.grad, bias.grad]
     assert not parameters.grad.any()
 
 
@@ -184,8 +184,8 @@ def test_a_gradient_of_another_shape_is_refused():
 def test_tied_weights_have_one_place():
     shared = Value(np.ones((2, 2), np.float32))
     parameters = Parameters({"inward": shared, "outward": shared})
-    assert parameters.names == ("inward",)
-    assert parameters.values == (shared,)
+    assert ("inward",) == parameters.names
+    assert (shared,) == parameters.values
     with pytest.raises(SettingError, match="'outward' is tied to 'inward'"):
         parameters.load({"inward": np.ones((2, 2)), "outward": np.ones((2, 2))})
 
@@ -225,7 +225,7 @@ def test_load_and_hash():
     one, other = Parameters(two_layers()), Parameters(two_layers())
     assert one.sha256() == other.sha256()
     other.load({"bias": np.zeros(3), "weight": [[1, 2, 3], [4, 5, 6]]})
-    assert other.values[0].data.tolist() == [[1, 2, 3], [4, 5, 6]]
+    assert [[1, 2, 3], [4, 5, 6]] == other.values[0].data.tolist()
     assert one.sha256() != other.sha256()
     one.load({name: value.data for name, value in zip(other.names, other.values, strict=True)})
     assert one.sha256() == other.sha256()
