@@ -1,1 +1,75 @@
+"""karp's autograd engine: values, the table of operations, backward, and tools to check and look at them.
 
+Read `value.py` (what a node is), `operation.py` (the table's rows), `backward.py` (the order and who owns what).
+"""
+
+from __future__ import annotations
+
+from karp.autograd.functions import (
+    abs,
+    add,
+    broadcast_to,
+    clip,
+    concatenate,
+    cos,
+    cross_entropy,
+    divide,
+    dropout,
+    elu,
+    embedding,
+    exp,
+    expand_dims,
+    expm1,
+    gelu,
+    layer_norm,
+    leaky_relu,
+    linear,
+    log,
+    log1p,
+    log_softmax,
+    logsumexp,
+    matmul,
+    max,
+    maximum,
+    mean,
+    min,
+    minimum,
+    mse,
+    multiply,
+    negative,
+    norm,
+    power,
+    prod,
+    relu,
+    reshape,
+    sigmoid,
+    silu,
+    sin,
+    softmax,
+    softplus,
+    split,
+    sqrt,
+    square,
+    squeeze,
+    stack,
+    std,
+    subtract,
+    sum,
+    swapaxes,
+    tanh,
+    transpose,
+    var,
+    where,
+)
+from karp.autograd.traces import touch
+from karp.autograd.modes import find_nan, guard, no_grad
+from karp.autograd.value import Value
+
+__all__ = [
+    "Value", "abs", "add", "broadcast_to", "clip", "concatenate", "cos", "cross_entropy", "divide", "dropout", "elu",
+    "embedding", "exp", "expand_dims", "expm1", "find_nan", "gelu", "guard", "layer_norm", "leaky_relu", "linear",
+    "log", "log1p", "log_softmax", "logsumexp", "matmul", "max", "maximum", "mean", "min", "minimum", "mse",
+    "multiply", "negative", "no_grad", "norm", "power", "prod", "relu", "reshape", "sigmoid", "silu", "sin", "softmax",
+    "softplus", "split", "sqrt", "square", "squeeze", "stack", "std", "subtract", "sum", "swapaxes", "tanh", "touch",
+    "transpose", "var", "where",
+]

@@ -1,0 +1,216 @@
+"""Backward: from one value to every value it was computed from.
+
+1. **Collect** the nodes that can be reached from the root, each once, without recursion: a chain of a million nodes
+   is as good as any other graph. Each node carries the mark of the backward that saw it last, so nothing is hashed.
+2. **Order** them by creation number, newest first. A node is always newer than its inputs, so when its turn comes every
+   gradient that flows into it has arrived. (A depth-first walk that visits a node at its first use would not wait for
+   its later uses: that is the classic mistake.) Inputs are tuples and numbers are unique, so the order, and
+   with it every rounding, is the same in each run.
+3. **Apply** each node's rules and hand the gradients to its inputs.
+
+Who owns a gradient array? The first one to arrive at a node is kept as it is, also when the rule returned `g` itself
+or a view of it; only an array that is ours (`owned`) is ever written to. So a second arrival adds in place if the first is
+owned and makes a new array if not. A leaf never keeps a borrowed array; a leaf with a `home` has its gradient
+written there. Gradients of array nodes inside the graph are dropped as soon as they are used.
+
+Before anything is written, every operand that a rule will read is checked for having been changed since forward.
+"""
+
+from __future__ import annotations
+
+from operator import attrgetter
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from karp.autograd import modes, nans, traces
+from karp.autograd.operation import Operation, undo_broadcast
+from karp.autograd.operations.elementwise import ADD, MULTIPLY
+from karp.errors import ShapeError
+
+if TYPE_CHECKING:
+    from karp.autograd.value import Value
+
+_by_number = attrgetter("number")
+_ndarray = np.ndarray
+
+
+def backward(root: Value, gradient: Any = None, retain_grad: bool = False) -> None:
+    """Add d root / d leaf to the `grad` of every leaf under `root`; see `Value.backward`."""
+    start = _start(root, gradient)
+    if root.operation is None:
+        give(root, start, start is gradient)
+        return
+    order = _collect(root)
+    order.sort(key=_by_number, reverse=True)
+    if start.__class__ is not float:
+        traces.check(order)
+        root.owned = start is not gradient
+    root.grad = start
+    if modes.active and modes.state.find_nan:
+        nans.run(order, retain_grad)
+    else:
+        _run(order, retain_grad)
+
+
+def _start(root: Value, gradient: Any) -> Any:
+    """The gradient at the root, in its dtype and shape."""
+    data = root.data
+    if gradient is None:
+        if data.__class__ is float:
+            return 1.0
+        if data.size != 1:
+            raise ShapeError(f"backward of shape {data.shape}: the gradient of an array needs a direction; reduce the"
+                             " array to one number (sum, mean, a loss) or pass gradient= of that shape")
+        return np.ones(data.shape, data.dtype)
+    if data.__class__ is float:
+        return float(gradient)
+    start = np.asarray(gradient, data.dtype)
+    if start.shape != data.shape:
+        if start.size != 1 or data.size != 1:
+            raise ShapeError(f"backward of shape {data.shape}: gradient has shape {start.shape} and must have the same")
+        start = start.reshape(data.shape)
+    return start
+
+
+def _collect(root: Value) -> list[Value]:
+    """The nodes under the root, each once, their gradients reset; leaves are left out, and keep theirs."""
+    value = root.__class__
+    mark = object()
+    order = [root]
+    push = order.append
+    for node in order:  # grows while it is read
+        node.grad = None
+        for one in node.inputs:
+            if one.__class__ is value and one.mark is not mark:
+                one.mark = mark
+                if one.operation is not None:
+                    push(one)
+    return order
+
+
+def _run(order: list[Value], retain_grad: bool) -> None:
+    value = order[0].__class__
+    for node in order:
+        g: Any = node.grad
+        if g is None:  # an operation above gives its inputs no gradient
+            continue
+        operation: Operation = node.operation  # type: ignore[assignment]
+        inputs = node.inputs
+        if g.__class__ is float:
+            # Numbers. Products and sums, most of what a graph of numbers is made of, are written out.
+            if len(inputs) == 2:
+                a, b = inputs
+                x, y = node.operands
+                if operation is MULTIPLY:
+                    left, right = g * y, g * x
+                elif operation is ADD:
+                    left = right = g
+                else:
+                    left, right = number_gradients(node, g)
+                if a.__class__ is value:
+                    grad = a.grad
+                    a.grad = left if grad is None else grad + left
+                if b.__class__ is value:
+                    grad = b.grad
+                    b.grad = right if grad is None else grad + right
+            else:
+                for a, left in zip(inputs, number_gradients(node, g), strict=False):
+                    if a.__class__ is value:
+                        grad = a.grad
+                        a.grad = left if grad is None else grad + left
+            continue
+        apply_rules(node, g, give)
+        if not retain_grad:
+            node.grad = None
+
+
+def number_gradients(node: Value, g: float) -> list[float]:
+    """The gradients of a node of Python floats, where NumPy's semantics hold: no ZeroDivisionError, no complex number."""
+    operands = node.operands
+    data = node.data
+    gradients = []
+    for rule, one in zip(node.operation.gradients, node.inputs, strict=False):  # type: ignore[union-attr]
+        if one.__class__ is not node.__class__:
+            gradients.append(0.0)
+            continue
+        try:
+            gradient = rule(g, data, *operands)
+            if gradient.__class__ is not float:
+                gradient = float(gradient)
+        except (ArithmeticError, TypeError, ValueError):
+            numbers = [np.float64(x) if isinstance(x, (float, int)) else x for x in operands]
+            gradient = float(rule(np.float64(g), np.float64(data), *numbers))
+        gradients.append(gradient)
+    return gradients
+
+
+def apply_rules(node: Value, g: Any, give: Any) -> None:
+    """Hand the gradients of one array node to its inputs by `give(value, gradient)`."""
+    operation: Operation = node.operation  # type: ignore[assignment]
+    if operation.backward is not None:
+        operation.backward(node, g, give)
+        return
+    value = node.__class__
+    operands = node.operands
+    if operation.add_gradient is not None:
+        target = node.inputs[0]
+        if target.__class__ is value:
+            operation.add_gradient(_gathering(target), g, *operands)
+        return
+    for rule, one in zip(operation.gradients, node.inputs, strict=False):
+        if one.__class__ is value:
+            gradient = rule(g, node.data, *operands)
+            give(one, gradient, gradient is g)
+
+
+def give(value: Value, gradient: Any, borrowed: bool = False) -> None:
+    """Add `gradient` to the value's, in its shape, dtype and place. A borrowed array has another owner."""
+    data = value.data
+    if data.__class__ is float:
+        amount = gradient if gradient.__class__ is float else float(np.add.reduce(gradient, axis=None))
+        value.grad = amount if value.grad is None else value.grad + amount
+        return
+    if gradient.__class__ is not _ndarray:
+        gradient = np.asarray(gradient)
+    if gradient.shape != data.shape:
+        gradient = undo_broadcast(gradient, data.shape)
+        borrowed = False
+    if gradient.dtype is not data.dtype:
+        gradient = gradient.astype(data.dtype)
+        borrowed = False
+    grad = value.grad
+    if grad is None:
+        _first(value, gradient, borrowed or gradient.base is not None)
+    elif value.operation is None or value.owned:
+        np.add(grad, gradient, grad)
+    else:
+        value.grad = np.asarray(grad + gradient)
+        value.owned = True
+
+
+def _first(value: Value, gradient: Any, borrowed: bool) -> None:
+    """Keep the first gradient that arrives: inside the graph as it is, at a leaf only if it is nobody else's."""
+    if value.operation is not None:
+        value.grad = gradient
+        value.owned = not borrowed
+    elif value.home is not None:
+        value.home[...] = gradient
+        value.grad = value.home
+    else:
+        value.grad = gradient.copy() if borrowed else gradient
+
+
+def _gathering(value: Value) -> Any:
+    """The value's gradient as an array to add into, zeros to begin with."""
+    if value.grad is None:
+        if value.operation is None and value.home is not None:
+            value.home[...] = 0
+            value.grad = value.home
+        else:
+            value.grad = np.zeros(value.data.shape, value.data.dtype)
+        value.owned = True
+    elif value.operation is not None and not value.owned:
+        value.grad = value.grad.copy()
+        value.owned = True
+    return value.grad

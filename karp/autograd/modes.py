@@ -1,0 +1,92 @@
+"""What is switched on in this thread: recording (always, but in `no_grad`), `find_nan`, `guard`.
+
+The engine looks at `active` alone, a plain number that is 0 unless some thread is inside one of these contexts;
+only then does it ask for the thread's own state. So a run that uses none of them pays a comparison per operation.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+from types import TracebackType
+
+active = 0  # contexts entered and not left, in all threads
+_lock = threading.Lock()
+
+
+class _State(threading.local):
+    recording = True
+    find_nan = False
+    guard = False
+
+
+state = _State()
+
+
+class _Mode(contextlib.ContextDecorator):
+    """A context manager and decorator that sets one field of the thread's state."""
+
+    _field = ""
+    _setting = True
+
+    def __init__(self) -> None:
+        self._before: list[bool] = []  # a stack: a decorated function may call itself
+
+    def __enter__(self) -> None:
+        global active
+        self._before.append(getattr(state, self._field))
+        setattr(state, self._field, self._setting)
+        with _lock:
+            active += 1
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None,
+                 trace: TracebackType | None) -> None:
+        global active
+        setattr(state, self._field, self._before.pop())
+        with _lock:
+            active -= 1
+
+
+class no_grad(_Mode):  # noqa: N801  a context manager, written like a function
+    """Compute without recording: results have no history, and nothing is kept for backward.
+
+    A context manager and a decorator; other threads are not affected.
+
+    >>> from karp.autograd import Value, no_grad
+    >>> x = Value(3.0)
+    >>> with no_grad():
+    ...     y = x * x
+    >>> y.operation is None
+    True
+    """
+
+    _field, _setting = "recording", False
+
+
+class find_nan(_Mode):  # noqa: N801
+    """Stop at the operation that first makes a NaN or an infinity, forward or backward.
+
+    `NotFiniteError` then names the operation and the line of the program that called it; for a gradient, the line
+    that called the operation when it ran forward. Costs a pass over every array: a tool for looking, not for every run.
+    Only operations recorded inside the context know their lines.
+
+    >>> import numpy as np
+    >>> from karp.autograd import Value, find_nan, log
+    >>> with find_nan(), np.errstate(divide="ignore"):
+    ...     log(Value([1.0, 0.0]))
+    Traceback (most recent call last):
+    ...
+    karp.errors.NotFiniteError: log of shape (2,) made 1 infinity ...
+    """
+
+    _field = "find_nan"
+
+
+class guard(_Mode):  # noqa: N801
+    """Compare every array that backward reads in full with what it was at forward.
+
+    Without it, arrays of up to 8 KiB are compared in full and larger ones at 512 places (see `traces.py`).
+    Wrap both the forward and the backward in it.
+    """
+
+    _field = "guard"

@@ -1,0 +1,86 @@
+"""Finding the operation that first made a NaN or an infinity, and the line of the program that called it."""
+
+from __future__ import annotations
+
+import os
+import sys
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from karp.errors import NotFiniteError
+
+if TYPE_CHECKING:
+    from karp.autograd.value import Value
+
+_KARP = os.path.dirname(os.path.dirname(os.path.abspath(__file__))) + os.sep
+
+
+def program_line() -> str:
+    """The file and line of the innermost call from outside karp and NumPy."""
+    numpy = os.path.dirname(os.path.abspath(np.__file__)) + os.sep
+    frame = sys._getframe(1)
+    while frame.f_back is not None and frame.f_code.co_filename.startswith((_KARP, numpy)):
+        frame = frame.f_back
+    return f"{frame.f_code.co_filename}:{frame.f_lineno}"
+
+
+def _faults(data: Any) -> str:
+    """How many NaNs and infinities, in words; empty if there are none."""
+    if np.isfinite(data).all():
+        return ""
+    nans = int(np.isnan(data).sum())
+    infinities = int(np.isinf(data).sum())
+    words = []
+    if nans:
+        words.append(f"{nans} NaN{'s' if nans > 1 else ''}")
+    if infinities:
+        words.append(f"{infinities} infinit{'ies' if infinities > 1 else 'y'}")
+    return " and ".join(words)
+
+
+def check_forward(node: Value) -> None:
+    """Remember where a node was made, and raise if its data is not finite."""
+    node.line = program_line()
+    found = _faults(node.data)
+    if not found:
+        return
+    name = node.operation.name  # type: ignore[union-attr]
+    for place, operand in enumerate(node.operands):
+        if isinstance(operand, (np.ndarray, float)) and np.asarray(operand).dtype.kind == "f":
+            before = _faults(operand)
+            if before:
+                raise NotFiniteError(f"{name} was given {before} (operand {place}, shape {np.shape(operand)}) at {node.line}")
+    raise NotFiniteError(f"{name} of shape {np.shape(node.data)} made {found} at {node.line}")
+
+
+def run(order: list[Value], retain_grad: bool) -> None:
+    """Backward that looks at every gradient as it is made."""
+    from karp.autograd.backward import apply_rules, give, number_gradients
+
+    value = order[0].__class__
+    for node in order:
+        g = node.grad
+        if g is None:
+            continue
+        if g.__class__ is float:
+            for one, gradient in zip(node.inputs, number_gradients(node, g), strict=False):
+                if one.__class__ is value:
+                    _check_gradient(node, gradient)
+                    one.grad = gradient if one.grad is None else one.grad + gradient
+            continue
+        apply_rules(node, g, give)
+        for one in node.inputs:
+            if one.__class__ is value and one.grad is not None:
+                _check_gradient(node, one.grad)
+        if not retain_grad:
+            node.grad = None
+
+
+def _check_gradient(node: Value, gradient: Any) -> None:
+    found = _faults(gradient)
+    if found:
+        where = f"called at {node.line}" if node.line else "called before find_nan was on"
+        raise NotFiniteError(
+            f"the gradient of {node.operation.name} of shape {np.shape(node.data)}, {where}, has {found}"  # type: ignore[union-attr]
+        )

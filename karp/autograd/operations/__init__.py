@@ -1,0 +1,13 @@
+"""The one table of operations, by family; `TABLE` lists every row by name."""
+
+from __future__ import annotations
+
+from karp.autograd.operation import Operation
+from karp.autograd.operations import elementwise, fused, products, reductions, shapes
+
+TABLE: dict[str, Operation] = {
+    row.name: row
+    for family in (elementwise, reductions, shapes, products, fused)
+    for row in vars(family).values()
+    if isinstance(row, Operation)
+}

@@ -1,0 +1,197 @@
+"""Losses and normalisation as one operation each: stable in one go, and one array kept instead of five.
+
+Each forward returns (result, saved): what its gradient needs, computed while the numbers are in the cache.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from karp.autograd.operation import Operation
+from karp.errors import SettingError, ShapeError
+
+# --- cross entropy --------------------------------------------------------------------------------------------------
+# For logits z (n, classes), p = softmax(z), targets t and class weights w:
+#   loss of a sample = -sum_c t_c w_c log p_c,     its gradient = p sum_c(t_c w_c) - t w.
+# The loss is the mean of these, weighted by samples; the gradient is saved at forward, so backward is one product.
+
+_row_starts: dict[tuple[int, int], Any] = {}
+
+
+def _picks(indices: Any, rows: int, classes: int) -> Any:
+    """Where each sample's class stands in the flattened logits."""
+    # Read as unsigned, a negative index is a huge one: one pass checks both bounds.
+    if indices.dtype.kind == "i":
+        unsigned = indices.view(f"u{indices.dtype.itemsize}")
+    else:
+        unsigned = indices
+    if np.maximum.reduce(unsigned) >= classes:
+        wrong = indices[(indices < 0) | (indices >= classes)][0]
+        raise SettingError(f"cross_entropy: class index {wrong} is not one of the {classes} classes (0 to {classes - 1})")
+    starts = _row_starts.get((rows, classes))
+    if starts is None:
+        if len(_row_starts) >= 64:
+            _row_starts.clear()
+        starts = _row_starts[rows, classes] = np.arange(0, rows * classes, classes)
+    return starts + indices
+
+
+def _cross_entropy(logits: Any, target: Any, smoothing: float, class_weights: Any, sample_weights: Any) -> Any:
+    classes = logits.shape[-1]
+    by_index = target.dtype.kind in "iu"
+    if target.shape != (logits.shape[:-1] if by_index else logits.shape) or not logits.size:
+        raise ValueError  # the shape rule says what is wrong
+    low = logits if logits.ndim == 2 else logits.reshape(-1, classes)
+    rows = len(low)
+    low = low - np.maximum.reduce(low, axis=1, keepdims=True)
+    powers = np.exp(low)
+    totals = np.add.reduce(powers, axis=1, keepdims=True)
+    if by_index and not smoothing and class_weights is None and sample_weights is None:
+        picks = _picks(target if target.ndim == 1 else target.reshape(-1), rows, classes)
+        loss = np.add.reduce(np.log(totals), axis=None) - np.add.reduce(low.ravel()[picks])
+        powers *= 1.0 / (totals * rows)
+        powers.ravel()[picks] -= 1.0 / rows
+        return loss / rows, powers
+    logs = low - np.log(totals)
+    aims, norm = _aims(target, by_index, rows, classes, smoothing, class_weights, sample_weights, logits.dtype)
+    gradient = powers * (np.add.reduce(aims, axis=1, keepdims=True) / totals) - aims
+    gradient *= 1.0 / norm
+    return -np.add.reduce(aims * logs, axis=None) / norm, gradient
+
+
+def _aims(
+    target: Any, by_index: bool, rows: int, classes: int, smoothing: float, class_weights: Any, sample_weights: Any,
+    dtype: Any,
+) -> tuple[Any, Any]:
+    """What multiplies -log p of each sample and class (rows, classes), and the sum of weights to divide by."""
+    if by_index:
+        aims = np.zeros((rows, classes), dtype)
+        aims.ravel()[_picks(target.reshape(-1), rows, classes)] = 1.0
+    else:
+        aims = target.reshape(rows, classes).astype(dtype, copy=False)
+    weights = np.ones(rows, dtype)
+    if class_weights is not None and by_index:
+        weights = np.dot(aims, class_weights)  # of each sample's class
+    norm_weights = weights
+    if sample_weights is not None:
+        norm_weights = weights * sample_weights.reshape(-1)
+    if smoothing:
+        aims = aims * (1.0 - smoothing) + smoothing / classes
+    if class_weights is not None:
+        aims = aims * class_weights
+    if sample_weights is not None:
+        aims = aims * sample_weights.reshape(-1, 1)
+    norm = np.add.reduce(norm_weights)
+    if not norm > 0:
+        raise SettingError(f"cross_entropy: the weights of a batch must have a sum above 0, not {norm}")
+    return aims, norm
+
+
+def _cross_entropy_shape(
+    logits: Any, target: Any, smoothing: float, class_weights: Any, sample_weights: Any
+) -> tuple[int, ...]:
+    shape, aim = np.shape(logits), np.shape(target)
+    if not shape:
+        raise ShapeError("logits need an axis of classes")
+    if 0 in shape:
+        raise ShapeError("there is no mean over zero samples")
+    indices = target.dtype.kind in "iu"
+    if aim == shape[:-1] and not indices:
+        raise ShapeError(f"class indices must be integers, not {target.dtype}")
+    if indices and aim != shape[:-1]:
+        raise ShapeError(f"class indices must have the shape {shape[:-1]} of the logits without their last axis")
+    if not indices and aim != shape:
+        raise ShapeError(f"the target must be class indices of shape {shape[:-1]} or probabilities of shape {shape}")
+    if class_weights is not None and np.shape(class_weights) != shape[-1:]:
+        raise ShapeError(f"class_weights must have shape {shape[-1:]}")
+    if sample_weights is not None and np.shape(sample_weights) != shape[:-1]:
+        raise ShapeError(f"sample_weights must have shape {shape[:-1]}")
+    return ()
+
+
+def _cross_entropy_backward(node: Any, g: Any, give: Any) -> None:
+    logits = node.inputs[0]
+    gradient = node.saved * g
+    give(logits, gradient if gradient.shape == logits.data.shape else gradient.reshape(logits.data.shape))
+
+
+CROSS_ENTROPY = Operation("cross_entropy", _cross_entropy, _cross_entropy_shape, backward=_cross_entropy_backward,
+                          reads=(), saves=True)
+
+# --- mean squared error ---------------------------------------------------------------------------------------------
+
+
+def _mse(prediction: Any, target: Any) -> Any:
+    if prediction.shape != target.shape or not prediction.size:
+        raise ValueError  # broadcasting (n, 1) against (n,) is the classic silent mistake
+    off = prediction - target
+    flat = off.ravel()
+    return np.dot(flat, flat) / flat.size, off
+
+
+def losses_shape(prediction: Any, target: Any) -> tuple[int, ...]:
+    """Prediction and target of one shape, not empty."""
+    if np.shape(prediction) != np.shape(target):
+        raise ShapeError("prediction and target must have the same shape; nothing is broadcast in a loss")
+    if not np.size(prediction):
+        raise ShapeError("there is no mean over zero samples")
+    return ()
+
+
+def _mse_backward(node: Any, g: Any, give: Any) -> None:
+    value = node.__class__
+    prediction, target = node.inputs
+    gradient = node.saved * (g * (2.0 / node.saved.size))
+    if target.__class__ is value:
+        give(target, -gradient)
+    if prediction.__class__ is value:
+        give(prediction, gradient)
+
+
+MSE = Operation("mse", _mse, losses_shape, backward=_mse_backward, reads=(), saves=True)
+
+# --- layer norm -----------------------------------------------------------------------------------------------------
+
+
+def _layer_norm(x: Any, weight: Any, bias: Any, eps: float) -> Any:
+    _layer_norm_shape(x, weight, bias, eps)
+    centred = x - np.mean(x, axis=-1, keepdims=True)
+    scale = 1.0 / np.sqrt(np.mean(np.square(centred), axis=-1, keepdims=True) + eps)  # (..., 1)
+    centred *= scale
+    out = centred * weight if weight is not None else centred.copy()
+    if bias is not None:
+        out += bias
+    return out, (centred, scale)
+
+
+def _layer_norm_shape(x: Any, weight: Any, bias: Any, eps: float) -> tuple[int, ...]:
+    shape = np.shape(x)
+    if not shape or not shape[-1]:
+        raise ShapeError("layer norm needs a last axis with features")
+    for name, array in (("weight", weight), ("bias", bias)):
+        if array is not None and np.shape(array) != shape[-1:]:
+            raise ShapeError(f"the {name} of shape {np.shape(array)} must have shape {shape[-1:]}")
+    return shape
+
+
+def _layer_norm_backward(node: Any, g: Any, give: Any) -> None:
+    value = node.__class__
+    x, weight, bias, _ = node.inputs
+    normal, scale = node.saved
+    features = normal.shape[-1]
+    if bias.__class__ is value:
+        give(bias, np.add.reduce(g.reshape(-1, features), axis=0))
+    if weight.__class__ is value:
+        give(weight, np.add.reduce((g * normal).reshape(-1, features), axis=0))
+    if x.__class__ is value:
+        if weight is not None:
+            g = g * node.operands[1]
+        mean = np.mean(g, axis=-1, keepdims=True)
+        along = np.mean(g * normal, axis=-1, keepdims=True)
+        give(x, (g - mean - normal * along) * scale)
+
+
+LAYER_NORM = Operation("layer_norm", _layer_norm, _layer_norm_shape, backward=_layer_norm_backward, reads=((1, 0),),
+                       saves=True)

@@ -1,0 +1,201 @@
+"""Matrix products: `matmul` in all of NumPy's shapes, and `linear`, a whole layer as one operation.
+
+`linear(x, weight, bias, activation)` computes activation(x @ weight + bias) with weights stored (inputs, outputs). It is
+one node, so one layer costs one array forward and, backward, no more than its products: the activation is applied
+in place and its derivative is read off the result, the gradients of weight and bias are written by
+`np.dot(..., out=)` straight into their homes in the flat gradient vector, and a constant `x` gets none. The bias gradient
+is a product with a vector of ones, which is faster than a sum over the first axis.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from karp.autograd.operation import Operation
+from karp.autograd.operations.elementwise import sigmoid, softplus
+from karp.errors import ShapeError
+
+# --- matmul ---------------------------------------------------------------------------------------------------------
+
+
+def _matmul(a: Any, b: Any) -> Any:
+    if a.ndim == 2 and b.ndim == 2:
+        return np.dot(a, b)  # the same product with less ceremony
+    return np.matmul(a, b)
+
+
+def _matmul_shape(a: Any, b: Any) -> tuple[int, ...]:
+    left, right = np.shape(a), np.shape(b)
+    if not left or not right:
+        raise ShapeError("numbers have no matrix product; use *")
+    inner = right[-2] if len(right) > 1 else right[0]
+    if left[-1] != inner:
+        raise ShapeError(f"the last axis of the first ({left[-1]}) must equal the {'second last' if len(right) > 1 else 'only'}"
+                         f" axis of the second ({inner})")
+    try:
+        batch = np.broadcast_shapes(left[:-2], right[:-2])
+    except ValueError:
+        raise ShapeError("the axes before the last two do not broadcast") from None
+    return batch + left[-2:-1] + (right[-1:] if len(right) > 1 else ())
+
+
+def _matmul_left(g: Any, out: Any, a: Any, b: Any) -> Any:
+    if b.ndim == 1:
+        return g * b if a.ndim == 1 else np.expand_dims(g, -1) * b
+    if a.ndim == 1:
+        return np.matmul(b, np.expand_dims(g, -1))[..., 0]
+    return _matmul(g, np.swapaxes(b, -1, -2))
+
+
+def _matmul_right(g: Any, out: Any, a: Any, b: Any) -> Any:
+    if a.ndim == 1:
+        return g * a if b.ndim == 1 else np.expand_dims(a, -1) * np.expand_dims(g, -2)
+    if b.ndim == 1:
+        return np.matmul(np.swapaxes(a, -1, -2), np.expand_dims(g, -1))[..., 0]
+    return _matmul(np.swapaxes(a, -1, -2), g)
+
+
+MATMUL = Operation("matmul", _matmul, _matmul_shape, (_matmul_left, _matmul_right), label="@", reads=((1, 0), (0, 1)))
+
+# --- activations inside linear --------------------------------------------------------------------------------------
+# name -> (in place on the array just computed, multiply the gradient in place reading only the result).
+# No derivative reads what the activation was given, so that array is not kept.
+
+
+def _relu(a: Any) -> None:
+    np.maximum(a, 0, out=a)
+
+
+def _relu_backward(g: Any, out: Any) -> None:
+    np.multiply(g, out > 0, g)
+
+
+def _tanh(a: Any) -> None:
+    np.tanh(a, a)
+
+
+def _tanh_backward(g: Any, out: Any) -> None:
+    slope = np.multiply(out, out)
+    np.subtract(1, slope, slope)
+    np.multiply(g, slope, g)
+
+
+def _sigmoid(a: Any) -> None:
+    a[...] = sigmoid(a)
+
+
+def _sigmoid_backward(g: Any, out: Any) -> None:
+    slope = np.subtract(1, out)
+    np.multiply(slope, out, slope)
+    np.multiply(g, slope, g)
+
+
+def _softplus(a: Any) -> None:
+    a[...] = softplus(a)
+
+
+def _softplus_backward(g: Any, out: Any) -> None:
+    np.multiply(g, -np.expm1(-out), g)  # sigmoid(a) = 1 - exp(-softplus(a))
+
+
+def _leaky_relu(a: Any) -> None:
+    np.maximum(a, 0.01 * a, out=a)
+
+
+def _leaky_relu_backward(g: Any, out: Any) -> None:
+    np.multiply(g, np.maximum(out > 0, np.asarray(0.01, out.dtype)), g)
+
+
+def _elu(a: Any) -> None:
+    np.add(np.maximum(a, 0), np.expm1(np.minimum(a, 0)), a)
+
+
+def _elu_backward(g: Any, out: Any) -> None:
+    np.multiply(g, np.minimum(out, 0) + 1, g)  # exp(a) = elu(a) + 1 below zero
+
+
+ACTIVATIONS = {
+    "relu": (_relu, _relu_backward),
+    "tanh": (_tanh, _tanh_backward),
+    "sigmoid": (_sigmoid, _sigmoid_backward),
+    "softplus": (_softplus, _softplus_backward),
+    "leaky_relu": (_leaky_relu, _leaky_relu_backward),
+    "elu": (_elu, _elu_backward),
+}
+
+# --- linear ---------------------------------------------------------------------------------------------------------
+
+
+def _linear(x: Any, weight: Any, bias: Any, activation: str | None) -> Any:
+    if (weight.ndim != 2) if bias is None else (bias.shape != weight.shape[1:]):
+        raise ValueError  # NumPy would broadcast some of these; the shape rule says what is wrong
+    out = np.dot(x, weight)
+    if bias is not None:
+        out += bias
+    if activation is not None:
+        ACTIVATIONS[activation][0](out)
+    return out
+
+
+def _linear_shape(x: Any, weight: Any, bias: Any, activation: str | None) -> tuple[int, ...]:
+    rows, matrix = np.shape(x), np.shape(weight)
+    if len(matrix) != 2:
+        raise ShapeError("the weight must have two axes (inputs, outputs)")
+    if not rows:
+        raise ShapeError("the input must have at least one axis, the last of them the inputs")
+    if rows[-1] != matrix[0]:
+        raise ShapeError(f"the input's last axis has size {rows[-1]}, the weight (inputs, outputs) takes {matrix[0]}")
+    if bias is not None and np.shape(bias) != matrix[1:]:
+        raise ShapeError(f"the bias must have shape {matrix[1:]}")
+    return rows[:-1] + matrix[1:]
+
+
+_ones: dict[tuple[int, Any], Any] = {}
+
+
+def ones(count: int, dtype: Any) -> Any:
+    """A vector of ones, kept: a program has one or two batch sizes."""
+    vector = _ones.get((count, dtype))
+    if vector is None:
+        if len(_ones) >= 64:
+            _ones.clear()
+        vector = _ones[count, dtype] = np.ones(count, dtype)
+    return vector
+
+
+def _give_product(value: Any, left: Any, right: Any, give: Any) -> None:
+    """Give np.dot(left, right), written straight into the value's home if this is its first gradient."""
+    home = value.home
+    if home is not None and value.grad is None:
+        try:
+            np.dot(left, right, home)
+        except ValueError:  # a home of another dtype: the product is cast on the way in
+            home[...] = np.dot(left, right)
+        value.grad = home
+    else:
+        give(value, np.dot(left, right))
+
+
+def _linear_backward(node: Any, g: Any, give: Any) -> None:
+    value = node.__class__
+    x, weight, bias, activation = node.inputs
+    rows, matrix, _, _ = node.operands
+    if activation is not None:
+        if not node.owned:
+            g = g.copy()
+        ACTIVATIONS[activation][1](g, node.data)
+    if rows.ndim != 2:  # (..., inputs) as (rows, inputs)
+        g = g.reshape(-1, g.shape[-1])
+        rows = rows.reshape(-1, rows.shape[-1])
+    if bias.__class__ is value:
+        _give_product(bias, ones(len(g), g.dtype), g, give)
+    if weight.__class__ is value:
+        _give_product(weight, rows.T, g, give)
+    if x.__class__ is value:
+        back = np.dot(g, matrix.T)
+        give(x, back if back.shape == x.data.shape else back.reshape(x.data.shape))
+
+
+LINEAR = Operation("linear", _linear, _linear_shape, backward=_linear_backward, reads=((0, 1), (1, 0)))

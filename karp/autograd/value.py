@@ -1,0 +1,505 @@
+"""`Value`: a number or an array that remembers how it was computed.
+
+A value that the program makes is a **leaf**. A value that an operation makes is a **node**: it keeps the operation, its
+inputs (values and constants in order), the operands (their arrays at that time) and a creation number. It refers to
+its inputs and never the other way round, so there are no cycles: a graph is freed with the last value that needs it.
+
+Whatever is wrapped in a `Value` is differentiated; plain numbers and arrays are constants. Scalars and arrays are one type:
+the data is a Python float for a number and an ndarray of float16, float32 or float64 for everything else.
+
+The operators are written out, not generated: on Python floats, one call of `*` is what a whole
+node costs, and a graph of numbers has hundreds of them.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from karp.autograd import modes, nans, traces
+from karp.autograd.backward import backward
+from karp.autograd.operation import Operation, explain
+from karp.autograd.operations import elementwise, products, reductions, shapes
+from karp.autograd.operations.elementwise import ADD, DIVIDE, MULTIPLY, NEGATIVE, POWER, SUBTRACT
+from karp.errors import GraphError, ShapeError
+
+Array = npt.NDArray[np.floating[Any]]
+Axis = int | tuple[int, ...] | None
+
+next_number = itertools.count().__next__
+_ndarray = np.ndarray
+
+
+def _unary(operation: Operation) -> Callable[[Value], Value]:
+    """A method that applies an operation of one operand, without ceremony for a Python float."""
+    number = operation.number
+
+    def method(self: Value) -> Value:
+        a = self.data
+        if number is None or a.__class__ is not float:
+            return apply(operation, self)
+        try:
+            data = number(a)
+        except (ArithmeticError, ValueError):  # outside the domain: NumPy has an answer and a warning
+            return apply(operation, self)
+        return _node(operation, (self,), (a,), data)
+
+    method.__name__ = operation.name
+    method.__doc__ = f"`karp.autograd.{operation.name}` of this value."
+    return method
+
+
+def _reduction(operation: Operation) -> Callable[..., Value]:
+    """A method that reduces `axis` (all of them for None, one, or a tuple)."""
+
+    def method(self: Value, axis: Axis = None, keepdims: bool = False) -> Value:
+        return apply(operation, self, axis, keepdims)
+
+    method.__name__ = operation.name
+    method.__doc__ = f"`karp.autograd.{operation.name}` of this value, over `axis`."
+    return method
+
+
+class Value:
+    """A differentiable number or array.
+
+    `data` is a number, a (nested) list of numbers or an ndarray. Numbers become Python floats, arrays of float16, float32
+    and float64 are kept as they are (not copied), integers and booleans become float64.
+
+    - `data`: a float or an ndarray.
+    - `grad`: None until a backward reaches this value, then a float or an ndarray of the shape and dtype of `data`.
+      Leaves add up over calls of `backward`; set it to None to begin again.
+    - `operation`, `inputs`: how it was made; None and () for a leaf.
+    - `home`: None, or the array where the gradient of this leaf is to be kept (see `karp.parameters`).
+
+    >>> x = Value(2.0)
+    >>> y = Value(-3.0)
+    >>> z = x * y + x
+    >>> z.backward()
+    >>> z, x.grad, y.grad
+    (Value(-4.0), -2.0, 2.0)
+    """
+
+    __slots__ = ("data", "grad", "home", "inputs", "line", "mark", "number", "operands", "operation", "owned", "saved",
+                 "traces")
+
+    data: Any
+    grad: Any
+    home: Any
+    operation: Operation | None
+    inputs: tuple[Any, ...]
+    operands: tuple[Any, ...]
+    number: int  # of creation; an input's is always smaller
+    mark: object  # of the backward that saw this node last
+    owned: bool  # whether the array in grad is this node's own
+    saved: Any  # what the forward of a fused operation kept
+    traces: list[Any] | None  # see traces.py
+    line: str | None  # where it was made, under find_nan
+
+    def __init__(self, data: Any) -> None:
+        self.data = data if data.__class__ is float else _leaf_data(data)
+        self.grad = None
+        self.operation = None
+        self.inputs = self.operands = ()
+        self.number = next_number()
+        self.mark = None
+
+    def __getattr__(self, name: str) -> Any:
+        # Reached only for a slot that was never filled. A node fills no slot it does not need: that is time saved.
+        if name in _EMPTY:
+            return None
+        raise AttributeError(f"a Value has no attribute {name!r}")
+
+    # --- looking at it ----------------------------------------------------------------------------------------------
+
+    def __repr__(self) -> str:
+        data = self.data
+        if data.__class__ is float:
+            return f"Value({data!r})"
+        if data.ndim == 0:
+            return f"Value({data.item()!r})" if data.dtype == np.float64 else f"Value({data!s})"
+        return f"Value({np.array2string(data, prefix='Value(')})"
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return () if self.data.__class__ is float else self.data.shape
+
+    @property
+    def ndim(self) -> int:
+        return len(self.shape)
+
+    @property
+    def size(self) -> int:
+        return 1 if self.data.__class__ is float else self.data.size
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        return np.dtype(np.float64) if self.data.__class__ is float else self.data.dtype
+
+    def item(self) -> float:
+        """The one number in it, as a Python float."""
+        if self.size != 1:
+            raise ShapeError(f"item of shape {self.shape}: only a value of one element is a number")
+        return self.data if self.data.__class__ is float else float(self.data.item())
+
+    def __float__(self) -> float:
+        return self.item()
+
+    def __bool__(self) -> bool:
+        if self.size != 1:
+            raise ShapeError(f"an array of shape {self.shape} is neither true nor false; use (v.data > 0).any() or .all()")
+        return bool(self.data)
+
+    def __len__(self) -> int:
+        if not self.shape:
+            raise ShapeError("a number has no length")
+        return self.shape[0]
+
+    def __iter__(self) -> Iterator[Value]:
+        return (self[row] for row in range(len(self)))
+
+    def __array__(self, *_args: Any, **_kwargs: Any) -> Any:
+        raise GraphError("a Value does not turn into an array by itself, as its history would be lost; use value.data,"
+                         " or karp.stack([...]) to make one Value of several")
+
+    def detach(self) -> Value:
+        """A new leaf with the same data and no history."""
+        return Value(self.data)
+
+    # --- backward ---------------------------------------------------------------------------------------------------
+
+    def backward(self, gradient: Any = None, retain_grad: bool = False) -> None:
+        """Compute d self / d leaf for every leaf this value was computed from, and add it to the leaf's `grad`.
+
+        `gradient` is what to begin with, of the shape of this value: 1 for a number if not given. Leaves add up over
+        calls, nodes inside the graph begin anew each time. Numbers inside the graph keep their `grad` for inspection,
+        arrays only with `retain_grad=True`.
+
+        Raises ShapeError for an array without `gradient`, GraphError if an array was written to since it was used.
+
+        >>> x = Value([1.0, 2.0])
+        >>> (x * x).backward(gradient=[1.0, 10.0])
+        >>> x.grad
+        array([ 2., 40.])
+        """
+        backward(self, gradient, retain_grad)
+
+    # --- arithmetic -------------------------------------------------------------------------------------------------
+
+    def __add__(self, other: Any) -> Value:
+        a = self.data
+        kind = other.__class__
+        if kind is Value:
+            b = other.data
+        elif kind is float or kind is int:
+            b = other
+        else:
+            b = other = constant(other)
+        try:
+            data = a + b
+        except (ValueError, OverflowError) as error:
+            raise explain(ADD, (a, b), error) from None
+        node = _new(Value)
+        node.data = data
+        node.grad = node.mark = None
+        node.operation = ADD
+        node.inputs = (self, other)
+        node.operands = (a, b)
+        node.number = next_number()
+        if data.__class__ is not float or modes.active:
+            _finish(node)
+        return node
+
+    __radd__ = __add__
+
+    def __mul__(self, other: Any) -> Value:
+        a = self.data
+        kind = other.__class__
+        if kind is Value:
+            b = other.data
+        elif kind is float or kind is int:
+            b = other
+        else:
+            b = other = constant(other)
+        try:
+            data = a * b
+        except (ValueError, OverflowError) as error:
+            raise explain(MULTIPLY, (a, b), error) from None
+        node = _new(Value)
+        node.data = data
+        node.grad = node.mark = None
+        node.operation = MULTIPLY
+        node.inputs = (self, other)
+        node.operands = (a, b)
+        node.number = next_number()
+        if data.__class__ is not float or modes.active:
+            _finish(node)
+        return node
+
+    __rmul__ = __mul__
+
+    def __sub__(self, other: Any) -> Value:
+        a = self.data
+        kind = other.__class__
+        if kind is Value:
+            b = other.data
+        elif kind is float or kind is int:
+            b = other
+        else:
+            b = other = constant(other)
+        try:
+            data = a - b
+        except (ValueError, OverflowError) as error:
+            raise explain(SUBTRACT, (a, b), error) from None
+        return _node(SUBTRACT, (self, other), (a, b), data)
+
+    def __pow__(self, other: Any) -> Value:
+        if other.__class__ is not Value and other.__class__ is not float and other.__class__ is not int:
+            other = constant(other)
+        a = self.data
+        b = other.data if other.__class__ is Value else other
+        try:
+            data = a ** b
+        except (ArithmeticError, ValueError):
+            return apply(POWER, self, other)
+        if data.__class__ is complex:  # NumPy says NaN
+            return apply(POWER, self, other)
+        return _node(POWER, (self, other), (a, b), data)
+
+    def __truediv__(self, other: Any) -> Value:
+        if other.__class__ is not Value and other.__class__ is not float and other.__class__ is not int:
+            other = constant(other)
+        a = self.data
+        b = other.data if other.__class__ is Value else other
+        try:
+            data = a / b
+        except (ArithmeticError, ValueError):
+            return apply(DIVIDE, self, other)
+        return _node(DIVIDE, (self, other), (a, b), data)
+
+    def __neg__(self) -> Value:
+        a = self.data
+        return _node(NEGATIVE, (self,), (a,), -a)
+
+    def __pos__(self) -> Value:
+        return self
+
+    def __rsub__(self, other: Any) -> Value:
+        return apply(SUBTRACT, constant(other), self)
+
+    def __rtruediv__(self, other: Any) -> Value:
+        return apply(DIVIDE, constant(other), self)
+
+    def __rpow__(self, other: Any) -> Value:
+        return apply(POWER, constant(other), self)
+
+    def __matmul__(self, other: Any) -> Value:
+        return apply(products.MATMUL, self, constant(other))
+
+    def __rmatmul__(self, other: Any) -> Value:
+        return apply(products.MATMUL, constant(other), self)
+
+    def __abs__(self) -> Value:
+        return apply(elementwise.ABS, self)
+
+    # --- comparison: plain booleans -----------------------------------------------------------------------------------
+
+    def __lt__(self, other: Any) -> Any:
+        return self.data < data_of(other)
+
+    def __le__(self, other: Any) -> Any:
+        return self.data <= data_of(other)
+
+    def __gt__(self, other: Any) -> Any:
+        return self.data > data_of(other)
+
+    def __ge__(self, other: Any) -> Any:
+        return self.data >= data_of(other)
+
+    def __eq__(self, other: Any) -> Any:
+        return self.data == data_of(other)
+
+    def __ne__(self, other: Any) -> Any:
+        return self.data != data_of(other)
+
+    __hash__ = object.__hash__
+
+    # --- indexing -----------------------------------------------------------------------------------------------------
+
+    def __getitem__(self, key: Any) -> Value:
+        return apply(shapes.INDEX, self, index_key(key))
+
+    def __setitem__(self, key: Any, item: Any) -> None:
+        raise GraphError("a Value cannot be written into, as its graph would be wrong: choose with karp.where(mask, a, b),"
+                         " build a new array with karp.concatenate or karp.stack, or write into the .data of a leaf before"
+                         " it is used")
+
+    @property
+    def T(self) -> Value:  # noqa: N802  NumPy's name
+        return apply(shapes.TRANSPOSE, self, None)
+
+    def reshape(self, *shape: int | tuple[int, ...]) -> Value:
+        """The same elements in another shape; one axis may be -1."""
+        return apply(shapes.RESHAPE, self, as_shape(shape))
+
+    def transpose(self, *axes: int | tuple[int, ...]) -> Value:
+        """The axes in another order: reversed if none are given."""
+        return apply(shapes.TRANSPOSE, self, as_shape(axes) if axes and axes != (None,) else None)
+
+    def swapaxes(self, first: int, second: int) -> Value:
+        """Two axes exchanged."""
+        return apply(shapes.SWAPAXES, self, first, second)
+
+    def squeeze(self, axis: Axis = None) -> Value:
+        """Without axes of size 1."""
+        return apply(shapes.SQUEEZE, self, axis)
+
+    def flatten(self) -> Value:
+        """All elements in one axis."""
+        return apply(shapes.RESHAPE, self, (-1,))
+
+    def clip(self, low: Any = None, high: Any = None) -> Value:
+        """Each element held between two constants."""
+        return apply(elementwise.CLIP, self, data_of(low), data_of(high))
+
+    def var(self, axis: Axis = None, keepdims: bool = False, ddof: float = 0) -> Value:
+        """Variance over `axis`."""
+        return apply(reductions.VAR, self, axis, keepdims, ddof)
+
+    def std(self, axis: Axis = None, keepdims: bool = False, ddof: float = 0) -> Value:
+        """Standard deviation over `axis`."""
+        return apply(reductions.STD, self, axis, keepdims, ddof)
+
+    exp = _unary(elementwise.EXP)
+    log = _unary(elementwise.LOG)
+    sqrt = _unary(elementwise.SQRT)
+    tanh = _unary(elementwise.TANH)
+    sigmoid = _unary(elementwise.SIGMOID)
+    relu = _unary(elementwise.RELU)
+    abs = _unary(elementwise.ABS)
+    sum = _reduction(reductions.SUM)
+    mean = _reduction(reductions.MEAN)
+    max = _reduction(reductions.MAX)
+    min = _reduction(reductions.MIN)
+    prod = _reduction(reductions.PROD)
+
+
+_new = Value.__new__
+_EMPTY = frozenset({"home", "line", "owned", "saved", "traces"})
+
+# --- making nodes -----------------------------------------------------------------------------------------------------
+
+
+def apply(operation: Operation, *inputs: Any) -> Value:
+    """Run a row of the table on values, constants and settings, and record it."""
+    operands = tuple([one.data if one.__class__ is Value else one for one in inputs])
+    try:
+        data = operation.forward(*operands)
+    except Exception as error:
+        raise explain(operation, operands, error) from None
+    if operation.saves:
+        data, saved = data
+        node = _node(operation, inputs, operands, data)
+        if node.operation is not None:
+            node.saved = saved
+        return node
+    return _node(operation, inputs, operands, data)
+
+
+def _node(operation: Operation, inputs: tuple[Any, ...], operands: tuple[Any, ...], data: Any) -> Value:
+    node = _new(Value)
+    node.data = data
+    node.grad = node.mark = None
+    node.operation = operation
+    node.inputs = inputs
+    node.operands = operands
+    node.number = next_number()
+    if data.__class__ is not float or modes.active:
+        _finish(node)
+    return node
+
+
+def _finish(node: Value) -> None:
+    """What an array needs besides, and what is switched on: data of the right type, read-only, with traces."""
+    data = node.data
+    if data.__class__ is not _ndarray:
+        if data.__class__ is not float:
+            number = not any([one.__class__ is _ndarray for one in node.operands])
+            data = node.data = float(data) if number else np.asarray(data)
+    if modes.active:
+        if modes.state.find_nan:
+            nans.check_forward(node)
+        if not modes.state.recording:
+            node.operation = None
+            node.inputs = node.operands = ()
+            return
+    if data.__class__ is _ndarray:
+        data.setflags(False)
+        if node.operation.reads:  # type: ignore[union-attr]
+            traces.remember(node)
+
+
+# --- taking what the program gives ----------------------------------------------------------------------------------
+
+
+def _leaf_data(data: Any) -> Any:
+    """What a leaf holds: a float, or a floating ndarray."""
+    if isinstance(data, Value):
+        raise GraphError("this is a Value already; use v.detach() for a new leaf with its data")
+    if isinstance(data, (bool, int, float, np.integer, np.bool_)):  # np.float64 is a float
+        return float(data)
+    try:
+        array = np.asarray(data)
+    except ValueError as error:
+        raise ShapeError(f"no array can be made of this: {error}") from None
+    kind = array.dtype.kind
+    if kind in "iub":
+        return array.astype(np.float64)
+    if kind != "f" or array.dtype.itemsize > 8:
+        raise GraphError(f"a Value holds real numbers of 16, 32 or 64 bits, not {array.dtype}")
+    return array if array.dtype.isnative else array.astype(array.dtype.newbyteorder("="))
+
+
+def constant(data: Any) -> Any:
+    """An input that is no setting: a value as it is, a number as a float, everything else as an array of numbers."""
+    kind = data.__class__
+    if kind is Value or kind is float or kind is int:
+        return data
+    if isinstance(data, (bool, int, float, np.integer, np.bool_)):
+        return float(data)  # np.float64 too, so that it does not promote float32
+    if kind is not _ndarray:
+        try:
+            data = np.asarray(data)
+        except ValueError as error:
+            raise ShapeError(f"no array can be made of this: {error}") from None
+    if data.dtype.kind not in "fiub" or data.dtype.itemsize > 8:
+        raise GraphError(f"the engine computes with real numbers of up to 64 bits, not {data.dtype}")
+    return data
+
+
+def data_of(data: Any) -> Any:
+    """The plain number or array of a value or a constant."""
+    return data.data if data.__class__ is Value else data
+
+
+def as_shape(shape: tuple[Any, ...]) -> tuple[int, ...]:
+    """`(2, 3)` for the arguments 2, 3 and for one argument (2, 3)."""
+    if len(shape) == 1 and not isinstance(shape[0], (int, np.integer)):
+        shape = tuple(shape[0])
+    return tuple(int(size) for size in shape)
+
+
+def index_key(key: Any) -> Any:
+    """An index as NumPy takes it, lists as arrays, so that it is one thing and cannot be changed by its list."""
+    if key.__class__ is tuple:
+        return tuple([index_key(one) for one in key])
+    if key.__class__ is list:
+        array = np.asarray(key)
+        return array.astype(np.intp) if not array.size else array
+    if key.__class__ is Value:
+        raise GraphError("an index is made of integers, not of a Value; use v.data.astype(int)")
+    return key
