@@ -20,8 +20,7 @@ import zmq
 
 from karp import data
 from karp.errors import KarpError, ProtocolError
-from karp.protocol import Report, Send, Server
-from karp.protocol.server import Action
+from karp.protocol import Action, Report, Send, Server
 from karp.record import Record, summarise
 from karp.wire.sockets import ServerSocket
 

@@ -355,7 +355,7 @@ def columns(data: tuple[Any, ...]) -> tuple[list[Array], str]:
     if not arrays or any(array.ndim == 0 for array in arrays) or len({len(array) for array in arrays}) != 1:
         lengths = ", ".join(str(array.shape) for array in arrays)
         raise SettingError(f"trainer.batches takes a Table or arrays of equal length; these have shapes {lengths}")
-    return arrays, fingerprint(*arrays)
+    return arrays, fingerprint(arrays)
 
 
 def scores(values: Mapping[str, Any] | float) -> dict[str, float]:

@@ -25,7 +25,7 @@ def parse() -> argparse.Namespace:
 
 
 options = parse()
-table = data.read(Path(__file__).with_name("digits.csv.gz"), target="digit").scale(1 / 16)  # pixels are 0 … 16
+table = data.read(Path(__file__).with_name("digits.csv.gz"), target="digit").scaled(1 / 16)  # pixels are 0 … 16
 train, test = table.split(test=0.2, seed=options.seed)
 model = nn.MLP(64, [128, 64], 10, seed=options.seed)
 optimizer: optim.Optimizer

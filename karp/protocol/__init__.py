@@ -1,9 +1,10 @@
 """What server and workers say to each other, and the two state machines that say it. No I/O, no clock, no chance."""
 
+from karp.protocol.actions import Action, Report, Send
 from karp.protocol.messages import Message
-from karp.protocol.server import Report, Send, Server
+from karp.protocol.server import Server
 from karp.protocol.settings import Settings
 from karp.protocol.tree import Node, TreeSum
 from karp.protocol.worker import Worker
 
-__all__ = ["Message", "Node", "Report", "Send", "Server", "Settings", "TreeSum", "Worker"]
+__all__ = ["Action", "Message", "Node", "Report", "Send", "Server", "Settings", "TreeSum", "Worker"]

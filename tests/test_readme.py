@@ -1,0 +1,47 @@
+"""The README's code runs, and its tree is the tree."""
+
+import os
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+README = (ROOT / "README.md").read_text()
+BLOCKS = re.findall(r"```python\n(.*?)```", README, re.S)
+COMMANDS = re.findall(r"^\$ (.*)$", "".join(re.findall(r"```console\n(.*?)```", README, re.S)), re.M)
+
+
+@pytest.mark.parametrize("block", BLOCKS, ids=range(len(BLOCKS)))
+def test_a_block_of_python_runs(block: str, tmp_path: Path) -> None:
+    environment = os.environ | {"PYTHONPATH": str(ROOT), "KARP_RUN_DIR": str(tmp_path / "run")}
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "-c", block], cwd=ROOT, env=environment, capture_output=True, text=True
+    )
+    assert 0 == done.returncode, done.stderr
+
+
+@pytest.mark.parametrize("command", [command for command in COMMANDS if not command.startswith("scripts/test.sh")])
+def test_a_command_runs(command: str, tmp_path: Path) -> None:
+    """With a `karp` and a `python` on PATH that are those of the tests; test.sh is what runs this."""
+    (tmp_path / "karp").write_text(f'#!/bin/sh\nexec {shlex.quote(sys.executable)} -m karp.cli "$@"\n')
+    (tmp_path / "karp").chmod(0o755)
+    path = f"{tmp_path}:{Path(sys.executable).parent}:{os.environ['PATH']}"
+    if command.startswith("karp launch"):
+        command = command.replace("karp launch", f"karp launch --run-dir {tmp_path / 'run'}")
+    environment = os.environ | {"PATH": path, "PYTHONPATH": str(ROOT)}
+    if command.startswith("python"):
+        environment |= {"KARP_RUN_DIR": str(tmp_path / "run")}
+    done = subprocess.run(command, shell=True, cwd=ROOT, env=environment, capture_output=True, text=True)
+    assert 0 == done.returncode, done.stderr
+    assert "test accuracy 0.9" in done.stdout
+
+
+def test_the_tree_names_every_room() -> None:
+    tree = README.split("## The tree")[1].split("```")[1]
+    named = set(re.findall(r"^  (\S+)", tree.split("workers/")[0], re.M))
+    rooms = {path.name + ("/" if path.is_dir() else "") for path in (ROOT / "karp").iterdir()}
+    assert rooms - {"__init__.py", "__pycache__/", "py.typed"} == named

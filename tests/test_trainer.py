@@ -1,0 +1,322 @@
+"""A program in one process: the loop's rules, the record, the same bits as a hand-written loop."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import karp
+from karp import data, nn, optim
+from karp.errors import ProgramError, RecordError, RunError, SettingError
+
+X = np.random.default_rng(0).normal(size=(50, 3)).astype(np.float32)
+Y = (X[:, 0] > 0).astype(np.int64)
+
+
+def model() -> nn.MLP:
+    return nn.MLP(3, [8], 2, seed=1)
+
+
+def trainer(tmp_path: Path, net: nn.Module | None = None, **changes: Any) -> karp.Trainer:
+    arguments = {"batch_size": 16, "epochs": 3, "run_dir": tmp_path / "run", "show": False} | changes
+    return karp.Trainer(net or model(), arguments.pop("optimizer", optim.SGD(lr=0.1)), **arguments)
+
+
+def train(tmp_path: Path, **changes: Any) -> nn.Module:
+    net = model()
+    with trainer(tmp_path, net, **changes) as training:
+        for x, y in training.batches(X, Y):
+            training.backward(nn.cross_entropy(net(x), y))
+    return net
+
+
+def summary(tmp_path: Path) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads((tmp_path / "run" / "summary.json").read_text())
+    return found
+
+
+def metrics(tmp_path: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
+
+
+def test_one_shard_equals_a_hand_written_loop(tmp_path: Path) -> None:
+    trained = train(tmp_path)
+    net = model()
+    plan = data.Plan(50, 16, 1, 0)
+    updater = optim.Updater(optim.SGD(lr=0.1), net.parameters.data)
+    for step in range(3 * plan.steps_per_epoch):
+        rows = plan.rows(step, 0)
+        net.zero_grad()
+        nn.cross_entropy(net(X[rows]), Y[rows]).backward()
+        updater.update(net.parameters.grad)
+    assert net.parameters.sha256() == trained.parameters.sha256() == summary(tmp_path)["weights_sha256"]
+
+
+def test_shards_equal_the_whole_batch_up_to_rounding(tmp_path: Path) -> None:
+    one = train(tmp_path / "1").parameters.data
+    for shards in (2, 3, 7, 16, 40):
+        np.testing.assert_allclose(one, train(tmp_path / str(shards), shards=shards).parameters.data, atol=1e-6)
+
+
+def test_the_record_holds_what_was_trained(tmp_path: Path) -> None:
+    from safetensors.numpy import load_file
+
+    net = train(tmp_path, seed=3)
+    found = summary(tmp_path)
+    expected = {"workers": 1, "shards": 1, "seed": 3, "steps": 12, "epochs": 3.0, "samples": 150, "exit": 0, "metrics": {}}
+    assert expected == {name: found[name] for name in expected}
+    for name in ("program", "seconds", "samples_per_s", "loss", "numpy", "blas", "cpu", "threads_per_worker"):
+        assert found[name] is not None, name
+    tensors = load_file(tmp_path / "run" / "weights.safetensors")
+    assert ["layers.0.bias", "layers.0.weight", "layers.1.bias", "layers.1.weight"] == sorted(tensors)
+    assert (3, 8) == tensors["layers.0.weight"].shape
+    for name, view in net.parameters.layout.views(net.parameters.data).items():
+        assert view.tobytes() == tensors[name].tobytes()
+    kinds = [line["report"] for line in metrics(tmp_path)]
+    assert ["settings", "joined", "begin"] == kinds[:3]
+    assert {"step", "epoch", "loss", "samples_per_s", "workers"} <= set(
+        next(line for line in metrics(tmp_path) if line["report"] == "progress")
+    )
+
+
+def test_evaluation_and_logs_reach_the_record(tmp_path: Path) -> None:
+    net = model()
+    epochs = []
+    with trainer(tmp_path, net, shards=2) as training:
+        def evaluate() -> dict[str, float]:
+            epochs.append(len(epochs))
+            return {"score": float(len(epochs))}
+
+        for x, y in training.batches(X, Y, evaluate=evaluate):
+            training.backward(nn.cross_entropy(net(x), y))
+            if training.step == 5:
+                training.log(norm=float(training.shard))
+        training.log(after=1.5)
+    assert training.main
+    lines = metrics(tmp_path)
+    assert [(4, 0, 1.0), (8, 1, 2.0), (12, 2, 3.0)] == [
+        (line["step"], line["epoch"], line["scores"]["score"]) for line in lines if line["report"] == "evaluation"
+    ]
+    assert [(5, 0, "norm", 0.0), (5, 1, "norm", 1.0), (12, None, "after", 1.5)] == [
+        (line["step"], line.get("shard"), line["name"], line["value"]) for line in lines if line["report"] == "log"
+    ]
+    assert {"score": 3.0, "norm": 1.0, "after": 1.5} == summary(tmp_path)["metrics"]
+
+
+def test_stop_ends_after_the_current_step_with_every_shard_of_it(tmp_path: Path) -> None:
+    net, seen = model(), []
+    with trainer(tmp_path, net, shards=4) as training:
+        for x, y in training.batches(X, Y):
+            training.backward(nn.cross_entropy(net(x), y))
+            seen.append((training.step, training.shard))
+            if seen[-1] == (1, 0):
+                training.stop()
+    assert [(step, shard) for step in range(2) for shard in range(4)] == seen
+    assert 2 == training.step == summary(tmp_path)["steps"]
+
+
+def test_break_ends_after_the_current_step(tmp_path: Path) -> None:
+    net = model()
+    with trainer(tmp_path, net) as training:
+        for x, y in training.batches(X, Y):
+            training.backward(nn.cross_entropy(net(x), y))
+            if training.step == 2:
+                break
+    assert (3, 0) == (summary(tmp_path)["steps"], summary(tmp_path)["exit"])
+    assert training.main
+
+
+def test_a_score_that_steers_stops_the_run(tmp_path: Path) -> None:
+    net = model()
+    with trainer(tmp_path, net) as training:
+        def evaluate() -> float:
+            training.stop()
+            return 1.0
+
+        for x, y in training.batches(X, Y, evaluate=evaluate, steering=True):
+            training.backward(nn.cross_entropy(net(x), y))
+    assert (4, {"score": 1.0}) == (summary(tmp_path)["steps"], summary(tmp_path)["metrics"])
+
+
+def test_the_generator_is_a_function_of_seed_step_and_shard(tmp_path: Path) -> None:
+    def draws(name: str, **changes: Any) -> dict[tuple[int, int], float]:
+        net, found = model(), {}
+        with trainer(tmp_path / name, net, epochs=1, **changes) as training:
+            for x, y in training.batches(X, Y):
+                found[training.step, training.shard] = float(training.rng.random())
+                assert training.rng.random() != found[training.step, training.shard]
+                training.backward(nn.cross_entropy(net(x), y))
+        return found
+
+    first = draws("a", shards=2)
+    assert first == draws("b", shards=2)
+    assert len(first) == len(set(first.values()))
+    assert first != draws("c", shards=2, seed=1)
+
+
+def test_a_table_gives_its_two_parts(tmp_path: Path) -> None:
+    net = model()
+    table = data.Table(X, Y)
+    with trainer(tmp_path, net, epochs=1) as training:
+        for x, y in training.batches(table):
+            assert (len(x), 3) == x.shape
+            training.backward(nn.cross_entropy(net(x), y))
+    assert train(tmp_path / "arrays", epochs=1).parameters.sha256() == net.parameters.sha256()
+
+
+def test_one_array_is_not_wrapped(tmp_path: Path) -> None:
+    net = nn.MLP(3, [2], 3)
+    with trainer(tmp_path, net, epochs=1) as training:
+        for x in training.batches(X):
+            training.backward(nn.mse(net(x), x))
+
+
+def loop(training: karp.Trainer, net: nn.Module, body: Any) -> None:
+    with training:
+        for x, y in training.batches(X, Y):
+            body(training, net, x, y)
+
+
+def test_a_batch_must_be_given_once(tmp_path: Path) -> None:
+    net = model()
+
+    def twice(training: karp.Trainer, net: nn.Module, x: Any, y: Any) -> None:
+        training.backward(nn.cross_entropy(net(x), y))
+        training.backward(nn.cross_entropy(net(x), y))
+
+    with pytest.raises(ProgramError, match="called twice for one batch"):
+        loop(trainer(tmp_path / "a", net), net, twice)
+    with pytest.raises(ProgramError, match="step 0, shard 0 was not given to trainer.backward"):
+        loop(trainer(tmp_path / "b", net), net, lambda *_: None)
+    with pytest.raises(ProgramError, match="outside of the loop"):
+        trainer(tmp_path / "c", net).backward(karp.Value(1.0))
+
+
+def test_a_loss_that_cannot_be_is_named(tmp_path: Path) -> None:
+    net = model()
+    with pytest.raises(ProgramError, match="takes the loss, a Value, not float"):
+        loop(trainer(tmp_path / "a", net), net, lambda training, net, x, y: training.backward(1.0))
+    with pytest.raises(ProgramError, match="depends on none of the model's parameters"):
+        loop(trainer(tmp_path / "b", net), net, lambda training, net, x, y: training.backward(karp.Value(x).sum()))
+
+
+def test_a_failure_is_recorded_and_raised(tmp_path: Path) -> None:
+    net = model()
+
+    def fail(*_: Any) -> None:
+        raise ZeroDivisionError("here")
+
+    with pytest.raises(ZeroDivisionError, match="here"):
+        loop(trainer(tmp_path, net), net, fail)
+    found = summary(tmp_path)
+    assert (1, 0, "worker 0 failed: ZeroDivisionError: here") == (found["exit"], found["steps"], found["failure"])
+    (traceback,) = [line["traceback"] for line in metrics(tmp_path) if line["report"] == "traceback"]
+    assert "in fail" in traceback
+
+
+def test_a_gradient_that_is_not_finite_ends_the_run(tmp_path: Path) -> None:
+    net = model()
+    before = net.parameters.sha256()
+
+    def poison(training: karp.Trainer, net: nn.Module, x: Any, y: Any) -> None:
+        x[0, 0] = np.nan
+        training.backward(nn.cross_entropy(net(x), y))
+
+    with pytest.raises(RunError, match="the gradient of step 0, shard 0 from worker 0 is not finite"):
+        loop(trainer(tmp_path, net), net, poison)
+    assert before == net.parameters.sha256() == summary(tmp_path)["weights_sha256"]
+    assert 1 == summary(tmp_path)["exit"]
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        ({"batch_size": 0}, "batch_size is 0"),
+        ({"epochs": -1}, "epochs is -1"),
+        ({"shards": 0}, "shards is 0"),
+        ({"seed": -1}, "seed is -1"),
+        ({"threads": 0}, "threads is 0"),
+    ],
+)
+def test_arguments_that_cannot_be_are_named(tmp_path: Path, changes: dict[str, Any], reason: str) -> None:
+    with pytest.raises(SettingError, match=reason):
+        train(tmp_path, **changes)
+
+
+def test_data_that_cannot_be_is_named(tmp_path: Path) -> None:
+    with trainer(tmp_path) as training, pytest.raises(SettingError, match=r"equal length; .*\(50, 3\), \(49,\)"):
+        training.batches(X, Y[:-1])
+    with trainer(tmp_path) as training, pytest.raises(SettingError, match="samples is 0"):
+        training.batches(X[:0], Y[:0])
+
+
+def test_batches_belong_into_the_with_block_once(tmp_path: Path) -> None:
+    with pytest.raises(ProgramError, match="outside of `with`"):
+        trainer(tmp_path).batches(X, Y)
+    net = model()
+    with trainer(tmp_path, net) as training:
+        for x, y in training.batches(X, Y):
+            training.backward(nn.cross_entropy(net(x), y))
+        with pytest.raises(ProgramError, match="epochs is an argument of Trainer"):
+            training.batches(X, Y)
+
+
+def test_main_is_known_at_the_end(tmp_path: Path) -> None:
+    net = model()
+    with trainer(tmp_path, net) as training:
+        for x, y in training.batches(X, Y):
+            with pytest.raises(ProgramError, match="read it after the loop"):
+                assert training.main
+            training.backward(nn.cross_entropy(net(x), y))
+    with pytest.raises(ProgramError, match="trainer.rng belongs to a batch"):
+        assert training.rng
+
+
+def test_a_second_run_in_the_same_directory_is_refused(tmp_path: Path) -> None:
+    train(tmp_path)
+    before = summary(tmp_path)
+    with pytest.raises(RecordError, match="holds a run already"):
+        train(tmp_path)
+    assert before == summary(tmp_path)
+
+
+def test_a_directory_that_cannot_be_made_is_named(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(RecordError, match="cannot be written"):
+        train(tmp_path, run_dir=tmp_path / "file" / "run")
+
+
+def test_the_directory_may_come_from_the_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("KARP_RUN_DIR", str(tmp_path / "run"))
+    train(tmp_path, run_dir=None)
+    assert 12 == summary(tmp_path)["steps"]
+    with pytest.raises(SettingError, match=r"run_dir is .*other.* but KARP_RUN_DIR"):
+        train(tmp_path, run_dir=tmp_path / "other")
+
+
+def test_the_default_directory_is_fresh(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    train(tmp_path, run_dir=None)
+    train(tmp_path, run_dir=None)
+    assert 2 == len(list((tmp_path / "runs").iterdir()))
+
+
+def test_the_thread_count_is_set_and_restored(tmp_path: Path) -> None:
+    from threadpoolctl import threadpool_info
+
+    def threads() -> list[int]:
+        return [pool["num_threads"] for pool in threadpool_info() if pool["user_api"] == "blas"]
+
+    before = threads()
+    with trainer(tmp_path):
+        assert [1] * len(before) == threads()
+    assert before == threads()
+
+
+def test_progress_is_plain_lines_where_there_is_no_terminal(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    train(tmp_path, show=True)
+    lines = capsys.readouterr().err.splitlines()
+    assert any(line.startswith("step 12/12  epoch 3  loss ") and "1 worker" in line for line in lines)
+    assert lines[-1].endswith(f"files in {tmp_path / 'run'}")
