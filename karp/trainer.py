@@ -154,6 +154,7 @@ class Trainer:
         self._wait()
         while worker.over is None:
             task = worker.task
+            self._parameters.touch()  # the weights may be new: a graph of the old ones is stale
             if isinstance(task, Lease):
                 step = task.step
                 for shard in range(task.start, task.stop):
