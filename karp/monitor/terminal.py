@@ -13,9 +13,10 @@ class Display:
         self.stream = stream
         self.plain = stream is None or not stream.isatty()
         self.steps = 0
-        self.steps_per_epoch = 1
         self.scores: dict[str, float] = {}
-        self.bar: Any = None
+        self.bar: Any = None  # rich's, where the stream is a terminal
+        self.progress: Any = None
+        self.line: Any = None
 
     def show(self, kind: str, values: dict[str, Any]) -> None:
         """One report, as in metrics.jsonl."""
@@ -45,24 +46,24 @@ class Display:
             print(text, file=self.stream, flush=True)
 
     def _begin_bar(self) -> None:
-        from rich.console import Console
+        """Two lines: how far, and how well."""
+        from rich.console import Console, Group
+        from rich.live import Live
         from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+        from rich.text import Text
 
-        self.bar = Progress(
-            TextColumn("step"),
-            MofNCompleteColumn(),
-            BarColumn(bar_width=24),
-            TextColumn("{task.description}"),
-            TimeElapsedColumn(),
-            console=Console(file=self.stream),
-        )
-        self.bar.add_task("", total=self.steps)
+        columns = TextColumn("step"), MofNCompleteColumn(), BarColumn(bar_width=None), TimeElapsedColumn()
+        self.progress = Progress(*columns, expand=True)
+        self.progress.add_task("", total=self.steps)
+        self.line = Text("", no_wrap=True, overflow="ellipsis")
+        self.bar = Live(Group(self.progress, self.line), console=Console(file=self.stream), refresh_per_second=8)
         self.bar.start()
 
     def _progress(self, values: dict[str, Any]) -> None:
         line = describe(values, self.scores)
         if self.bar is not None:
-            self.bar.update(0, completed=values["step"], description=line)
+            self.progress.update(self.progress.task_ids[0], completed=values["step"])
+            self.line.plain = line
         else:
             self._write(f"step {values['step']}/{self.steps}  epoch {values['epoch'] + 1}  {line}")
 
