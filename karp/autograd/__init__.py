@@ -5,6 +5,9 @@ Read `value.py` (what a node is), `operation.py` (the table's rows), `backward.p
 
 from __future__ import annotations
 
+from karp.autograd.check import check_grads
+from karp.autograd.drawing import draw
+from karp.autograd.functional import grad, value_and_grad
 from karp.autograd.functions import (
     abs,
     add,
@@ -66,10 +69,10 @@ from karp.autograd.modes import find_nan, guard, no_grad
 from karp.autograd.value import Value
 
 __all__ = [
-    "Value", "abs", "add", "broadcast_to", "clip", "concatenate", "cos", "cross_entropy", "divide", "dropout", "elu",
-    "embedding", "exp", "expand_dims", "expm1", "find_nan", "gelu", "guard", "layer_norm", "leaky_relu", "linear",
+    "Value", "abs", "add", "broadcast_to", "check_grads", "clip", "concatenate", "cos", "cross_entropy", "divide", "draw", "dropout", "elu",
+    "embedding", "exp", "expand_dims", "expm1", "find_nan", "gelu", "grad", "guard", "layer_norm", "leaky_relu", "linear",
     "log", "log1p", "log_softmax", "logsumexp", "matmul", "max", "maximum", "mean", "min", "minimum", "mse",
     "multiply", "negative", "no_grad", "norm", "power", "prod", "relu", "reshape", "sigmoid", "silu", "sin", "softmax",
     "softplus", "split", "sqrt", "square", "squeeze", "stack", "std", "subtract", "sum", "swapaxes", "tanh", "touch",
-    "transpose", "var", "where",
+    "transpose", "value_and_grad", "var", "where",
 ]

@@ -26,6 +26,7 @@ import numpy as np
 from karp.autograd import modes, nans, traces
 from karp.autograd.operation import Operation, undo_broadcast
 from karp.autograd.operations.elementwise import ADD, MULTIPLY
+from karp.autograd.operations.numbers import ones0
 from karp.errors import ShapeError
 
 if TYPE_CHECKING:
@@ -44,8 +45,7 @@ def backward(root: Value, gradient: Any = None, retain_grad: bool = False) -> No
     order = _collect(root)
     order.sort(key=_by_number, reverse=True)
     if start.__class__ is not float:
-        traces.check(order)
-        root.owned = start is not gradient
+        root.owned = False
     root.grad = start
     if modes.active and modes.state.find_nan:
         nans.run(order, retain_grad)
@@ -62,7 +62,7 @@ def _start(root: Value, gradient: Any) -> Any:
         if data.size != 1:
             raise ShapeError(f"backward of shape {data.shape}: the gradient of an array needs a direction; reduce the"
                              " array to one number (sum, mean, a loss) or pass gradient= of that shape")
-        return np.ones(data.shape, data.dtype)
+        return ones0(data.dtype) if data.ndim == 0 else np.ones(data.shape, data.dtype)
     if data.__class__ is float:
         return float(gradient)
     start = np.asarray(gradient, data.dtype)
@@ -81,6 +81,8 @@ def _collect(root: Value) -> list[Value]:
     push = order.append
     for node in order:  # grows while it is read
         node.grad = None
+        if node.traces is not None:
+            traces.check(node)
         for one in node.inputs:
             if one.__class__ is value and one.mark is not mark:
                 one.mark = mark

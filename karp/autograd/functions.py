@@ -344,19 +344,19 @@ def linear(x: Any, weight: Any, bias: Any = None, activation: str | None = None)
     Value([[0.]
            [0.]])
     """
-    if activation is not None and activation not in products.ACTIVATIONS:
-        raise SettingError(f"linear: no activation {activation!r}; there are {', '.join(products.ACTIVATIONS)}")
-    weight = constant(weight)
+    if weight.__class__ is not Value:
+        weight = _array(weight)
     if x.__class__ is not Value:
         x = _like(x, weight)
-    return apply(products.LINEAR, x, weight, bias if bias is None else constant(bias), activation)
+    if bias is not None and bias.__class__ is not Value:
+        bias = _array(bias)
+    return apply(products.LINEAR, x, weight, bias, activation)
 
 
 def _like(x: Any, model: Any) -> Any:
     """A constant in the dtype of what it is computed with, so that it does not promote it."""
-    data = data_of(model)
-    dtype = data.dtype if data.__class__ is np.ndarray else np.float64
-    if x.__class__ is np.ndarray and x.dtype == dtype:
+    dtype = model.dtype if model.__class__ is Value or model.__class__ is np.ndarray else np.float64
+    if x.__class__ is np.ndarray and x.dtype is dtype:
         return x
     return np.asarray(constant(x), dtype)
 

@@ -15,6 +15,7 @@ Only what a rule will read counts: writing into an operand of a sum is no error.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
@@ -26,8 +27,11 @@ from karp.errors import GraphError
 if TYPE_CHECKING:
     from karp.autograd.value import Value
 
+next_number = itertools.count().__next__  # creation numbers of values
+
 _FULL_BYTES = 8192
 _PLACES = 512
+_ndarray = np.ndarray
 
 
 def trace_of(array: Any) -> bytes | int:
@@ -47,37 +51,30 @@ def remember(node: Value) -> None:
     value = node.__class__
     inputs = node.inputs
     operands = node.operands
-    traces: list[Any] | None = None
     for read, asker in node.operation.reads:  # type: ignore[union-attr]
-        if asker >= len(inputs) or inputs[asker].__class__ is not value:
-            continue
-        array = operands[read]
-        if array.__class__ is not np.ndarray:
-            continue
-        owner = inputs[read]
-        trace: Any = None
-        if owner.__class__ is value:
-            if owner.operation is not None:
+        if inputs[asker].__class__ is value and operands[read].__class__ is _ndarray:
+            owner = inputs[read]
+            trace: Any = None
+            if owner.__class__ is not value:
+                owner = None
+                trace = trace_of(operands[read])
+            elif owner.operation is not None:
                 continue  # read-only
-            if owner.home is None or (modes.active and modes.state.guard):
-                trace = trace_of(array)
-        else:
-            owner = None
-            trace = trace_of(array)
-        if traces is None:
-            node.traces = traces = []
-        traces.append((read, owner, trace))
+            elif owner.home is None or (modes.active and modes.state.guard):
+                trace = trace_of(operands[read])
+            if node.traces is None:
+                node.traces = [(read, owner, trace)]
+            else:
+                node.traces.append((read, owner, trace))
 
 
-def check(order: Iterable[Value]) -> None:
-    """Raise GraphError if an array that a rule of these nodes reads is no longer what it was."""
-    for node in order:
-        if node.traces is not None:
-            for read, owner, trace in node.traces:
-                if owner is not None and owner.number > node.number:
-                    raise GraphError(_message(node, read, owner))
-                if trace is not None and trace_of(node.operands[read]) != trace:
-                    raise GraphError(_message(node, read, owner))
+def check(node: Value) -> None:
+    """Raise GraphError if an array that a rule of this node reads is no longer what it was."""
+    for read, owner, trace in node.traces:  # type: ignore[union-attr]
+        if (owner is not None and owner.number > node.number) or (
+            trace is not None and trace_of(node.operands[read]) != trace
+        ):
+            raise GraphError(_message(node, read, owner))
 
 
 def _message(node: Value, read: int, owner: Value | None) -> str:
@@ -104,8 +101,6 @@ def touch(values: Iterable[Value]) -> None:
     ...
     karp.errors.GraphError: the value of shape (3,) that multiply read (operand 1) was written to between ...
     """
-    from karp.autograd.value import next_number
-
     number = next_number()
     for value in values:
         value.number = number

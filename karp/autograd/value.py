@@ -13,7 +13,6 @@ node costs, and a graph of numbers has hundreds of them.
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -25,12 +24,12 @@ from karp.autograd.backward import backward
 from karp.autograd.operation import Operation, explain
 from karp.autograd.operations import elementwise, products, reductions, shapes
 from karp.autograd.operations.elementwise import ADD, DIVIDE, MULTIPLY, NEGATIVE, POWER, SUBTRACT
+from karp.autograd.traces import next_number
 from karp.errors import GraphError, ShapeError
 
 Array = npt.NDArray[np.floating[Any]]
 Axis = int | tuple[int, ...] | None
 
-next_number = itertools.count().__next__
 _ndarray = np.ndarray
 
 
@@ -106,7 +105,7 @@ class Value:
         self.operation = None
         self.inputs = self.operands = ()
         self.number = next_number()
-        self.mark = None
+        self.mark = self.home = self.traces = None
 
     def __getattr__(self, name: str) -> Any:
         # Reached only for a slot that was never filled. A node fills no slot it does not need: that is time saved.
@@ -166,6 +165,16 @@ class Value:
         raise GraphError("a Value does not turn into an array by itself, as its history would be lost; use value.data,"
                          " or karp.stack([...]) to make one Value of several")
 
+    def __array_ufunc__(self, ufunc: Any, method: str, *inputs: Any, **settings: Any) -> Any:
+        from karp.autograd.protocols import array_ufunc
+
+        return array_ufunc(ufunc, method, *inputs, **settings)
+
+    def __array_function__(self, function: Any, types: Any, args: Any, kwargs: Any) -> Any:
+        from karp.autograd.protocols import array_function
+
+        return array_function(function, args, kwargs)
+
     def detach(self) -> Value:
         """A new leaf with the same data and no history."""
         return Value(self.data)
@@ -205,7 +214,7 @@ class Value:
             raise explain(ADD, (a, b), error) from None
         node = _new(Value)
         node.data = data
-        node.grad = node.mark = None
+        node.grad = node.mark = node.traces = None
         node.operation = ADD
         node.inputs = (self, other)
         node.operands = (a, b)
@@ -231,7 +240,7 @@ class Value:
             raise explain(MULTIPLY, (a, b), error) from None
         node = _new(Value)
         node.data = data
-        node.grad = node.mark = None
+        node.grad = node.mark = node.traces = None
         node.operation = MULTIPLY
         node.inputs = (self, other)
         node.operands = (a, b)
@@ -389,7 +398,7 @@ class Value:
 
 
 _new = Value.__new__
-_EMPTY = frozenset({"home", "line", "owned", "saved", "traces"})
+_EMPTY = frozenset({"home", "line", "owned", "saved"})
 
 # --- making nodes -----------------------------------------------------------------------------------------------------
 
@@ -413,7 +422,7 @@ def apply(operation: Operation, *inputs: Any) -> Value:
 def _node(operation: Operation, inputs: tuple[Any, ...], operands: tuple[Any, ...], data: Any) -> Value:
     node = _new(Value)
     node.data = data
-    node.grad = node.mark = None
+    node.grad = node.mark = node.traces = None
     node.operation = operation
     node.inputs = inputs
     node.operands = operands

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from karp.autograd.operation import Operation
+from karp.autograd.operations.numbers import ONE, ones
 from karp.errors import SettingError, ShapeError
 
 # --- cross entropy --------------------------------------------------------------------------------------------------
@@ -27,7 +28,7 @@ def _picks(indices: Any, rows: int, classes: int) -> Any:
         unsigned = indices.view(f"u{indices.dtype.itemsize}")
     else:
         unsigned = indices
-    if np.maximum.reduce(unsigned) >= classes:
+    if np.count_nonzero(unsigned >= classes):
         wrong = indices[(indices < 0) | (indices >= classes)][0]
         raise SettingError(f"cross_entropy: class index {wrong} is not one of the {classes} classes (0 to {classes - 1})")
     starts = _row_starts.get((rows, classes))
@@ -45,15 +46,20 @@ def _cross_entropy(logits: Any, target: Any, smoothing: float, class_weights: An
         raise ValueError  # the shape rule says what is wrong
     low = logits if logits.ndim == 2 else logits.reshape(-1, classes)
     rows = len(low)
+    dtype = low.dtype
     low = low - np.maximum.reduce(low, axis=1, keepdims=True)
     powers = np.exp(low)
-    totals = np.add.reduce(powers, axis=1, keepdims=True)
+    totals = np.dot(powers, ones(classes, dtype))
     if by_index and not smoothing and class_weights is None and sample_weights is None:
         picks = _picks(target if target.ndim == 1 else target.reshape(-1), rows, classes)
-        loss = np.add.reduce(np.log(totals), axis=None) - np.add.reduce(low.ravel()[picks])
-        powers *= 1.0 / (totals * rows)
-        powers.ravel()[picks] -= 1.0 / rows
-        return loss / rows, powers
+        losses = np.log(totals)
+        losses -= low.ravel()[picks]
+        share = np.array(1.0 / rows, dtype)
+        np.divide(share, totals, totals)
+        powers *= totals.reshape(rows, 1)
+        powers.ravel()[picks] -= share
+        return np.dot(losses, ones(rows, dtype)) * share, powers
+    totals = totals.reshape(rows, 1)
     logs = low - np.log(totals)
     aims, norm = _aims(target, by_index, rows, classes, smoothing, class_weights, sample_weights, logits.dtype)
     gradient = powers * (np.add.reduce(aims, axis=1, keepdims=True) / totals) - aims
@@ -113,8 +119,13 @@ def _cross_entropy_shape(
 
 def _cross_entropy_backward(node: Any, g: Any, give: Any) -> None:
     logits = node.inputs[0]
-    gradient = node.saved * g
-    give(logits, gradient if gradient.shape == logits.data.shape else gradient.reshape(logits.data.shape))
+    gradient = node.saved
+    if gradient.ndim != logits.data.ndim:
+        gradient = gradient.reshape(logits.data.shape)
+    if g is ONE[gradient.dtype]:
+        give(logits, gradient, True)  # kept for another backward, so lent
+    else:
+        give(logits, gradient * g)
 
 
 CROSS_ENTROPY = Operation("cross_entropy", _cross_entropy, _cross_entropy_shape, backward=_cross_entropy_backward,
@@ -143,7 +154,8 @@ def losses_shape(prediction: Any, target: Any) -> tuple[int, ...]:
 def _mse_backward(node: Any, g: Any, give: Any) -> None:
     value = node.__class__
     prediction, target = node.inputs
-    gradient = node.saved * (g * (2.0 / node.saved.size))
+    off = node.saved
+    gradient = off * np.array(float(g) * 2.0 / off.size, off.dtype)
     if target.__class__ is value:
         give(target, -gradient)
     if prediction.__class__ is value:

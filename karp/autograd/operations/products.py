@@ -15,6 +15,7 @@ import numpy as np
 
 from karp.autograd.operation import Operation
 from karp.autograd.operations.elementwise import sigmoid, softplus
+from karp.autograd.operations.numbers import ONE, ZERO, ones
 from karp.errors import ShapeError
 
 # --- matmul ---------------------------------------------------------------------------------------------------------
@@ -65,11 +66,11 @@ MATMUL = Operation("matmul", _matmul, _matmul_shape, (_matmul_left, _matmul_righ
 
 
 def _relu(a: Any) -> None:
-    np.maximum(a, 0, out=a)
+    np.maximum(a, ZERO[a.dtype], out=a)
 
 
 def _relu_backward(g: Any, out: Any) -> None:
-    np.multiply(g, out > 0, g)
+    np.multiply(g, np.greater(out, ZERO[out.dtype]), g)
 
 
 def _tanh(a: Any) -> None:
@@ -78,7 +79,7 @@ def _tanh(a: Any) -> None:
 
 def _tanh_backward(g: Any, out: Any) -> None:
     slope = np.multiply(out, out)
-    np.subtract(1, slope, slope)
+    np.subtract(ONE[out.dtype], slope, slope)
     np.multiply(g, slope, g)
 
 
@@ -87,7 +88,7 @@ def _sigmoid(a: Any) -> None:
 
 
 def _sigmoid_backward(g: Any, out: Any) -> None:
-    slope = np.subtract(1, out)
+    slope = np.subtract(ONE[out.dtype], out)
     np.multiply(slope, out, slope)
     np.multiply(g, slope, g)
 
@@ -150,19 +151,6 @@ def _linear_shape(x: Any, weight: Any, bias: Any, activation: str | None) -> tup
     if bias is not None and np.shape(bias) != matrix[1:]:
         raise ShapeError(f"the bias must have shape {matrix[1:]}")
     return rows[:-1] + matrix[1:]
-
-
-_ones: dict[tuple[int, Any], Any] = {}
-
-
-def ones(count: int, dtype: Any) -> Any:
-    """A vector of ones, kept: a program has one or two batch sizes."""
-    vector = _ones.get((count, dtype))
-    if vector is None:
-        if len(_ones) >= 64:
-            _ones.clear()
-        vector = _ones[count, dtype] = np.ones(count, dtype)
-    return vector
 
 
 def _give_product(value: Any, left: Any, right: Any, give: Any) -> None:

@@ -1,0 +1,87 @@
+"""Gradients of functions, for those who think in functions: `grad(f)` is a function that gives the gradient."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from karp.autograd.value import Value
+from karp.errors import GraphError, ShapeError
+
+Places = int | tuple[int, ...]
+
+
+def value_and_grad(f: Callable[..., Any], places: Places = 0) -> Callable[..., tuple[Any, Any]]:
+    """A function of the same arguments that gives f's result and its gradient, both as plain numbers or arrays.
+
+    `places` names the positional arguments to differentiate: a number, or a tuple for a tuple of gradients. `f` gets
+    Values there and must give one number. Values from outside that `f` uses are left as they were.
+
+    >>> value_and_grad(lambda x, y: x * x * y)(3.0, 2.0)
+    (18.0, 12.0)
+    """
+
+    def both(*args: Any, **kwargs: Any) -> tuple[Any, Any]:
+        wanted = places if isinstance(places, tuple) else (places,)
+        inputs = list(args)
+        for place in wanted:
+            if not -len(args) <= place < len(args):
+                raise GraphError(f"there is no argument {place} to differentiate, only {len(args)}")
+            inputs[place] = args[place].detach() if isinstance(args[place], Value) else Value(args[place])
+        result = f(*inputs, **kwargs)
+        leaves = [inputs[place] for place in wanted]
+        if not isinstance(result, Value):
+            result = Value(result)  # does not depend on them
+        if result.size != 1:
+            raise ShapeError(f"grad: the function must give one number, not shape {result.shape}")
+        outside = [leaf for leaf in _leaves(result) if not any(leaf is one for one in leaves)]
+        kept = [(leaf, leaf.grad, leaf.home) for leaf in outside]
+        try:
+            for leaf in outside:
+                leaf.grad = leaf.home = None
+            result.backward()
+        finally:
+            for leaf, gradient, home in kept:
+                leaf.grad, leaf.home = gradient, home
+        gradients = tuple(_gradient(leaf) for leaf in leaves)
+        return result.data, gradients if isinstance(places, tuple) else gradients[0]
+
+    return both
+
+
+def grad(f: Callable[..., Any], places: Places = 0) -> Callable[..., Any]:
+    """A function of the same arguments that gives the gradient of f; see `value_and_grad`.
+
+    >>> grad(lambda x: x ** 3)(2.0)
+    12.0
+    >>> grad(lambda x, w: (x * w).sum(), (0, 1))([1.0, 2.0], [3.0, 4.0])
+    (array([3., 4.]), array([1., 2.]))
+    """
+    both = value_and_grad(f, places)
+
+    def gradient(*args: Any, **kwargs: Any) -> Any:
+        return both(*args, **kwargs)[1]
+
+    return gradient
+
+
+def _gradient(leaf: Value) -> Any:
+    if leaf.grad is not None:
+        return leaf.grad
+    return 0.0 if leaf.data.__class__ is float else np.zeros_like(leaf.data)
+
+
+def _leaves(root: Value) -> list[Value]:
+    """The leaves under a value, each once."""
+    found, seen, stack = [], {id(root)}, [root]
+    while stack:
+        node = stack.pop()
+        if node.operation is None:
+            found.append(node)
+        for one in node.inputs:
+            if isinstance(one, Value) and id(one) not in seen:
+                seen.add(id(one))
+                stack.append(one)
+    return found

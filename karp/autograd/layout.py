@@ -1,0 +1,139 @@
+"""Where the boxes of a drawing stand: a layered layout, left to right.
+
+1. A node's column is one more than its inputs' largest; a leaf stands just before the first that uses it.
+2. An edge over several columns passes through an empty place in each between, so that it does not run through boxes.
+3. Within a column, places are ordered by the average place of their neighbours, sweeping to and fro; that leaves few
+   crossings (Sugiyama, Tagawa and Toda, 1981).
+4. Each place is drawn towards the average height of its neighbours as far as the order and the sizes allow.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Mapping, Sequence
+
+Key = Hashable
+GAP_X, GAP_Y = 46.0, 14.0
+
+
+class Layout:
+    """The result: `centre` of every box, and the points that each edge passes through."""
+
+    def __init__(self) -> None:
+        self.centre: dict[Key, tuple[float, float]] = {}
+        self.route: dict[tuple[Key, Key], list[tuple[float, float]]] = {}
+        self.width = self.height = 0.0
+
+
+def layered(order: Sequence[Key], inputs: Mapping[Key, Sequence[Key]], size: Mapping[Key, tuple[float, float]]) -> Layout:
+    """Lay out the graph `inputs` (key -> keys it comes from); `order` has inputs first, `size` is (width, height)."""
+    rank = _ranks(order, inputs)
+    columns: list[list[Key]] = [[] for _ in range(max(rank.values()) + 1)]
+    for key in order:
+        columns[rank[key]].append(key)
+    left: dict[Key, list[Key]] = {key: [] for key in order}  # neighbours in the column before
+    chains: dict[tuple[Key, Key], list[Key]] = {}
+    for key in order:
+        for source in dict.fromkeys(inputs[key]):
+            chains[source, key] = _chain(source, key, rank, columns, left)
+    right: dict[Key, list[Key]] = {key: [] for key in left}
+    for key, sources in left.items():
+        for source in sources:
+            right[source].append(key)
+    _sort_columns(columns, left, right)
+    height = {key: size[key][1] if key in size else 2.0 for key in left}
+    y = _heights(columns, left, right, height)
+    return _place(columns, chains, size, y)
+
+
+def _ranks(order: Sequence[Key], inputs: Mapping[Key, Sequence[Key]]) -> dict[Key, int]:
+    rank: dict[Key, int] = {}
+    first_use: dict[Key, int] = {}
+    for key in order:
+        rank[key] = max((rank[source] + 1 for source in inputs[key]), default=0)
+        for source in inputs[key]:
+            first_use[source] = min(first_use.get(source, rank[key]), rank[key])
+    for key in order:
+        if not inputs[key] and key in first_use:
+            rank[key] = first_use[key] - 1
+    return rank
+
+
+def _chain(source: Key, key: Key, rank: Mapping[Key, int], columns: list[list[Key]], left: dict[Key, list[Key]]) -> list[Key]:
+    """Join two keys through an empty place in every column between them."""
+    places = []
+    before = source
+    for column in range(rank[source] + 1, rank[key]):
+        place = ("through", source, key, column)
+        columns[column].append(place)
+        left[place] = [before]
+        places.append(place)
+        before = place
+    left[key].append(before)
+    return places
+
+
+def _sort_columns(columns: list[list[Key]], left: Mapping[Key, list[Key]], right: Mapping[Key, list[Key]]) -> None:
+    at = {key: float(place) for column in columns for place, key in enumerate(column)}
+    for sweep in range(8):
+        forward = sweep % 2 == 0
+        near = left if forward else right
+        for column in columns if forward else columns[::-1]:
+            mean = {key: sum(at[one] for one in near[key]) / len(near[key]) if near[key] else at[key] for key in column}
+            column.sort(key=mean.__getitem__)
+            for place, key in enumerate(column):
+                at[key] = float(place)
+
+
+def _heights(
+    columns: list[list[Key]], left: Mapping[Key, list[Key]], right: Mapping[Key, list[Key]], height: Mapping[Key, float]
+) -> dict[Key, float]:
+    y: dict[Key, float] = {}
+    for column in columns:
+        _stack(column, dict.fromkeys(column, 0.0), height, y)
+    for sweep in range(12):
+        for column in columns if sweep % 2 else columns[::-1]:
+            near = {key: [*left[key], *right[key]] for key in column}
+            wish = {key: sum(y[one] for one in near[key]) / len(near[key]) if near[key] else y[key] for key in column}
+            _stack(column, wish, height, y)
+    return y
+
+
+def _stack(column: list[Key], wish: Mapping[Key, float], height: Mapping[Key, float], y: dict[Key, float]) -> None:
+    """Heights as near as possible to the wishes, in order and without overlap: blocks that collide move as one."""
+    blocks: list[tuple[float, float, list[tuple[Key, float]]]] = []  # (sum of wishes for its top, top offset, members)
+    for key in column:
+        members = [(key, 0.0)]
+        total = wish[key]
+        while blocks:
+            above, _, others = blocks[-1]
+            last_key, last_offset = others[-1]
+            offset = last_offset + (height[last_key] + height[members[0][0]]) / 2 + GAP_Y
+            if above / len(others) + offset <= total / len(members):
+                break
+            blocks.pop()
+            total = above + total - offset * len(members)
+            members = others + [(one, offset + by) for one, by in members]
+        blocks.append((total, 0.0, members))
+    for total, _, members in blocks:
+        for key, offset in members:
+            y[key] = total / len(members) + offset
+
+
+def _place(
+    columns: list[list[Key]], chains: Mapping[tuple[Key, Key], list[Key]], size: Mapping[Key, tuple[float, float]],
+    y: Mapping[Key, float],
+) -> Layout:
+    layout = Layout()
+    top = min(y[key] - (size[key][1] / 2 if key in size else 1.0) for column in columns for key in column)
+    x = 0.0
+    points: dict[Key, tuple[float, float]] = {}
+    for column in columns:
+        width = max((size[key][0] for key in column if key in size), default=0.0)
+        for key in column:
+            points[key] = (x + width / 2, y[key] - top)
+        x += width + GAP_X
+    layout.centre = {key: points[key] for key in size}
+    layout.route = {edge: [points[place] for place in places] for edge, places in chains.items()}
+    layout.width = x - GAP_X
+    layout.height = max(points[key][1] + size[key][1] / 2 for key in size)
+    return layout

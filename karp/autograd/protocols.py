@@ -1,0 +1,132 @@
+"""NumPy's protocols: `np.exp(v)`, `np.ones(3) * v` and `np.concatenate([v, w])` give Values.
+
+NumPy asks a foreign type before it computes (`__array_ufunc__` for ufuncs, `__array_function__` for the rest). Three
+answers exist: the differentiable function of the same name; the plain result, for questions whose answer is a shape, a
+boolean or an index; and `GraphError` for everything else, never an array of objects.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from karp.autograd import functions
+from karp.autograd.value import Value, data_of
+from karp.errors import GraphError
+
+Function = Callable[..., Any]
+
+UFUNCS: dict[Any, Function] = {
+    getattr(np, name): getattr(functions, name)
+    for name in (
+        "add", "subtract", "multiply", "divide", "power", "negative", "exp", "expm1", "log", "log1p", "sqrt", "square",
+        "sin", "cos", "tanh", "maximum", "minimum", "matmul",
+    )
+}
+UFUNCS[np.absolute] = UFUNCS[np.fabs] = functions.abs
+UFUNCS[np.positive] = lambda x: +x
+
+# Their results are booleans, which have no gradient to lose.
+PLAIN_UFUNCS = frozenset({
+    np.less, np.less_equal, np.greater, np.greater_equal, np.equal, np.not_equal, np.isnan, np.isinf, np.isfinite,
+    np.signbit, np.logical_and, np.logical_or, np.logical_not, np.logical_xor,
+})
+
+
+def _reduction(function: Function) -> Function:
+    def reduce(a: Any, axis: Any = None, *, keepdims: Any = False, **settings: Any) -> Value:
+        result: Value = function(a, axis, bool(keepdims), **settings)
+        return result
+
+    return reduce
+
+
+def _norm(x: Any, ord: Any = None, axis: Any = None, keepdims: bool = False) -> Value:
+    vector = ord == 2 and (np.ndim(data_of(x)) == 1 or isinstance(axis, int))
+    if ord is not None and not vector and not (ord == "fro" and np.ndim(data_of(x)) == 2):
+        raise GraphError(f"norm with ord={ord!r} is not differentiable here; only the Euclidean norm is")
+    return functions.norm(x, axis, keepdims)
+
+
+def _dot(a: Any, b: Any) -> Value:
+    if not np.ndim(data_of(a)) or not np.ndim(data_of(b)):
+        return functions.multiply(a, b)
+    if np.ndim(data_of(b)) > 2:
+        raise GraphError("np.dot with a second operand of more than two axes is not differentiable here; use np.matmul")
+    return functions.matmul(a, b)
+
+
+def _where(condition: Any, *choices: Any) -> Value:
+    if len(choices) != 2:
+        raise GraphError("np.where of a Value needs both choices; use np.nonzero(value.data) for places")
+    return functions.where(condition, *choices)
+
+
+FUNCTIONS: dict[Any, Function] = {
+    np.sum: _reduction(functions.sum),
+    np.mean: _reduction(functions.mean),
+    np.max: _reduction(functions.max),
+    np.amax: _reduction(functions.max),
+    np.min: _reduction(functions.min),
+    np.amin: _reduction(functions.min),
+    np.prod: _reduction(functions.prod),
+    np.var: _reduction(functions.var),
+    np.std: _reduction(functions.std),
+    np.linalg.norm: _norm,
+    np.reshape: lambda a, shape: functions.reshape(a, shape),
+    np.ravel: lambda a: functions.reshape(a, -1),
+    np.transpose: lambda a, axes=None: functions.transpose(a, axes),
+    np.swapaxes: lambda a, axis1, axis2: functions.swapaxes(a, axis1, axis2),
+    np.squeeze: lambda a, axis=None: functions.squeeze(a, axis),
+    np.expand_dims: lambda a, axis: functions.expand_dims(a, axis),
+    np.broadcast_to: lambda array, shape: functions.broadcast_to(array, shape),
+    np.concatenate: lambda arrays, axis=0: functions.concatenate(arrays, axis),
+    np.stack: lambda arrays, axis=0: functions.stack(arrays, axis),
+    np.split: lambda ary, indices_or_sections, axis=0: functions.split(ary, indices_or_sections, axis),
+    np.where: _where,
+    np.clip: lambda a, a_min=None, a_max=None: functions.clip(a, a_min, a_max),
+    np.dot: _dot,
+}
+
+# Shapes, places, truths, and new arrays like this one.
+PLAIN_FUNCTIONS = frozenset({
+    np.shape, np.ndim, np.size, np.argmax, np.argmin, np.argsort, np.nonzero, np.count_nonzero, np.any, np.all,
+    np.allclose, np.isclose, np.array_equal, np.zeros_like, np.ones_like, np.full_like, np.empty_like,
+    np.shares_memory, np.may_share_memory, np.result_type,
+})
+
+
+def array_ufunc(ufunc: Any, method: str, *inputs: Any, **settings: Any) -> Any:
+    """NumPy's question about a ufunc one of whose operands is a Value."""
+    if settings.get("out") is not None:
+        raise GraphError(f"np.{ufunc.__name__} cannot write a Value into an array, as its history would be lost; instead of"
+                         " `a += v` write `a = a + v`")
+    if method == "__call__" and not settings:
+        if ufunc in UFUNCS:
+            return UFUNCS[ufunc](*inputs)
+        if ufunc in PLAIN_UFUNCS:
+            return ufunc(*[data_of(one) for one in inputs])
+    how = f"np.{ufunc.__name__}" + ("" if method == "__call__" else f".{method}") + (f" with {', '.join(settings)}"
+                                                                                    if settings else "")
+    raise GraphError(_refusal(how))
+
+
+def array_function(function: Any, args: Any, kwargs: Any) -> Any:
+    """NumPy's question about any other function that was given a Value."""
+    if function in PLAIN_FUNCTIONS:
+        return function(*[data_of(one) for one in args], **{name: data_of(one) for name, one in kwargs.items()})
+    name = f"np.{function.__name__}"
+    known = FUNCTIONS.get(function)
+    if known is None:
+        raise GraphError(_refusal(name))
+    try:
+        return known(*args, **kwargs)
+    except TypeError as error:
+        raise GraphError(f"{_refusal(name + ' with these arguments')} ({error})") from None
+
+
+def _refusal(what: str) -> str:
+    return (f"{what} is not differentiable here; compute it from karp's operations, or use value.data if no gradient is to"
+            " flow through it")
