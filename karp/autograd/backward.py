@@ -101,15 +101,14 @@ def _run(order: list[Value], retain_grad: bool) -> None:
         inputs = node.inputs
         if g.__class__ is float:
             # Numbers. Products and sums, most of what a graph of numbers is made of, are written out.
-            if len(inputs) == 2:
+            if operation is MULTIPLY or operation is ADD:
                 a, b = inputs
-                x, y = node.operands
-                if operation is MULTIPLY:
-                    left, right = g * y, g * x
-                elif operation is ADD:
+                if operation is ADD:
                     left = right = g
                 else:
-                    left, right = number_gradients(node, g)
+                    right, left = node.operands
+                    left *= g
+                    right *= g
                 if a.__class__ is value:
                     grad = a.grad
                     a.grad = left if grad is None else grad + left
@@ -140,7 +139,7 @@ def number_gradients(node: Value, g: float) -> list[float]:
             gradient = rule(g, data, *operands)
             if gradient.__class__ is not float:
                 gradient = float(gradient)
-        except (ArithmeticError, TypeError, ValueError):
+        except (ArithmeticError, AttributeError, TypeError, ValueError):
             numbers = [np.float64(x) if isinstance(x, (float, int)) else x for x in operands]
             gradient = float(rule(np.float64(g), np.float64(data), *numbers))
         gradients.append(gradient)

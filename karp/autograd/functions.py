@@ -164,7 +164,9 @@ def where(condition: Any, a: Any, b: Any) -> Value:
     >>> where(np.array([True, False]), Value([1.0, 2.0]), 0.0)
     Value([1. 0.])
     """
-    return apply(elementwise.WHERE, np.asarray(data_of(condition), bool), constant(a), constant(b))
+    condition = data_of(condition)
+    mask = np.asarray(condition, bool) if np.ndim(condition) else bool(condition)
+    return apply(elementwise.WHERE, mask, constant(a), constant(b))
 
 
 def clip(x: Any, low: Any = None, high: Any = None) -> Value:

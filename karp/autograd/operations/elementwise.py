@@ -134,10 +134,10 @@ def _inside(a: Any, low: Any, high: Any) -> Any:
 CLIP = Operation("clip", np.clip, broadcast_shape, (lambda g, out, a, low, high: g * _inside(a, low, high),))
 
 # where(condition, a, b): the condition is a constant, so the rules stand at places 1 and 2.
-WHERE = Operation("where", np.where, broadcast_shape, (
+WHERE = Operation("where", lambda condition, a, b: np.where(condition, a, b)[()], broadcast_shape, (
     lambda g, out, condition, a, b: g * 0.0,
-    lambda g, out, condition, a, b: np.where(condition, g, np.zeros((), g.dtype)),
-    lambda g, out, condition, a, b: np.where(condition, np.zeros((), g.dtype), g),
+    lambda g, out, condition, a, b: g * condition,
+    lambda g, out, condition, a, b: g * np.logical_not(condition),
 ), reads=((0, 1), (0, 2)))
 
 # A mask drawn before, zeros and 1 / (1 - p), multiplies: the operation itself has no chance in it.
