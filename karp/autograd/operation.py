@@ -76,7 +76,7 @@ class Operation:
 
 def explain(operation: Operation, operands: tuple[Any, ...], error: Exception) -> Exception:
     """The error to raise for a forward that failed: the shape rule's, if that is what is wrong."""
-    if isinstance(error, KarpError):
+    if isinstance(error, KarpError) and not isinstance(error, ShapeError):
         return error
     shapes = [np.shape(operand) for operand in operands if isinstance(operand, (np.ndarray, float))]
     about = f"{operation.name} of shape{'s' if len(shapes) > 1 else ''} {' and '.join(map(str, shapes))}"

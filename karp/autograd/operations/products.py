@@ -16,7 +16,7 @@ import numpy as np
 from karp.autograd.operation import Operation
 from karp.autograd.operations.elementwise import sigmoid, softplus
 from karp.autograd.operations.numbers import ONE, ZERO, ones
-from karp.errors import ShapeError
+from karp.errors import SettingError, ShapeError
 
 # --- matmul ---------------------------------------------------------------------------------------------------------
 
@@ -136,7 +136,12 @@ def _linear(x: Any, weight: Any, bias: Any, activation: str | None) -> Any:
     if bias is not None:
         out += bias
     if activation is not None:
-        ACTIVATIONS[activation][0](out)
+        try:
+            act = ACTIVATIONS[activation][0]
+        except KeyError:
+            known = ", ".join(ACTIVATIONS)
+            raise SettingError(f"linear: no activation {activation!r}; there are {known}") from None
+        act(out)
     return out
 
 
