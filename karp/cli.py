@@ -1,10 +1,15 @@
-"""The command line: `karp launch`."""
+"""The command line: `karp launch`, `karp worker`, `karp keys`."""
 
 import argparse
+import os
 import sys
 from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
 
-from karp.errors import KarpError
+from karp.errors import KarpError, SettingError
+
+DEAD_SECONDS = 6.0  # as in wire/sockets.py, which only a run imports
 
 DESCRIPTION = """\
 karp trains multi-layer perceptrons with its own autograd engine, in one process or in many.
@@ -15,34 +20,118 @@ process; `karp launch -n 4 program.py` starts a parameter server and four worker
 
 def parser() -> argparse.ArgumentParser:
     """The commands and their options."""
-    formatter = argparse.RawDescriptionHelpFormatter
-    top = argparse.ArgumentParser("karp", description=DESCRIPTION, formatter_class=formatter)
+    top = argparse.ArgumentParser("karp", description=DESCRIPTION, formatter_class=Formatter)
     commands = top.add_subparsers(title="commands", metavar="COMMAND", required=True)
-    launch = commands.add_parser(
+    add_launch(commands)
+    add_worker(commands)
+    add_keys(commands)
+    return top
+
+
+class Formatter(argparse.RawDescriptionHelpFormatter):
+    """Keeps the paragraphs of descriptions."""
+
+
+Commands = Any  # argparse has no public name for what add_subparsers returns
+
+
+def add_launch(commands: Commands) -> None:
+    command = commands.add_parser(
         "launch",
         help="run a program with N workers on this machine",
         description="Start a parameter server and N workers on this machine, each running PROGRAM.\n"
         "What follows PROGRAM is handed to it.",
-        epilog="example: karp launch -n 4 workers/digits.py --epochs 5",
-        formatter_class=formatter,
+        epilog="examples:\n  karp launch -n 4 workers/digits.py --epochs 5\n  karp launch --resume runs/my-run -n 8",
+        formatter_class=Formatter,
     )
-    launch.add_argument("-n", "--workers", type=int, required=True, metavar="N", help="worker processes to start")
-    launch.add_argument(
-        "--run-dir", metavar="DIR", help="where the run's files go (default: a fresh folder under runs/)"
+    add = command.add_argument
+    add("-n", "--workers", type=int, metavar="N", help="worker processes to start (required, but for --resume)")
+    add("--run-dir", metavar="DIR", help="where the run's files go (default: a fresh folder under runs/)")
+    add("--resume", metavar="DIR", help="go on with the run in DIR, from its newest checkpoint; no PROGRAM is needed")
+    add("--threads", type=int, metavar="T", help="BLAS threads of each worker (default: 1)")
+    add("--max-restarts", type=int, metavar="K", help="how often a worker that dies is started again (default: 3)")
+    add("--checkpoint-every", type=float, metavar="S", help="seconds between checkpoints; 0: every step (default: 10)")
+    add("--keep", type=int, metavar="K", help="how many checkpoints are kept (default: 3)")
+    add(
+        "--on-nonfinite",
+        choices=["stop", "skip"],
+        help="what to do with a shard whose gradient is not finite twice: stop the run, or leave it out (default: stop)",
     )
-    launch.add_argument(
-        "--threads", type=int, default=1, metavar="T", help="BLAS threads of each worker (default: 1)"
-    )
-    launch.add_argument("program", metavar="PROGRAM", help="a Python file with a karp.Trainer")
-    launch.add_argument("arguments", metavar="ARGS", nargs=argparse.REMAINDER, help="handed to PROGRAM")
-    launch.set_defaults(command=run_launch)
-    return top
+    add("--host", metavar="ADDRESS", help="the IP address the server listens on (default: 127.0.0.1); any that is not "
+        "loopback needs keys, which are made for the run unless --keys names some")  # fmt: skip
+    add("--port", type=int, metavar="PORT", help="the port it listens on (default: a free one)")
+    add("--keys", metavar="DIR", help="lasting keys, made with `karp keys DIR`")
+    add("program", metavar="PROGRAM", nargs="?", help="a Python file with a karp.Trainer")
+    add("arguments", metavar="ARGS", nargs=argparse.REMAINDER, help="handed to PROGRAM")
+    command.set_defaults(command=run_launch)
 
 
 def run_launch(options: argparse.Namespace) -> int:
-    from karp.launch.local import launch
+    from karp.launch import local
 
-    return launch(options.program, options.arguments, options.workers, options.run_dir, options.threads)
+    names = ["workers", "threads", "max_restarts", "checkpoint_every", "keep", "on_nonfinite", "host", "port", "keys"]
+    given = {name: getattr(options, name) for name in names if getattr(options, name) is not None}
+    if options.resume is not None:
+        if options.program is not None or options.run_dir is not None:
+            raise SettingError("--resume goes on with the program and the directory of its run: name no other")
+        return local.resume(options.resume, given)
+    if options.workers is None or options.program is None:
+        raise SettingError("karp launch needs -n N and a PROGRAM, or --resume DIR; see karp launch --help")
+    return local.launch(local.Options(program=options.program, arguments=options.arguments, **given), options.run_dir)
+
+
+def add_worker(commands: Commands) -> None:
+    command = commands.add_parser(
+        "worker",
+        help="join a run that is under way",
+        description="Run PROGRAM as one more worker of a run, at any time and from anywhere.\n"
+        "It must be the program of the run, with the same arguments. Ctrl-C leaves without harm:\n"
+        "what this worker was at goes to others.",
+        epilog=f"A silent worker is taken for lost after {DEAD_SECONDS:g} s without a heartbeat, and one whose lease\n"
+        "takes several times as long as the others' has it given to another.\n\n"
+        "example: karp worker --server tcp://192.0.2.1:5555 --keys keys/ program.py",
+        formatter_class=Formatter,
+    )
+    command.add_argument("--server", required=True, metavar="ADDRESS", help="tcp://HOST:PORT, as the launcher says it")
+    command.add_argument("--keys", metavar="DIR", help="the keys of a server beyond this machine")
+    command.add_argument("--threads", type=int, default=1, metavar="T", help="BLAS threads (default: 1)")
+    command.add_argument("program", metavar="PROGRAM", help="the run's program")
+    command.add_argument("arguments", metavar="ARGS", nargs=argparse.REMAINDER, help="handed to PROGRAM")
+    command.set_defaults(command=run_worker)
+
+
+def run_worker(options: argparse.Namespace) -> int:
+    from karp.launch import child, secrets
+
+    environment = secrets.environment_of(options.server, options.keys, options.threads, options.program)
+    os.environ.update(environment)
+    child.run(options.program, options.arguments)
+    return 0
+
+
+def add_keys(commands: Commands) -> None:
+    command = commands.add_parser(
+        "keys",
+        help="make lasting keys for servers beyond this machine",
+        description="Make CURVE keys in DIR, readable by you alone: `karp launch --keys DIR` and\n"
+        "`karp worker --keys DIR` use them. Copy the file to where workers run.",
+        formatter_class=Formatter,
+    )
+    command.add_argument("directory", metavar="DIR", help="made if it is not there")
+    command.set_defaults(command=run_keys)
+
+
+def run_keys(options: argparse.Namespace) -> int:
+    from karp.wire import keys
+
+    directory = Path(options.directory)
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise SettingError(f"the directory {directory} cannot be made: {error.strerror}") from None
+    keys.write(keys.make(), directory / keys.FILE)
+    print(f"keys written to {directory / keys.FILE}")
+    return 0
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -50,6 +139,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser().parse_args(arguments)
     try:
         status: int = options.command(options)
+    except KeyboardInterrupt:
+        return 130
     except KarpError as error:
         print(f"karp: {error}", file=sys.stderr)
         return 2

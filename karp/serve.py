@@ -3,8 +3,8 @@
 It is started by a launcher and speaks with it in lines of JSON, over pipes that nobody else can reach and whose end
 tells each of them that the other is gone:
 
-    stdin     the first line: run, workers, run_dir, program, address, descriptor;
-              then {"ended": 2, "status": 1, "detail": "…"} for a worker's process, at last {"close": status}
+    stdin     the first line: a `Config`; then {"ended": 2, "well": false} for a worker's process,
+              {"fail": "…"} to give the run up, and at last {"close": status}
     stdout    one line per report, as in metrics.jsonl
 """
 
@@ -13,6 +13,7 @@ import os
 import sys
 import time
 from collections.abc import Iterator
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -20,12 +21,36 @@ import zmq
 
 from karp import data
 from karp.errors import KarpError, ProtocolError
-from karp.protocol import Action, Report, Send, Server
+from karp.protocol import Action, Report, Save, Send, Server, restore, take
 from karp.record import Record, summarise
+from karp.wire.keys import Keys
 from karp.wire.sockets import ServerSocket
 
 TICK_SECONDS = 0.25
+RESTLESS_SECONDS = 0.05  # between ticks, while a lease may soon have to be given again
 LAUNCHER_GONE = 1
+BATCH = 200  # messages taken before the pipe and the clock are looked at again
+
+
+@dataclass(frozen=True, slots=True)
+class Config:
+    """What the launcher tells the server first."""
+
+    run: str
+    workers: int
+    run_dir: str
+    program: str
+    address: str
+    descriptor: int  # of the listening socket
+    incarnation: int = 0
+    resume: bool = False
+    save_seconds: float = 10.0
+    keep: int = 3
+    skip: bool = False  # leave out shards whose gradient is not finite
+    keys: str = ""
+
+    def to_line(self) -> bytes:
+        return json.dumps(asdict(self)).encode() + b"\n"
 
 
 class Lines:
@@ -48,42 +73,65 @@ class Lines:
 class Process:
     """Everything the server process holds."""
 
-    def __init__(self, config: dict[str, Any]) -> None:
+    def __init__(self, config: Config) -> None:
         self.config = config
-        self.record = Record(Path(config["run_dir"]))
-        self.server = Server(config["workers"], data.Plan, time.monotonic())
-        self.socket = ServerSocket(config["descriptor"], config["address"], config["run"])
+        self.record = Record(Path(config.run_dir), config.resume, config.keep)
+        self.server = Server(
+            config.workers,
+            data.Plan,
+            time.monotonic(),
+            incarnation=config.incarnation,
+            save_seconds=config.save_seconds,
+            skip=config.skip,
+        )
+        keys = Keys.from_text(config.keys, "KARP_KEYS") if config.keys else None
+        self.socket = ServerSocket(config.descriptor, config.address, config.run, config.incarnation, keys)
         self.status: int | None = None
+        if config.resume and (snapshot := self.record.newest_checkpoint()) is not None:
+            restore(self.server, snapshot)
+            self.perform(self.server.tick(time.monotonic()))
 
     def perform(self, actions: list[Action]) -> None:
+        """Do what the machine says; a peer that turns out to be gone is one more event."""
         for action in actions:
             match action:
                 case Send(peer, message):
-                    self.socket.send(peer, message)
+                    if not self.socket.send(peer, message):
+                        self.perform(self.server.lost(peer, time.monotonic()))
                 case Report(kind, values):
-                    if kind == "settings":
-                        self.record.settings(values)
-                    self.record.report(kind, values)
-                    sys.stdout.write(json.dumps({"report": kind, **values}) + "\n")
-                    sys.stdout.flush()
+                    self.report(kind, values)
+                case Save():
+                    self.record.save(take(self.server))
+        for trouble in self.record.writer.take_troubles():
+            self.report("notice", {"step": self.server.version, "text": trouble})
+
+    def report(self, kind: str, values: dict[str, Any]) -> None:
+        self.record.report(kind, values)
+        sys.stdout.write(json.dumps({"report": kind, **values}) + "\n")
+        sys.stdout.flush()
 
     def receive(self) -> None:
-        """Everything that has arrived on the wire."""
-        while (arrived := self.socket.receive()) is not None:
-            peer, message = arrived
+        """What has arrived on the wire."""
+        for _ in range(BATCH):
+            arrived = self.socket.receive()
+            if arrived is None:
+                return
+            peer, message, incarnation = arrived
             now = time.monotonic()
             if isinstance(message, ProtocolError):
                 self.perform(self.server.malformed(peer, str(message), now))
             else:
-                self.perform(self.server.receive(peer, message, now))
+                self.perform(self.server.receive(peer, message, incarnation, now))
 
     def obey(self, order: dict[str, Any]) -> None:
         """A line from the launcher."""
+        now = time.monotonic()
         if "close" in order:
             self.status = order["close"]
+        elif "fail" in order:
+            self.perform(self.server.fail(order["fail"], now))
         else:
-            ended = order["ended"], order["status"], order["detail"]
-            self.perform(self.server.ended(*ended, time.monotonic()))
+            self.perform(self.server.ended(order["ended"], order["well"], now))
 
     def run(self, orders: Lines) -> int:
         """Serve until the launcher closes the run or is gone; returns the run's exit status."""
@@ -92,7 +140,8 @@ class Process:
         poller.register(orders.descriptor, zmq.POLLIN)
         ticked = time.monotonic()
         while self.status is None:
-            ready = dict(poller.poll(int(TICK_SECONDS * 1000)))
+            seconds = RESTLESS_SECONDS if self.server.restless else TICK_SECONDS
+            ready = dict(poller.poll(int(seconds * 1000)))
             if self.socket.socket in ready:
                 self.receive()
             if orders.descriptor in ready:
@@ -100,29 +149,35 @@ class Process:
                     self.obey(order)
                 if orders.ended and self.status is None:
                     self.status = LAUNCHER_GONE
-            if (now := time.monotonic()) - ticked >= TICK_SECONDS:
+            if (now := time.monotonic()) - ticked >= seconds:
                 self.perform(self.server.tick(now))
                 ticked = now
         self.finish(self.status)
         return self.status
 
     def finish(self, status: int) -> None:
-        settings, updater = self.server.settings, self.server.updater
-        summary = summarise(self.server, self.config["program"], self.config["workers"], status)
-        layout = settings.layout if settings is not None else None
-        self.record.finish(summary, layout, updater.weights if updater is not None else None)
+        """Leave a checkpoint, the weights and the summary."""
+        server = self.server
+        server.now = time.monotonic()
+        if server.updater is not None:
+            self.record.save(take(server))
+        summary = summarise(server, self.config.program, self.config.workers, status)
+        layout = server.settings.layout if server.settings is not None else None
+        self.record.finish(summary, layout, server.updater.weights if server.updater is not None else None)
+        for trouble in self.record.writer.take_troubles():
+            print(json.dumps({"report": "notice", "step": server.version, "text": trouble}), flush=True)
         self.socket.close()
 
 
 def main() -> int:
     """`python -m karp.serve`, with the pipes of its launcher."""
     with open(sys.stdin.fileno(), "rb", buffering=0, closefd=False) as orders:  # unbuffered: the rest is for Lines
-        config = json.loads(orders.readline())
+        config = Config(**json.loads(orders.readline()))
     try:
         return Process(config).run(Lines(sys.stdin.fileno()))
     except KarpError as error:
-        print(f"karp: {error}", file=sys.stderr)
-        return 1
+        print(json.dumps({"report": "failure", "step": -1, "failure": str(error)}), flush=True)
+        return 2
 
 
 if __name__ == "__main__":

@@ -9,6 +9,7 @@ over a link. Under a launcher (KARP_SERVER names the server) the link is a socke
 state machine itself, called directly: no socket, no copy of the weights, the same steps and the same bits.
 """
 
+import atexit
 import hashlib
 import os
 import socket
@@ -27,8 +28,9 @@ from karp import nn, optim
 from karp.autograd import Value
 from karp.data import Plan, Table, fingerprint, generator
 from karp.errors import ProgramError, SettingError
-from karp.protocol import Report, Send, Server, Settings, Worker
-from karp.protocol.messages import Evaluation, FromServer, FromWorker, Lease
+from karp.protocol import Report, Save, Send, Server, Settings, Worker, take
+from karp.protocol.messages import Done, Evaluation, Failure, FromServer, FromWorker, Lease
+from karp.protocol.settings import ANY_SHARDS
 from karp.protocol.worker import PING_SECONDS
 from karp.record import Record, fresh_directory, given_directory, summarise
 
@@ -43,9 +45,9 @@ class Link(Protocol):
 
     address: str
 
-    def send(self, message: FromWorker) -> None: ...
+    def send(self, message: FromWorker, incarnation: int) -> None: ...
 
-    def receive(self, seconds: float) -> FromServer | None: ...
+    def receive(self, seconds: float) -> tuple[FromServer, int] | None: ...
 
     def close(self, status: int) -> None: ...
 
@@ -99,7 +101,9 @@ class Trainer:
         self.optimizer = optimizer
         self.batch_size = batch_size
         self.epochs = epochs
-        self.shards = from_environment("KARP_WORKERS", 1) if shards is None else shards
+        if shards == ANY_SHARDS:
+            raise SettingError("shards is 0; it must be a whole number of at least 1, or be left out")
+        self.shards = shards
         self.seed = seed
         self.threads = from_environment("KARP_THREADS", 1) if threads is None else threads
         self.show = show
@@ -108,6 +112,7 @@ class Trainer:
         self._parameters = model.parameters
         self._worker = Worker(self._parameters.data, from_environment("KARP_WORKER", -1))
         self._link: Link | None = None
+        self._closed = False  # the `with` block is left
         self._plan: Plan
         self._shard = -1  # the one the program is at; -1: none
         self._share = 1.0
@@ -143,15 +148,14 @@ class Trainer:
             raise ProgramError(f"trainer.batches was {state}")
         arrays, digest = columns(data)
         settings = self._settings(len(arrays[0]), digest, evaluate is not None, steering)
-        self._plan = Plan(settings.samples, settings.batch_size, settings.shards, settings.seed)
         self._link = self._connect()
-        self._link.send(self._worker.join(settings, socket.gethostname(), os.getpid(), time.monotonic()))
-        return self._iterate(arrays, evaluate)
+        self._send(self._worker.enter(settings, socket.gethostname(), os.getpid(), time.monotonic()))
+        return self._iterate(arrays, evaluate, settings)
 
-    def _iterate(self, arrays: list[Array], evaluate: Evaluate | None) -> Iterator[Any]:
-        worker, plan, link = self._worker, self._plan, self._link
-        assert link is not None
+    def _iterate(self, arrays: list[Array], evaluate: Evaluate | None, settings: Settings) -> Iterator[Any]:
+        worker = self._worker
         self._wait()
+        plan = self._plan = Plan(settings.samples, settings.batch_size, worker.shards, settings.seed)
         while worker.over is None:
             task = worker.task
             self._parameters.touch()  # the weights may be new: a graph of the old ones is stale
@@ -166,11 +170,11 @@ class Trainer:
                     if not self._given:
                         raise ProgramError(f"the batch of step {step}, shard {shard} was not given to trainer.backward")
                 self._shard = -1
-                link.send(worker.contribution())
+                self._send(worker.contribution())
             else:
                 assert isinstance(task, Evaluation)
                 assert evaluate is not None
-                link.send(worker.scored(scores(evaluate())))
+                self._send(worker.scored(scores(evaluate())))
             self._wait()
 
     def backward(self, loss: Value) -> None:
@@ -204,7 +208,7 @@ class Trainer:
 
         After the loop every worker runs the same code: what the main worker logs there is kept.
         """
-        if self._link is None:
+        if self._link is None or self._closed:
             raise ProgramError("trainer.log was called before trainer.batches or after the `with` block")
         for name, value in scores(values).items():
             self._worker.log(name, value, self._shard)
@@ -236,49 +240,73 @@ class Trainer:
 
     @property
     def main(self) -> bool:
-        """After the loop: whether this worker is the one that speaks for all."""
-        if self._worker.over is None:
+        """After the loop: whether this worker is the one that speaks for all.
+
+        It is true in one worker. The others wait here until that one has ended; should it die, one of them takes over.
+        """
+        worker = self._worker
+        if worker.over is None:
             raise ProgramError("trainer.main is known when the run is over: read it after the loop")
-        return self._worker.over.main
+        while not worker.over.main and not worker.closed and self._closed:
+            self._hear()
+        return worker.over.main
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         global _trainers
         link, worker = self._link, self._worker
+        self._shard = -1
         try:
             if link is not None and error is None:
-                self._end(link)
+                self._end()
             elif link is not None and worker.over is None:
                 text = "".join(traceback.format_exception(kind, error, trace))
-                link.send(worker.failed("".join(traceback.format_exception_only(error)).strip(), text))
+                self._send(worker.failed("".join(traceback.format_exception_only(error)).strip(), text))
         finally:
-            self._link, self._given = None, True
-            if link is not None:
+            self._given, self._closed = True, True
+            if link is not None and not self.server:
                 link.close(status_of(error))
             self._limits.restore_original_limits()
             if not self.server:
                 _trainers -= 1
 
-    def _end(self, link: Link) -> None:
+    def _end(self) -> None:
         """Leave in good order; a loop that was left early ends the run first."""
         worker = self._worker
         if worker.over is None:
             for message in worker.stop():
-                link.send(message)
+                self._send(message)
             self._wait()
-        link.send(worker.leave())
+        self._send(worker.leave())
+        if self.server:
+            atexit.register(self._depart)
+
+    def _depart(self) -> None:
+        """The program ends: the main worker says so, if it ends well."""
+        if self._link is not None:
+            if self._worker.over is not None and self._worker.over.main and getattr(sys, "last_value", None) is None:
+                self._send(Done())
+            self._link.close(0)
+
+    def _send(self, message: FromWorker) -> None:
+        assert self._link is not None
+        self._link.send(message, self._worker.incarnation)
 
     def _wait(self) -> None:
         """Until there is something to do, or the run is over."""
+        while self._worker.task is None and self._worker.over is None:
+            self._hear()
+
+    def _hear(self) -> None:
+        """The next message, or what silence asks for."""
         worker, link = self._worker, self._link
         assert link is not None
-        while worker.task is None and worker.over is None:
-            message = link.receive(PING_SECONDS)
-            now = time.monotonic()
-            reply = worker.tick(now, link.address) if message is None else worker.receive(message, now)
-            if reply is not None:
-                link.send(reply)
+        arrived = link.receive(PING_SECONDS)
+        now = time.monotonic()
+        reply = worker.tick(now, link.address) if arrived is None else worker.receive(*arrived, now)
+        if reply is not None:
+            self._send(reply)
 
     def _settings(self, samples: int, digest: str, evaluate: bool, steering: bool) -> Settings:
         program = Path(sys.argv[0]) if sys.argv and sys.argv[0] else Path("python")
@@ -292,7 +320,7 @@ class Trainer:
             "data_sha256": digest,
             "batch_size": self.batch_size,
             "epochs": self.epochs,
-            "shards": self.shards,
+            "shards": ANY_SHARDS if self.shards is None else self.shards,
             "seed": self.seed,
             "threads": self.threads,
             "evaluate": evaluate,
@@ -303,9 +331,13 @@ class Trainer:
     def _connect(self) -> Link:
         directory = given_directory(self._run_dir)
         if self.server:
+            from karp.wire.frames import ANY_RUN
+            from karp.wire.keys import Keys
             from karp.wire.sockets import WorkerSocket
 
-            return WorkerSocket(self.server, os.environ.get("KARP_RUN", ""))
+            keys = os.environ.get("KARP_KEYS")
+            known = Keys.from_text(keys, "KARP_KEYS").for_worker() if keys else None
+            return WorkerSocket(self.server, os.environ.get("KARP_RUN", ANY_RUN), known)
         return LocalLink(directory or fresh_directory(sys.argv[0]), Path(sys.argv[0]).name, self.show)
 
 
@@ -324,23 +356,35 @@ class LocalLink:
         self.server = Server(1, Plan, time.monotonic())
         self.inbox: deque[FromServer] = deque()
 
-    def send(self, message: FromWorker) -> None:
-        for action in self.server.receive(self.peer, message, time.monotonic()):
-            if isinstance(action, Send):
-                self.inbox.append(action.message)
-            else:
-                self._report(action)
+    def send(self, message: FromWorker, incarnation: int) -> None:
+        now = time.monotonic()
+        if isinstance(message, Failure):  # there is no other worker to try it
+            self.record.report("traceback", {"worker": 0, "traceback": message.traceback})
+            actions = self.server.fail(f"the program failed: {message.error}", now)
+        else:
+            actions = self.server.receive(self.peer, message, incarnation, now)
+        for action in actions:
+            match action:
+                case Send():
+                    self.inbox.append(action.message)
+                case Report():
+                    self._report(action.kind, action.values)
+                case Save():
+                    self.record.save(take(self.server))
 
-    def _report(self, report: Report) -> None:
-        if report.kind == "settings":
-            self.record.settings(report.values)
-        self.record.report(report.kind, report.values)
-        self.display.show(report.kind, report.values)
+    def _report(self, kind: str, values: dict[str, Any]) -> None:
+        self.record.report(kind, values)
+        self.display.show(kind, values)
+        for trouble in self.record.writer.take_troubles():
+            self._report("notice", {"step": self.server.version, "text": trouble})
 
-    def receive(self, seconds: float) -> FromServer | None:
-        return self.inbox.popleft()
+    def receive(self, seconds: float) -> tuple[FromServer, int] | None:
+        return self.inbox.popleft(), self.server.incarnation
 
     def close(self, status: int) -> None:
+        self.server.now = time.monotonic()
+        if self.server.updater is not None:
+            self.record.save(take(self.server))
         settings, updater = self.server.settings, self.server.updater
         summary = summarise(self.server, self.program, 1, status)
         layout = settings.layout if settings is not None else None

@@ -1,249 +1,294 @@
 """A run on this machine: the server, N workers, and who died and why.
 
-The launcher binds the server's port before it starts anything, so every process can be started at once and no address
-has to be guessed. It speaks with the server over pipes (serve.py), keeps what each worker prints in the run's logs/,
-and reports each worker's end to the server. Every child leads a process group of its own: Ctrl-C reaches the launcher
-alone, and what a worker has started goes with it.
+The launcher binds the server's port before it starts anything and keeps it, so every process can be started at once,
+no address has to be guessed, and a server that is started again is found where it was. It speaks with the server over
+pipes (serve.py), keeps what each worker prints in the run's logs/, starts again what dies, and gives up when that is
+no use. Ctrl-C reaches the launcher alone.
 """
 
-import contextlib
 import json
 import os
-import selectors
+import shlex
 import signal
-import subprocess
 import sys
 import time
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any, BinaryIO
+from types import FrameType
+from typing import Any
 
-from karp.errors import LostError, RecordError, SettingError
+from karp.errors import DataError, LostError, RecordError, SettingError
+from karp.launch.processes import THREAD_VARIABLES, Child, ServerProcess, kill_group, start_worker, stop
 from karp.monitor.terminal import Display
 from karp.record import fresh_directory
+from karp.serve import Config
 
 WATCH_SECONDS = 0.1
 GRACE_SECONDS = 3.0  # for the other workers to end by themselves after a failure
-KILL_SECONDS = 2.0  # between SIGTERM and SIGKILL
-CLOSE_SECONDS = 30.0  # for the server to write what is left
-TAIL_LINES = 40
-THREAD_VARIABLES = ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS", "VECLIB_MAXIMUM_THREADS")
+CLOSE_SECONDS = 60.0  # for the server to write what is left
+FILE = "launch.json"
 
 
-@dataclass(slots=True)
-class Child:
-    """A worker's process."""
+@dataclass(frozen=True, slots=True)
+class Options:
+    """What is to be launched; kept in the run's directory, so that it can be resumed."""
 
-    worker: int
-    process: subprocess.Popen[bytes]
-    log: Path
-    reported: bool = False
+    program: str
+    arguments: list[str]
+    workers: int
+    threads: int = 1
+    max_restarts: int = 3
+    checkpoint_every: float = 10.0
+    keep: int = 3
+    on_nonfinite: str = "stop"
+    host: str = "127.0.0.1"
+    port: int = 0
+    keys: str = ""  # the directory that holds them; '' for fresh ones where keys are needed
+
+    def check(self) -> None:
+        """Raises SettingError for what cannot be launched."""
+        if not Path(self.program).is_file():
+            raise SettingError(f"there is no program {self.program!r}: pass the path of a Python file")
+        if self.workers < 1 or self.threads < 1:
+            raise SettingError(f"{self.workers} workers with {self.threads} threads each: both must be at least 1")
+        if self.checkpoint_every < 0 or self.keep < 1 or self.max_restarts < 0:
+            raise SettingError("--checkpoint-every and --max-restarts must be at least 0, --keep at least 1")
 
 
-def launch(program: str, arguments: list[str], workers: int, run_dir: str | None, threads: int) -> int:
-    """Run `program` with `workers` workers; returns the exit status.
+def launch(options: Options, run_dir: str | None) -> int:
+    """Start a run; returns the exit status.
 
     Raises SettingError or RecordError before anything is started, if it cannot be.
     """
-    if not Path(program).is_file():
-        raise SettingError(f"there is no program {program!r}: pass the path of a Python file")
-    if workers < 1 or threads < 1:
-        raise SettingError(f"{workers} workers with {threads} threads each: both must be at least 1")
-    directory = Path(run_dir) if run_dir is not None else fresh_directory(program)
+    options.check()
+    directory = Path(run_dir) if run_dir is not None else fresh_directory(options.program)
     if (directory / "metrics.jsonl").exists():
-        raise RecordError(f"{directory} holds a run already (metrics.jsonl is there): pass another directory")
+        raise RecordError(
+            f"{directory} holds a run already: pass another directory, or go on with it: karp launch --resume {directory}"
+        )
     try:
         (directory / "logs").mkdir(parents=True, exist_ok=True)
+        absolute = replace(options, program=str(Path(options.program).resolve()))
+        (directory / FILE).write_text(json.dumps(asdict(absolute) | {"cwd": str(Path.cwd())}, indent=2) + "\n")
     except OSError as error:
         raise RecordError(f"the run directory {directory} cannot be made: {error.strerror}") from None
-    return Launch(Path(program), arguments, workers, directory.resolve(), threads).run()
+    return Launch(options, directory.resolve(), resume=False).run()
+
+
+def resume(run_dir: str, changes: dict[str, Any]) -> int:
+    """Go on with the run in a directory, with any number of workers; `changes` are fields of `Options`."""
+    directory = Path(run_dir).resolve()
+    try:
+        plain = json.loads((directory / FILE).read_text())
+        cwd = plain.pop("cwd")
+        options = replace(Options(**plain), **changes)
+        options.check()
+        os.chdir(cwd)
+    except (OSError, KeyError, TypeError, ValueError) as error:
+        if isinstance(error, SettingError):
+            raise
+        raise DataError(f"{directory} holds no run that `karp launch` has started ({error}): pass its --run-dir") from None
+    return Launch(options, directory, resume=True).run()
 
 
 class Launch:
     """One run's processes."""
 
-    def __init__(self, program: Path, arguments: list[str], workers: int, directory: Path, threads: int) -> None:
-        self.program = program
-        self.arguments = arguments
-        self.workers = workers
+    def __init__(self, options: Options, directory: Path, resume: bool) -> None:
+        self.options = options
         self.directory = directory
-        self.threads = threads
+        self.resume = resume
         self.display = Display(sys.stderr)
         self.run_id = os.urandom(8).hex()
-        self.children: list[Child] = []
-        self.failure_at = 0.0  # when the run was seen to fail
-        self.traceback_shown = False
+        self.children: list[Child] = []  # the newest of each worker, and those that have ended
+        self.server: ServerProcess | None = None
+        self.config: Config
+        self.server_starts = 0
+        self.failed_at = 0.0  # when the run was seen to fail
+        self.warned = self.tail_shown = False
+        self.traceback = ""
+        self.interrupts = 0
         self.status = 0
 
     def run(self) -> int:
         """Start, watch and end the run."""
+        before = {number: signal.signal(number, self._interrupt) for number in (signal.SIGINT, signal.SIGTERM)}
         try:
             self._start()
-            while any(child.process.poll() is None for child in self.children):
+            while any(not child.ended for child in self.children) and not self.interrupts:
                 self._watch()
-            self._watch()
-        except KeyboardInterrupt:
-            self.display.say("interrupted: stopping the run")
-            self.status = 130
         except LostError as error:
             self.display.say(str(error))
             self.status = 1
         finally:
-            self._stop_workers()
-            summary = self._close_server()
+            summary = self._close()
+            for number, handler in before.items():
+                signal.signal(number, handler)
         self._conclude(summary)
         return self.status
 
+    def _interrupt(self, number: int, frame: FrameType | None) -> None:
+        """Ctrl-C: once ends the run in good order, twice at once."""
+        self.interrupts += 1
+        self.status = 128 + number
+        if self.interrupts > 1:
+            self._kill_all()
+            os._exit(self.status)
+
+    def _kill_all(self) -> None:
+        processes = [child.process for child in self.children] + ([self.server.process] if self.server else [])
+        for process in processes:
+            kill_group(process, signal.SIGKILL)
+
     def _start(self) -> None:
+        from karp.launch.secrets import keys_for
         from karp.wire.sockets import address_of, listen
 
-        with listen() as listener:
-            address = address_of(listener)
-            environment = os.environ | {
-                "KARP_SERVER": address,
-                "KARP_RUN": self.run_id,
-                "KARP_RUN_DIR": str(self.directory),
-                "KARP_WORKERS": str(self.workers),
-                "KARP_THREADS": str(self.threads),
-                "PYTHONUNBUFFERED": "1",
-                **dict.fromkeys(THREAD_VARIABLES, str(self.threads)),
-            }
-            descriptor = listener.fileno()
-            self._start_server(address, descriptor, environment)
-            for worker in range(self.workers):
-                self._start_worker(worker, environment)
-
-    def _start_server(self, address: str, descriptor: int, environment: dict[str, str]) -> None:
-        with (self.directory / "logs" / "server.log").open("wb") as log:
-            self.server = subprocess.Popen(
-                [sys.executable, "-m", "karp.serve"],
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                stderr=log,
-                env=environment,
-                pass_fds=[descriptor],
-                start_new_session=True,
-            )
-        self.selector = selectors.DefaultSelector()
-        assert self.server.stdout is not None
-        self.selector.register(self.server.stdout, selectors.EVENT_READ)
-        self.rest = b""
-        self._tell(
+        keys = keys_for(self.options.host, self.options.keys)
+        self.listener = listen(self.options.host, self.options.port)
+        address = address_of(self.listener)
+        self.leash, self.leash_end = os.pipe()  # closes when this process ends, however it ends
+        self.environment = os.environ | {
+            "KARP_SERVER": address,
+            "KARP_RUN": self.run_id,
+            "KARP_RUN_DIR": str(self.directory),
+            "KARP_THREADS": str(self.options.threads),
+            "PYTHONUNBUFFERED": "1",
+            **dict.fromkeys(THREAD_VARIABLES, str(self.options.threads)),
+        }
+        if keys is not None:
+            self.environment["KARP_KEYS"] = keys.for_worker().to_text()
+            self.display.say(f"the server listens at {address}; workers elsewhere need the keys: karp worker --help")
+        self.config = Config(
             run=self.run_id,
-            workers=self.workers,
+            workers=self.options.workers,
             run_dir=str(self.directory),
-            program=self.program.name,
+            program=Path(self.options.program).name,
             address=address,
-            descriptor=descriptor,
+            descriptor=self.listener.fileno(),
+            save_seconds=self.options.checkpoint_every,
+            keep=self.options.keep,
+            skip=self.options.on_nonfinite == "skip",
+            keys=keys.to_text() if keys is not None else "",
         )
+        self._start_server()
+        for worker in range(self.options.workers):
+            self._start_worker(worker, 0)
 
-    def _start_worker(self, worker: int, environment: dict[str, str]) -> None:
-        path = self.directory / "logs" / f"worker-{worker}.log"
-        with path.open("wb") as log:
-            process = subprocess.Popen(
-                [sys.executable, str(self.program), *self.arguments],
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=subprocess.STDOUT,
-                env=environment | {"KARP_WORKER": str(worker)},
-                start_new_session=True,
+    def _start_server(self) -> None:
+        again = self.server_starts > 0
+        config = replace(self.config, incarnation=self.server_starts, resume=again or self.resume)
+        self.server = ServerProcess(config, self.environment, self.directory / "logs" / "server.log")
+        self.server_starts += 1
+
+    def _start_worker(self, worker: int, restarts: int) -> None:
+        log = self.directory / "logs" / f"worker-{worker}.log"
+        self.children.append(
+            start_worker(
+                worker, self.options.program, self.options.arguments, self.environment, log, self.leash, restarts
             )
-        self.children.append(Child(worker, process, path))
-
-    def _tell(self, **order: Any) -> None:
-        """A line to the server; if it is gone, `_read` finds out."""
-        assert self.server.stdin is not None
-        with contextlib.suppress(BrokenPipeError):
-            self.server.stdin.write(json.dumps(order).encode() + b"\n")
-            self.server.stdin.flush()
+        )
 
     def _watch(self) -> None:
         """One look at everything: reports, ends of workers, the time since a failure."""
-        self._read(WATCH_SECONDS)
-        for child in self.children:
-            if not child.reported and (status := child.process.poll()) is not None:
-                child.reported = True
-                self._ended(child, status)
-        if self.failure_at and time.monotonic() - self.failure_at > GRACE_SECONDS:
-            self._stop_workers()
+        self._read()
+        for child in list(self.children):
+            if not child.ended and child.process.poll() is not None:
+                child.ended = True
+                self._ended(child)
+        if self.failed_at and time.monotonic() - self.failed_at > GRACE_SECONDS:
+            stop([child.process for child in self.children])
 
-    def _read(self, seconds: float) -> None:
-        """Reports that the server has written."""
-        if not self.selector.select(seconds):
-            return
-        stdout: BinaryIO = self.server.stdout  # type: ignore[assignment]
-        chunk = os.read(stdout.fileno(), 1 << 16)
-        if not chunk:
-            self.selector.unregister(stdout)
-            raise LostError(f"the server ended by itself, with status {self.server.wait()}:\n{self._server_log()}")
-        *lines, self.rest = (self.rest + chunk).split(b"\n")
-        for line in lines:
-            report = json.loads(line)
-            self._report(report.pop("report"), report)
+    def _read(self) -> None:
+        """Reports that the server has written; if it has ended, start it again."""
+        assert self.server is not None
+        try:
+            for report in self.server.reports(WATCH_SECONDS):
+                self._report(report.pop("report"), report)
+        except EOFError:
+            self._server_ended()
+
+    def _server_ended(self) -> None:
+        """The server died: it goes on from its newest checkpoint, unless it keeps dying."""
+        assert self.server is not None
+        self.server.release()
+        status = self.server.process.returncode
+        if self.failed_at or self.server_starts > 1 + self.options.max_restarts or status == 2:
+            stop([child.process for child in self.children])
+            if self.failed_at:
+                return
+            raise LostError(f"the server ended with status {status}; what it printed last:\n{self.server.printed()}")
+        how = f"was killed by {signal.Signals(-status).name}" if status < 0 else f"ended with exit status {status}"
+        self.display.say(
+            f"the server {how}; it is started again from its newest checkpoint "
+            f"({self.server_starts} of {self.options.max_restarts})"
+        )
+        self._start_server()
 
     def _report(self, kind: str, values: dict[str, Any]) -> None:
         if kind == "settings":
             self._warn_of_threads(values["threads"])
         elif kind == "traceback":
-            self.traceback_shown = True
+            self.traceback = values["traceback"]
+            return
+        elif kind in ("joined", "left"):
+            for child in self.children:
+                if child.worker == values["worker"] and not child.ended:
+                    child.joined = True
+                    child.left = child.left or kind == "left"
         elif kind == "failure":
             self.status = 1
-            self.failure_at = self.failure_at or time.monotonic()
+            self.failed_at = self.failed_at or time.monotonic()
+            if self.traceback and " failed " in values["failure"]:
+                self.display.show("traceback", {"traceback": self.traceback})
         self.display.show(kind, values)
 
     def _warn_of_threads(self, threads: int) -> None:
         cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-        if self.workers * threads > cores:
-            self.display.say(
-                f"{self.workers} workers with {threads} BLAS thread{'s' * (threads > 1)} each on {cores} cores: "
-                "they share the cores"
-            )
+        if self.options.workers * threads > cores and not self.warned:
+            self.warned = True
+            each = f"{threads} BLAS thread{'s' * (threads > 1)} each"
+            self.display.say(f"{self.options.workers} workers with {each} on {cores} cores: they share the cores")
 
-    def _ended(self, child: Child, status: int) -> None:
-        """Tell the server of a worker's end; the first that fails without a word has its output shown."""
-        how = f"was killed by {signal.Signals(-status).name}" if status < 0 else f"ended with exit status {status}"
-        if status != 0 and not self.failure_at and not self.traceback_shown:
-            self._read_all()
-            if not self.failure_at:
-                self.failure_at = time.monotonic()
-                self.status = 1
-                self._show_tail(child, how)
-        self._tell(ended=child.worker, status=status, detail=f"worker {child.worker} {how}")
+    def _ended(self, child: Child) -> None:
+        """A worker's process has ended: tell the server, and start it again where that may help."""
+        assert self.server is not None
+        self._read()  # its own word on its end comes before this
+        status = child.process.returncode
+        self.server.tell(ended=child.worker, well=status == 0)
+        if status == 0 or self.failed_at or self.interrupts:
+            return
+        if status > 0 and (child.left or not child.joined):
+            self._fail(child, f"worker {child.worker} {child.how}")
+        elif child.left:
+            self.display.say(f"worker {child.worker} {child.how} after the run")
+        elif child.restarts < self.options.max_restarts:
+            count = f"{child.restarts + 1} of {self.options.max_restarts}"
+            self.display.say(f"worker {child.worker} {child.how}: it is started again ({count})")
+            self._start_worker(child.worker, child.restarts + 1)
+        elif any(not other.ended for other in self.children):
+            self.display.say(f"worker {child.worker} {child.how} once more: the run goes on without it")
+        else:
+            self._fail(child, f"worker {child.worker} {child.how} once more, and no other is left")
 
-    def _read_all(self) -> None:
-        """What the server has already written: a worker's own word on its failure comes before its end."""
-        until = time.monotonic() + 5 * WATCH_SECONDS
-        while not self.failure_at and time.monotonic() < until:
-            self._read(WATCH_SECONDS)
+    def _fail(self, child: Child, failure: str) -> None:
+        """Give the run up; what the worker printed says why."""
+        assert self.server is not None
+        self.status = 1
+        self.failed_at = time.monotonic()
+        self.display.say(f"worker {child.worker} {child.how}; what it printed last:\n{child.tail()}")
+        self.server.tell(fail=failure)
 
-    def _show_tail(self, child: Child, how: str) -> None:
-        lines = child.log.read_text(errors="replace").splitlines()[-TAIL_LINES:]
-        printed = "\n".join(lines) if lines else "(nothing)"
-        self.display.say(f"worker {child.worker} {how}; what it printed last:\n{printed}")
-
-    def _stop_workers(self) -> None:
-        """End every worker that still runs, with all that it has started."""
-        running = [child.process for child in self.children if child.process.poll() is None]
-        for process in running:
-            kill_group(process, signal.SIGTERM)
-        until = time.monotonic() + KILL_SECONDS
-        for process in running:
-            try:
-                process.wait(max(0.0, until - time.monotonic()))
-            except subprocess.TimeoutExpired:
-                kill_group(process, signal.SIGKILL)
-                process.wait()
-
-    def _close_server(self) -> dict[str, Any] | None:
-        """Let the server write its summary and end; None if there is none."""
-        if not hasattr(self, "server"):
+    def _close(self) -> dict[str, Any] | None:
+        """End every process; returns the summary that the server has written, if any."""
+        if self.interrupts:
+            self.display.say("interrupted: the run stops (once more: at once)")
+        stop([child.process for child in self.children])
+        if self.server is None:
             return None
-        self._tell(close=self.status)
-        try:
-            self.server.communicate(timeout=CLOSE_SECONDS)
-        except subprocess.TimeoutExpired:
-            kill_group(self.server, signal.SIGKILL)
-            self.server.communicate()
+        for report in self.server.close(self.status, CLOSE_SECONDS):
+            self._report(report.pop("report"), report)
+        self.listener.close()
         try:
             summary: dict[str, Any] = json.loads((self.directory / "summary.json").read_text())
         except (OSError, ValueError):
@@ -251,27 +296,21 @@ class Launch:
         return summary
 
     def _conclude(self, summary: dict[str, Any] | None) -> None:
-        """Show the main worker's output and what came out."""
+        """Show what came out, and the main worker's output."""
         if summary is None:
             self.display.close()
             if self.status == 0:
                 self.status = 1
-                self.display.say(f"the server wrote no summary:\n{self._server_log()}")
+                self.display.say("the server wrote no summary")
             return
         if self.status == 0 and summary["main"] < 0:
             self.status = 1
-            self.display.say(f"no worker trained: {self.program} ended without iterating over trainer.batches")
+            self.display.say(f"no worker trained: {self.options.program} ended without iterating over trainer.batches")
         self.display.conclude(summary, self.directory)
-        shown = [child for child in self.children if child.worker == summary["main"]]
-        for child in shown:
-            sys.stdout.write(child.log.read_text(errors="replace"))
+        if self.interrupts:
+            again = shlex.join(["karp", "launch", "--resume", str(self.directory), "-n", str(self.options.workers)])
+            self.display.say(f"stopped after step {summary.get('steps', 0)}; to go on: {again}")
+        elif self.status == 0:
+            log = self.directory / "logs" / f"worker-{summary['main']}.log"
+            sys.stdout.write(log.read_text(errors="replace"))
             sys.stdout.flush()
-
-    def _server_log(self) -> str:
-        return (self.directory / "logs" / "server.log").read_text(errors="replace")[-4000:]
-
-
-def kill_group(process: subprocess.Popen[bytes], number: signal.Signals) -> None:
-    """Signal a child and what it has started."""
-    with contextlib.suppress(ProcessLookupError):
-        os.killpg(process.pid, number)

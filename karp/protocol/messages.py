@@ -6,20 +6,24 @@ surplus field, a wrong type or range is a ProtocolError that names the field and
 
         worker                                server
           Join(settings)            ->
-                                    <-        Welcome(worker, initial=True) or Refusal(reason)
-          Initial(weights)          ->                                   (only the first worker is asked for them)
+                                    <-        Welcome(worker, shards, initial) or Refusal(reason)
+          Initial(weights)          ->        (only where `initial` asks for them)
                                     <-        Lease(step, start, stop, version, weights)
           Contribution(step, nodes) ->
                                     <-        Lease | Evaluation | Finish         (when there is one to give)
           Score(epoch, scores)      ->
-          Ping()                    ->        (a worker that has waited in silence)
-                                    <-        Waiting(reason)
                                     <-        Finish(main, weights)
           Leave(logs)               ->
-
-A program that leaves its loop early sends Stop and waits for Finish; one that raises sends Failure.
+          Done()                    ->        (the main worker's process ends well)
+                                    <-        Closed()                            (to the others)
 
 There is one round trip per step: the reply to a contribution is the next lease, with the weights if they are new.
+
+Any of these may be lost with a connection, a server or a worker, so each can be repeated without harm. A worker that
+has waited in silence sends Ping(seen), the number of the last task it was given: the server finds out which of the
+two messages between them was lost, and gives the task again. A server that does not know a worker (it was restarted,
+or took the worker for lost) answers Rejoin. A program that leaves its loop early sends Stop and waits for Finish; one
+that raises sends Failure.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -74,7 +78,9 @@ class Score:
 
 @dataclass(slots=True)
 class Ping:
-    """A worker that has waited in silence asks whether the server is there, and what for."""
+    """A worker that has waited in silence; `seen` is the number of the last task it was given, 0 for none."""
+
+    seen: int
 
 
 @dataclass(slots=True)
@@ -91,10 +97,21 @@ class Leave:
 
 @dataclass(slots=True)
 class Failure:
-    """The program raised; `traceback` is what Python would print."""
+    """The program raised, at this shard or at this epoch's evaluation (-1: elsewhere).
 
+    `traceback` is what Python would print.
+    """
+
+    step: int
+    shard: int
+    epoch: int
     error: str
     traceback: str
+
+
+@dataclass(slots=True)
+class Done:
+    """The main worker's program has ended well; the others need not stand in for it."""
 
 
 @dataclass(slots=True)
@@ -102,7 +119,13 @@ class Welcome:
     """The worker is in; with `initial` it is asked for the weights the model starts from."""
 
     worker: int
+    shards: int
     initial: bool
+
+
+@dataclass(slots=True)
+class Rejoin:
+    """This server does not know the worker: it is to join again."""
 
 
 @dataclass(slots=True)
@@ -114,8 +137,12 @@ class Refusal:
 
 @dataclass(slots=True)
 class Lease:
-    """The grant of the shards start … stop-1 of a step, to be computed with the weights of `version`."""
+    """The grant of the shards start … stop-1 of a step, to be computed with the weights of `version`.
 
+    `number` counts the tasks that this worker has been given.
+    """
+
+    number: int
     step: int
     start: int
     stop: int
@@ -127,6 +154,7 @@ class Lease:
 class Evaluation:
     """The grant of one epoch's evaluation, with the weights of that epoch's end."""
 
+    number: int
     epoch: int
     version: int
     weights: Vector | None
@@ -134,7 +162,7 @@ class Evaluation:
 
 @dataclass(slots=True)
 class Waiting:
-    """The answer to a Ping: who is waited for, since when, and what happens next."""
+    """A sign of life: who is waited for, since when, and what happens next."""
 
     reason: str
 
@@ -149,31 +177,36 @@ class Finish:
     weights: Vector | None
 
 
-FromWorker = Join | Initial | Contribution | Score | Ping | Stop | Leave | Failure
-FromServer = Welcome | Refusal | Lease | Evaluation | Waiting | Finish
+@dataclass(slots=True)
+class Closed:
+    """The main worker has ended: this worker is not asked to stand in for it."""
+
+
+FromWorker = Join | Initial | Contribution | Score | Ping | Stop | Leave | Failure | Done
+FromServer = Welcome | Rejoin | Refusal | Lease | Evaluation | Waiting | Finish | Closed
 Message = FromWorker | FromServer
 Kind = TypeVar("Kind", bound=Message)
 
 FROM_WORKER: dict[str, type[FromWorker]] = {
-    kind.__name__.lower(): kind for kind in (Join, Initial, Contribution, Score, Ping, Stop, Leave, Failure)
+    kind.__name__.lower(): kind for kind in (Join, Initial, Contribution, Score, Ping, Stop, Leave, Failure, Done)
 }
 FROM_SERVER: dict[str, type[FromServer]] = {
-    kind.__name__.lower(): kind for kind in (Welcome, Refusal, Lease, Evaluation, Waiting, Finish)
+    kind.__name__.lower(): kind for kind in (Welcome, Rejoin, Refusal, Lease, Evaluation, Waiting, Finish, Closed)
 }
 
 
 def encode(message: Message) -> tuple[dict[str, Any], list[Vector]]:
     """The head of a message, of plain types, and its payload.
 
-    >>> encode(Lease(step=3, start=0, stop=2, version=3, weights=None))
-    ({'kind': 'lease', 'step': 3, 'start': 0, 'stop': 2, 'version': 3, 'weights': 0}, [])
+    >>> encode(Lease(number=1, step=3, start=0, stop=2, version=3, weights=None))
+    ({'kind': 'lease', 'number': 1, 'step': 3, 'start': 0, 'stop': 2, 'version': 3, 'weights': 0}, [])
     """
     head: dict[str, Any] = {"kind": type(message).__name__.lower()}
     for field in fields(message):
         head[field.name] = getattr(message, field.name)
     if isinstance(message, Contribution):
         head["nodes"] = [[node.start, node.stop, node.loss] for node in message.nodes]
-        return head, [node.vector for node in message.nodes]
+        return head, [node.vector for node in message.nodes if node.vector is not None]
     if isinstance(message, Join):
         head["settings"] = message.settings.to_dict()
     elif "weights" in head:
@@ -190,7 +223,7 @@ def decode(head: Mapping[str, Any], payload: Sequence[Vector], kinds: Mapping[st
     Waiting(reason='worker 2, since 3 s')
     >>> decode({"kind": "lease", "step": -1}, [], FROM_SERVER)
     Traceback (most recent call last):
-    karp.errors.ProtocolError: lease: fields missing: start, stop, version, weights
+    karp.errors.ProtocolError: lease: fields missing: number, start, stop, version, weights
     """
     kind = kinds.get(head["kind"]) if isinstance(head.get("kind"), str) else None
     if kind is None:
@@ -284,14 +317,18 @@ CHECKS: dict[str, Callable[[Any], Any]] = {
     "settings": Settings.from_dict,
     "host": text(255),
     "pid": count,
+    "seen": count,
+    "number": lambda value: count(value, 1),
+    "shards": lambda value: count(value, 1),
+    "shard": lambda value: count(value, -1),
     "weights": vectors,
-    "step": count,
+    "step": lambda value: count(value, -1),
     "start": count,
     "stop": lambda value: count(value, 1),
     "version": count,
     "nodes": nodes,
     "logs": logs,
-    "epoch": count,
+    "epoch": lambda value: count(value, -1),
     "scores": numbers,
     "error": text(10_000),
     "traceback": text(200_000),

@@ -55,6 +55,24 @@ class Progress:
             if order >= self.last.get(name, (-1, 0.0))[0]:
                 self.last[name] = (order, value)
 
+    def to_dict(self, now: float) -> dict[str, Any]:
+        """For a checkpoint; `restore` takes it."""
+        return {
+            "samples": self.samples,
+            "seconds": now - self.began,
+            "epoch_losses": self.epoch_losses,
+            "epoch_weight": self.epoch_weight,
+            "loss": self.loss,
+            "metrics": [[name, order, value] for name, (order, value) in self.last.items()],
+        }
+
+    def restore(self, plain: dict[str, Any], now: float) -> None:
+        self.samples = self.samples_before = int(plain["samples"])
+        self.began, self.reported = now - float(plain["seconds"]), now
+        self.epoch_losses, self.epoch_weight = float(plain["epoch_losses"]), float(plain["epoch_weight"])
+        self.loss = None if plain["loss"] is None else float(plain["loss"])
+        self.last = {str(name): (int(order), float(value)) for name, order, value in plain["metrics"]}
+
     def summary(self, now: float) -> dict[str, Any]:
         """The totals of the run."""
         seconds = max(now - self.began, 1e-9)

@@ -4,7 +4,7 @@ The first worker to join brings the settings; each later one is compared with th
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import Any, Protocol
 
 from karp import optim
@@ -13,6 +13,7 @@ from karp.parameters import Layout
 
 SEEDS = 1 << 63
 LIMITS = {"samples": 1 << 48, "batch_size": 1 << 48, "epochs": 1 << 32, "shards": 1 << 20, "threads": 1 << 16}
+ANY_SHARDS = 0  # a program that leaves `shards` to the run
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +57,8 @@ class Settings:
             if type(plain[name]) is not str or len(plain[name]) > 1000:
                 raise SettingError(f"settings: {name} is {plain[name]!r:.60}, not a text")
         for name, limit in LIMITS.items():
-            if type(plain[name]) is not int or not 1 <= plain[name] < limit:
+            least = ANY_SHARDS if name == "shards" else 1
+            if type(plain[name]) is not int or not least <= plain[name] < limit:
                 raise SettingError(f"{name} is {plain[name]!r:.60}; it must be a whole number of at least 1")
         if type(plain["seed"]) is not int or not 0 <= plain["seed"] < SEEDS:
             raise SettingError(f"seed is {plain['seed']!r:.60}; it must be a whole number from 0 to 2**63 - 1")
@@ -66,9 +68,15 @@ class Settings:
         parts = {"layout": Layout.from_dict(plain["layout"]), "optimizer": optim.from_dict(plain["optimizer"])}
         return cls(**(dict(plain) | parts))
 
+    def with_shards(self, shards: int) -> "Settings":
+        """The same with so many shards, where the program left them to the run."""
+        return replace(self, shards=shards)
+
     def differences(self, program: "Settings") -> list[str]:
         """What another program's settings say otherwise than this run's, both values named."""
         mine, others = flat(self.to_dict()), flat(program.to_dict())
+        if program.shards == ANY_SHARDS:
+            others["shards"] = self.shards
         return [
             f"{name} is {others.get(name)!r:.80} in the program, {mine.get(name)!r:.80} in the run"
             for name in dict.fromkeys([*mine, *others])
@@ -98,5 +106,7 @@ class Steps(Protocol):
     def steps_per_epoch(self) -> int: ...
 
     def samples_of(self, step: int) -> int: ...
+
+    def samples_in(self, step: int, shard: int) -> int: ...
 
     def shards_of(self, step: int) -> int: ...

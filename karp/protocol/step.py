@@ -11,19 +11,21 @@ class Step:
     """The shards of step `number`.
 
     >>> step = Step(7, 5)
-    >>> step.cut(2), step.cut(1), step.cut(1)
+    >>> step.cut(3), step.cut(9), step.cut(1)
     ((0, 3), (3, 5), None)
     >>> step.give_back(3, 5)
     >>> step.unleased
     [(3, 5)]
     """
 
-    __slots__ = ("number", "tree", "unleased")
+    __slots__ = ("number", "refusals", "skipped", "tree", "unleased")
 
     def __init__(self, number: int, shards: int) -> None:
         self.number = number
         self.tree = TreeSum(shards)
         self.unleased = [(0, shards)] if shards else []  # ranges, in order
+        self.refusals: dict[int, bytes] = {}  # shard -> who sent a gradient of it that was not finite
+        self.skipped: set[int] = set()  # shards left out because their gradient is not finite
 
     @property
     def complete(self) -> bool:
@@ -34,28 +36,77 @@ class Step:
         """The sum over all shards, once it is complete."""
         return self.tree.nodes[0]
 
-    def cut(self, workers: int) -> tuple[int, int] | None:
-        """The next range to lease where this many workers share what is unleased; None if nothing is."""
-        if not self.unleased:
+    @property
+    def to_lease(self) -> int:
+        """How many shards are unleased."""
+        return sum(stop - start for start, stop in self.unleased)
+
+    def cut(self, shards: int) -> tuple[int, int] | None:
+        """The next range to lease, of at most so many shards; None if nothing is unleased."""
+        if not self.unleased or not shards:
             return None
         start, stop = self.unleased[0]
-        share = -(-sum(last - first for first, last in self.unleased) // workers)
-        if stop - start <= share:
+        if self.refusals:  # a shard whose gradient was not finite goes alone, so that it can be named
+            stop = next((shard for shard in range(start, stop) if shard in self.refusals), stop)
+            if stop == start:
+                stop = start + 1
+            if stop < self.unleased[0][1]:
+                self.unleased[:1] = [(start, stop), (stop, self.unleased[0][1])]
+        if stop - start <= shards:
             del self.unleased[0]
             return start, stop
-        self.unleased[0] = (start + share, stop)
-        return start, start + share
+        self.unleased[0] = (start + shards, stop)
+        return start, start + shards
+
+    def missing(self, start: int, stop: int) -> list[tuple[int, int]]:
+        """What has not arrived of a range."""
+        gaps = [(max(first, start), min(last, stop)) for first, last in self.tree.missing()]
+        return [(first, last) for first, last in gaps if first < last]
 
     def give_back(self, start: int, stop: int) -> None:
         """What has not arrived of a range that was leased can be leased again."""
-        for first, last in self.tree.missing():
-            if (low := max(first, start)) < (high := min(last, stop)):
-                self.unleased.append((low, high))
-        self.unleased.sort()
+        for first, last in self.missing(start, stop):
+            for shard in range(first, last):
+                if not any(low <= shard < high for low, high in self.unleased):
+                    self.unleased.append((shard, shard + 1))
+        self.unleased = merged(self.unleased)
+
+    def leave_out(self, shard: int) -> None:
+        """This shard is to be absent from the sum."""
+        self.skipped.add(shard)
+        self.enter([Node(shard, shard + 1, 0.0, None)])
 
     def enter(self, nodes: list[Node]) -> int:
         """Add these nodes; returns how many were there already."""
-        return sum(not self.tree.add(node) for node in nodes)
+        dropped = 0
+        for node in nodes:
+            if self.tree.add(node):
+                self._take(node.start, node.stop)
+            else:
+                dropped += 1
+        return dropped
+
+    def _take(self, start: int, stop: int) -> None:
+        """Shards that have arrived need not be leased, even where they had been given back."""
+        if self.unleased and any(low < stop and start < high for low, high in self.unleased):
+            cut = [(low, min(high, start)) for low, high in self.unleased]
+            cut += [(max(low, stop), high) for low, high in self.unleased]
+            self.unleased = merged([(low, high) for low, high in cut if low < high])
+
+
+def merged(ranges: list[tuple[int, int]]) -> list[tuple[int, int]]:
+    """The same shards as few ranges in order.
+
+    >>> merged([(3, 4), (0, 2), (2, 3), (6, 7)])
+    [(0, 4), (6, 7)]
+    """
+    found: list[tuple[int, int]] = []
+    for start, stop in sorted(ranges):
+        if found and start <= found[-1][1]:
+            found[-1] = (found[-1][0], max(stop, found[-1][1]))
+        else:
+            found.append((start, stop))
+    return found
 
 
 def named(start: int, stop: int) -> str:

@@ -27,12 +27,15 @@ Vector = np.ndarray[Any, np.dtype[Any]]
 
 
 class Node(NamedTuple):
-    """The sum over shards start … stop-1: their weighted loss and their weighted gradient, a flat vector."""
+    """The sum over shards start … stop-1: their weighted loss and their weighted gradient, a flat vector.
+
+    Shards that are left out are absent, never zero: a sum over nothing but such has no vector.
+    """
 
     start: int
     stop: int
     loss: float
-    vector: Vector
+    vector: Vector | None
 
 
 def middle(start: int, stop: int) -> int:
@@ -128,5 +131,9 @@ class TreeSum:
 
 def join(left: Node, right: Node) -> Node:
     """left + right, written over left's vector where that is writable."""
-    out = left.vector if left.vector.flags.writeable else None
-    return Node(left.start, right.stop, left.loss + right.loss, np.add(left.vector, right.vector, out=out))
+    if left.vector is None or right.vector is None:
+        total = right.vector if left.vector is None else left.vector
+    else:
+        out = left.vector if left.vector.flags.writeable else None
+        total = np.add(left.vector, right.vector, out=out)
+    return Node(left.start, right.stop, left.loss + right.loss, total)

@@ -6,6 +6,10 @@ program asks for more, not at once, so that `trainer.stop()` and `trainer.log()`
 they belong to and do not depend on timing.
 
     joining --Welcome--> waiting --Lease--> computing --the lease's last shard--> waiting --Finish--> over
+       ^                    |
+       +------Rejoin--------+    the server was restarted, or took this worker for lost
+
+After a silence `tick` repeats whatever the server may not have got.
 """
 
 from dataclasses import dataclass, field
@@ -14,6 +18,7 @@ import numpy as np
 
 from karp.errors import LostError, ProgramError, RefusedError, RunError
 from karp.protocol.messages import (
+    Closed,
     Contribution,
     Evaluation,
     Failure,
@@ -27,6 +32,7 @@ from karp.protocol.messages import (
     Logs,
     Ping,
     Refusal,
+    Rejoin,
     Score,
     Stop,
     Waiting,
@@ -35,8 +41,8 @@ from karp.protocol.messages import (
 from karp.protocol.settings import Settings
 from karp.protocol.tree import Node, TreeSum, Vector
 
-PING_SECONDS = 5.0  # a worker that has heard nothing for so long asks
-LOST_SECONDS = 30.0  # a server that has not answered for so long is lost
+PING_SECONDS = 1.0  # a worker that has heard nothing for so long asks
+LOST_SECONDS = 60.0  # a server that has not answered for so long is lost
 
 
 @dataclass(slots=True)
@@ -44,50 +50,77 @@ class Worker:
     """One worker's state; `weights` is the model's flat vector, which arriving weights overwrite."""
 
     weights: Vector
-    number: int = -1
+    number: int = -1  # what the launcher, then the server, calls it
+    joining: Join | None = None  # until the server has answered
+    join: Join | None = None
+    incarnation: int = 0  # of the server
+    shards: int = 0  # of a whole global batch
     version: int = -1  # of the weights
+    seen: int = 0  # the number of the last task
     task: Lease | Evaluation | None = None
     shard: int = -1  # of the lease, the one to be computed next
     over: Finish | None = None
-    waits_for: str = "the server to answer"  # what a Ping brought
+    closed: bool = False
+    waits_for: str = "the server to answer"  # what the server said last
     heard: float = 0.0
     asked: float = 0.0
     tree: TreeSum = field(default_factory=lambda: TreeSum(1))
     logs: Logs = field(default_factory=list)
     last: bool = False
+    stopped: bool = False
 
-    def join(self, settings: Settings, host: str, pid: int, now: float) -> FromWorker:
+    def enter(self, settings: Settings, host: str, pid: int, now: float) -> FromWorker:
         """The first message."""
         self.heard = self.asked = now
-        return Join(self.number, settings, host, pid)
+        self.join = self.joining = Join(self.number, settings, host, pid)
+        return self.joining
 
-    def receive(self, message: FromServer, now: float) -> FromWorker | None:
+    def receive(self, message: FromServer, incarnation: int, now: float) -> FromWorker | None:
         """A message has arrived; returns the reply it asks for, if any.
 
         Raises RefusedError if the server does not take this worker, RunError if the run has failed.
         """
+        if incarnation < self.incarnation:
+            return None  # of a server that is gone
         self.heard = self.asked = now
         match message:
-            case Lease():
-                self._load(message.weights, message.version)
-                self.task = message
-                self.shard = message.start
-            case Evaluation():
-                self._load(message.weights, message.version)
-                self.task = message
             case Welcome():
-                self.number = message.worker
-                return Initial(self.weights) if message.initial else None
+                return self._welcome(message, incarnation)
+            case Rejoin():
+                self.joining, self.task = self.join, None
+                return self.join
+            case Refusal():
+                raise RefusedError(f"the server refused: {message.reason}")
+        if incarnation != self.incarnation or self.joining is not None:
+            return None
+        match message:
+            case Lease() | Evaluation():
+                self._take(message)
             case Finish():
-                self.over = message
+                self.over, self.task = message, None
                 if message.failure:
                     raise RunError(f"the run has failed: {message.failure}")
                 self._load(message.weights, message.version)
             case Waiting():
-                self.waits_for = message.reason
-            case Refusal():
-                raise RefusedError(f"the server refused: {message.reason}")
+                self.waits_for = message.reason or self.waits_for
+            case Closed():
+                self.closed = True
         return None
+
+    def _welcome(self, message: Welcome, incarnation: int) -> FromWorker | None:
+        self.incarnation, self.number, self.shards = incarnation, message.worker, message.shards
+        self.joining, self.seen = None, 0
+        return Initial(self.weights) if message.initial else None
+
+    def _take(self, task: Lease | Evaluation) -> None:
+        """A new task, unless it is one that was given before, or the program has left."""
+        if task.number <= self.seen or self.over is not None:
+            return
+        self.seen = task.number
+        self._load(task.weights, task.version)
+        if not self.stopped:
+            self.task = task
+            self.shard = task.start if isinstance(task, Lease) else -1
 
     def _load(self, weights: Vector | None, version: int) -> None:
         if weights is not None and weights is not self.weights:  # in one process they are the same vector
@@ -100,10 +133,12 @@ class Worker:
             raise LostError(
                 f"the server at {where} has not answered for {now - self.heard:.0f} s (last known: {self.waits_for})"
             )
-        if now - self.asked >= PING_SECONDS:
-            self.asked = now
-            return Ping()
-        return None
+        if now - self.asked < PING_SECONDS:
+            return None
+        self.asked = now
+        if self.joining is not None:
+            return self.joining
+        return Stop() if self.stopped and self.over is None else Ping(self.seen)
 
     # What the program has done.
 
@@ -140,7 +175,7 @@ class Worker:
 
     def stop(self) -> list[FromWorker]:
         """The program left its loop early: what is computed of the current lease, and no more leases."""
-        self.last = True
+        self.last = self.stopped = True
         messages = [self.contribution()] if isinstance(self.task, Lease) else []
         self.task = None
         return [*messages, Stop()]
@@ -151,8 +186,10 @@ class Worker:
 
     def failed(self, error: str, traceback: str) -> FromWorker:
         """The program has raised."""
-        self.task = None
-        return Failure(error[:10_000], traceback[-200_000:])
+        task, self.task = self.task, None
+        step, shard = (task.step, self.shard) if isinstance(task, Lease) else (-1, -1)
+        epoch = task.epoch if isinstance(task, Evaluation) else -1
+        return Failure(step, shard, epoch, error[:10_000], traceback[-200_000:])
 
     def _logs(self) -> Logs:
         logs, self.logs = self.logs, []

@@ -15,6 +15,7 @@ from karp.protocol.messages import PROTOCOL, Kind, Message, decode, encode
 from karp.protocol.tree import Vector
 
 HEAD_BYTES = 1 << 20  # no head is longer
+ANY_RUN = ""  # of a worker that has an address and no more: it learns the run from the server
 FRAMES = 1 << 12  # no message has more vectors
 DTYPES: dict[str, np.dtype[Any]] = {"float32": np.dtype("<f4"), "float64": np.dtype("<f8")}
 
@@ -23,7 +24,7 @@ class Envelope(NamedTuple):
     """What stands around a message: the run it belongs to and the server's incarnation."""
 
     run: str
-    incarnation: int = 0
+    incarnation: int
 
 
 def pack(message: Message, envelope: Envelope) -> list[Any]:
@@ -38,8 +39,8 @@ def pack(message: Message, envelope: Envelope) -> list[Any]:
     return [msgpack.packb(head), *payload]
 
 
-def unpack(frames: Sequence[Any], run: str, kinds: Mapping[str, type[Kind]]) -> tuple[Kind, int]:
-    """The message in these frames and the incarnation it names; the vectors are views of the frames, read-only.
+def unpack(frames: Sequence[Any], run: str, kinds: Mapping[str, type[Kind]]) -> tuple[Kind, Envelope]:
+    """The message in these frames and the envelope it names; the vectors are views of the frames, read-only.
 
     Raises ProtocolError for whatever is not a message of this protocol and run.
     """
@@ -57,12 +58,12 @@ def unpack(frames: Sequence[Any], run: str, kinds: Mapping[str, type[Kind]]) -> 
     incarnation, dtypes = head.pop("incarnation", None), head.pop("dtypes", None)
     if protocol != PROTOCOL or type(protocol) is not int:
         raise ProtocolError(f"protocol {protocol!r:.20} instead of {PROTOCOL}: both ends need the same karp")
-    if theirs != run:
+    if type(theirs) is not str or (theirs != run and theirs != ANY_RUN != run):
         raise ProtocolError(f"a message of run {theirs!r:.60}, but this is run {run!r:.60}")
     if type(incarnation) is not int or type(dtypes) is not list or len(dtypes) != len(frames) - 1:
         raise ProtocolError("a head without a good incarnation, or whose dtypes do not match the frames")
     payload = [vector(frame, dtype) for frame, dtype in zip(frames[1:], dtypes, strict=True)]
-    return decode(head, payload, kinds), incarnation
+    return decode(head, payload, kinds), Envelope(theirs, incarnation)
 
 
 def vector(frame: Any, dtype: object) -> Vector:

@@ -1,25 +1,42 @@
 """The two ends of the wire: ROUTER at the server, DEALER at the worker, over tcp.
 
-The server listens on a socket that somebody has bound for it (the launcher binds it to port 0 before any process is
-started, so that the address is known to all of them and outlives the server), or binds one itself.
+The server listens on a socket that the launcher has bound to port 0 before it started any process: the address is
+known to all of them, and outlives the server, so a server that is started again is found without being looked for.
+
+ZeroMQ's own heartbeats, answered by its I/O threads while a program computes, tell a dead peer from a busy one: the
+server learns of it when it next sends to that peer, which it does every second.
 """
 
+import os
 import socket
+from typing import Any
 
 import zmq
 
 from karp.errors import LostError, ProtocolError, SettingError
 from karp.protocol.messages import FROM_SERVER, FROM_WORKER, FromServer, FromWorker
-from karp.wire.frames import Envelope, pack, unpack
+from karp.wire.frames import ANY_RUN, Envelope, pack, unpack
+from karp.wire.keys import Keys
 
 MESSAGE_BYTES = 1 << 32  # ZeroMQ drops the connection of a peer that announces a longer frame
+HEARTBEAT_SECONDS = 2.0
+DEAD_SECONDS = 6.0  # a peer whose heart has not beaten for so long is gone
+UNREAD_MESSAGES = 1000  # kept for a peer that does not read; then it counts as gone
 
 
-def listen(host: str = "127.0.0.1") -> socket.socket:
-    """A listening TCP socket on a free port of this host, to be handed to the server process."""
-    listener = socket.socket()
+def listen(host: str = "127.0.0.1", port: int = 0) -> socket.socket:
+    """A listening TCP socket on a free port of this host, to be handed to the server process.
+
+    Raises SettingError if the host is not one of this machine's or the port is in use.
+    """
+    listener = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET)
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    listener.bind((host, 0))
+    try:
+        listener.bind((host, port))
+    except (OSError, OverflowError) as error:
+        listener.close()
+        where = f"{host}:{port}" if port else host
+        raise SettingError(f"the server cannot listen on {where}: {error}; name another host or port") from None
     listener.listen(1024)
     return listener
 
@@ -27,26 +44,54 @@ def listen(host: str = "127.0.0.1") -> socket.socket:
 def address_of(listener: socket.socket) -> str:
     """Its address as ZeroMQ writes it: 'tcp://127.0.0.1:40123'."""
     host, port = listener.getsockname()[:2]
-    return f"tcp://{host}:{port}"
+    return f"tcp://[{host}]:{port}" if ":" in host else f"tcp://{host}:{port}"
+
+
+def tune(end: "zmq.Socket[bytes]", keys: Keys | None) -> None:
+    """What both ends have in common."""
+    end.setsockopt(zmq.LINGER, 1000)
+    end.setsockopt(zmq.MAXMSGSIZE, MESSAGE_BYTES)
+    end.setsockopt(zmq.RCVHWM, 0)
+    end.setsockopt(zmq.SNDHWM, UNREAD_MESSAGES)
+    end.setsockopt(zmq.HEARTBEAT_IVL, int(HEARTBEAT_SECONDS * 1000))
+    end.setsockopt(zmq.HEARTBEAT_TIMEOUT, int(DEAD_SECONDS * 1000))
+    end.setsockopt(zmq.IPV6, 1)
+    if keys is not None and keys.server_secret:
+        end.curve_server = True
+        end.curve_publickey, end.curve_secretkey = keys.server_public.encode(), keys.server_secret.encode()
+    elif keys is not None:
+        end.curve_serverkey = keys.server_public.encode()
+        end.curve_publickey, end.curve_secretkey = keys.worker_public.encode(), keys.worker_secret.encode()
 
 
 class ServerSocket:
-    """The server's end, on the descriptor of a socket that listens at `address`; it is closed with this one."""
+    """The server's end, on the descriptor of a socket that listens at `address`."""
 
-    def __init__(self, descriptor: int, address: str, run: str, incarnation: int = 0) -> None:
+    def __init__(
+        self, descriptor: int, address: str, run: str, incarnation: int = 0, keys: Keys | None = None
+    ) -> None:
         self.envelope = Envelope(run, incarnation)
-        self.context = zmq.Context()
+        self.context: zmq.Context[Any] = zmq.Context()
+        self.gate: Any = None
+        if keys is not None:
+            self._guard(keys)
         self.socket = self.context.socket(zmq.ROUTER)
-        self.socket.setsockopt(zmq.LINGER, 1000)
-        self.socket.setsockopt(zmq.MAXMSGSIZE, MESSAGE_BYTES)
+        tune(self.socket, keys)
         self.socket.setsockopt(zmq.ROUTER_MANDATORY, 1)  # sending to a peer that is gone is an error, not silence
-        self.socket.setsockopt(zmq.RCVHWM, 0)
-        self.socket.setsockopt(zmq.SNDHWM, 0)
+        self.socket.setsockopt(zmq.ROUTER_HANDOVER, 1)  # a worker that reconnects is the one it was
         self.socket.setsockopt(zmq.USE_FD, descriptor)
         self.socket.bind(address)
 
-    def receive(self) -> tuple[bytes, FromWorker | ProtocolError] | None:
-        """The next message and its sender, without waiting; None if there is none.
+    def _guard(self, keys: Keys) -> None:
+        """Let in only those who prove the workers' key."""
+        from zmq.auth.thread import ThreadAuthenticator
+
+        self.gate = ThreadAuthenticator(self.context)
+        self.gate.start()
+        self.gate.configure_curve_callback(credentials_provider=Gatekeeper(keys))
+
+    def receive(self) -> tuple[bytes, FromWorker | ProtocolError, int] | None:
+        """The next message, its sender, and the incarnation it is meant for, without waiting; None if there is none.
 
         What is not a message of this run comes back as the ProtocolError that says why.
         """
@@ -56,50 +101,65 @@ class ServerSocket:
             return None
         peer = frames[0].bytes
         try:
-            message, incarnation = unpack([frame.buffer for frame in frames[1:]], self.envelope.run, FROM_WORKER)
+            message, envelope = unpack([frame.buffer for frame in frames[1:]], self.envelope.run, FROM_WORKER)
         except ProtocolError as error:
-            return peer, error
-        if incarnation != self.envelope.incarnation:
-            return peer, ProtocolError(f"a message to incarnation {incarnation} of the server")
-        return peer, message
+            return peer, error, 0
+        return peer, message, envelope.incarnation
 
-    def send(self, peer: bytes, message: FromServer) -> None:
-        """Send; a peer that is gone is passed over, its launcher or its lease tells of it."""
+    def send(self, peer: bytes, message: FromServer) -> bool:
+        """Send; False if the peer is gone, or reads nothing."""
         try:
-            self.socket.send_multipart([peer, *pack(message, self.envelope)])
+            self.socket.send_multipart([peer, *pack(message, self.envelope)], zmq.DONTWAIT)
         except zmq.ZMQError as error:
-            if error.errno != zmq.EHOSTUNREACH:
+            if error.errno not in (zmq.EHOSTUNREACH, zmq.EAGAIN):
                 raise
+            return False
+        return True
 
     def close(self) -> None:
         self.socket.close()
+        if self.gate is not None:
+            self.gate.stop()
         self.context.term()
 
 
-class WorkerSocket:
-    """The worker's end."""
+class Gatekeeper:
+    """What ZeroMQ's authenticator asks about a key."""
 
-    def __init__(self, address: str, run: str) -> None:
+    def __init__(self, keys: Keys) -> None:
+        self.key = keys.worker_public.encode()
+
+    def callback(self, domain: str, key: bytes) -> bool:
+        from zmq.utils import z85
+
+        return z85.encode(key) == self.key
+
+
+class WorkerSocket:
+    """The worker's end. `run` may be ANY_RUN: then it is learnt from the first answer."""
+
+    def __init__(self, address: str, run: str, keys: Keys | None = None) -> None:
         self.address = address
-        self.envelope = Envelope(run)
-        self.context = zmq.Context()
+        self.run = run
+        self.context: zmq.Context[Any] = zmq.Context()
         self.socket = self.context.socket(zmq.DEALER)
-        self.socket.setsockopt(zmq.LINGER, 5000)
-        self.socket.setsockopt(zmq.MAXMSGSIZE, MESSAGE_BYTES)
-        self.socket.setsockopt(zmq.RCVHWM, 0)
+        tune(self.socket, keys)
         self.socket.setsockopt(zmq.SNDHWM, 0)
+        self.socket.setsockopt(zmq.IDENTITY, b"k" + os.urandom(15))  # the same after a reconnection
+        self.socket.setsockopt(zmq.RECONNECT_IVL, 20)
+        self.socket.setsockopt(zmq.RECONNECT_IVL_MAX, 1000)
         try:
             self.socket.connect(address)
         except zmq.ZMQError as error:
             self.close()
             raise SettingError(f"the server's address {address!r} cannot be used: {error}") from None
 
-    def send(self, message: FromWorker) -> None:
+    def send(self, message: FromWorker, incarnation: int) -> None:
         """Send; ZeroMQ copies the vectors, so they may change as soon as this returns."""
-        self.socket.send_multipart(pack(message, self.envelope))
+        self.socket.send_multipart(pack(message, Envelope(self.run, incarnation)))
 
-    def receive(self, seconds: float) -> FromServer | None:
-        """The next message, waiting at most so long; None if none came.
+    def receive(self, seconds: float) -> tuple[FromServer, int] | None:
+        """The next message and the server's incarnation, waiting at most so long; None if none came.
 
         Raises LostError for what is not a message of this run: then the address is not its server's.
         """
@@ -107,9 +167,12 @@ class WorkerSocket:
             return None
         frames = [frame.buffer for frame in self.socket.recv_multipart(copy=False)]
         try:
-            return unpack(frames, self.envelope.run, FROM_SERVER)[0]
+            message, envelope = unpack(frames, self.run, FROM_SERVER)
         except ProtocolError as error:
             raise LostError(f"what answers at {self.address} is not the server of this run: {error}") from None
+        if self.run == ANY_RUN:
+            self.run = envelope.run
+        return message, envelope.incarnation
 
     def close(self, status: int = 0) -> None:
         """Send what is still to be sent, and close."""

@@ -64,7 +64,7 @@ class Run:
         return [(action.peer, action.message) for action in actions if isinstance(action, Send)]
 
     def send(self, peer: bytes, message: Any) -> list[tuple[bytes, Any]]:
-        return self.take(self.server.receive(peer, message, self.now))
+        return self.take(self.server.receive(peer, message, self.server.incarnation, self.now))
 
     def join(self, worker: int, **changes: Any) -> list[tuple[bytes, Any]]:
         """A worker joins and, if asked, sends the weights; returns every message that follows."""

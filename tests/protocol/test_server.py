@@ -9,8 +9,11 @@ from hypothesis import strategies as st
 from machines import LAYOUT, Run, gradient, leases, read_only, weights
 
 from karp import optim
+from karp.data import Plan
+from karp.protocol import Server, restore, take
 from karp.protocol.messages import (
     Contribution,
+    Done,
     Evaluation,
     Failure,
     Finish,
@@ -22,7 +25,6 @@ from karp.protocol.messages import (
     Refusal,
     Score,
     Stop,
-    Waiting,
     Welcome,
 )
 from karp.protocol.server import JOIN_SECONDS, NOTICE_SECONDS
@@ -50,7 +52,7 @@ def test_the_first_worker_is_asked_for_the_weights_and_the_run_waits_for_all() -
     assert [] == kinds(run.send(b"0", Initial(read_only(weights()))))
     answers = run.join(1)
     assert ["1 Welcome", "0 Lease", "1 Lease"] == kinds(answers)
-    assert answers[0][1] == Welcome(1, False)
+    assert answers[0][1] == Welcome(1, 4, False)
     given_leases = leases(answers)
     assert (0, 2) == (given_leases[0].start, given_leases[0].stop)
     assert (2, 4) == (given_leases[1].start, given_leases[1].stop)
@@ -63,7 +65,7 @@ def test_another_is_asked_if_the_first_is_gone_before_it_sent_the_weights() -> N
     run.send(b"0", Join(0, run.settings, "host", 1))
     run.server.workers = 1
     del run.server.members[b"0"]
-    assert Welcome(1, True) == run.send(b"1", Join(1, run.settings, "host", 1))[0][1]
+    assert Welcome(1, 4, True) == run.send(b"1", Join(1, run.settings, "host", 1))[0][1]
 
 
 @given(st.integers(1, 6), st.integers(1, 7), st.randoms())
@@ -136,8 +138,6 @@ def wrong(**changes: Any) -> Contribution:
         (wrong(nodes=[Node(0, 1, 0.0, np.zeros(3, np.float32))]), r"\(3,\) float32, but the model has \(32,\) float32"),
         (wrong(nodes=[Node(0, 1, 0.0, np.zeros(32))]), "float64, but the model has"),
         (wrong(nodes=[Node(1, 3, 0.0, read_only(gradient(0, 0)))]), "no node of the tree over 4 shards"),
-        (Score(0, {}, False), "a score of epoch 0 that worker 0 was not asked for"),
-        (Join(0, None, "host", 1), "join twice"),  # type: ignore[arg-type]
     ],
 )
 def test_what_is_wrong_is_refused_and_changes_nothing(message: Any, reason: str) -> None:
@@ -155,11 +155,12 @@ def test_what_is_wrong_is_refused_and_changes_nothing(message: Any, reason: str)
     assert reference(1).tobytes() == run.server.updater.weights.tobytes()
 
 
-def test_a_stranger_is_refused() -> None:
+def test_a_stranger_is_told_to_join_and_nonsense_is_refused() -> None:
     run = Run(1)
-    assert ["9 Refusal"] == kinds(run.send(b"9", Ping()))
+    assert ["9 Rejoin"] == kinds(run.send(b"9", Ping(0)))
+    assert 0 == run.server.refused
     assert ["9 Refusal"] == kinds(run.take(run.server.malformed(b"9", "not msgpack", 1.0)))
-    assert 2 == run.server.refused
+    assert 1 == run.server.refused
 
 
 def test_a_program_whose_settings_differ_is_refused_with_both_values() -> None:
@@ -178,18 +179,59 @@ def test_initial_weights_that_are_not_those_of_the_settings_are_refused() -> Non
     assert run.server.updater is None
 
 
-@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
-def test_a_gradient_that_is_not_finite_ends_the_run_and_leaves_the_weights(bad: float) -> None:
-    run = Run(2)
-    run.join(0)
-    run.join(1)
-    vector = gradient(0, 3)
+def poisoned(step: int, shard: int, bad: float, version: int = 0) -> Contribution:
+    vector = gradient(step, shard)
     vector[0] = bad
-    answers = run.send(b"1", Contribution(0, 0, [Node(3, 4, 0.5, read_only(vector))], [], False))
+    return Contribution(step, version, [Node(shard, shard + 1, 0.5, read_only(vector))], [], False)
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
+def test_a_gradient_that_is_not_finite_is_tried_once_more_elsewhere_and_then_ends_the_run(bad: float) -> None:
+    run = Run(2)
+    todo = leases(run.join(0) + run.join(1))
+    answers = run.send(b"1", poisoned(0, 3, bad))
+    assert {1: (2, 3)} == {worker: (lease.start, lease.stop) for worker, lease in leases(answers).items()}
+    assert "step 0, shard 3 from worker 1 is not finite" in run.reported("notice")[-1]["text"]
+    again = leases(run.contribute(0, todo[0]))
+    assert {0: (3, 4)} == {worker: (lease.start, lease.stop) for worker, lease in again.items()}
+    answers = run.send(b"0", poisoned(0, 3, bad))
     assert ["0 Finish", "1 Finish"] == kinds(answers)
-    assert "the gradient of step 0, shard 3 from worker 1 is not finite" in run.server.failure
+    assert "the gradient of step 0, shard 3 from worker 0 is not finite" in run.server.failure
     assert run.server.failure == run.reported("failure")[0]["failure"] == answers[0][1].failure
     assert weights().tobytes() == run.server.updater.weights.tobytes()
+
+
+def test_the_shard_of_a_lease_that_is_not_finite_is_found_by_itself() -> None:
+    run = Run(1)
+    run.join(0)
+    vector = gradient(0, 0)
+    vector[0] = np.nan
+    answers = run.send(b"0", Contribution(0, 0, [Node(0, 4, 0.5, read_only(vector))], [], False))
+    for shard in range(4):
+        lease = leases(answers)[0]
+        assert (shard, shard + 1) == (lease.start, lease.stop)
+        answers = run.send(b"0", poisoned(0, 2, np.nan)) if shard == 2 else run.contribute(0, lease)
+        if shard == 2:
+            break
+    assert "step 0, shard 2 from worker 0 is not finite" in run.server.failure
+
+
+def test_a_shard_may_be_left_out_and_the_others_count_for_it() -> None:
+    run = Run(1, shards=4)
+    run.server.skip = True
+    answers = run.join(0)
+    vector = gradient(0, 0)
+    vector[0] = np.nan
+    answers = run.send(b"0", Contribution(0, 0, [Node(0, 4, 0.5, read_only(vector))], [], False))
+    for shard in range(4):
+        lease = leases(answers)[0]
+        answers = run.send(b"0", poisoned(0, 2, np.nan)) if shard == 2 else run.contribute(0, lease)
+    assert 1 == run.server.version
+    expected = optim.Updater(optim.SGD(lr=0.5), weights())
+    kept = (gradient(0, 0) + gradient(0, 1)) + gradient(0, 3)
+    expected.update(kept * np.float32(8 / 6))
+    assert expected.weights.tobytes() == run.server.updater.weights.tobytes()
+    assert "the shard is left out" in run.reported("notice")[-1]["text"]
 
 
 def test_a_sum_that_overflows_ends_the_run_and_leaves_the_weights() -> None:
@@ -267,40 +309,155 @@ def test_a_step_that_every_worker_left_is_not_applied_and_that_is_said() -> None
     assert weights().tobytes() == run.server.updater.weights.tobytes()
 
 
-def test_a_failure_reaches_everybody_with_its_traceback() -> None:
+def raised(step: int, shard: int) -> Failure:
+    return Failure(step, shard, -1, "ValueError: x", "Traceback …\nValueError: x")
+
+
+def test_a_program_that_raises_twice_at_one_shard_ends_the_run_with_its_traceback() -> None:
     run = Run(3)
+    todo = {}
     for worker in range(3):
-        run.join(worker)
-    answers = run.send(b"1", Failure("ValueError: x", "Traceback …\nValueError: x"))
-    assert ["0 Finish", "2 Finish"] == kinds(answers)
-    assert "worker 1 failed: ValueError: x" == answers[0][1].failure
-    assert [{"worker": 1, "traceback": "Traceback …\nValueError: x"}] == run.reported("traceback")
-    run.take(run.server.ended(2, 1, "worker 2 ended with exit status 1", 1.0))
-    assert 1 == len(run.reported("failure"))  # the first is the one that counts
+        todo |= leases(run.join(worker))
+    assert [] == run.send(b"1", raised(0, todo[1].start))
+    assert 2 == len(run.server.members)
+    again = leases(run.contribute(0, todo[0]))[0]
+    assert (todo[1].start, todo[1].stop) == (again.start, again.stop)
+    answers = run.send(b"0", raised(0, again.start))
+    assert ["2 Finish"] == kinds(answers)
+    assert f"worker 0 failed at step 0, shard {again.start}: ValueError: x" == answers[0][1].failure
+    assert 2 == len(run.reported("traceback"))
 
 
-def test_a_worker_that_dies_ends_the_run() -> None:
+def test_a_program_that_raises_once_costs_nothing() -> None:
     run = Run(2)
-    run.join(0)
-    run.join(1)
-    answers = run.take(run.server.ended(1, -9, "worker 1 was killed by SIGKILL", 1.0))
-    assert [(b"0", Finish(0, False, "worker 1 was killed by SIGKILL", None))] == answers
+    todo = leases(run.join(0) + run.join(1))
+    run.send(b"1", raised(0, todo[1].start))
+    again = leases(run.contribute(0, todo[0]))
+    run.contribute(0, again[0])
+    assert reference(1).tobytes() == run.server.updater.weights.tobytes()
+    assert "" == run.server.failure
 
 
-def test_a_worker_that_ends_well_in_the_middle_fails_the_run_too() -> None:
+def test_the_work_of_a_lost_worker_goes_to_others() -> None:
     run = Run(2)
+    todo = leases(run.join(0) + run.join(1))
+    run.contribute(0, todo[0])
+    again = leases(run.take(run.server.lost(b"1", 1.0)))
+    assert {0: (2, 4)} == {worker: (lease.start, lease.stop) for worker, lease in again.items()}
+    run.contribute(0, again[0])
+    assert reference(1).tobytes() == run.server.updater.weights.tobytes()
+    assert 2 == run.server.released
+    late = run.contribute(1, todo[1])  # it was only out of reach
+    assert ["1 Rejoin"] == kinds(late)
+
+
+def test_a_worker_may_join_in_the_middle_of_a_step() -> None:
+    run = Run(1, shards=4)
+    first = leases(run.join(0))[0]
+    run.server.step.give_back(2, 4)
+    second = leases(run.join(1))[1]
+    assert (2, 4) == (second.start, second.stop)
+    run.contribute(1, second)
+    run.send(b"0", Contribution(0, 0, [Node(0, 2, 0.5, read_only(gradient(0, 0) + gradient(0, 1)))], [], False))
+    assert first.step < run.server.version == 1
+    assert reference(1).tobytes() == run.server.updater.weights.tobytes()
+
+
+def test_the_run_waits_when_everybody_is_gone_and_goes_on_when_somebody_joins() -> None:
+    run = Run(1)
     run.join(0)
-    run.join(1)
-    run.take(run.server.ended(1, 0, "", 1.0))
-    assert "worker 1 ended in the middle of the run" in run.server.failure
+    run.take(run.server.lost(b"0", 1.0))
+    run.take(run.server.tick(20.0))
+    assert "no worker is here to compute step 0" in run.reported("notice")[-1]["text"]
+    run.now = 21.0
+    lease = leases(run.join(0))[0]
+    run.contribute(0, lease)
+    assert reference(1).tobytes() == run.server.updater.weights.tobytes()
+
+
+def test_a_lease_that_takes_too_long_is_given_again_and_the_first_copy_counts() -> None:
+    run = Run(2)
+    todo = leases(run.join(0) + run.join(1))
+    run.now = 1.0
+    run.contribute(0, todo[0])
+    assert {} == leases(run.take(run.server.tick(1.5)))
+    again = leases(run.take(run.server.tick(2.1)))
+    assert {0: (2, 4)} == {worker: (lease.start, lease.stop) for worker, lease in again.items()}
+    run.now = 3.0
+    after = leases(run.contribute(0, again[0]))
+    assert reference(1).tobytes() == run.server.updater.weights.tobytes()
+    assert {0: (0, 4)} == {worker: (lease.start, lease.stop) for worker, lease in after.items()}
+    run.now = 10.0
+    assert [] == run.contribute(1, todo[1])  # late: dropped, and it is known to be slow
+    assert 2 == run.server.dropped
+    assert run.server.members[b"1"].slow_until > 10.0
+
+
+def test_a_lost_task_or_answer_is_found_by_a_ping() -> None:
+    run = Run(1, shards=1)
+    lease = leases(run.join(0))[0]
+    ((_, again),) = run.send(b"0", Ping(lease.number - 1))  # the lease was lost: the same comes again
+    assert (lease.number, 0, 1) == (again.number, again.start, again.stop)
+    assert again.weights is not None
+    ((_, fresh),) = run.send(b"0", Ping(lease.number))  # the contribution was lost: it is computed again
+    assert (lease.number + 1, 0, 1) == (fresh.number, fresh.start, fresh.stop)
+    run.contribute(0, fresh)
+    assert reference(1, 1).tobytes() == run.server.updater.weights.tobytes()
+
+
+def test_messages_to_an_older_server_are_answered_with_rejoin() -> None:
+    run = Run(1)
+    run.server.incarnation = 1
+    run.join(0)
+    answers = run.take(run.server.receive(b"0", Ping(0), 0, 1.0))
+    assert ["0 Rejoin"] == kinds(answers)
+
+
+def test_a_restored_server_goes_on_with_the_same_bits() -> None:
+    run = Run(2, evaluate=True)
+    todo = leases(run.join(0) + run.join(1))
+    answers = []
+    for _ in range(3):
+        for worker, lease in sorted(todo.items()):
+            answers = run.contribute(worker, lease)
+        todo = leases(answers)
+    snapshot = take(run.server)
+    other = Run(2, evaluate=True)
+    other.server = Server(2, Plan, 5.0, incarnation=1)
+    restore(other.server, snapshot)
+    answers = other.join(7)
+    ((_, _), (_, evaluation)) = answers
+    assert isinstance(evaluation, Evaluation)  # due at the checkpoint, with the weights of that epoch's end
+    assert reference(3).tobytes() == evaluation.weights.tobytes()
+    answers = other.send(b"7", Score(0, {"a": 1.0}, False))
+    while leases(answers):
+        answers = other.contribute(7, leases(answers)[7])
+    assert reference(6).tobytes() == other.server.updater.weights.tobytes()
+    assert run.server.progress.to_dict(0)["samples"] + 20 == other.server.progress.to_dict(0)["samples"]
+
+
+def test_the_main_worker_is_replaced_if_it_dies_before_it_is_done() -> None:
+    run = Run(3, shards=3)
+    todo = {}
+    for worker in range(3):
+        todo |= leases(run.join(worker))
+    run.send(b"0", Stop())
+    run.send(b"1", Stop())
+    run.send(b"2", Stop())
+    assert 0 == run.server.main
+    for worker in range(3):
+        run.send(b"%d" % worker, Leave([]))
+    assert ["1 Waiting"] == kinds(run.send(b"1", Ping(1)))
+    assert [(b"1", Finish(0, True, "", None))] == run.take(run.server.ended(0, False, 1.0))
+    assert ["1 Closed", "2 Closed"] == kinds(run.send(b"1", Done()))
+    assert ["2 Closed"] == kinds(run.send(b"2", Ping(1)))
 
 
 def test_the_run_does_not_wait_for_a_worker_that_ended_before_it_joined() -> None:
     run = Run(2)
     run.join(0)
     assert {0: (0, 4)} == {
-        worker: (lease.start, lease.stop)
-        for worker, lease in leases(run.take(run.server.ended(1, 0, "", 1.0))).items()
+        worker: (lease.start, lease.stop) for worker, lease in leases(run.take(run.server.ended(1, True, 1.0))).items()
     }
 
 
@@ -320,9 +477,7 @@ def test_a_wait_is_never_silent() -> None:
     assert text.startswith("waiting for worker 0 (step 0, shards 0 to 3, since 10.0 s)")
     run.take(run.server.tick(JOIN_SECONDS + NOTICE_SECONDS + 1))
     assert text == run.reported("notice")[-1]["text"]  # the next one comes later
-    ((_, answer),) = run.send(b"0", Ping())
-    assert isinstance(answer, Waiting)
-    assert "worker 0 (step 0, shards 0 to 3" in answer.reason
+    assert "worker 0 (step 0, shards 0 to 3" in run.server.waited_for()
 
 
 def test_logs_stand_in_the_record_with_their_step_and_shard() -> None:
@@ -345,4 +500,4 @@ def test_a_worker_number_that_is_taken_gives_another() -> None:
     run = Run(2)
     run.join(0)
     ((_, welcome), *_) = run.send(b"x", Join(0, run.settings, "host", 1))
-    assert Welcome(1, False) == welcome
+    assert Welcome(1, 4, False) == welcome

@@ -26,15 +26,15 @@ from karp.protocol.worker import LOST_SECONDS, PING_SECONDS
 
 def joined() -> Worker:
     worker = Worker(weights(), 3)
-    assert Join(3, settings(), "host", 1) == worker.join(settings(), "host", 1, 0.0)
-    assert worker.receive(Welcome(3, False), 0.0) is None
+    assert Join(3, settings(), "host", 1) == worker.enter(settings(), "host", 1, 0.0)
+    assert worker.receive(Welcome(3, 4, False), 0, 0.0) is None
     return worker
 
 
 def test_the_weights_are_sent_when_they_are_asked_for() -> None:
     worker = Worker(weights())
-    worker.join(settings(), "host", 1, 0.0)
-    answer = worker.receive(Welcome(0, True), 0.0)
+    worker.enter(settings(), "host", 1, 0.0)
+    answer = worker.receive(Welcome(0, 4, True), 0, 0.0)
     assert isinstance(answer, Initial)
     assert answer.weights is worker.weights
 
@@ -42,7 +42,7 @@ def test_the_weights_are_sent_when_they_are_asked_for() -> None:
 def test_a_lease_of_several_shards_is_one_message_with_one_sum_per_node() -> None:
     worker = joined()
     new = read_only(gradient(9, 9))
-    worker.receive(Lease(5, 1, 4, 5, new), 0.0)
+    worker.receive(Lease(1, 5, 1, 4, 5, new), 0, 0.0)
     assert new.tobytes() == worker.weights.tobytes()
     buffer = np.empty_like(new)  # backward writes every gradient into the same vector
     for shard in range(1, 4):
@@ -61,7 +61,7 @@ def test_a_shard_cannot_be_computed_twice() -> None:
     worker = joined()
     with pytest.raises(ProgramError):
         worker.computed(gradient(0, 0), 0.0, 1)
-    worker.receive(Lease(0, 0, 1, 0, None), 0.0)
+    worker.receive(Lease(1, 0, 0, 1, 0, None), 0, 0.0)
     worker.computed(gradient(0, 0), 0.0, 1)
     with pytest.raises(ProgramError):
         worker.computed(gradient(0, 0), 0.0, 1)
@@ -69,7 +69,7 @@ def test_a_shard_cannot_be_computed_twice() -> None:
 
 def test_logs_and_stop_travel_with_the_next_message() -> None:
     worker = joined()
-    worker.receive(Lease(0, 0, 1, 0, None), 0.0)
+    worker.receive(Lease(1, 0, 0, 1, 0, None), 0, 0.0)
     worker.computed(gradient(0, 0), 0.0, 1)
     worker.log("norm", 2.0, 0)
     worker.last = True
@@ -81,7 +81,7 @@ def test_logs_and_stop_travel_with_the_next_message() -> None:
 
 def test_an_evaluation_is_scored() -> None:
     worker = joined()
-    worker.receive(Evaluation(2, 30, read_only(gradient(1, 1))), 0.0)
+    worker.receive(Evaluation(1, 2, 30, read_only(gradient(1, 1))), 0, 0.0)
     assert gradient(1, 1).tobytes() == worker.weights.tobytes()
     assert Score(2, {"a": 1.0}, False) == worker.scored({"a": 1.0})
     assert worker.task is None
@@ -89,7 +89,7 @@ def test_an_evaluation_is_scored() -> None:
 
 def test_a_loop_left_early_sends_what_is_computed() -> None:
     worker = joined()
-    worker.receive(Lease(0, 0, 3, 0, None), 0.0)
+    worker.receive(Lease(1, 0, 0, 3, 0, None), 0, 0.0)
     worker.computed(gradient(0, 0), 0.0, 4)
     contribution, stop = worker.stop()
     assert isinstance(contribution, Contribution)
@@ -100,7 +100,7 @@ def test_a_loop_left_early_sends_what_is_computed() -> None:
 
 def test_the_end_brings_the_final_weights() -> None:
     worker = joined()
-    worker.receive(Finish(7, True, "", read_only(gradient(7, 7))), 0.0)
+    worker.receive(Finish(7, True, "", read_only(gradient(7, 7))), 0, 0.0)
     assert gradient(7, 7).tobytes() == worker.weights.tobytes()
     assert worker.over is not None
     assert worker.over.main
@@ -109,16 +109,16 @@ def test_the_end_brings_the_final_weights() -> None:
 
 def test_what_ends_badly_raises() -> None:
     with pytest.raises(RunError, match="worker 1 failed"):
-        joined().receive(Finish(0, False, "worker 1 failed", None), 0.0)
+        joined().receive(Finish(0, False, "worker 1 failed", None), 0, 0.0)
     with pytest.raises(RefusedError, match="batch_size"):
-        joined().receive(Refusal("batch_size differs"), 0.0)
+        joined().receive(Refusal("batch_size differs"), 0, 0.0)
 
 
 def test_silence_is_asked_about_and_then_an_error_that_names_what_is_known() -> None:
     worker = joined()
     assert worker.tick(PING_SECONDS - 1, "tcp://x") is None
-    assert Ping() == worker.tick(PING_SECONDS, "tcp://x")
-    worker.receive(Waiting("waiting for worker 2"), PING_SECONDS)
-    assert Ping() == worker.tick(2 * PING_SECONDS, "tcp://x")
-    with pytest.raises(LostError, match=r"tcp://x has not answered for 30 s \(last known: waiting for worker 2\)"):
+    assert Ping(0) == worker.tick(PING_SECONDS, "tcp://x")
+    worker.receive(Waiting("waiting for worker 2"), 0, PING_SECONDS)
+    assert Ping(0) == worker.tick(2 * PING_SECONDS, "tcp://x")
+    with pytest.raises(LostError, match=r"tcp://x has not answered for 60 s \(last known: waiting for worker 2\)"):
         worker.tick(PING_SECONDS + LOST_SECONDS, "tcp://x")

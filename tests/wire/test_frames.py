@@ -21,7 +21,7 @@ def packed(message: object) -> list[bytes]:
 
 
 def head(**changes: object) -> bytes:
-    plain = {"kind": "ping", "karp": 1, "run": "run-1", "incarnation": 2, "dtypes": []} | changes
+    plain = {"kind": "ping", "seen": 0, "karp": 1, "run": "run-1", "incarnation": 2, "dtypes": []} | changes
     return msgpack.packb({name: value for name, value in plain.items() if value is not ...})
 
 
@@ -29,8 +29,8 @@ def head(**changes: object) -> bytes:
 def test_a_message_survives_the_way(dtype: type) -> None:
     vectors = [np.arange(4, dtype=dtype), np.arange(4, 8, dtype=dtype)]
     sent = Contribution(1, 1, [Node(0, 1, 0.5, vectors[0]), Node(2, 3, 0.5, vectors[1])], [(0, "a", 1.0)], False)
-    message, incarnation = unpack(packed(sent), "run-1", FROM_WORKER)
-    assert 2 == incarnation
+    message, envelope = unpack(packed(sent), "run-1", FROM_WORKER)
+    assert ENVELOPE == envelope
     assert isinstance(message, Contribution)
     for expected, node in zip(vectors, message.nodes, strict=True):
         assert expected.dtype == node.vector.dtype
@@ -65,13 +65,18 @@ def test_what_is_no_message_is_refused_with_the_reason(frames: list[bytes], reas
         unpack(frames, "run-1", FROM_WORKER)
 
 
+def test_a_worker_that_knows_only_an_address_learns_the_run() -> None:
+    assert Envelope("", 0) == unpack([head(run="", incarnation=0)], "run-1", FROM_WORKER)[1]
+    assert ENVELOPE == unpack([head()], "", FROM_WORKER)[1]
+
+
 @given(st.lists(st.binary(max_size=200), max_size=4))
 def test_any_bytes_are_refused(frames: list[bytes]) -> None:
     with pytest.raises(ProtocolError):
         unpack(frames, "run-1", FROM_WORKER)
 
 
-@given(st.sampled_from([Ping(), Initial(np.arange(4.0))]), st.data())
+@given(st.sampled_from([Ping(0), Initial(np.arange(4.0))]), st.data())
 def test_flipped_bits_are_a_message_or_refused(message: object, data: st.DataObject) -> None:
     frames = packed(message)
     which = data.draw(st.integers(0, len(frames) - 1))

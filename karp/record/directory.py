@@ -3,6 +3,8 @@
     settings.json        what the run is (protocol/settings.py), where and with what it computes
     metrics.jsonl        one line per report, as it happened
     weights.safetensors  the weights at the end, under the names and shapes of the model
+    checkpoints/         what the run can be resumed from (checkpoints.py)
+    launch.json          how it was launched: program, arguments, workers (written by the launcher)
     summary.json         the totals, the last metrics, the weights' hash, the exit status
     logs/                what each worker printed (written by the launcher)
 
@@ -20,7 +22,10 @@ import numpy as np
 
 from karp.errors import RecordError, SettingError
 from karp.parameters import Layout
-from karp.protocol import Server
+from karp.protocol import Server, Snapshot
+from karp.record.checkpoints import Writer, newest
+
+PENDING_BYTES = 1 << 20  # of metrics are kept while the disk is full
 
 Vector = np.ndarray[Any, np.dtype[Any]]
 
@@ -83,32 +88,78 @@ def cpu() -> str:
 
 
 class Record:
-    """Writes one run's directory.
+    """Writes one run's directory; with `resume`, goes on in one that holds a run.
 
-    Raises RecordError, naming the path and what to do, if it cannot be used or holds another run.
+    A disk that is full does not stop the run: what cannot be written is kept and tried again.
+
+    Raises RecordError, naming the path and what to do, if it cannot be used, holds another run or is in use.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, resume: bool = False, keep: int = 3) -> None:
         self.path = path
+        mode = os.O_RDWR | os.O_CREAT | (0 if resume else os.O_EXCL)
         try:
             path.mkdir(parents=True, exist_ok=True)
-            self._metrics = (path / "metrics.jsonl").open("x", encoding="utf-8")
+            self._metrics = os.open(path / "metrics.jsonl", mode, 0o644)
         except FileExistsError:
-            raise RecordError(f"{path} holds a run already (metrics.jsonl is there): pass another directory") from None
+            raise RecordError(f"{path} holds a run already: pass another directory, or resume it") from None
         except OSError as error:
             raise RecordError(f"the run directory {path} cannot be written: {error.strerror}") from None
+        self._lock()
+        self.writer = Writer(path, keep)
+        self._pending = b""
+        self._written = os.lseek(self._metrics, 0, os.SEEK_END)
+        self._failing = False
 
-    def settings(self, settings: dict[str, Any]) -> None:
-        """What the run is; written once, when the first worker has brought it."""
-        self._write_json("settings.json", settings)
+    def _lock(self) -> None:
+        """One run at a time; the lock goes with the process."""
+        try:
+            import fcntl
+        except ImportError:  # not on this system
+            return
+        try:
+            fcntl.flock(self._metrics, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            os.close(self._metrics)
+            raise RecordError(f"another run is writing to {self.path}: wait for its end, or pass another") from None
+
+    def newest_checkpoint(self) -> Snapshot | None:
+        """The checkpoint to go on from; the metrics are cut back to it (to nothing, if there is none)."""
+        snapshot = newest(self.path, lambda text: self.writer.troubles.append(text))
+        size = int(snapshot[0].get("metrics_bytes", 0)) if snapshot is not None else 0
+        os.ftruncate(self._metrics, min(size, self._written))
+        self._written = os.lseek(self._metrics, 0, os.SEEK_END)
+        return snapshot
+
+    def save(self, snapshot: Snapshot) -> None:
+        """Have a checkpoint written."""
+        snapshot[0]["metrics_bytes"] = self._written + len(self._pending)
+        self.writer.submit(snapshot)
 
     def report(self, kind: str, values: dict[str, Any]) -> None:
-        """Append a line to metrics.jsonl."""
-        self._metrics.write(json.dumps({"report": kind, **values}) + "\n")
-        self._metrics.flush()
+        """Append a line to metrics.jsonl; the settings go to their own file too."""
+        if kind == "settings":
+            self._write_json("settings.json", values)
+        self._pending += json.dumps({"report": kind, **values}).encode() + b"\n"
+        try:
+            while self._pending:
+                count = os.write(self._metrics, self._pending)
+                self._written += count
+                self._pending = self._pending[count:]
+            self._failing = False
+        except OSError as error:
+            self._pending = self._pending[-PENDING_BYTES:]
+            self._trouble(f"metrics.jsonl cannot be written ({error.strerror}); its lines are kept and tried again")
+
+    def _trouble(self, text: str) -> None:
+        """Say it once until it is over."""
+        if not self._failing:
+            self._failing = True
+            self.writer.troubles.append(text)
 
     def finish(self, summary: dict[str, Any], layout: Layout | None, weights: Vector | None) -> None:
         """Write weights and summary, and close."""
+        self.writer.close()
         if layout is not None and weights is not None:
             from safetensors.numpy import save
 
@@ -116,7 +167,7 @@ class Record:
             self._write("weights.safetensors", save(views, metadata={"format": "karp"}))
             summary = summary | {"weights_sha256": layout.sha256(weights)}
         self._write_json("summary.json", summary)
-        self._metrics.close()
+        os.close(self._metrics)
 
     def _write_json(self, name: str, content: dict[str, Any]) -> None:
         self._write(name, (json.dumps(content, indent=2) + "\n").encode())
@@ -127,7 +178,7 @@ class Record:
             aside.write_bytes(content)
             os.replace(aside, self.path / name)
         except OSError as error:
-            raise RecordError(f"{self.path / name} cannot be written: {error.strerror}") from None
+            self._trouble(f"{self.path / name} cannot be written: {error.strerror}")
 
 
 def summarise(server: Server, program: str, workers: int, status: int) -> dict[str, Any]:
@@ -146,6 +197,7 @@ def summarise(server: Server, program: str, workers: int, status: int) -> dict[s
     return summary | {
         "main": server.main,
         "dropped": server.dropped,
+        "released": server.released,
         "refused": server.refused,
         "failure": server.failure,
         "exit": status,

@@ -1,0 +1,148 @@
+"""The processes of a run on this machine: how they are started, watched and ended."""
+
+import contextlib
+import json
+import os
+import selectors
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from karp.serve import Config
+
+KILL_SECONDS = 2.0  # between SIGTERM and SIGKILL
+TAIL_LINES = 40
+THREAD_VARIABLES = ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS", "VECLIB_MAXIMUM_THREADS")
+
+
+@dataclass(slots=True)
+class Child:
+    """One process of a worker; `restarts` of that worker came before it."""
+
+    worker: int
+    process: subprocess.Popen[bytes]
+    log: Path
+    restarts: int
+    ended: bool = False
+    joined: bool = False
+    left: bool = False
+
+    @property
+    def how(self) -> str:
+        """How it ended, in words."""
+        status = self.process.returncode
+        return f"was killed by {signal.Signals(-status).name}" if status < 0 else f"ended with exit status {status}"
+
+    def tail(self) -> str:
+        """What it printed last."""
+        lines = self.log.read_text(errors="replace").splitlines()[-TAIL_LINES:]
+        return "\n".join(lines) if lines else "(nothing)"
+
+
+def start_worker(
+    worker: int, program: str, arguments: list[str], environment: dict[str, str], log: Path, leash: int, restarts: int
+) -> Child:
+    """Start a program as a worker; what it prints is appended to the log."""
+    with log.open("ab") as file:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "karp.launch.child", program, *arguments],
+            stdin=subprocess.DEVNULL,
+            stdout=file,
+            stderr=subprocess.STDOUT,
+            env=environment | {"KARP_WORKER": str(worker), "KARP_LEASH": str(leash)},
+            pass_fds=[leash],
+            start_new_session=True,
+        )
+    return Child(worker, process, log, restarts)
+
+
+class ServerProcess:
+    """The server, and the pipes to it."""
+
+    def __init__(self, config: Config, environment: dict[str, str], log: Path) -> None:
+        self.log = log
+        with log.open("ab") as file:
+            self.process = subprocess.Popen(
+                [sys.executable, "-m", "karp.serve"],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=file,
+                env=environment,
+                pass_fds=[config.descriptor],
+                start_new_session=True,
+            )
+        self.rest = b""
+        self.selector = selectors.DefaultSelector()
+        assert self.process.stdout is not None
+        self.selector.register(self.process.stdout, selectors.EVENT_READ)
+        self._write(config.to_line())
+
+    def tell(self, **order: Any) -> None:
+        """A line to the server; if it is gone, `reports` finds out."""
+        self._write(json.dumps(order).encode() + b"\n")
+
+    def _write(self, line: bytes) -> None:
+        assert self.process.stdin is not None
+        with contextlib.suppress(BrokenPipeError):
+            self.process.stdin.write(line)
+            self.process.stdin.flush()
+
+    def reports(self, seconds: float) -> Iterator[dict[str, Any]]:
+        """What the server has reported, waiting at most so long; raises EOFError when it has ended."""
+        if not self.selector.select(seconds):
+            return
+        assert self.process.stdout is not None
+        chunk = os.read(self.process.stdout.fileno(), 1 << 16)
+        if not chunk:
+            raise EOFError
+        *lines, self.rest = (self.rest + chunk).split(b"\n")
+        for line in lines:
+            yield json.loads(line)
+
+    def printed(self) -> str:
+        """What it wrote to its log last."""
+        return self.log.read_text(errors="replace")[-4000:]
+
+    def close(self, status: int, seconds: float) -> Iterator[dict[str, Any]]:
+        """Have it write what is left and end; yields its last reports."""
+        self.tell(close=status)
+        until = time.monotonic() + seconds
+        with contextlib.suppress(EOFError):
+            while time.monotonic() < until:
+                yield from self.reports(0.2)
+        kill_group(self.process, signal.SIGKILL)
+        self.release()
+
+    def release(self) -> None:
+        """Let go of a process that has ended."""
+        self.process.wait()
+        self.selector.close()
+        for pipe in (self.process.stdin, self.process.stdout):
+            if pipe is not None:
+                with contextlib.suppress(BrokenPipeError):
+                    pipe.close()
+
+
+def stop(processes: list[subprocess.Popen[bytes]]) -> None:
+    """End these processes, with all that they have started."""
+    running = [process for process in processes if process.poll() is None]
+    for process in running:
+        kill_group(process, signal.SIGTERM)
+    until = time.monotonic() + KILL_SECONDS
+    for process in running:
+        try:
+            process.wait(max(0.0, until - time.monotonic()))
+        except subprocess.TimeoutExpired:
+            kill_group(process, signal.SIGKILL)
+            process.wait()
+
+
+def kill_group(process: subprocess.Popen[bytes], number: signal.Signals) -> None:
+    """Signal a child and what it has started."""
+    with contextlib.suppress(ProcessLookupError, PermissionError):
+        os.killpg(process.pid, number)

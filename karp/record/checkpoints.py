@@ -1,0 +1,157 @@
+"""Checkpoints: all that steers a run, in one file that is either whole or not there.
+
+    checkpoints/step-00000120.safetensors     the newest `keep` of them
+
+The vectors of a snapshot are the file's tensors; the rest of it stands in its metadata as JSON, with a SHA-256 over
+both. A file is written aside, flushed to the disk and renamed, in a thread of its own while training goes on. What
+cannot be read, or does not match its hash, is passed over for the one before it.
+"""
+
+import contextlib
+import hashlib
+import json
+import os
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from karp.errors import DataError
+from karp.protocol import Snapshot
+
+FOLDER = "checkpoints"
+
+
+def write(directory: Path, snapshot: Snapshot, keep: int) -> Path:
+    """Write a checkpoint and remove all but the newest `keep`; raises OSError if the disk is full or gone."""
+    from safetensors.numpy import save
+
+    plain, vectors = snapshot
+    text = json.dumps(plain)
+    folder = directory / FOLDER
+    folder.mkdir(exist_ok=True)
+    path = folder / f"step-{plain['version']:08d}.safetensors"
+    aside = path.with_suffix(".part")
+    try:
+        with aside.open("wb") as file:
+            file.write(save(vectors, metadata={"karp": text, "sha256": digest(text, vectors)}))
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(aside, path)
+        flush_directory(folder)
+    except OSError:
+        with contextlib.suppress(OSError):
+            aside.unlink()
+        raise
+    for old in paths(directory)[max(1, keep) :]:
+        old.unlink(missing_ok=True)
+    return path
+
+
+def read(path: Path) -> Snapshot:
+    """The snapshot in a file; raises DataError, saying why, if it is not whole."""
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(path, framework="numpy") as file:
+            metadata = file.metadata() or {}
+            vectors: dict[str, np.ndarray[Any, np.dtype[Any]]] = {name: file.get_tensor(name) for name in file.keys()}
+        text = metadata["karp"]
+        plain = json.loads(text)
+        if metadata["sha256"] != digest(text, vectors):
+            raise DataError("its content does not match its hash")
+    except (OSError, SafetensorError, KeyError, ValueError, TypeError) as error:
+        raise DataError(f"the checkpoint {path} cannot be used: {error}") from None
+    return plain, vectors
+
+
+def newest(directory: Path, say: Callable[[str], None]) -> Snapshot | None:
+    """The newest checkpoint that is whole; each that is not is named to `say`."""
+    for path in paths(directory):
+        try:
+            return read(path)
+        except DataError as error:
+            say(f"{error}; the one before it is used")
+    return None
+
+
+def paths(directory: Path) -> list[Path]:
+    """The checkpoints, newest first."""
+    return sorted((directory / FOLDER).glob("step-*.safetensors"), reverse=True)
+
+
+def digest(text: str, vectors: dict[str, Any]) -> str:
+    """SHA-256 over the text and every vector with its name, dtype and length."""
+    found = hashlib.sha256(text.encode())
+    for name in sorted(vectors):
+        found.update(f"{name} {vectors[name].dtype} {vectors[name].shape}".encode())
+        found.update(np.ascontiguousarray(vectors[name]).data)
+    return found.hexdigest()
+
+
+def flush_directory(path: Path) -> None:
+    """Make a renaming in this directory outlive a loss of power."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+class Writer:
+    """Writes checkpoints in a thread; of those that come while one is being written, the newest is next."""
+
+    def __init__(self, directory: Path, keep: int) -> None:
+        self.directory = directory
+        self.keep = keep
+        self.last: Path | None = None  # that was written whole
+        self.troubles: list[str] = []  # to be said; `take_troubles` empties it
+        self._next: Snapshot | None = None
+        self._changed = threading.Condition()
+        self._closing = False
+        self._thread: threading.Thread | None = None
+
+    def submit(self, snapshot: Snapshot) -> None:
+        """Have this written soon."""
+        with self._changed:
+            self._next = snapshot
+            self._changed.notify()
+        if self._thread is None:
+            self._thread = threading.Thread(target=self._run, name="karp-checkpoints", daemon=True)
+            self._thread.start()
+
+    def close(self) -> None:
+        """Write what is waiting, and end."""
+        with self._changed:
+            self._closing = True
+            self._changed.notify()
+        if self._thread is not None:
+            self._thread.join()
+
+    def take_troubles(self) -> list[str]:
+        with self._changed:
+            troubles, self.troubles = self.troubles, []
+        return troubles
+
+    def _run(self) -> None:
+        while True:
+            with self._changed:
+                while self._next is None and not self._closing:
+                    self._changed.wait()
+                snapshot, self._next = self._next, None
+            if snapshot is None:
+                return
+            self._write(snapshot)
+
+    def _write(self, snapshot: Snapshot) -> None:
+        try:
+            self.last = write(self.directory, snapshot, self.keep)
+        except OSError as error:
+            last = f"the last good one is {self.last}" if self.last else "there is none yet"
+            with self._changed:
+                self.troubles.append(
+                    f"the checkpoint of step {snapshot[0]['version']} could not be written ({error.strerror}); "
+                    f"{last}; training goes on, and the next one is tried"
+                )

@@ -1,0 +1,77 @@
+"""CURVE keys: who may talk to a server beyond this machine.
+
+A run has two key pairs, the server's and the workers'. A server lets in whoever proves the workers' key, a worker
+believes whoever proves the server's; everything between them is encrypted (ZeroMQ's CURVE).
+"""
+
+import json
+import os
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from karp.errors import RecordError, SettingError
+
+FILE = "karp-keys.json"
+
+
+@dataclass(frozen=True, slots=True)
+class Keys:
+    """Both pairs in ZeroMQ's text form, 40 characters each; a worker needs no `server_secret`."""
+
+    server_public: str
+    server_secret: str
+    worker_public: str
+    worker_secret: str
+
+    def for_worker(self) -> "Keys":
+        """Without what only the server may know."""
+        return Keys(self.server_public, "", self.worker_public, self.worker_secret)
+
+    def to_text(self) -> str:
+        """One line, for a file or the environment variable KARP_KEYS."""
+        return json.dumps(asdict(self))
+
+    @classmethod
+    def from_text(cls, text: str, where: str) -> "Keys":
+        """Raises SettingError, naming `where` it was found, for what is not such a line."""
+        try:
+            plain = json.loads(text)
+            keys = cls(**plain)
+            if any(type(key) is not str or len(key) not in (0, 40) for key in plain.values()):
+                raise ValueError
+        except (TypeError, ValueError):
+            raise SettingError(f"{where} holds no keys: make them with `karp keys DIR`") from None
+        return keys
+
+
+def make() -> Keys:
+    """Fresh keys, for one run."""
+    import zmq
+
+    server_public, server_secret = zmq.curve_keypair()
+    worker_public, worker_secret = zmq.curve_keypair()
+    return Keys(server_public.decode(), server_secret.decode(), worker_public.decode(), worker_secret.decode())
+
+
+def write(keys: Keys, path: Path) -> None:
+    """A file that only its owner may read; one that is there is not overwritten."""
+    try:
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    except FileExistsError:
+        raise RecordError(f"{path} exists: keys are not overwritten; remove it or name another directory") from None
+    except OSError as error:
+        raise RecordError(f"the keys cannot be written to {path}: {error.strerror}") from None
+    with os.fdopen(descriptor, "w") as file:
+        file.write(keys.to_text() + "\n")
+
+
+def read(path: Path) -> Keys:
+    """Raises SettingError if the file is not there, is not keys, or may be read by others."""
+    file = path / FILE if path.is_dir() else path
+    try:
+        if file.stat().st_mode & 0o077:
+            raise SettingError(f"{file} may be read by others: chmod 600 it")
+        text = file.read_text()
+    except OSError as error:
+        raise SettingError(f"the keys {file} cannot be read: {error.strerror}; make them with `karp keys DIR`") from None
+    return Keys.from_text(text, str(file))
