@@ -64,8 +64,8 @@ from karp.autograd.functions import (
     var,
     where,
 )
-from karp.autograd.traces import touch
 from karp.autograd.modes import find_nan, guard, no_grad
+from karp.autograd.traces import touch
 from karp.autograd.value import Value
 
 __all__ = [

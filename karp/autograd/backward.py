@@ -26,7 +26,7 @@ import numpy as np
 from karp.autograd import modes, nans, traces
 from karp.autograd.operation import Operation, undo_broadcast
 from karp.autograd.operations.elementwise import ADD, MULTIPLY
-from karp.autograd.operations.numbers import ones0
+from karp.autograd.operations.numbers import ONE
 from karp.errors import ShapeError
 
 if TYPE_CHECKING:
@@ -59,10 +59,12 @@ def _start(root: Value, gradient: Any) -> Any:
     if gradient is None:
         if data.__class__ is float:
             return 1.0
+        if data.ndim == 0:
+            return ONE[data.dtype]
         if data.size != 1:
             raise ShapeError(f"backward of shape {data.shape}: the gradient of an array needs a direction; reduce the"
                              " array to one number (sum, mean, a loss) or pass gradient= of that shape")
-        return ones0(data.dtype) if data.ndim == 0 else np.ones(data.shape, data.dtype)
+        return np.ones(data.shape, data.dtype)
     if data.__class__ is float:
         return float(gradient)
     start = np.asarray(gradient, data.dtype)

@@ -7,6 +7,7 @@ one module if names are given (`layers.0.weight` belongs to `layers.0`), else ea
 
 from __future__ import annotations
 
+import itertools
 import os
 from collections.abc import Mapping
 from html import escape
@@ -217,7 +218,7 @@ def _edge(source: Any, key: Any, boxes: Mapping[Any, _Box], layout: Layout) -> s
     x, y = layout.centre[key]
     points.append((x - boxes[key].size[0] / 2, y))
     path = [f"M{points[0][0]:.1f} {points[0][1]:.1f}"]
-    for (x0, y0), (x1, y1) in zip(points, points[1:], strict=False):
+    for (x0, y0), (x1, y1) in itertools.pairwise(points):
         half = (x1 - x0) / 2
         path.append(f"C{x0 + half:.1f} {y0:.1f} {x1 - half:.1f} {y1:.1f} {x1:.1f} {y1:.1f}")
     return f'<path d="{" ".join(path)}" fill="none" stroke="#888888"/>'

@@ -47,7 +47,7 @@ class _Mode(contextlib.ContextDecorator):
             active -= 1
 
 
-class no_grad(_Mode):  # noqa: N801  a context manager, written like a function
+class no_grad(_Mode):
     """Compute without recording: results have no history, and nothing is kept for backward.
 
     A context manager and a decorator; other threads are not affected.
@@ -63,7 +63,7 @@ class no_grad(_Mode):  # noqa: N801  a context manager, written like a function
     _field, _setting = "recording", False
 
 
-class find_nan(_Mode):  # noqa: N801
+class find_nan(_Mode):
     """Stop at the operation that first makes a NaN or an infinity, forward or backward.
 
     `NotFiniteError` then names the operation and the line of the program that called it; for a gradient, the line
@@ -82,7 +82,7 @@ class find_nan(_Mode):  # noqa: N801
     _field = "find_nan"
 
 
-class guard(_Mode):  # noqa: N801
+class guard(_Mode):
     """Compare every array that backward reads in full with what it was at forward.
 
     Without it, arrays of up to 8 KiB are compared in full and larger ones at 512 places (see `traces.py`).

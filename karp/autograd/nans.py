@@ -80,7 +80,8 @@ def run(order: list[Value], retain_grad: bool) -> None:
 def _check_gradient(node: Value, gradient: Any) -> None:
     found = _faults(gradient)
     if found:
-        where = f"called at {node.line}" if node.line else "called before find_nan was on"
+        line = getattr(node, "line", None)
+        where = f"called at {line}" if line else "called before find_nan was on"
         raise NotFiniteError(
             f"the gradient of {node.operation.name} of shape {np.shape(node.data)}, {where}, has {found}"  # type: ignore[union-attr]
         )

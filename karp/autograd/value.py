@@ -45,7 +45,7 @@ def _unary(operation: Operation) -> Callable[[Value], Value]:
             data = number(a)
         except (ArithmeticError, ValueError):  # outside the domain: NumPy has an answer and a warning
             return apply(operation, self)
-        return _node(operation, (self,), (a,), data)
+        return record(operation, (self,), (a,), data)
 
     method.__name__ = operation.name
     method.__doc__ = f"`karp.autograd.{operation.name}` of this value."
@@ -73,7 +73,7 @@ class Value:
     - `grad`: None until a backward reaches this value, then a float or an ndarray of the shape and dtype of `data`.
       Leaves add up over calls of `backward`; set it to None to begin again.
     - `operation`, `inputs`: how it was made; None and () for a leaf.
-    - `home`: None, or the array where the gradient of this leaf is to be kept (see `karp.parameters`).
+    - `home`: of a leaf, None or the array where its gradient is to be kept (see `karp.parameters`).
 
     >>> x = Value(2.0)
     >>> y = Value(-3.0)
@@ -83,6 +83,8 @@ class Value:
     (Value(-4.0), -2.0, 2.0)
     """
 
+    # A node fills no slot it does not need, as each costs time: `home` belongs to leaves, `saved` to fused operations,
+    # `owned` stands beside a gradient that is an array. (A `__getattr__` would slow down every attribute to save this.)
     __slots__ = ("data", "grad", "home", "inputs", "line", "mark", "number", "operands", "operation", "owned", "saved",
                  "traces")
 
@@ -106,12 +108,6 @@ class Value:
         self.inputs = self.operands = ()
         self.number = next_number()
         self.mark = self.home = self.traces = None
-
-    def __getattr__(self, name: str) -> Any:
-        # Reached only for a slot that was never filled. A node fills no slot it does not need: that is time saved.
-        if name in _EMPTY:
-            return None
-        raise AttributeError(f"a Value has no attribute {name!r}")
 
     # --- looking at it ----------------------------------------------------------------------------------------------
 
@@ -264,7 +260,7 @@ class Value:
             data = a - b
         except (ValueError, OverflowError) as error:
             raise explain(SUBTRACT, (a, b), error) from None
-        return _node(SUBTRACT, (self, other), (a, b), data)
+        return record(SUBTRACT, (self, other), (a, b), data)
 
     def __pow__(self, other: Any) -> Value:
         if other.__class__ is not Value and other.__class__ is not float and other.__class__ is not int:
@@ -277,7 +273,7 @@ class Value:
             return apply(POWER, self, other)
         if data.__class__ is complex:  # NumPy says NaN
             return apply(POWER, self, other)
-        return _node(POWER, (self, other), (a, b), data)
+        return record(POWER, (self, other), (a, b), data)
 
     def __truediv__(self, other: Any) -> Value:
         if other.__class__ is not Value and other.__class__ is not float and other.__class__ is not int:
@@ -288,11 +284,11 @@ class Value:
             data = a / b
         except (ArithmeticError, ValueError):
             return apply(DIVIDE, self, other)
-        return _node(DIVIDE, (self, other), (a, b), data)
+        return record(DIVIDE, (self, other), (a, b), data)
 
     def __neg__(self) -> Value:
         a = self.data
-        return _node(NEGATIVE, (self,), (a,), -a)
+        return record(NEGATIVE, (self,), (a,), -a)
 
     def __pos__(self) -> Value:
         return self
@@ -348,7 +344,7 @@ class Value:
                          " it is used")
 
     @property
-    def T(self) -> Value:  # noqa: N802  NumPy's name
+    def T(self) -> Value:
         return apply(shapes.TRANSPOSE, self, None)
 
     def reshape(self, *shape: int | tuple[int, ...]) -> Value:
@@ -398,7 +394,6 @@ class Value:
 
 
 _new = Value.__new__
-_EMPTY = frozenset({"home", "line", "owned", "saved"})
 
 # --- making nodes -----------------------------------------------------------------------------------------------------
 
@@ -412,14 +407,14 @@ def apply(operation: Operation, *inputs: Any) -> Value:
         raise explain(operation, operands, error) from None
     if operation.saves:
         data, saved = data
-        node = _node(operation, inputs, operands, data)
+        node = record(operation, inputs, operands, data)
         if node.operation is not None:
             node.saved = saved
         return node
-    return _node(operation, inputs, operands, data)
+    return record(operation, inputs, operands, data)
 
 
-def _node(operation: Operation, inputs: tuple[Any, ...], operands: tuple[Any, ...], data: Any) -> Value:
+def record(operation: Operation, inputs: tuple[Any, ...], operands: tuple[Any, ...], data: Any) -> Value:
     node = _new(Value)
     node.data = data
     node.grad = node.mark = node.traces = None
@@ -435,10 +430,9 @@ def _node(operation: Operation, inputs: tuple[Any, ...], operands: tuple[Any, ..
 def _finish(node: Value) -> None:
     """What an array needs besides, and what is switched on: data of the right type, read-only, with traces."""
     data = node.data
-    if data.__class__ is not _ndarray:
-        if data.__class__ is not float:
-            number = not any([one.__class__ is _ndarray for one in node.operands])
-            data = node.data = float(data) if number else np.asarray(data)
+    if data.__class__ is not _ndarray and data.__class__ is not float:
+        number = not any(one.__class__ is _ndarray for one in node.operands)
+        data = node.data = float(data) if number else np.asarray(data)
     if modes.active:
         if modes.state.find_nan:
             nans.check_forward(node)

@@ -21,12 +21,7 @@ def _kept(number: float) -> dict[Any, Any]:
 
 
 ZERO = _kept(0.0)  # dtype -> 0-d array
-ONE = _kept(1.0)
-
-
-def ones0(dtype: Any) -> Any:
-    """The number 1 of a dtype, the same array every time: backward begins with it, and rules may know it again."""
-    return ONE[dtype]
+ONE = _kept(1.0)  # backward begins with it, and a rule may know it again
 
 
 _ones: dict[tuple[int, Any], Any] = {}

@@ -129,7 +129,7 @@ ACTIVATIONS = {
 # --- linear ---------------------------------------------------------------------------------------------------------
 
 
-def _linear(x: Any, weight: Any, bias: Any, activation: str | None) -> Any:
+def linear_forward(x: Any, weight: Any, bias: Any, activation: str | None) -> Any:
     if (weight.ndim != 2) if bias is None else (bias.shape != weight.shape[1:]):
         raise ValueError  # NumPy would broadcast some of these; the shape rule says what is wrong
     out = np.dot(x, weight)
@@ -160,8 +160,8 @@ def _linear_shape(x: Any, weight: Any, bias: Any, activation: str | None) -> tup
 
 def _give_product(value: Any, left: Any, right: Any, give: Any) -> None:
     """Give np.dot(left, right), written straight into the value's home if this is its first gradient."""
-    home = value.home
-    if home is not None and value.grad is None:
+    home = value.home if value.operation is None and value.grad is None else None
+    if home is not None:
         try:
             np.dot(left, right, home)
         except ValueError:  # a home of another dtype: the product is cast on the way in
@@ -188,7 +188,12 @@ def _linear_backward(node: Any, g: Any, give: Any) -> None:
         _give_product(weight, rows.T, g, give)
     if x.__class__ is value:
         back = np.dot(g, matrix.T)
-        give(x, back if back.shape == x.data.shape else back.reshape(x.data.shape))
+        if node.operands[0] is not rows:
+            back = back.reshape(x.data.shape)
+        if x.grad is None and x.operation is not None and back.dtype is x.data.dtype:
+            x.grad, x.owned = back, True  # what give would do, after many questions
+        else:
+            give(x, back)
 
 
-LINEAR = Operation("linear", _linear, _linear_shape, backward=_linear_backward, reads=((0, 1), (1, 0)))
+LINEAR = Operation("linear", linear_forward, _linear_shape, backward=_linear_backward, reads=((0, 1), (1, 0)))
