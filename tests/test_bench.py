@@ -1,0 +1,146 @@
+"""The benchmarks run, say what they promise to say, and time nobody who does less work. Nothing here is about speed."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+FIELDS = {"case", "name", "steps_per_s", "low", "high", "peak_rss_mb", "growth_mb"}
+# A child that fails in the way its argument says: at the start, in an answer, by dying, by printing what is no answer.
+CHILD = """
+import sys
+from bench.contest import serve, turns_of
+
+def run(count):
+    print("a library talks")
+    if sys.argv[1] == "error":
+        raise ValueError("no\\nmore")
+    if sys.argv[1] == "death":
+        sys.exit("last words")
+
+def start():
+    if sys.argv[1] == "start":
+        raise ImportError("no such engine")
+    return turns_of(run)
+
+serve(start)
+"""
+
+
+@pytest.fixture(autouse=True)
+def _scripts_on_the_path(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(ROOT / "scripts"))
+
+
+def bench(*arguments: str) -> subprocess.CompletedProcess[str]:
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(ROOT / "scripts"), str(ROOT)])}
+    return subprocess.run(
+        [sys.executable, "-P", "-m", "bench", *arguments], env=environment, capture_output=True, text=True, timeout=100
+    )
+
+
+def test_engine_prints_ratios_and_writes_a_row_per_contestant(tmp_path: Path) -> None:
+    file = tmp_path / "rows.json"
+    short = ("--rounds", "1", "--turn", "0.01", "--cases", "T")
+    done = bench("engine", *short, "--names", "karp,numpy", "--json", str(file))
+    assert (0, "") == (done.returncode, done.stderr)
+    rows = [json.loads(line) for line in file.read_text().splitlines()]
+    assert {("T", "karp"), ("T", "numpy")} == {(row["case"], row["name"]) for row in rows}
+    for row in rows:
+        assert FIELDS == set(row)
+        assert 0 < row["low"] <= row["steps_per_s"] <= row["high"]
+        assert 0 <= row["growth_mb"] < row["peak_rss_mb"]
+    assert "karp : numpy = " in done.stdout
+
+
+def test_engine_refuses_names_it_does_not_know() -> None:
+    done = bench("engine", "--names", "karp,theano")
+    assert 2 == done.returncode
+    assert "no theano; there are karp, numpy" in done.stderr
+
+
+def test_import_compares_karp_with_numpy(tmp_path: Path) -> None:
+    file = tmp_path / "rows.json"
+    done = bench("import", "--rounds", "1", "--json", str(file))
+    assert (0, "") == (done.returncode, done.stderr)
+    rows = [json.loads(line) for line in file.read_text().splitlines()]
+    assert [(case, name) for case in ("import", "process") for name in ("numpy", "karp")] == [
+        (row["case"], row["name"]) for row in rows
+    ]
+
+
+@pytest.mark.parametrize("name", ["karp", "numpy", "karp-scalar"])
+@pytest.mark.parametrize("case", ["T", "S"])
+def test_the_work_is_the_hand_written_step(case: str, name: str) -> None:
+    from bench.cases import CASES
+    from bench.contestants import CONTESTANTS
+    from bench.engine import CHECKED_STEPS, check
+    from bench.handwritten import losses
+
+    contestant = CONTESTANTS[name]
+    if case not in contestant.cases:
+        return
+    run = contestant.build(CASES[case])
+    expected = losses(CASES[case], CHECKED_STEPS, contestant.activation)
+    check(expected, [run(1) for _ in range(CHECKED_STEPS)])
+
+
+def test_who_does_less_work_is_found_out() -> None:
+    from bench.cases import CASES
+    from bench.contest import FailedError
+    from bench.engine import check
+    from bench.handwritten import losses
+
+    expected = losses(CASES["T"], 3)
+    with pytest.raises(FailedError, match="does other work: the loss of step 1 "):
+        check(expected, expected[:1] * 3)  # never updates
+
+
+def contest(*ways: str) -> tuple[dict[str, int], dict[str, str]]:
+    """Turns taken by a child for each way to fail, and the reasons of those that did."""
+    from bench.contest import FailedError, Process, rounds
+
+    environment = os.environ | {"PYTHONPATH": str(ROOT / "scripts")}
+    processes = [Process(way, [sys.executable, "-c", CHILD, way], environment) for way in ways]
+    ready, reasons = [], {}
+    try:
+        for process in processes:
+            try:
+                process.ready()
+                ready.append(process)
+            except FailedError as error:
+                reasons[process.name] = str(error)
+        turns, failed = rounds(ready, 3, 0.001, lambda number, name: None)
+        return {name: len(every) for name, every in turns.items()}, reasons | failed
+    finally:
+        for process in processes:
+            process.close()
+
+
+def test_who_fails_is_out_with_a_reason_and_the_others_go_on() -> None:
+    turns, reasons = contest("start", "error", "death", "none")
+    assert {"none": 3} == turns
+    assert {
+        "start": "ImportError: no such engine",
+        "error": "ValueError: no",
+        "death": "ended with status 1: last words",
+    } == reasons
+
+
+def test_the_order_rotates() -> None:
+    from bench.contest import rounds
+
+    class Silent:
+        def __init__(self, name: str) -> None:
+            self.name = name
+
+        def turn(self, seconds: float) -> dict[str, float]:
+            return {}
+
+    order: list[tuple[int, str]] = []
+    rounds([Silent("a"), Silent("b"), Silent("c")], 3, 0.1, lambda *turn: order.append(turn))  # type: ignore[list-item]
+    assert [(1, "a"), (1, "b"), (1, "c"), (2, "b"), (2, "c"), (2, "a"), (3, "c"), (3, "a"), (3, "b")] == order
