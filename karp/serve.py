@@ -103,7 +103,7 @@ class Process:
                 case Save():
                     self.record.save(take(self.server))
         for trouble in self.record.writer.take_troubles():
-            self.report("notice", {"step": self.server.version, "text": trouble})
+            self.report("notice", {"step": self.server.training.version, "text": trouble})
 
     def report(self, kind: str, values: dict[str, Any]) -> None:
         self.record.report(kind, values)
@@ -159,13 +159,14 @@ class Process:
         """Leave a checkpoint, the weights and the summary."""
         server = self.server
         server.now = time.monotonic()
-        if server.updater is not None:
+        if server.training.updater is not None:
             self.record.save(take(server))
         summary = summarise(server, self.config.program, self.config.workers, status)
-        layout = server.settings.layout if server.settings is not None else None
-        self.record.finish(summary, layout, server.updater.weights if server.updater is not None else None)
+        layout = server.training.settings.layout if server.training.settings is not None else None
+        updater = server.training.updater
+        self.record.finish(summary, layout, updater.weights if updater is not None else None)
         for trouble in self.record.writer.take_troubles():
-            print(json.dumps({"report": "notice", "step": server.version, "text": trouble}), flush=True)
+            print(json.dumps({"report": "notice", "step": server.training.version, "text": trouble}), flush=True)
         self.socket.close()
 
 

@@ -376,16 +376,16 @@ class LocalLink:
         self.record.report(kind, values)
         self.display.show(kind, values)
         for trouble in self.record.writer.take_troubles():
-            self._report("notice", {"step": self.server.version, "text": trouble})
+            self._report("notice", {"step": self.server.training.version, "text": trouble})
 
     def receive(self, seconds: float) -> tuple[FromServer, int] | None:
         return self.inbox.popleft(), self.server.incarnation
 
     def close(self, status: int) -> None:
         self.server.now = time.monotonic()
-        if self.server.updater is not None:
+        if self.server.training.updater is not None:
             self.record.save(take(self.server))
-        settings, updater = self.server.settings, self.server.updater
+        settings, updater = self.server.training.settings, self.server.training.updater
         summary = summarise(self.server, self.program, 1, status)
         layout = settings.layout if settings is not None else None
         self.record.finish(summary, layout, updater.weights if updater is not None else None)

@@ -6,24 +6,18 @@ simulated cluster.
 
     joining --(all workers are here, or the join deadline passed)--> training --(last step, last score)--> over
 
-In training, the shards of step `version` are leased to the workers that wait. Each shard enters the step's tree once,
-whoever sends it; when the tree is complete and its sum finite, the optimiser updates the weights in place, `version`
-goes up by one, and the workers that wait are leased the next step together with the new weights. What is lost (a
-worker, a message) is leased again. At an epoch's end its evaluation is leased too, with a copy of that epoch's
-weights, so that training goes on meanwhile (unless the score steers the run). Nothing that arrives changes the
-weights but a complete step.
+In training, the shards of the step under way are leased to the workers that wait. When one is applied (training.py),
+they are leased the next together with the new weights. What is lost (a worker, a message) is leased again. At an
+epoch's end its evaluation is leased too, with a copy of that epoch's weights, so that training goes on meanwhile
+(unless the score steers the run).
 """
 
-import math
 from collections.abc import Callable
-from typing import Any
-
-import numpy as np
 
 from karp.errors import ProtocolError
-from karp.optim import Updater
-from karp.protocol.actions import Action, Report, Save, Send
-from karp.protocol.member import Member, Pace
+from karp.protocol.actions import Action, Save, Send
+from karp.protocol.leasing import NOTICE_SECONDS, Leasing
+from karp.protocol.member import Member
 from karp.protocol.messages import (
     Closed,
     Contribution,
@@ -35,9 +29,7 @@ from karp.protocol.messages import (
     FromWorker,
     Initial,
     Join,
-    Lease,
     Leave,
-    Logs,
     Ping,
     Refusal,
     Rejoin,
@@ -46,15 +38,11 @@ from karp.protocol.messages import (
     Waiting,
     Welcome,
 )
-from karp.protocol.progress import Progress
 from karp.protocol.settings import ANY_SHARDS, Settings, Steps
-from karp.protocol.step import Step, finite, named
-from karp.protocol.tree import Node, Vector
+from karp.protocol.training import SAVE_SECONDS, Training
 
 JOIN_SECONDS = 60.0  # the run begins without the workers that have not joined by then
-NOTICE_SECONDS = 10.0  # a wait of this length is reported, then one of twice the length, and so on
 ALIVE_SECONDS = 1.0  # a sign of life to every worker this often; sending it is how a lost one is found
-SAVE_SECONDS = 10.0  # between two checkpoints
 
 
 class Server:
@@ -80,43 +68,24 @@ class Server:
         skip: bool = False,
     ) -> None:
         self.workers = workers
-        self.plan = plan
         self.now = now
         self.incarnation = incarnation
-        self.save_seconds = save_seconds
-        self.skip = skip
         self.join_by = now + JOIN_SECONDS
         self.notice_at = now + NOTICE_SECONDS
         self.alive_at = now + ALIVE_SECONDS
-        self.save_at = now + save_seconds
-        self.members: dict[bytes, Member] = {}
-        self.waiting: dict[bytes, Member] = {}  # those that have nothing to do
         self.asked = b""  # the peer that was asked for the initial weights
-        self.settings: Settings | None = None
-        self.steps: Steps
-        self.dtype: np.dtype[Any]
-        self.updater: Updater | None = None  # holds the weights
-        self.step = Step(0, 0)  # the one under way
-        self.pace = Pace()
-        self.final = 0  # the run is over at this version
-        self.evaluations: list[Evaluation] = []  # due or leased, oldest first
+        self.out: list[Action] = []
+        self.training = Training(plan, now, self.out, save_seconds, skip)
+        self.leasing = Leasing(self.training, self.out)
+        self.members = self.leasing.members
+        self.waiting = self.leasing.waiting
         self.failures: set[tuple[int, int, int]] = set()  # (step, shard, epoch) at which the program has raised
         self.begun = False
         self.over = False
-        self.failure = ""
         self.main = -1  # the worker that speaks for all
         self.done = False  # and has
         self.left: dict[bytes, int] = {}  # those that have left their `with`, and could stand in for it
-        self.dropped = 0  # nodes of contributions that came twice or too late
         self.refused = 0  # messages that were not taken
-        self.released = 0  # leases that were given again
-        self.progress = Progress(now)
-        self.out: list[Action] = []
-
-    @property
-    def version(self) -> int:
-        """How many updates have been applied; the step under way has the same number."""
-        return 0 if self.updater is None else self.updater.version
 
     # Events: each returns the actions that follow from it.
 
@@ -132,7 +101,7 @@ class Server:
             elif incarnation == self.incarnation and peer in self.left:
                 self._after_leaving(peer, message)
             elif isinstance(message, Failure):
-                self._report("traceback", {"worker": -1, "traceback": message.traceback})
+                self.training.report("traceback", {"worker": -1, "traceback": message.traceback})
             elif not isinstance(message, Leave | Done):
                 self.out.append(Send(peer, Rejoin()))
         except ProtocolError as error:
@@ -168,7 +137,7 @@ class Server:
     def fail(self, reason: str, now: float) -> list[Action]:
         """The launcher gives the run up."""
         self.now = now
-        self._fail(reason)
+        self.training.fail(reason)
         self._hand_out()
         return self._take()
 
@@ -179,23 +148,18 @@ class Server:
             self._look_for_missing()
         elif not self.members and not self.over and now >= self.notice_at:
             self.notice_at = now + NOTICE_SECONDS
-            self._notice(f"no worker is here to compute step {self.version}; the run goes on when one joins")
+            step = self.training.version
+            self.training.notice(f"no worker is here to compute step {step}; the run goes on when one joins")
         alive = now >= self.alive_at
         if alive:
             self.alive_at = now + ALIVE_SECONDS
-        for member in list(self.members.values()):
-            if alive and not member.told:
-                self._send(member, Waiting(""))
-            if now >= member.notice_at and self._keeps_waiting(member):
-                member.notice_at = now + 2 * (now - member.since)
-                self._notice(f"waiting for {member.doing(now)}; it has not failed, so the run waits on")
-        self._double()
+            self.out += [Send(member.peer, Waiting("")) for member in self.members.values() if not member.told]
+        for member in self.leasing.overdue(now):
+            self.training.notice(f"waiting for {member.doing(now)}; it has not failed, so the run waits on")
+        if self.restless:
+            self.leasing.double(now)
         self._hand_out()
         return self._take()
-
-    def _keeps_waiting(self, member: Member) -> bool:
-        task = member.task
-        return isinstance(task, Evaluation) or (isinstance(task, Lease) and task.step == self.version)
 
     @property
     def restless(self) -> bool:
@@ -205,10 +169,10 @@ class Server:
     # Joining.
 
     def _join(self, peer: bytes, message: Join) -> None:
-        if self.settings is None:
+        if self.training.settings is None:
             self._settle(message.settings)
-        assert self.settings is not None
-        if differences := self.settings.differences(message.settings):
+        assert self.training.settings is not None
+        if differences := self.training.settings.differences(message.settings):
             raise ProtocolError("this program differs from the run's: " + "; ".join(differences))
         self._drop(peer)
         taken = {member.worker for member in self.members.values()} | set(self.left.values())
@@ -216,57 +180,43 @@ class Server:
         if worker in taken or worker < 0:
             worker = next(number for number in range(len(taken) + 1) if number not in taken)
         member = self.members[peer] = Member(peer, worker, self.now)
-        ask = self.updater is None and self.asked not in self.members
+        ask = self.training.updater is None and self.asked not in self.members
         if ask:
             self.asked = peer
-        self._send(member, Welcome(worker, self.settings.shards, ask))
-        self._report("joined", {"worker": worker, "host": message.host, "pid": message.pid})
+        self._send(member, Welcome(worker, self.training.settings.shards, ask))
+        self.training.report("joined", {"worker": worker, "host": message.host, "pid": message.pid})
         if not ask:
-            self._rest(member)
+            self.leasing.rest(member)
         self._hand_out()
 
     def _settle(self, settings: Settings) -> None:
         """The first worker's settings are the run's."""
         if settings.shards == ANY_SHARDS:
             settings = settings.with_shards(self.workers)
-        self._use(settings)
-        self._report("settings", settings.to_dict())
+        self.training.use(settings)
+        self.training.report("settings", settings.to_dict())
         if (idle := self.workers - settings.shards) > 0:
-            self._notice(
+            self.training.notice(
                 f"{self.workers} workers share {settings.shards} shards, so {idle} of them will have nothing to do: "
                 "ask for more shards or fewer workers"
             )
 
-    def _use(self, settings: Settings) -> None:
-        self.settings = settings
-        self.dtype = np.dtype(settings.layout.dtype)
-        self.steps = self.plan(settings.samples, settings.batch_size, settings.shards, settings.seed)
-        self.final = self.steps.steps_per_epoch * settings.epochs
-
     def _initial(self, member: Member, message: Initial) -> None:
-        assert self.settings is not None
-        if self.updater is None:
-            layout = self.settings.layout
-            self._check_vector(message.weights, "the initial weights")
-            if layout.sha256(message.weights) != self.settings.weights_sha256:
-                raise ProtocolError("the initial weights are not those that the settings name")
-            weights = message.weights  # in one process: the model's own vector
-            if not weights.flags.writeable:
-                weights = layout.zeros()
-                weights[:] = message.weights
-            self.updater = Updater(self.settings.optimizer, weights)
-        if self.version == 0:
+        if self.training.updater is None:
+            self.training.start_from(message.weights)
+        if self.training.version == 0:
             member.version = 0
-        self._rest(member)
+        self.leasing.rest(member)
         self._hand_out()
 
     def _begin(self) -> None:
         """Open the first step, once the weights and all workers are there."""
-        if self.updater is not None and len(self.members) >= self.workers:
+        if self.training.updater is not None and len(self.members) >= self.workers:
             self.begun = True
-            self.progress.begin(self.now)
-            self._report("begin", {"steps": self.final, "step": self.version, "workers": len(self.members)})
-            self._open_step()
+            self.training.progress.begin(self.now)
+            steps, step = self.training.final, self.training.version
+            self.training.report("begin", {"steps": steps, "step": step, "workers": len(self.members)})
+            self.training.open_step()
             self.out.append(Save())
 
     def _look_for_missing(self) -> None:
@@ -274,12 +224,12 @@ class Server:
         here = {member.worker for member in self.members.values()}
         missing = ", ".join(str(number) for number in range(self.workers) if number not in here)
         text = f"{len(here)} of {self.workers} workers have joined; missing: worker {missing}; the run begins without"
-        if self.now >= self.join_by and self.updater is not None and here:
+        if self.now >= self.join_by and self.training.updater is not None and here:
             self.workers = len(here)
-            self._notice(text)
+            self.training.notice(text)
         elif self.now >= self.notice_at:
             self.notice_at = self.now + NOTICE_SECONDS
-            self._notice(f"{text} in {max(0.0, self.join_by - self.now):.0f} s")
+            self.training.notice(f"{text} in {max(0.0, self.join_by - self.now):.0f} s")
 
     def _drop(self, peer: bytes) -> None:
         """A member is here no more; what it was at goes to others."""
@@ -289,221 +239,49 @@ class Server:
         if member is not None:
             number = member.worker
             if member.task is not None and not self.over:
-                self._report("lost", {"worker": number, "step": self.version})
-            self._withdraw(member)
+                self.training.report("lost", {"worker": number, "step": self.training.version})
+            self.leasing.withdraw(member)
         if self.over and number == self.main and not self.done:
             self._name_another()
         self._hand_out()
 
-    def _withdraw(self, member: Member) -> None:
-        """What a member has not contributed of its task can be given again."""
-        task, member.task = member.task, None
-        if isinstance(task, Lease) and task.step == self.step.number and not self.step.complete:
-            missing = [shard for gap in self.step.missing(task.start, task.stop) for shard in range(*gap)]
-            if not missing:
-                return
-            tasks = [other.task for other in self.members.values() if isinstance(other.task, Lease)]
-            held = {shard for t in tasks if t.step == task.step for shard in range(t.start, t.stop)}
-            for shard in missing:
-                if shard not in held:
-                    self.released += 1
-                    self.step.give_back(shard, shard + 1)
-
     # Training.
-
-    def _open_step(self) -> None:
-        version = self.version
-        self.step = Step(version, self.steps.shards_of(version) if version < self.final else 0)
-
-    def _rest(self, member: Member) -> None:
-        """This member has nothing to do."""
-        member.task = None
-        if not member.stopped and not member.told:
-            self.waiting[member.peer] = member
 
     def _hand_out(self) -> None:
         """Give what there is to do to the workers that wait, in the order of their numbers."""
-        if self.failure or self.over:
+        if self.training.failure or self.over:
             self._finish()
             return
         if not self.begun:
             self._begin()
             if not self.begun:
                 return
-        if self.evaluations and self.waiting:
-            self._give_evaluations()
-        if self.version >= self.final:
-            if not self.evaluations:
-                self._finish()
-        elif self.waiting and self.step.unleased and not (self.evaluations and self._steering):
-            self._lease()
-
-    @property
-    def _steering(self) -> bool:
-        return self.settings is not None and self.settings.steering
-
-    def _give_evaluations(self) -> None:
-        held = {member.task.epoch for member in self.members.values() if isinstance(member.task, Evaluation)}
-        for due in self.evaluations:
-            if self.waiting and due.epoch not in held:
-                last = max(self.waiting.values(), key=lambda member: member.worker)
-                self._give(last, Evaluation(0, due.epoch, due.version, due.weights))
-
-    def _lease(self) -> None:
-        """Share what is unleased of the step among the workers that wait."""
-        waiting = sorted(self.waiting.values(), key=lambda member: member.worker)
-        if self.step.refusals:
-            self._lease_refused(waiting)
-            return
-        for member, portion in zip(
-            waiting, self.pace.portions(waiting, self.step.to_lease, self.now), strict=True
-        ):
-            while portion > 0 and (cut := self.step.cut(portion)) is not None:
-                self._grant(member, *cut)
-                break
-
-    def _lease_refused(self, waiting: list[Member]) -> None:
-        """A shard whose gradient was not finite goes to another worker than before, if there is one."""
-        for member in waiting:
-            start = self.step.unleased[0][0] if self.step.unleased else -1
-            if start < 0 or (self.step.refusals.get(start) == member.peer and len(self.members) > 1):
-                continue
-            if (cut := self.step.cut(self.step.to_lease)) is not None:
-                self._grant(member, *cut)
-
-    def _grant(self, member: Member, start: int, stop: int) -> None:
-        assert self.updater is not None
-        version = self.updater.version
-        self._give(member, Lease(0, version, start, stop, version, self.updater.weights))
-
-    def _give(self, member: Member, task: Lease | Evaluation) -> None:
-        del self.waiting[member.peer]
-        member.number += 1
-        task.number = member.number
-        if member.version == task.version:  # it has these weights already
-            task.weights = None
-        member.task, member.version = task, task.version
-        member.since, member.doubled = self.now, False
-        member.notice_at = self.now + NOTICE_SECONDS
-        self.out.append(Send(member.peer, task))
-
-    def _double(self) -> None:
-        """Give leases that take too long a second time, to workers that have nothing to do."""
-        if not self.restless or self.step.unleased or self.step.complete:
-            return
-        for member in list(self.members.values()):
-            lease = member.task
-            if not isinstance(lease, Lease) or lease.step != self.step.number or member.doubled:
-                continue
-            if self.waiting and self.now >= self.pace.overdue_at(member, lease):
-                member.doubled = True
-                for start, stop in self.step.missing(lease.start, lease.stop):
-                    self.released += 1
-                    self.step.give_back(start, stop)
-                self._lease()
+        if self.training.version >= self.training.final and not self.training.evaluations:
+            self._finish()
+        else:
+            self.leasing.hand_out(self.now)
 
     def _contribution(self, member: Member, message: Contribution) -> None:
-        lease = member.task
-        if isinstance(lease, Lease) and lease.step == message.step:
-            self.pace.measure(member, lease, self.now)
-            self._rest(member)
-        if message.step != self.version or not self.begun or self.over:
-            self.dropped += len(message.nodes)
+        training = self.training
+        lease = self.leasing.returned(member, message.step, self.now)
+        if message.step != training.version or not self.begun or self.over:
+            training.dropped += len(message.nodes)
         else:
             try:
-                self._enter(member, message)
+                training.enter(member.peer, member.worker, message)
             finally:
-                if isinstance(lease, Lease) and member.task is None and not self.step.complete:
+                if lease is not None and not training.step.complete:
                     member.task = lease
-                    self._withdraw(member)
-            if self.step.complete:
-                self._apply()
+                    self.leasing.withdraw(member)
+            if training.step.complete:
+                training.apply(self.now, len(self.members))
         self._hand_out()
-
-    def _enter(self, member: Member, message: Contribution) -> None:
-        """Put a contribution's nodes into the step's tree, each shard once; all of them are checked first."""
-        if message.version != self.version:
-            raise ProtocolError(f"step {message.step}: a gradient of weights {message.version}, not {self.version}")
-        for node in message.nodes:
-            assert node.vector is not None
-            self._check_vector(node.vector, f"the gradient of step {message.step}, {named(node.start, node.stop)}")
-        good = [node for node in message.nodes if self._is_finite(member, node)]
-        if self.failure:
-            return
-        self.dropped += self.step.enter(good)
-        if message.last:
-            self.final = min(self.final, message.step + 1)
-        self._log(message.logs, message.step)
-
-    def _is_finite(self, member: Member, node: Node) -> bool:
-        """Whether a gradient can be used; if not, its shards are tried once more, alone and elsewhere."""
-        if math.isfinite(node.loss) and node.vector is not None and finite(node.vector):
-            return True
-        what = f"the gradient of step {self.version}, {named(node.start, node.stop)} from worker {member.worker}"
-        what = f"{what} is not finite (loss {node.loss})"
-        if node.stop - node.start > 1 or node.start not in self.step.refusals:
-            self.step.refusals |= dict.fromkeys(range(node.start, node.stop), member.peer)
-            self._notice(f"{what}; it is computed once more")
-        elif self.skip:
-            self.step.leave_out(node.start)
-            self._notice(f"{what} again: the shard is left out")
-        else:
-            self._fail(
-                f"{what}, for the second time; the weights are those of version {self.version}. "
-                "A smaller learning rate, clip_norm or scaled inputs help most often"
-            )
-        return False
-
-    def _apply(self) -> None:
-        """The step is complete: update the weights."""
-        assert self.updater is not None
-        assert self.settings is not None
-        total, number = self._total(), self.step.number
-        if total is None:
-            return
-        assert total.vector is not None
-        self.updater.update(total.vector)
-        self.progress.step(total.loss, self.steps.samples_of(number))
-        self._open_step()
-        epoch, is_last = number // self.steps.steps_per_epoch, number + 1 == self.final
-        ends_epoch = is_last or (number + 1) % self.steps.steps_per_epoch == 0
-        if is_last or self.progress.due(self.now, ends_epoch):
-            self._report("progress", self.progress.take(self.now, number + 1, epoch, len(self.members)))
-        if ends_epoch:
-            self.progress.end_epoch()
-            if self.settings.evaluate:
-                self.evaluations.append(Evaluation(1, epoch, self.version, self.updater.weights.copy()))
-        if self.now >= self.save_at:
-            self.save_at = self.now + self.save_seconds
-            self.out.append(Save())
-
-    def _total(self) -> Node | None:
-        """The step's sum, if it is finite; without the shards that were left out, the others count for them."""
-        total = self.step.total
-        if total.vector is None:
-            self._fail(f"step {self.step.number}: the gradient of none of its shards is finite")
-            return None
-        if self.step.skipped:
-            step, there = self.step.number, self.steps.samples_of(self.step.number)
-            kept = there - sum(self.steps.samples_in(step, shard) for shard in self.step.skipped)
-            scale = there / kept
-            total = Node(total.start, total.stop, total.loss * scale, total.vector * self.dtype.type(scale))
-        if self.step.tree.shards > 1 and total.vector is not None and not finite(total.vector):
-            self._fail(f"the gradient of step {self.step.number} is not finite, though that of each of its shards is")
-            return None
-        return total
 
     def _score(self, member: Member, message: Score) -> None:
         task = member.task
         if isinstance(task, Evaluation) and task.epoch == message.epoch:
-            self._rest(member)
-        due = next((due for due in self.evaluations if due.epoch == message.epoch), None)
-        if due is not None:  # else it came twice
-            self.evaluations.remove(due)
-            self.progress.metrics(message.scores, due.version)
-            self._report("evaluation", {"step": due.version, "epoch": message.epoch, "scores": message.scores})
-            if message.last:
-                self.final = min(self.final, self.version + (0 if self._steering else 1))
+            self.leasing.rest(member)
+        self.training.score(message.epoch, message.scores, message.last)
         self._hand_out()
 
     def _ping(self, member: Member, message: Ping) -> None:
@@ -511,24 +289,17 @@ class Server:
         if member.told:
             self._send_finish(member)
         elif member.task is None:
-            if self.updater is None and member.peer == self.asked:
+            if self.training.updater is None and member.peer == self.asked:
                 self._send(member, Rejoin())  # the weights it was asked for have not come
             else:
-                self._rest(member)
+                self.leasing.rest(member)
                 self._send(member, Waiting(self.waited_for()))
         elif message.seen < member.number:
-            weights = self._weights_of(member.task)
-            member.task.weights = weights
-            self.out.append(Send(member.peer, member.task))
+            self.leasing.give_once_more(member)
         else:
-            self._withdraw(member)
-            self._rest(member)
+            self.leasing.withdraw(member)
+            self.leasing.rest(member)
         self._hand_out()
-
-    def _weights_of(self, task: Lease | Evaluation) -> Vector | None:
-        if isinstance(task, Evaluation):
-            return next((due.weights for due in self.evaluations if due.epoch == task.epoch), None)
-        return self.updater.weights if self.updater is not None and task.version == self.version else None
 
     def waited_for(self) -> str:
         """Who keeps the run waiting, since when, and with what."""
@@ -544,13 +315,14 @@ class Server:
         self.waiting.pop(member.peer, None)
         if not member.stopped and not self.over:
             member.stopped = True
-            self._withdraw(member)
-            self.final = min(self.final, self.version + 1)
+            self.leasing.withdraw(member)
+            self.training.final = min(self.training.final, self.training.version + 1)
         if not self.over and all(member.stopped for member in self.members.values()):
-            if self.version < self.final:
-                self._notice(f"step {self.version} was left before its end by every worker: it is not applied")
-            self.final = self.version
-            self.evaluations.clear()
+            if self.training.version < self.training.final:
+                step = self.training.version
+                self.training.notice(f"step {step} was left before its end by every worker: it is not applied")
+            self.training.final = self.training.version
+            self.training.evaluations.clear()
         self._hand_out()
 
     def _leave(self, member: Member, message: Leave) -> None:
@@ -561,8 +333,8 @@ class Server:
         self.waiting.pop(member.peer, None)
         self.left[member.peer] = member.worker
         if member.worker == self.main:
-            self._log(message.logs, self.version)
-        self._report("left", {"worker": member.worker})
+            self.training.log(message.logs, self.training.version)
+        self.training.report("left", {"worker": member.worker})
         self._hand_out()
 
     def _after_leaving(self, peer: bytes, message: FromWorker) -> None:
@@ -573,8 +345,8 @@ class Server:
             self.out.append(Send(peer, Closed()))
         elif isinstance(message, Ping):
             main = self.left[peer] == self.main
-            reply = Finish(self.version, True, self.failure, None) if main else Waiting("the main worker to end")
-            self.out.append(Send(peer, reply))
+            again = Finish(self.training.version, True, self.training.failure, None)
+            self.out.append(Send(peer, again if main else Waiting("the main worker to end")))
 
     def _close(self) -> None:
         """The main worker has spoken for all."""
@@ -585,10 +357,10 @@ class Server:
         """The main worker died before its program's end: another stands in for it."""
         there = [(number, peer) for peer, number in self.left.items()]
         there += [(member.worker, peer) for peer, member in self.members.items()]
-        if there and not self.failure:
+        if there and not self.training.failure:
             self.main, peer = min(there)
-            self._report("main", {"worker": self.main})
-            self.out.append(Send(peer, Finish(self.version, True, "", None)))
+            self.training.report("main", {"worker": self.main})
+            self.out.append(Send(peer, Finish(self.training.version, True, "", None)))
 
     def _failed(self, member: Member, message: Failure) -> None:
         """The program raised. On another worker it may not; at the same place once more it does."""
@@ -596,67 +368,47 @@ class Server:
         place = f"at step {message.step}, shard {message.shard}" if message.shard >= 0 else "outside of its loop"
         if message.epoch >= 0:
             place = f"in the evaluation of epoch {message.epoch}"
-        self._report("traceback", {"worker": member.worker, "traceback": message.traceback})
+        self.training.report("traceback", {"worker": member.worker, "traceback": message.traceback})
         if where in self.failures or message.shard == message.epoch == -1:
-            self._fail(f"worker {member.worker} failed {place}: {message.error}")
+            self.training.fail(f"worker {member.worker} failed {place}: {message.error}")
         else:
             self.failures.add(where)
-            self._notice(f"worker {member.worker} failed {place} ({message.error}); another worker tries it")
+            self.training.notice(f"worker {member.worker} failed {place} ({message.error}); another worker tries it")
         self._drop(member.peer)
-
-    def _fail(self, failure: str) -> None:
-        if not self.failure:
-            self.failure = failure
-            self._report("failure", {"step": self.version, "failure": failure})
 
     def _finish(self) -> None:
         """Tell every worker that waits; the others are told when they next send."""
         if not self.over:
             self.over = True
-            if self.members and not self.failure:
+            if self.members and not self.training.failure:
                 self.main = min(member.worker for member in self.members.values())
                 self.out.append(Save())
         for member in self.members.values():
-            if not member.told and (member.peer in self.waiting or member.stopped or self.failure):
+            if not member.told and (member.peer in self.waiting or member.stopped or self.training.failure):
                 member.told = True
                 self.waiting.pop(member.peer, None)
                 self._send_finish(member)
 
     def _send_finish(self, member: Member) -> None:
-        weights = None if self.updater is None or member.version == self.version else self.updater.weights
-        self._send(member, Finish(self.version, member.worker == self.main, self.failure, weights))
+        training, main = self.training, member.worker == self.main
+        new = training.updater is not None and member.version != training.version
+        weights = training.updater.weights if new and training.updater is not None else None
+        self._send(member, Finish(training.version, main, training.failure, weights))
 
     # What goes out.
 
     def _send(self, member: Member, message: FromServer) -> None:
         self.out.append(Send(member.peer, message))
 
-    def _report(self, kind: str, values: dict[str, Any]) -> None:
-        self.out.append(Report(kind, values))
-
-    def _notice(self, text: str) -> None:
-        self._report("notice", {"step": self.version, "text": text})
-
-    def _log(self, logs: Logs, step: int) -> None:
-        for shard, name, value in logs:
-            self.progress.metrics({name: value}, step)
-            where = {"step": step} if shard < 0 else {"step": step, "shard": shard}
-            self._report("log", where | {"name": name, "value": value})
-
     def _refuse(self, peer: bytes, reason: str) -> None:
         """Count what is not taken, and tell its sender why."""
         self.refused += 1
         self.out.append(Send(peer, Refusal(reason)))
-        self._report("refused", {"reason": reason[:2000]})
-
-    def _check_vector(self, vector: Vector, what: str) -> None:
-        assert self.settings is not None
-        size = self.settings.layout.size
-        if vector.shape != (size,) or vector.dtype != self.dtype:
-            raise ProtocolError(f"{what}: {vector.shape} {vector.dtype}, but the model has ({size},) {self.dtype}")
+        self.training.report("refused", {"reason": reason[:2000]})
 
     def _take(self) -> list[Action]:
-        out, self.out = self.out, []
+        out = self.out.copy()
+        self.out.clear()
         return out
 
 

@@ -18,21 +18,22 @@ Snapshot = tuple[dict[str, Any], dict[str, Vector]]
 
 def take(server: Server) -> Snapshot:
     """Plain types and copies of the vectors; the server must have its weights."""
-    assert server.settings is not None
-    assert server.updater is not None
-    vectors = {"weights": server.updater.weights.copy()}
-    vectors |= {f"state.{name}": vector.copy() for name, vector in server.updater.state.items()}
-    vectors |= {f"evaluation.{due.epoch}": due.weights for due in server.evaluations if due.weights is not None}
+    assert server.training.settings is not None
+    assert server.training.updater is not None
+    evaluations = server.training.evaluations
+    vectors = {"weights": server.training.updater.weights.copy()}
+    vectors |= {f"state.{name}": vector.copy() for name, vector in server.training.updater.state.items()}
+    vectors |= {f"evaluation.{due.epoch}": due.weights for due in evaluations if due.weights is not None}
     plain = {
-        "settings": server.settings.to_dict(),
-        "version": server.version,
-        "final": server.final,
-        "evaluations": [[due.epoch, due.version] for due in server.evaluations],
-        "finished": server.over and not server.failure,
-        "dropped": server.dropped,
+        "settings": server.training.settings.to_dict(),
+        "version": server.training.version,
+        "final": server.training.final,
+        "evaluations": [[due.epoch, due.version] for due in evaluations],
+        "finished": server.over and not server.training.failure,
+        "dropped": server.training.dropped,
         "refused": server.refused,
-        "released": server.released,
-        "progress": server.progress.to_dict(server.now),
+        "released": server.leasing.released,
+        "progress": server.training.progress.to_dict(server.now),
     }
     return plain, vectors
 
@@ -44,24 +45,24 @@ def restore(server: Server, snapshot: Snapshot) -> None:
     """
     plain, vectors = snapshot
     try:
-        server._use(Settings.from_dict(plain["settings"]))
-        assert server.settings is not None
-        layout = server.settings.layout
+        server.training.use(Settings.from_dict(plain["settings"]))
+        assert server.training.settings is not None
+        layout = server.training.settings.layout
         weights = layout.zeros()
         weights[:] = vectors["weights"]
         state = {name[6:]: vector.copy() for name, vector in vectors.items() if name.startswith("state.")}
-        server.updater = Updater(server.settings.optimizer, weights, state, int(plain["version"]))
-        server.final = int(plain["final"])
-        server.evaluations = [
+        server.training.updater = Updater(server.training.settings.optimizer, weights, state, int(plain["version"]))
+        server.training.final = int(plain["final"])
+        server.training.evaluations = [
             Evaluation(1, int(epoch), int(version), vectors[f"evaluation.{epoch}"])
             for epoch, version in plain["evaluations"]
         ]
-        server.dropped, server.refused = int(plain["dropped"]), int(plain["refused"])
-        server.released = int(plain["released"])
-        server.progress.restore(plain["progress"], server.now)
+        server.training.dropped, server.refused = int(plain["dropped"]), int(plain["refused"])
+        server.leasing.released = int(plain["released"])
+        server.training.progress.restore(plain["progress"], server.now)
     except (KeyError, TypeError, ValueError) as error:
         raise SettingError(f"this is no checkpoint of a run: {error!r:.200}") from None
     server.begun = True
-    server._report("settings", server.settings.to_dict())
-    server._report("begin", {"steps": server.final, "step": server.version, "workers": 0})
-    server._open_step()
+    server.training.report("settings", server.training.settings.to_dict())
+    server.training.report("begin", {"steps": server.training.final, "step": server.training.version, "workers": 0})
+    server.training.open_step()

@@ -56,8 +56,8 @@ def read(path: Path) -> Snapshot:
 
     try:
         with safe_open(path, framework="numpy") as file:
-            metadata = file.metadata() or {}
-            vectors: dict[str, np.ndarray[Any, np.dtype[Any]]] = {name: file.get_tensor(name) for name in file.keys()}
+            metadata, names = file.metadata() or {}, list(file.keys())
+            vectors: dict[str, np.ndarray[Any, np.dtype[Any]]] = {name: file.get_tensor(name) for name in names}
         text = metadata["karp"]
         plain = json.loads(text)
         if metadata["sha256"] != digest(text, vectors):

@@ -184,21 +184,21 @@ class Record:
 def summarise(server: Server, program: str, workers: int, status: int) -> dict[str, Any]:
     """The summary of the run that this server has steered."""
     summary: dict[str, Any] = {"program": program, "workers": workers}
-    if (settings := server.settings) is not None:
+    if (settings := server.training.settings) is not None:
         summary |= {
             "shards": settings.shards,
             "seed": settings.seed,
             "batch_size": settings.batch_size,
-            "steps": server.version,
-            "epochs": server.version / server.steps.steps_per_epoch,
+            "steps": server.training.version,
+            "epochs": server.training.version / server.training.steps.steps_per_epoch,
             "threads_per_worker": settings.threads,
         }
-    summary |= server.progress.summary(server.now) | facts()
+    summary |= server.training.progress.summary(server.now) | facts()
     return summary | {
         "main": server.main,
-        "dropped": server.dropped,
-        "released": server.released,
+        "dropped": server.training.dropped,
+        "released": server.leasing.released,
         "refused": server.refused,
-        "failure": server.failure,
+        "failure": server.training.failure,
         "exit": status,
     }

@@ -1,0 +1,147 @@
+"""Who computes what: the shards of the step under way and the evaluations that are due, given to the workers that wait.
+
+What a worker has not contributed, because it or a message was lost, is given again; so is what takes too long. It
+never shows in the weights who computed a shard, so all of this may follow the clock.
+"""
+
+from karp.protocol.actions import Action, Send
+from karp.protocol.member import Member, Pace
+from karp.protocol.messages import Evaluation, Lease
+from karp.protocol.training import Training
+from karp.protocol.tree import Vector
+
+NOTICE_SECONDS = 10.0  # a wait of this length is reported, then one of twice the length, and so on
+
+
+class Leasing:
+    """The workers that have joined, and what each of them is at."""
+
+    def __init__(self, training: Training, out: list[Action]) -> None:
+        self.training = training
+        self.out = out
+        self.members: dict[bytes, Member] = {}
+        self.waiting: dict[bytes, Member] = {}  # those that have nothing to do
+        self.pace = Pace()
+        self.released = 0  # shards that were given again
+
+    def rest(self, member: Member) -> None:
+        """This member has nothing to do."""
+        member.task = None
+        if not member.stopped and not member.told:
+            self.waiting[member.peer] = member
+
+    def hand_out(self, now: float) -> None:
+        """Give what there is to do to those that wait."""
+        if self.waiting and self.training.evaluations:
+            self._evaluate(now)
+        if self.waiting and self.training.step.unleased and not self.training.steering:
+            self._lease(now)
+
+    def _evaluate(self, now: float) -> None:
+        held = {member.task.epoch for member in self.members.values() if isinstance(member.task, Evaluation)}
+        for due in self.training.evaluations:
+            if self.waiting and due.epoch not in held:
+                last = max(self.waiting.values(), key=lambda member: member.worker)
+                self._give(last, Evaluation(0, due.epoch, due.version, due.weights), now)
+
+    def _lease(self, now: float) -> None:
+        """Share what is unleased of the step among the workers that wait, in the order of their numbers."""
+        step = self.training.step
+        waiting = sorted(self.waiting.values(), key=lambda member: member.worker)
+        if step.refusals:
+            self._lease_refused(waiting, now)
+            return
+        for member, portion in zip(waiting, self.pace.portions(waiting, step.to_lease, now), strict=True):
+            if (cut := step.cut(portion)) is not None:
+                self._grant(member, *cut, now)
+
+    def _lease_refused(self, waiting: list[Member], now: float) -> None:
+        """A shard whose gradient was not finite goes to another worker than before, if there is one."""
+        step = self.training.step
+        for member in waiting:
+            if not step.unleased:
+                return
+            if step.refusals.get(step.unleased[0][0]) == member.peer and len(self.members) > 1:
+                continue
+            if (cut := step.cut(step.to_lease)) is not None:
+                self._grant(member, *cut, now)
+
+    def _grant(self, member: Member, start: int, stop: int, now: float) -> None:
+        updater = self.training.updater
+        assert updater is not None
+        self._give(member, Lease(0, updater.version, start, stop, updater.version, updater.weights), now)
+
+    def _give(self, member: Member, task: Lease | Evaluation, now: float) -> None:
+        del self.waiting[member.peer]
+        member.number += 1
+        task.number = member.number
+        if member.version == task.version:  # it has these weights already
+            task.weights = None
+        member.task, member.version = task, task.version
+        member.since, member.doubled = now, False
+        member.notice_at = now + NOTICE_SECONDS
+        self.out.append(Send(member.peer, task))
+
+    def give_once_more(self, member: Member) -> None:
+        """The message with this member's task was lost."""
+        assert member.task is not None
+        member.task.weights = self._weights_of(member.task)
+        self.out.append(Send(member.peer, member.task))
+
+    def _weights_of(self, task: Lease | Evaluation) -> Vector | None:
+        updater = self.training.updater
+        if isinstance(task, Evaluation):
+            return self.training.weights_for(task.epoch)
+        return updater.weights if updater is not None and task.version == updater.version else None
+
+    def withdraw(self, member: Member) -> None:
+        """What a member has not contributed of its task can be given again."""
+        task, member.task = member.task, None
+        step = self.training.step
+        if not isinstance(task, Lease) or task.step != step.number or step.complete:
+            return
+        missing = [shard for gap in step.missing(task.start, task.stop) for shard in range(*gap)]
+        if not missing:
+            return
+        tasks = [other.task for other in self.members.values() if isinstance(other.task, Lease)]
+        held = {shard for other in tasks if other.step == task.step for shard in range(other.start, other.stop)}
+        for shard in missing:
+            if shard not in held:
+                self.released += 1
+                step.give_back(shard, shard + 1)
+
+    def returned(self, member: Member, step: int, now: float) -> Lease | None:
+        """A contribution to this step has come from a member; returns the lease that it ends."""
+        lease = member.task
+        if not isinstance(lease, Lease) or lease.step != step:
+            return None
+        self.pace.measure(member, lease, now)
+        self.rest(member)
+        return lease
+
+    def double(self, now: float) -> None:
+        """Give leases that take too long a second time, to workers that have nothing to do."""
+        step = self.training.step
+        for member in list(self.members.values()):
+            if not self.waiting or step.unleased or step.complete:
+                return
+            lease = member.task
+            if not isinstance(lease, Lease) or lease.step != step.number or member.doubled:
+                continue
+            if now >= self.pace.overdue_at(member, lease):
+                member.doubled = True
+                for start, stop in step.missing(lease.start, lease.stop):
+                    self.released += stop - start
+                    step.give_back(start, stop)
+                self._lease(now)
+
+    def overdue(self, now: float) -> list[Member]:
+        """Those that keep the run waiting for long enough to be named; each of them again after twice as long."""
+        found = []
+        for member in self.members.values():
+            task = member.task
+            here = isinstance(task, Evaluation) or (isinstance(task, Lease) and task.step == self.training.step.number)
+            if here and now >= member.notice_at:
+                member.notice_at = now + 2 * (now - member.since)
+                found.append(member)
+        return found
