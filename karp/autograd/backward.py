@@ -83,13 +83,23 @@ def _collect(root: Value) -> list[Value]:
     push = order.append
     for node in order:  # grows while it is read
         node.grad = None
-        if node.traces is not None:
+        if node.traces is None:
+            for one in node.inputs:
+                if one.__class__ is value and one.mark is not mark:
+                    one.mark = mark
+                    if one.operation is not None:
+                        push(one)
+            continue
+        if node.traces:
             traces.check(node)
         for one in node.inputs:
-            if one.__class__ is value and one.mark is not mark:
-                one.mark = mark
+            if one.__class__ is value:
                 if one.operation is not None:
-                    push(one)
+                    if one.mark is not mark:
+                        one.mark = mark
+                        push(one)
+                elif one.number > node.number:
+                    raise traces.stale(node, [one is other for other in node.inputs].index(True))
     return order
 
 
@@ -123,7 +133,10 @@ def _run(order: list[Value], retain_grad: bool) -> None:
                         grad = a.grad
                         a.grad = left if grad is None else grad + left
             continue
-        apply_rules(node, g, give)
+        if operation.backward is not None:
+            operation.backward(node, g, give)
+        else:
+            apply_rules(node, g, give)
         if not retain_grad:
             node.grad = None
 

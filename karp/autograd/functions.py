@@ -431,12 +431,13 @@ def cross_entropy(
     >>> cross_entropy(Value([[0.0, 0.0]]), np.array([1]))
     Value(0.6931471805599453)
     """
-    logits = constant(logits)
-    if target.__class__ is Value:
-        raise GraphError("cross_entropy: the target is a constant; pass target.data")
     if target.__class__ is not np.ndarray:
+        if target.__class__ is Value:
+            raise GraphError("cross_entropy: the target is a constant; pass target.data")
         target = np.asarray(target)
-    if not 0.0 <= label_smoothing < 1.0:
+    if logits.__class__ is not Value:
+        logits = constant(logits)
+    if label_smoothing and not 0.0 <= label_smoothing < 1.0:
         raise SettingError(f"cross_entropy: label_smoothing={label_smoothing} must be at least 0 and below 1")
     if class_weights is not None:
         class_weights = _like(data_of(class_weights), logits)

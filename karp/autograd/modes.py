@@ -85,7 +85,7 @@ class find_nan(_Mode):
 class guard(_Mode):
     """Compare every array that backward reads in full with what it was at forward.
 
-    Without it, arrays of up to 8 KiB are compared in full and larger ones at 512 places (see `traces.py`).
+    Without it, arrays of up to 8 KiB are compared in full and larger ones at 64 places (see `traces.py`).
     Wrap both the forward and the backward in it.
     """
 

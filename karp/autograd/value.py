@@ -98,7 +98,7 @@ class Value:
     mark: object  # of the backward that saw this node last
     owned: bool  # whether the array in grad is this node's own
     saved: Any  # what the forward of a fused operation kept
-    traces: list[Any] | None  # see traces.py
+    traces: tuple[Any, ...] | None  # see traces.py; None for a Python float
     line: str | None  # where it was made, under find_nan
 
     def __init__(self, data: Any) -> None:
@@ -408,8 +408,7 @@ def apply(operation: Operation, *inputs: Any) -> Value:
     if operation.saves:
         data, saved = data
         node = record(operation, inputs, operands, data)
-        if node.operation is not None:
-            node.saved = saved
+        node.saved = saved if node.operation is not None else None
         return node
     return record(operation, inputs, operands, data)
 
@@ -422,7 +421,12 @@ def record(operation: Operation, inputs: tuple[Any, ...], operands: tuple[Any, .
     node.inputs = inputs
     node.operands = operands
     node.number = next_number()
-    if data.__class__ is not float or modes.active:
+    if data.__class__ is _ndarray and not modes.active:
+        data.setflags(False)
+        node.traces = ()
+        if operation.reads:
+            traces.remember(node)
+    elif data.__class__ is not float or modes.active:
         _finish(node)
     return node
 
@@ -442,6 +446,7 @@ def _finish(node: Value) -> None:
             return
     if data.__class__ is _ndarray:
         data.setflags(False)
+        node.traces = ()
         if node.operation.reads:  # type: ignore[union-attr]
             traces.remember(node)
 

@@ -58,7 +58,10 @@ def _cross_entropy(logits: Any, target: Any, smoothing: float, class_weights: An
         np.divide(share, totals, totals)
         powers *= totals.reshape(rows, 1)
         powers.ravel()[picks] -= share
-        return np.dot(losses, ones(rows, dtype)) * share, powers
+        loss = np.empty((), dtype)
+        np.dot(losses, ones(rows, dtype), loss)
+        loss *= share
+        return loss, powers
     totals = totals.reshape(rows, 1)
     logs = low - np.log(totals)
     aims, norm = _aims(target, by_index, rows, classes, smoothing, class_weights, sample_weights, logits.dtype)
@@ -139,7 +142,10 @@ def _mse(prediction: Any, target: Any) -> Any:
         raise ValueError  # broadcasting (n, 1) against (n,) is the classic silent mistake
     off = prediction - target
     flat = off.ravel()
-    return np.dot(flat, flat) / flat.size, off
+    loss = np.empty((), off.dtype)
+    np.dot(flat, flat, loss)
+    loss /= flat.size
+    return loss, off
 
 
 def losses_shape(prediction: Any, target: Any) -> tuple[int, ...]:

@@ -126,13 +126,15 @@ ACTIVATIONS = {
     "elu": (_elu, _elu_backward),
 }
 
+_dot = np.dot
+
 # --- linear ---------------------------------------------------------------------------------------------------------
 
 
 def linear_forward(x: Any, weight: Any, bias: Any, activation: str | None) -> Any:
     if (weight.ndim != 2) if bias is None else (bias.shape != weight.shape[1:]):
         raise ValueError  # NumPy would broadcast some of these; the shape rule says what is wrong
-    out = np.dot(x, weight)
+    out = _dot(x, weight)
     if bias is not None:
         out += bias
     if activation is not None:
@@ -158,19 +160,6 @@ def _linear_shape(x: Any, weight: Any, bias: Any, activation: str | None) -> tup
     return rows[:-1] + matrix[1:]
 
 
-def _give_product(value: Any, left: Any, right: Any, give: Any) -> None:
-    """Give np.dot(left, right), written straight into the value's home if this is its first gradient."""
-    home = value.home if value.operation is None and value.grad is None else None
-    if home is not None:
-        try:
-            np.dot(left, right, home)
-        except ValueError:  # a home of another dtype: the product is cast on the way in
-            home[...] = np.dot(left, right)
-        value.grad = home
-    else:
-        give(value, np.dot(left, right))
-
-
 def _linear_backward(node: Any, g: Any, give: Any) -> None:
     value = node.__class__
     x, weight, bias, activation = node.inputs
@@ -182,15 +171,26 @@ def _linear_backward(node: Any, g: Any, give: Any) -> None:
     if rows.ndim != 2:  # (..., inputs) as (rows, inputs)
         g = g.reshape(-1, g.shape[-1])
         rows = rows.reshape(-1, rows.shape[-1])
+    dtype = g.dtype
     if bias.__class__ is value:
-        _give_product(bias, ones(len(g), g.dtype), g, give)
+        home = bias.home if bias.grad is None and bias.operation is None else None
+        if home is not None and home.dtype is dtype:
+            _dot(ones(len(g), dtype), g, home)
+            bias.grad = home
+        else:
+            give(bias, _dot(ones(len(g), dtype), g))
     if weight.__class__ is value:
-        _give_product(weight, rows.T, g, give)
+        home = weight.home if weight.grad is None and weight.operation is None else None
+        if home is not None and home.dtype is dtype:
+            _dot(rows.T, g, home)
+            weight.grad = home
+        else:
+            give(weight, _dot(rows.T, g))
     if x.__class__ is value:
-        back = np.dot(g, matrix.T)
+        back = _dot(g, matrix.T)
         if node.operands[0] is not rows:
             back = back.reshape(x.data.shape)
-        if x.grad is None and x.operation is not None and back.dtype is x.data.dtype:
+        if x.grad is None and x.operation is not None and dtype is x.data.dtype:
             x.grad, x.owned = back, True  # what give would do, after many questions
         else:
             give(x, back)
