@@ -24,7 +24,7 @@ from typing import Any, Protocol, Self
 
 import numpy as np
 
-from karp import nn, optim
+from karp import faults, nn, optim
 from karp.autograd import Value
 from karp.data import Plan, Table, fingerprint, generator
 from karp.errors import ProgramError, SettingError
@@ -149,6 +149,7 @@ class Trainer:
         arrays, digest = columns(data)
         settings = self._settings(len(arrays[0]), digest, evaluate is not None, steering)
         self._link = self._connect()
+        faults.reach("join")
         self._send(self._worker.enter(settings, socket.gethostname(), os.getpid(), time.monotonic()))
         return self._iterate(arrays, evaluate, settings)
 
@@ -161,6 +162,7 @@ class Trainer:
             self._parameters.touch()  # the weights may be new: a graph of the old ones is stale
             if isinstance(task, Lease):
                 step = task.step
+                faults.reach("leased", step=step)
                 for shard in range(task.start, task.stop):
                     rows = plan.rows(step, shard)
                     self._shard, self._share, self._given = shard, plan.share(step, shard), False
@@ -174,6 +176,7 @@ class Trainer:
             else:
                 assert isinstance(task, Evaluation)
                 assert evaluate is not None
+                faults.reach("evaluation", step=task.version)
                 self._send(worker.scored(scores(evaluate())))
             self._wait()
 
@@ -193,6 +196,7 @@ class Trainer:
         parameters = self._parameters
         parameters.zero_grad()
         loss.backward(self._share)
+        faults.reach("computing", step=self.step)
         if all(value.grad is None for value in parameters.values):
             raise ProgramError("the loss depends on none of the model's parameters")
         shards = self._plan.shards_of(self.step)
@@ -260,13 +264,15 @@ class Trainer:
         try:
             if link is not None and error is None:
                 self._end()
+            elif link is not None and self.server and isinstance(error, KeyboardInterrupt):
+                self._send(worker.leave())  # what it was at goes to others
             elif link is not None and worker.over is None:
                 text = "".join(traceback.format_exception(kind, error, trace))
                 self._send(worker.failed("".join(traceback.format_exception_only(error)).strip(), text))
         finally:
             self._given, self._closed = True, True
-            if link is not None and not self.server:
-                link.close(status_of(error))
+            if link is not None and (error is not None or not self.server):
+                link.close(status_of(error))  # else it is needed until the main worker is done
             self._limits.restore_original_limits()
             if not self.server:
                 _trainers -= 1
@@ -279,11 +285,13 @@ class Trainer:
                 self._send(message)
             self._wait()
         self._send(worker.leave())
+        faults.reach("left")
         if self.server:
             atexit.register(self._depart)
 
     def _depart(self) -> None:
         """The program ends: the main worker says so, if it ends well."""
+        faults.reach("done")
         if self._link is not None:
             if self._worker.over is not None and self._worker.over.main and getattr(sys, "last_value", None) is None:
                 self._send(Done())
@@ -302,7 +310,9 @@ class Trainer:
         """The next message, or what silence asks for."""
         worker, link = self._worker, self._link
         assert link is not None
+        faults.reach("waiting", step=worker.version)
         arrived = link.receive(PING_SECONDS)
+        faults.reach("answered", step=worker.version)
         now = time.monotonic()
         reply = worker.tick(now, link.address) if arrived is None else worker.receive(*arrived, now)
         if reply is not None:

@@ -5,8 +5,11 @@ import json
 import os
 import pty
 import signal
+import socket
 import subprocess
 import sys
+import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +35,8 @@ with karp.Trainer(model, optim.SGD(lr=0.1), batch_size=16, epochs=2) as trainer:
         trainer.backward(nn.cross_entropy(model(xs), ys))
 """
 
+ENDLESS = HEAD + LOOP.format(body="pass").replace("epochs=2", "epochs=300")
+
 
 def environment() -> dict[str, str]:
     clean = {name: value for name, value in os.environ.items() if not name.startswith("KARP_")}
@@ -44,6 +49,7 @@ def karp(*arguments: object, cwd: Path) -> subprocess.CompletedProcess[str]:
 
 
 def program(tmp_path: Path, text: str) -> Path:
+    tmp_path.mkdir(exist_ok=True)
     path = tmp_path / "program.py"
     path.write_text(text)
     return path
@@ -104,9 +110,8 @@ def test_digits_reaches_97_percent_and_says_where_its_files_are(tmp_path: Path) 
     assert f"test accuracy {found['metrics']['test_accuracy']:.4f} on 359 digits\n" == done.stdout
     assert f"files in {tmp_path / 'run'}" in done.stderr
     assert "step 690/690" in done.stderr
-    assert {"weights.safetensors", "metrics.jsonl", "summary.json", "settings.json", "logs"} == {
-        path.name for path in (tmp_path / "run").iterdir()
-    }
+    files = {"checkpoints", "launch.json", "logs", "metrics.jsonl", "settings.json", "summary.json", "weights.safetensors"}
+    assert files == {path.name for path in (tmp_path / "run").iterdir()}
 
 
 @pytest.mark.parametrize("workers", [1, 3, 6])
@@ -119,38 +124,82 @@ def test_four_points_under_workers_some_of_which_have_nothing_to_do(tmp_path: Pa
         assert abs(expected - value) < 0.01
 
 
-def test_an_exception_in_a_worker_ends_the_run_with_its_traceback(tmp_path: Path) -> None:
-    body = "if trainer.step == 5 and worker == 1: raise ZeroDivisionError('on purpose')"
+def test_an_exception_at_the_same_shard_twice_ends_the_run_with_its_traceback(tmp_path: Path) -> None:
+    body = "if (trainer.step, trainer.shard) == (5, 1): raise ZeroDivisionError('on purpose')"
     done = launch(tmp_path, 3, HEAD + LOOP.format(body=body))
     assert 1 == done.returncode
     assert 1 == done.stderr.count("Traceback (most recent call last)")
-    assert "karp: worker 1 failed: ZeroDivisionError: on purpose" in done.stderr
+    assert "failed at step 5, shard 1 (ZeroDivisionError: on purpose); another worker tries it" in done.stderr
+    assert "failed at step 5, shard 1: ZeroDivisionError: on purpose" in done.stderr
     assert "program.py" in done.stderr
     found = summary(tmp_path / "run")
-    assert (1, 5, "worker 1 failed: ZeroDivisionError: on purpose") == (found["exit"], found["steps"], found["failure"])
+    assert (1, 5) == (found["exit"], found["steps"])
+    assert "ZeroDivisionError: on purpose" in found["failure"]
     assert [] == left_over(tmp_path / "run")
 
 
+ONCE = """
+def once(name):
+    try:
+        os.close(os.open(os.path.join(os.environ["KARP_RUN_DIR"], name), os.O_CREAT | os.O_EXCL))
+    except FileExistsError:
+        return False
+    return True
+"""
+
+
+@pytest.mark.parametrize("fault", ["raise ZeroDivisionError", "os.kill(os.getpid(), 9)", "os._exit(3)"])
+def test_a_fault_that_does_not_come_again_costs_no_bits(tmp_path: Path, fault: str) -> None:
+    undisturbed = launch(tmp_path / "a", 2, HEAD + LOOP.format(body="pass"))
+    assert 0 == undisturbed.returncode, undisturbed.stderr
+    body = f"if trainer.step == 3 and once('fault'): {fault}"
+    done = launch(tmp_path / "b", 2, HEAD + ONCE + LOOP.format(body=body))
+    assert 0 == done.returncode, done.stderr
+    expected, found = summary(tmp_path / "a" / "run"), summary(tmp_path / "b" / "run")
+    same = ("weights_sha256", "steps", "samples", "exit")
+    assert {name: expected[name] for name in same} == {name: found[name] for name in same}
+    assert found["released"] > 0
+    assert "it is started again (1 of 3)" in done.stderr
+    assert [] == left_over(tmp_path / "b" / "run")
+
+
+def test_a_worker_that_keeps_dying_is_given_up_and_the_run_goes_on(tmp_path: Path) -> None:
+    path = program(tmp_path, ENDLESS.replace("pass", "if worker == 1: os._exit(3)"))
+    done = karp("launch", "-n", 2, "--max-restarts", 1, "--run-dir", tmp_path / "run", path, cwd=tmp_path)
+    assert 0 == done.returncode, done.stderr
+    assert "worker 1 ended with exit status 3 once more: the run goes on without it" in done.stderr
+    assert 1200 == summary(tmp_path / "run")["steps"]
+
+
+def test_the_run_fails_when_every_worker_keeps_dying(tmp_path: Path) -> None:
+    path = program(tmp_path, HEAD + LOOP.format(body="os._exit(3)"))
+    done = karp("launch", "-n", 2, "--max-restarts", 1, "--run-dir", tmp_path / "run", path, cwd=tmp_path)
+    assert 1 == done.returncode
+    assert "once more, and no other is left" in done.stderr
+    assert [] == left_over(tmp_path / "run")
+
+
+def test_the_main_worker_that_is_killed_after_the_run_is_replaced(tmp_path: Path) -> None:
+    after = "\nif trainer.main and once('main'): os.kill(os.getpid(), 9)\nif trainer.main: print('main', worker)"
+    done = launch(tmp_path, 3, HEAD + ONCE + LOOP.format(body="pass") + after)
+    assert (0, "main 1\n") == (done.returncode, done.stdout), done.stderr
+    assert 1 == summary(tmp_path / "run")["main"]
+
+
 @pytest.mark.parametrize(
-    ("where", "expected"),
+    ("before", "after", "expected"),
     [
-        ("before", "worker 1 ended with exit status 3"),
-        ("loop", "worker 1 ended with exit status 3"),
-        ("killed", "worker 1 was killed by SIGKILL"),
-        ("raised before", "ModuleNotFoundError: No module named 'no_such_module'"),
-        ("after", "worker 1 ended with exit status 3"),
+        ("os._exit(3)", "", "worker 1 ended with exit status 3"),
+        ("import no_such_module", "", "ModuleNotFoundError: No module named 'no_such_module'"),
+        ("", "os._exit(3)", "worker 1 ended with exit status 3"),
+        ("", "raise ValueError('after')", "ValueError: after"),
     ],
 )
-def test_a_worker_that_dies_ends_the_run(tmp_path: Path, where: str, expected: str) -> None:
-    deaths = {
-        "before": ("os._exit(3)", "pass", ""),
-        "loop": ("pass", "os._exit(3)", ""),
-        "killed": ("pass", "os.kill(os.getpid(), 9)", ""),
-        "raised before": ("import no_such_module", "pass", ""),
-        "after": ("pass", "pass", "os._exit(3)"),
-    }
-    before, inside, after = (f"if worker == 1: {death}" if death else "" for death in deaths[where])
-    done = launch(tmp_path, 2, HEAD + before + LOOP.format(body=inside) + after)
+def test_what_fails_before_or_after_the_loop_ends_the_run(
+    tmp_path: Path, before: str, after: str, expected: str
+) -> None:
+    before, after = (f"if worker == 1: {fault}" if fault else "" for fault in (before, after))
+    done = launch(tmp_path, 2, HEAD + before + LOOP.format(body="pass") + after)
     assert 1 == done.returncode, done.stderr
     assert expected in done.stderr
     assert 1 == summary(tmp_path / "run")["exit"]
@@ -158,9 +207,11 @@ def test_a_worker_that_dies_ends_the_run(tmp_path: Path, where: str, expected: s
 
 
 def test_a_gradient_that_is_not_finite_ends_the_run(tmp_path: Path) -> None:
-    done = launch(tmp_path, 2, HEAD + LOOP.format(body="xs[0, 0] = np.nan if (trainer.step, worker) == (3, 1) else 0"))
+    body = "xs[0, 0] = np.nan if (trainer.step, trainer.shard) == (3, 1) else 0"
+    done = launch(tmp_path, 2, HEAD + LOOP.format(body=body))
     assert 1 == done.returncode
     assert "the gradient of step 3, shard 1 from worker 1 is not finite" in done.stderr
+    assert "for the second time" in done.stderr
     assert 3 == summary(tmp_path / "run")["steps"]
 
 
@@ -233,26 +284,130 @@ def test_what_cannot_be_launched_is_said_at_once(tmp_path: Path, arguments: list
     assert f"karp: {reason}" in done.stderr
 
 
-def test_ctrl_c_ends_everything(tmp_path: Path) -> None:
-    path = program(tmp_path, HEAD + LOOP.format(body="pass").replace("epochs=2", "epochs=10**9"))
+@contextlib.contextmanager
+def launched(tmp_path: Path, workers: int, path: Path, *options: object) -> Iterator[subprocess.Popen[str]]:
+    """A launch that has begun to train, and has written a checkpoint."""
     process = subprocess.Popen(
-        [sys.executable, "-m", "karp.cli", "launch", "-n", "2", "--run-dir", str(tmp_path / "run"), str(path)],
-        cwd=tmp_path,
-        env=environment(),
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-    assert process.stderr is not None
-    for line in process.stderr:
-        if line.startswith("step"):
-            break
-    process.send_signal(signal.SIGINT)
-    _, error = process.communicate(timeout=60)
+        [sys.executable, "-m", "karp.cli", "launch", "-n", str(workers), "--run-dir", str(tmp_path / "run"),
+         "--checkpoint-every", "0.1", *map(str, options), str(path)],
+        cwd=tmp_path, env=environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    try:
+        assert process.stderr is not None
+        for line in process.stderr:
+            if line.startswith("step"):
+                break
+        yield process
+    finally:
+        process.kill()
+        process.communicate()
+
+
+def expected_bits(tmp_path: Path, path: Path) -> str:
+    done = karp("launch", "-n", 2, "--run-dir", tmp_path / "undisturbed", path, cwd=tmp_path)
+    assert 0 == done.returncode, done.stderr
+    return str(summary(tmp_path / "undisturbed")["weights_sha256"])
+
+
+def gone(directory: Path) -> bool:
+    """Wait, for at most 5 s, until no process of the run is left."""
+    until = time.monotonic() + 5
+    while left_over(directory) and time.monotonic() < until:
+        time.sleep(0.05)  # there is no event of the end of somebody else's child
+    return not left_over(directory)
+
+
+def test_ctrl_c_ends_everything_and_says_how_to_resume(tmp_path: Path) -> None:
+    path = program(tmp_path, ENDLESS)
+    with launched(tmp_path, 2, path) as process:
+        process.send_signal(signal.SIGINT)
+        _, error = process.communicate(timeout=60)
     assert 130 == process.returncode
-    assert "interrupted" in error
     assert 130 == summary(tmp_path / "run")["exit"]
     assert [] == left_over(tmp_path / "run")
+    steps = summary(tmp_path / "run")["steps"]
+    assert f"stopped after step {steps}; to go on: karp launch --resume {tmp_path / 'run'} -n 2" in error
+    again = karp("launch", "--resume", tmp_path / "run", "-n", 3, cwd=tmp_path)
+    assert 0 == again.returncode, again.stderr
+    found = summary(tmp_path / "run")
+    assert (expected_bits(tmp_path, path), 1200) == (found["weights_sha256"], found["steps"])
+    lines = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
+    seen = [line["step"] for line in lines if line["report"] == "progress"]
+    assert sorted(set(seen)) == seen
+
+
+def test_nothing_is_left_when_the_launcher_is_killed_and_the_run_can_be_resumed(tmp_path: Path) -> None:
+    path = program(tmp_path, ENDLESS)
+    with launched(tmp_path, 3, path) as process:
+        process.kill()
+        process.communicate()
+    assert gone(tmp_path / "run")
+    again = karp("launch", "--resume", tmp_path / "run", "-n", 1, cwd=tmp_path)
+    assert 0 == again.returncode, again.stderr
+    found = summary(tmp_path / "run")
+    assert (3, 1200) == (found["shards"], found["steps"])  # as it was launched
+
+
+def test_a_server_that_is_killed_is_started_again(tmp_path: Path) -> None:
+    path = program(tmp_path, ENDLESS)
+    with launched(tmp_path, 2, path) as process:
+        (server,) = [int(entry.name) for entry in Path("/proc").iterdir() if is_server(entry, tmp_path / "run")]
+        os.kill(server, signal.SIGKILL)
+        _, error = process.communicate(timeout=100)
+    assert 0 == process.returncode, error
+    assert "the server was killed by SIGKILL; it is started again from its newest checkpoint (1 of 3)" in error
+    found = summary(tmp_path / "run")
+    assert (expected_bits(tmp_path, path), 1200, 1200 * 16) == (
+        found["weights_sha256"],
+        found["steps"],
+        found["samples"],
+    )
+
+
+def is_server(entry: Path, directory: Path) -> bool:
+    try:
+        variables, command = (entry / "environ").read_bytes(), (entry / "cmdline").read_bytes()
+    except OSError:
+        return False
+    return b"karp.serve" in command and f"KARP_RUN_DIR={directory}\0".encode() in variables
+
+
+def test_a_worker_joins_and_leaves_without_harm(tmp_path: Path) -> None:
+    path = program(tmp_path, ENDLESS)
+    with launched(tmp_path, 2, path, "--port", free_port()) as process:
+        address = f"tcp://127.0.0.1:{process.args[process.args.index('--port') + 1]}"  # type: ignore[index,union-attr]
+        with (tmp_path / "joined.log").open("wb") as log:
+            joined = subprocess.Popen(
+                [sys.executable, "-m", "karp.cli", "worker", "--server", address, str(path)],
+                cwd=tmp_path, env=environment(), stdout=log, stderr=log,
+            )  # fmt: skip
+        for line in process.stderr:  # type: ignore[union-attr]
+            if "3 workers" in line:
+                break
+        joined.send_signal(signal.SIGINT)
+        assert 130 == joined.wait(timeout=60)
+        _, error = process.communicate(timeout=100)
+    assert 0 == process.returncode, error
+    assert "failed" not in error
+    assert expected_bits(tmp_path, path) == summary(tmp_path / "run")["weights_sha256"]
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def test_a_run_beyond_loopback_has_keys(tmp_path: Path) -> None:
+    path = program(tmp_path, HEAD + LOOP.format(body="pass"))
+    done = karp("launch", "-n", 2, "--host", "0.0.0.0", "--run-dir", tmp_path / "run", path, cwd=tmp_path)
+    assert 0 == done.returncode, done.stderr
+    assert 8 == summary(tmp_path / "run")["steps"]
+    assert 0 == karp("keys", tmp_path / "keys", cwd=tmp_path).returncode
+    assert 0o600 == (tmp_path / "keys" / "karp-keys.json").stat().st_mode & 0o777
+    arguments = ["--keys", tmp_path / "keys", "--run-dir", tmp_path / "run2", path]
+    done = karp("launch", "-n", 2, "--host", "0.0.0.0", *arguments, cwd=tmp_path)
+    assert 0 == done.returncode, done.stderr
 
 
 def test_a_terminal_gets_a_progress_bar(tmp_path: Path) -> None:
@@ -278,9 +433,9 @@ def test_a_terminal_gets_a_progress_bar(tmp_path: Path) -> None:
 
 
 def test_help_reads_well() -> None:
-    for arguments in ([], ["launch"]):
+    for arguments in ([], ["launch"], ["worker"], ["keys"]):
         done = karp(*arguments, "--help", cwd=ROOT)
         assert 0 == done.returncode
         assert "usage: karp" in done.stdout
-        assert all(len(line) <= 110 for line in done.stdout.splitlines())
+        assert all(len(line) <= 120 for line in done.stdout.splitlines())
     assert 2 == karp("nonsense", cwd=ROOT).returncode

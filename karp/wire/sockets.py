@@ -13,6 +13,7 @@ from typing import Any
 
 import zmq
 
+from karp import faults
 from karp.errors import LostError, ProtocolError, SettingError
 from karp.protocol.messages import FROM_SERVER, FROM_WORKER, FromServer, FromWorker
 from karp.wire.frames import ANY_RUN, Envelope, pack, unpack
@@ -130,9 +131,7 @@ class Gatekeeper:
         self.key = keys.worker_public.encode()
 
     def callback(self, domain: str, key: bytes) -> bool:
-        from zmq.utils import z85
-
-        return z85.encode(key) == self.key
+        return key == self.key
 
 
 class WorkerSocket:
@@ -156,7 +155,13 @@ class WorkerSocket:
 
     def send(self, message: FromWorker, incarnation: int) -> None:
         """Send; ZeroMQ copies the vectors, so they may change as soon as this returns."""
-        self.socket.send_multipart(pack(message, Envelope(self.run, incarnation)))
+        *first, last = pack(message, Envelope(self.run, incarnation))
+        for frame in first:
+            self.socket.send(frame, zmq.SNDMORE)
+        step = getattr(message, "step", -1)
+        faults.reach("half-sent", step=step)
+        self.socket.send(last)
+        faults.reach("sent", step=step)
 
     def receive(self, seconds: float) -> tuple[FromServer, int] | None:
         """The next message and the server's incarnation, waiting at most so long; None if none came.
