@@ -19,7 +19,7 @@ from typing import Any
 
 import zmq
 
-from karp import data
+from karp import data, faults
 from karp.errors import KarpError, ProtocolError
 from karp.protocol import Action, Report, Save, Send, Server, restore, take
 from karp.record import Record, summarise
@@ -98,6 +98,7 @@ class Process:
                 case Send(peer, message):
                     if not self.socket.send(peer, message):
                         self.perform(self.server.lost(peer, time.monotonic()))
+                    faults.reach("replied", step=self.server.training.version)
                 case Report(kind, values):
                     self.report(kind, values)
                 case Save():
@@ -121,7 +122,12 @@ class Process:
             if isinstance(message, ProtocolError):
                 self.perform(self.server.malformed(peer, str(message), now))
             else:
-                self.perform(self.server.receive(peer, message, incarnation, now))
+                step = self.server.training.version
+                faults.reach("received", step=step)
+                actions = self.server.receive(peer, message, incarnation, now)
+                if self.server.training.version != step:
+                    faults.reach("applied", step=step)
+                self.perform(actions)
 
     def obey(self, order: dict[str, Any]) -> None:
         """A line from the launcher."""

@@ -8,6 +8,7 @@ import karp
 HOUSE = Path(karp.__file__).parent
 ROOMS = [
     "errors",
+    "faults",
     "autograd",
     "parameters",
     "nn",

@@ -18,6 +18,7 @@ from typing import Any
 
 import numpy as np
 
+from karp import faults
 from karp.errors import DataError
 from karp.protocol import Snapshot
 
@@ -36,10 +37,17 @@ def write(directory: Path, snapshot: Snapshot, keep: int) -> Path:
     aside = path.with_suffix(".part")
     try:
         with aside.open("wb") as file:
-            file.write(save(vectors, metadata={"karp": text, "sha256": digest(text, vectors)}))
+            content = memoryview(save(vectors, metadata={"karp": text, "sha256": digest(text, vectors)}))
+            half = len(content) // 2
+            file.write(content[:half])
+            file.flush()
+            faults.reach("writing", step=plain["version"])
+            file.write(content[half:])
             file.flush()
             os.fsync(file.fileno())
+        faults.reach("written", step=plain["version"])
         os.replace(aside, path)
+        faults.reach("renamed", step=plain["version"])
         flush_directory(folder)
     except OSError:
         with contextlib.suppress(OSError):
