@@ -10,12 +10,12 @@ Everything random is drawn from a seed that is an argument.
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import numpy.typing as npt
 
 from karp.autograd import (
     Value,
@@ -43,7 +43,12 @@ from karp.autograd.operations.products import ACTIVATIONS as FUSED
 from karp.errors import SettingError, ShapeError
 
 if TYPE_CHECKING:
+    import numpy.typing as npt
+
     from karp.parameters import Parameters
+
+    Seed = int | Sequence[int] | np.random.Generator
+    Initialiser = Callable[[int, int, np.random.Generator], npt.NDArray[Any]]
 
 __all__ = [
     "ACTIVATIONS", "INITIALISERS", "MLP", "Dropout", "Embedding", "LayerNorm", "Linear", "Module", "Sequential",
@@ -51,7 +56,6 @@ __all__ = [
     "huber", "mae", "mse",
 ]
 
-Seed = int | Sequence[int] | np.random.Generator
 Activation = Callable[[Any], Value]
 
 ACTIVATIONS: dict[str, Activation] = {
@@ -89,8 +93,6 @@ def glorot_normal(inputs: int, outputs: int, rng: np.random.Generator) -> npt.ND
     """Normal of variance 2 / (inputs + outputs), for tanh, sigmoid and no activation. Glorot and Bengio, 2010."""
     return rng.normal(0.0, math.sqrt(2.0 / (inputs + outputs)), (inputs, outputs))
 
-
-Initialiser = Callable[[int, int, np.random.Generator], npt.NDArray[Any]]
 
 INITIALISERS: dict[str, Initialiser] = {
     "he_uniform": he_uniform,
@@ -299,7 +301,7 @@ class MLP(Module):
         inside = None if layer_norm else activation
         self.layers = [
             Linear(size, following, activation=inside, init=init, seed=[seed, place], dtype=dtype)
-            for place, (size, following) in enumerate(zip(sizes, sizes[1:], strict=False))
+            for place, (size, following) in enumerate(itertools.pairwise(sizes))
         ]
         self.layers.append(Linear(sizes[-1], outputs, seed=[seed, len(hidden)], dtype=dtype))
         self.norms = [LayerNorm(size, dtype=dtype) for size in hidden] if layer_norm else []

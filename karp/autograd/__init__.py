@@ -5,9 +5,8 @@ Read `value.py` (what a node is), `operation.py` (the table's rows), `backward.p
 
 from __future__ import annotations
 
-from karp.autograd.check import check_grads
-from karp.autograd.drawing import draw
-from karp.autograd.functional import grad, value_and_grad
+from typing import TYPE_CHECKING, Any
+
 from karp.autograd.functions import (
     abs,
     add,
@@ -15,7 +14,6 @@ from karp.autograd.functions import (
     clip,
     concatenate,
     cos,
-    cross_entropy,
     divide,
     dropout,
     elu,
@@ -37,7 +35,6 @@ from karp.autograd.functions import (
     mean,
     min,
     minimum,
-    mse,
     multiply,
     negative,
     norm,
@@ -64,9 +61,29 @@ from karp.autograd.functions import (
     var,
     where,
 )
+from karp.autograd.losses import cross_entropy, mse
 from karp.autograd.modes import find_nan, guard, no_grad
 from karp.autograd.traces import touch
 from karp.autograd.value import Value
+
+if TYPE_CHECKING:
+    from karp.autograd.check import check_grads
+    from karp.autograd.drawing import draw
+    from karp.autograd.functional import grad, value_and_grad
+
+# Tools, imported when they are first asked for: a training run pays for none of them.
+_LATER = {"check_grads": "check", "draw": "drawing", "grad": "functional", "value_and_grad": "functional"}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _LATER:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from importlib import import_module
+
+    tool = getattr(import_module(f"{__name__}.{_LATER[name]}"), name)
+    globals()[name] = tool
+    return tool
+
 
 __all__ = [
     "Value", "abs", "add", "broadcast_to", "check_grads", "clip", "concatenate", "cos", "cross_entropy", "divide", "draw", "dropout", "elu",

@@ -12,8 +12,9 @@ from typing import Any
 
 import numpy as np
 
+from karp.autograd.convert import data_of
 from karp.autograd.modes import no_grad
-from karp.autograd.value import Value, data_of
+from karp.autograd.value import Value
 from karp.errors import GraphError
 
 _STEP = 1e-4

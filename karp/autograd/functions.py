@@ -11,9 +11,10 @@ from typing import Any
 
 import numpy as np
 
+from karp.autograd.convert import as_shape, constant, data_of
 from karp.autograd.operation import Operation, explain
 from karp.autograd.operations import elementwise, fused, products, reductions, shapes
-from karp.autograd.value import Axis, Value, apply, as_shape, constant, data_of, record
+from karp.autograd.value import Axis, Value, apply, record
 from karp.errors import GraphError, SettingError, ShapeError
 
 # --- functions of one number ----------------------------------------------------------------------------------------
@@ -357,7 +358,7 @@ def linear(x: Any, weight: Any, bias: Any = None, activation: str | None = None)
     elif x.__class__ is np.ndarray and matrix.__class__ is np.ndarray and x.dtype is matrix.dtype:
         rows = x
     else:
-        rows = x = _like(x, matrix)
+        rows = x = like(x, matrix)
     if bias.__class__ is Value:
         shift = bias.data
     else:
@@ -370,7 +371,7 @@ def linear(x: Any, weight: Any, bias: Any = None, activation: str | None = None)
     return record(products.LINEAR, (x, weight, bias, activation), operands, data)
 
 
-def _like(x: Any, model: Any) -> Any:
+def like(x: Any, model: Any) -> Any:
     """A constant in the dtype of what it is computed with, so that it does not promote it."""
     dtype = model.dtype if model.__class__ is Value or model.__class__ is np.ndarray else np.float64
     if x.__class__ is np.ndarray and x.dtype is dtype:
@@ -394,53 +395,3 @@ def layer_norm(x: Any, weight: Any = None, bias: Any = None, eps: float = 1e-5) 
     x = x if x.__class__ is Value else _array(x)
     return apply(fused.LAYER_NORM, x, None if weight is None else constant(weight),
                  None if bias is None else constant(bias), float(eps))
-
-
-# --- losses ---------------------------------------------------------------------------------------------------------
-
-
-def mse(prediction: Any, target: Any) -> Value:
-    """The mean of (prediction - target)^2. Both must have one shape; nothing is broadcast.
-
-    >>> mse(Value([1.0, 2.0]), [1.0, 4.0])
-    Value(2.0)
-    """
-    prediction = constant(prediction)
-    if target.__class__ is not Value:
-        target = _like(target, prediction)
-    if prediction.__class__ is Value and prediction.data.__class__ is float:
-        if np.shape(data_of(target)):
-            raise ShapeError(f"mse of shapes () and {np.shape(data_of(target))}: both must have the same shape")
-        off = prediction - (target if target.__class__ is Value else float(target))
-        return off * off
-    return apply(fused.MSE, prediction, target)
-
-
-def cross_entropy(
-    logits: Any, target: Any, *, label_smoothing: float = 0.0, class_weights: Any = None, sample_weights: Any = None
-) -> Value:
-    """The mean over samples of -log softmax(logits)[class], stable for any logits.
-
-    `logits` (..., classes). `target` holds class indices, integers of shape (...), or probabilities, floats of
-    the shape of the logits. `label_smoothing` mixes that share of the uniform distribution into the target.
-    `class_weights` (classes,) multiplies each class, `sample_weights` (...) each sample; the mean is then weighted:
-    with class indices it divides by the sum of the weights of the samples' classes, as torch does.
-
-    Raises ShapeError for shapes that do not fit or zero samples, SettingError for a class that does not exist.
-
-    >>> cross_entropy(Value([[0.0, 0.0]]), np.array([1]))
-    Value(0.6931471805599453)
-    """
-    if target.__class__ is not np.ndarray:
-        if target.__class__ is Value:
-            raise GraphError("cross_entropy: the target is a constant; pass target.data")
-        target = np.asarray(target)
-    if logits.__class__ is not Value:
-        logits = constant(logits)
-    if label_smoothing and not 0.0 <= label_smoothing < 1.0:
-        raise SettingError(f"cross_entropy: label_smoothing={label_smoothing} must be at least 0 and below 1")
-    if class_weights is not None:
-        class_weights = _like(data_of(class_weights), logits)
-    if sample_weights is not None:
-        sample_weights = _like(data_of(sample_weights), logits)
-    return apply(fused.CROSS_ENTROPY, logits, target, label_smoothing, class_weights, sample_weights)

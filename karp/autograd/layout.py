@@ -60,10 +60,10 @@ def _ranks(order: Sequence[Key], inputs: Mapping[Key, Sequence[Key]]) -> dict[Ke
 
 def _chain(source: Key, key: Key, rank: Mapping[Key, int], columns: list[list[Key]], left: dict[Key, list[Key]]) -> list[Key]:
     """Join two keys through an empty place in every column between them."""
-    places = []
-    before = source
+    places: list[Key] = []
+    before: Key = source
     for column in range(rank[source] + 1, rank[key]):
-        place = ("through", source, key, column)
+        place: Key = ("through", source, key, column)
         columns[column].append(place)
         left[place] = [before]
         places.append(place)

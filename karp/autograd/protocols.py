@@ -13,7 +13,8 @@ from typing import Any
 import numpy as np
 
 from karp.autograd import functions
-from karp.autograd.value import Value, data_of
+from karp.autograd.convert import data_of
+from karp.autograd.value import Value
 from karp.errors import GraphError
 
 Function = Callable[..., Any]

@@ -17,17 +17,16 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from karp.autograd import modes, nans, traces
 from karp.autograd.backward import backward
+from karp.autograd.convert import as_shape, constant, data_of, index_key, leaf_data
 from karp.autograd.operation import Operation, explain
 from karp.autograd.operations import elementwise, products, reductions, shapes
 from karp.autograd.operations.elementwise import ADD, DIVIDE, MULTIPLY, NEGATIVE, POWER, SUBTRACT
 from karp.autograd.traces import next_number
 from karp.errors import GraphError, ShapeError
 
-Array = npt.NDArray[np.floating[Any]]
 Axis = int | tuple[int, ...] | None
 
 _ndarray = np.ndarray
@@ -102,7 +101,7 @@ class Value:
     line: str | None  # where it was made, under find_nan
 
     def __init__(self, data: Any) -> None:
-        self.data = data if data.__class__ is float else _leaf_data(data)
+        self.data = data if data.__class__ is float else leaf_data(data)
         self.grad = None
         self.operation = None
         self.inputs = self.operands = ()
@@ -353,7 +352,7 @@ class Value:
 
     def transpose(self, *axes: int | tuple[int, ...]) -> Value:
         """The axes in another order: reversed if none are given."""
-        return apply(shapes.TRANSPOSE, self, as_shape(axes) if axes and axes != (None,) else None)
+        return apply(shapes.TRANSPOSE, self, as_shape(axes) if axes else None)
 
     def swapaxes(self, first: int, second: int) -> Value:
         """Two axes exchanged."""
@@ -422,7 +421,7 @@ def record(operation: Operation, inputs: tuple[Any, ...], operands: tuple[Any, .
     node.operands = operands
     node.number = next_number()
     if data.__class__ is _ndarray and not modes.active:
-        data.setflags(False)
+        data.setflags(False)  # type: ignore[call-arg]  # write=, which costs twice as much
         node.traces = ()
         if operation.reads:
             traces.remember(node)
@@ -445,69 +444,7 @@ def _finish(node: Value) -> None:
             node.inputs = node.operands = ()
             return
     if data.__class__ is _ndarray:
-        data.setflags(False)
+        data.setflags(False)  # type: ignore[call-arg]  # write=, which costs twice as much
         node.traces = ()
         if node.operation.reads:  # type: ignore[union-attr]
             traces.remember(node)
-
-
-# --- taking what the program gives ----------------------------------------------------------------------------------
-
-
-def _leaf_data(data: Any) -> Any:
-    """What a leaf holds: a float, or a floating ndarray."""
-    if isinstance(data, Value):
-        raise GraphError("this is a Value already; use v.detach() for a new leaf with its data")
-    if isinstance(data, (bool, int, float, np.integer, np.bool_)):  # np.float64 is a float
-        return float(data)
-    try:
-        array = np.asarray(data)
-    except ValueError as error:
-        raise ShapeError(f"no array can be made of this: {error}") from None
-    kind = array.dtype.kind
-    if kind in "iub":
-        return array.astype(np.float64)
-    if kind != "f" or array.dtype.itemsize > 8:
-        raise GraphError(f"a Value holds real numbers of 16, 32 or 64 bits, not {array.dtype}")
-    return array if array.dtype.isnative else array.astype(array.dtype.newbyteorder("="))
-
-
-def constant(data: Any) -> Any:
-    """An input that is no setting: a value as it is, a number as a float, everything else as an array of numbers."""
-    kind = data.__class__
-    if kind is Value or kind is float or kind is int:
-        return data
-    if isinstance(data, (bool, int, float, np.integer, np.bool_)):
-        return float(data)  # np.float64 too, so that it does not promote float32
-    if kind is not _ndarray:
-        try:
-            data = np.asarray(data)
-        except ValueError as error:
-            raise ShapeError(f"no array can be made of this: {error}") from None
-    if data.dtype.kind not in "fiub" or data.dtype.itemsize > 8:
-        raise GraphError(f"the engine computes with real numbers of up to 64 bits, not {data.dtype}")
-    return data
-
-
-def data_of(data: Any) -> Any:
-    """The plain number or array of a value or a constant."""
-    return data.data if data.__class__ is Value else data
-
-
-def as_shape(shape: tuple[Any, ...]) -> tuple[int, ...]:
-    """`(2, 3)` for the arguments 2, 3 and for one argument (2, 3)."""
-    if len(shape) == 1 and not isinstance(shape[0], (int, np.integer)):
-        shape = tuple(shape[0])
-    return tuple(int(size) for size in shape)
-
-
-def index_key(key: Any) -> Any:
-    """An index as NumPy takes it, lists as arrays, so that it is one thing and cannot be changed by its list."""
-    if key.__class__ is tuple:
-        return tuple([index_key(one) for one in key])
-    if key.__class__ is list:
-        array = np.asarray(key)
-        return array.astype(np.intp) if not array.size else array
-    if key.__class__ is Value:
-        raise GraphError("an index is made of integers, not of a Value; use v.data.astype(int)")
-    return key

@@ -133,8 +133,12 @@ def _inside(a: Any, low: Any, high: Any) -> Any:
 
 CLIP = Operation("clip", np.clip, broadcast_shape, (lambda g, out, a, low, high: g * _inside(a, low, high),))
 
+def _where(condition: Any, a: Any, b: Any) -> Any:
+    return np.asarray(np.where(condition, a, b))[()]  # a 0-d array as a number
+
+
 # where(condition, a, b): the condition is a constant, so the rules stand at places 1 and 2.
-WHERE = Operation("where", lambda condition, a, b: np.where(condition, a, b)[()], broadcast_shape, (
+WHERE = Operation("where", _where, broadcast_shape, (
     lambda g, out, condition, a, b: g * 0.0,
     lambda g, out, condition, a, b: g * condition,
     lambda g, out, condition, a, b: g * np.logical_not(condition),

@@ -185,7 +185,7 @@ def _layer_norm(x: Any, weight: Any, bias: Any, eps: float) -> Any:
 
 
 def _layer_norm_shape(x: Any, weight: Any, bias: Any, eps: float) -> tuple[int, ...]:
-    shape = np.shape(x)
+    shape: tuple[int, ...] = np.shape(x)
     if not shape or not shape[-1]:
         raise ShapeError("layer norm needs a last axis with features")
     for name, array in (("weight", weight), ("bias", bias)):

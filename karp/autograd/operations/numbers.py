@@ -15,7 +15,7 @@ def _kept(number: float) -> dict[Any, Any]:
     made = {}
     for dtype in (np.float16, np.float32, np.float64):
         array = np.array(number, dtype)
-        array.setflags(False)
+        array.setflags(write=False)
         made[array.dtype] = array
     return made
 
@@ -34,6 +34,6 @@ def ones(count: int, dtype: Any) -> Any:
         if len(_ones) >= 64:  # a program has one or two batch sizes
             _ones.clear()
         vector = np.ones(count, dtype)
-        vector.setflags(False)
+        vector.setflags(write=False)
         _ones[count, dtype] = vector
     return vector

@@ -28,7 +28,8 @@ def _matmul(a: Any, b: Any) -> Any:
 
 
 def _matmul_shape(a: Any, b: Any) -> tuple[int, ...]:
-    left, right = np.shape(a), np.shape(b)
+    left: tuple[int, ...] = np.shape(a)
+    right: tuple[int, ...] = np.shape(b)
     if not left or not right:
         raise ShapeError("numbers have no matrix product; use *")
     inner = right[-2] if len(right) > 1 else right[0]
@@ -148,7 +149,8 @@ def linear_forward(x: Any, weight: Any, bias: Any, activation: str | None) -> An
 
 
 def _linear_shape(x: Any, weight: Any, bias: Any, activation: str | None) -> tuple[int, ...]:
-    rows, matrix = np.shape(x), np.shape(weight)
+    rows: tuple[int, ...] = np.shape(x)
+    matrix: tuple[int, ...] = np.shape(weight)
     if len(matrix) != 2:
         raise ShapeError("the weight must have two axes (inputs, outputs)")
     if not rows:

@@ -14,7 +14,7 @@ Axis = int | tuple[int, ...] | None
 
 
 def _reduced(a: Any, axis: Axis, keepdims: bool, *_settings: Any) -> tuple[int, ...]:
-    shape = np.shape(a)
+    shape: tuple[int, ...] = np.shape(a)
     axes = normal_axes(axis, len(shape))
     if keepdims:
         return tuple(1 if place in axes else size for place, size in enumerate(shape))
@@ -22,14 +22,14 @@ def _reduced(a: Any, axis: Axis, keepdims: bool, *_settings: Any) -> tuple[int, 
 
 
 def _reduced_not_empty(a: Any, axis: Axis, keepdims: bool, *settings: Any) -> tuple[int, ...]:
-    shape = np.shape(a)
+    shape: tuple[int, ...] = np.shape(a)
     if any(shape[place] == 0 for place in normal_axes(axis, len(shape))):
         raise ShapeError("there is no such number of an empty array")
     return _reduced(a, axis, keepdims)
 
 
 def _one_axis(a: Any, axis: int) -> tuple[int, ...]:
-    shape = np.shape(a)
+    shape: tuple[int, ...] = np.shape(a)
     normal_axes(axis, len(shape))
     return shape
 
@@ -41,7 +41,7 @@ def spread(g: Any, axis: Axis, keepdims: bool) -> Any:
 
 def count(a: Any, axis: Axis) -> int:
     """How many elements go into each number of the result."""
-    shape = np.shape(a)
+    shape: tuple[int, ...] = np.shape(a)
     return math.prod(shape[place] for place in normal_axes(axis, len(shape)))
 
 

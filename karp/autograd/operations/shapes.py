@@ -23,7 +23,7 @@ def _reshaped(a: Any, shape: tuple[int, ...]) -> tuple[int, ...]:
 
 
 def _transposed(a: Any, axes: tuple[int, ...] | None) -> tuple[int, ...]:
-    shape = np.shape(a)
+    shape: tuple[int, ...] = np.shape(a)
     if axes is None:
         return shape[::-1]
     if len(axes) != len(shape):
@@ -39,7 +39,7 @@ def _swapped(a: Any, first: int, second: int) -> tuple[int, ...]:
 
 
 def _squeezed(a: Any, axis: int | tuple[int, ...] | None) -> tuple[int, ...]:
-    shape = np.shape(a)
+    shape: tuple[int, ...] = np.shape(a)
     if axis is None:
         return tuple(size for size in shape if size != 1)
     axes = normal_axes(axis, len(shape))

@@ -1,0 +1,74 @@
+"""Taking what the program gives: leaves, constants, shapes and indices in the forms the engine computes with."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from karp.errors import GraphError, ShapeError
+
+_ndarray = np.ndarray
+
+
+def leaf_data(data: Any) -> Any:
+    """What a leaf holds: a float, or a floating ndarray."""
+    if isinstance(data, _value.Value):
+        raise GraphError("this is a Value already; use v.detach() for a new leaf with its data")
+    if isinstance(data, (bool, int, float, np.integer, np.bool_)):  # np.float64 is a float
+        return float(data)
+    try:
+        array = np.asarray(data)
+    except ValueError as error:
+        raise ShapeError(f"no array can be made of this: {error}") from None
+    kind = array.dtype.kind
+    if kind in "iub":
+        return array.astype(np.float64)
+    if kind != "f" or array.dtype.itemsize > 8:
+        raise GraphError(f"a Value holds real numbers of 16, 32 or 64 bits, not {array.dtype}")
+    return array if array.dtype.isnative else array.astype(array.dtype.newbyteorder("="))
+
+
+def constant(data: Any) -> Any:
+    """An input that is no setting: a value as it is, a number as a float, everything else as an array of numbers."""
+    kind = data.__class__
+    if kind is _value.Value or kind is float or kind is int:
+        return data
+    if isinstance(data, (bool, int, float, np.integer, np.bool_)):
+        return float(data)  # np.float64 too, so that it does not promote float32
+    if kind is not _ndarray:
+        try:
+            data = np.asarray(data)
+        except ValueError as error:
+            raise ShapeError(f"no array can be made of this: {error}") from None
+    if data.dtype.kind not in "fiub" or data.dtype.itemsize > 8:
+        raise GraphError(f"the engine computes with real numbers of up to 64 bits, not {data.dtype}")
+    return data
+
+
+def data_of(data: Any) -> Any:
+    """The plain number or array of a value or a constant."""
+    return data.data if data.__class__ is _value.Value else data
+
+
+def as_shape(shape: tuple[Any, ...]) -> tuple[int, ...]:
+    """`(2, 3)` for the arguments 2, 3 and for one argument (2, 3)."""
+    if len(shape) == 1 and not isinstance(shape[0], (int, np.integer)):
+        shape = tuple(shape[0])
+    return tuple(int(size) for size in shape)
+
+
+def index_key(key: Any) -> Any:
+    """An index as NumPy takes it, lists as arrays, so that it is one thing and cannot be changed by its list."""
+    if key.__class__ is tuple:
+        return tuple([index_key(one) for one in key])
+    if key.__class__ is list:
+        array = np.asarray(key)
+        return array.astype(np.intp) if not array.size else array
+    if key.__class__ is _value.Value:
+        raise GraphError("an index is made of integers, not of a Value; use v.data.astype(int)")
+    return key
+
+
+# Value and these functions need each other; the last to be read is the last to be needed.
+from karp.autograd import value as _value  # noqa: E402
