@@ -114,7 +114,7 @@ def contest(*ways: str) -> tuple[dict[str, int], dict[str, str]]:
                 ready.append(process)
             except FailedError as error:
                 reasons[process.name] = str(error)
-        turns, failed = rounds(ready, 3, 0.001, lambda number, name: None)
+        turns, failed = rounds(ready, 3, 0.001, lambda number: None)
         return {name: len(every) for name, every in turns.items()}, reasons | failed
     finally:
         for process in processes:
@@ -131,16 +131,20 @@ def test_who_fails_is_out_with_a_reason_and_the_others_go_on() -> None:
     } == reasons
 
 
-def test_the_order_rotates() -> None:
-    from bench.contest import rounds
+def test_the_order_rotates_and_parts_add_up() -> None:
+    from bench.contest import PARTS, rounds
+
+    order: list[str] = []
 
     class Silent:
         def __init__(self, name: str) -> None:
             self.name = name
 
         def turn(self, seconds: float) -> dict[str, float]:
-            return {}
+            order.append(self.name)
+            return {"seconds": seconds}
 
-    order: list[tuple[int, str]] = []
-    rounds([Silent("a"), Silent("b"), Silent("c")], 3, 0.1, lambda *turn: order.append(turn))  # type: ignore[list-item]
-    assert [(1, "a"), (1, "b"), (1, "c"), (2, "b"), (2, "c"), (2, "a"), (3, "c"), (3, "a"), (3, "b")] == order
+    turns, _ = rounds([Silent("a"), Silent("b"), Silent("c")], 3, 1.0, lambda number: None)  # type: ignore[list-item]
+    assert list("abcbcacab") == order[:9]
+    assert {name: [{"seconds": 1.0}] * 3 for name in "abc"} == turns
+    assert 3 * 3 * PARTS == len(order)

@@ -1,8 +1,9 @@
 """A process per contestant, and rounds in which each has a turn.
 
 Each contestant lives in a process of its own, so that its memory and its threads are its own, and stays alive over all
-rounds. In a round every contestant has one turn, in an order that rotates: whatever else the machine is doing is spread
-over all of them.
+rounds. In a round every contestant has one turn, cut into parts that go round between them in an order that rotates. So
+whatever else the machine does, it does to all of them: on a machine whose speed jumps by a half every second the ratios
+of a round are still good to a few per cent.
 
 The two ends talk in lines over the child's standard input and output: the parent writes a command (`turn 0.4`), the
 child answers with one JSON object. End of input ends the child. Whatever a library prints goes to standard error, which
@@ -26,6 +27,7 @@ from contextlib import suppress
 from typing import Any
 
 START = 300.0  # seconds within which a contestant must be ready; compilers take long
+PARTS = 8  # of a turn
 ANSWER = 120.0  # seconds an answer may take beyond the time asked for
 
 Answer = dict[str, Any]
@@ -65,7 +67,7 @@ class Process:
         return self._answer(time.monotonic() + seconds + ANSWER)
 
     def turn(self, seconds: float) -> Answer:
-        """A turn of about so many seconds: {count, seconds, cpu}."""
+        """Work about so many seconds: {count, seconds, cpu}."""
         return self.ask(f"turn {seconds}", seconds)
 
     def close(self) -> None:
@@ -111,25 +113,32 @@ class Process:
 
 
 def rounds(
-    contestants: list[Process], count: int, seconds: float, report: Callable[[int, str], None]
+    contestants: Sequence[Process], count: int, seconds: float, report: Callable[[int], None]
 ) -> tuple[dict[str, list[Answer]], dict[str, str]]:
     """The turns of each contestant, one per round, and why those who failed did.
 
-    `report(round, name)` is called before each turn. Who fails has no more turns, and none in the result.
+    `report(round)` is called before each round. Who fails has no more turns, and none in the result.
     """
     turns: dict[str, list[Answer]] = {one.name: [] for one in contestants}
     failed: dict[str, str] = {}
     for number in range(count):
-        first = number % len(contestants) if contestants else 0
-        for one in contestants[first:] + contestants[:first]:
-            if one.name in failed:
-                continue
-            report(number + 1, one.name)
-            try:
-                turns[one.name].append(one.turn(seconds))
-            except FailedError as error:
-                failed[one.name] = str(error)
-                del turns[one.name]
+        report(number + 1)
+        whole: dict[str, Answer] = {}
+        for part in range(PARTS):
+            first = (number * PARTS + part) % max(1, len(contestants))
+            for one in (*contestants[first:], *contestants[:first]):
+                if one.name in failed:
+                    continue
+                try:
+                    answer = one.turn(seconds / PARTS)
+                except FailedError as error:
+                    failed[one.name] = str(error)
+                    del turns[one.name]
+                    continue
+                so_far = whole.setdefault(one.name, dict.fromkeys(answer, 0))
+                whole[one.name] = {key: so_far[key] + answer[key] for key in answer}
+        for name in turns:
+            turns[name].append(whole[name])
     return turns, failed
 
 

@@ -186,7 +186,7 @@ def sklearn(case: Case) -> Run:
 
 def sklearn_batches(case: Case) -> int:
     """Batches in scikit-learn's table: an epoch is long enough for what it does once, and short enough for a turn."""
-    return {"S": 500, "M": 60}.get(case.name, 8)
+    return {"S": 300, "M": 30}.get(case.name, 4)
 
 
 @dataclass(frozen=True)

@@ -1,9 +1,9 @@
 """`bench.sh engine`: training steps per second, forward + backward + SGD, karp among hand-written NumPy and its peers.
 
 Everybody has one thread, float32 (but for the two engines of scalars: Python floats) and one fixed batch in memory.
-Ratios are of medians; behind `karp : numpy` stand the lowest and highest ratio of a round, which say how far to trust
-it. The cores column is processor time by wall time: above 1 a contestant has help from more than its one thread, well
-below 1 the machine was busy with something else.
+Ratios are medians of the rounds' ratios; behind `karp : numpy` stand the lowest and the highest, which say how far to
+trust it. The cores column is processor time by wall time: above 1 a contestant has help from more than its one thread,
+well below 1 the machine was busy with something else.
 
 Memory is the peak resident size over the training steps, interpreter and libraries included, and its growth since all
 was imported and nothing built: what the step needs (see memory.py). "At most 1.3 times the hand-written step" is
@@ -29,6 +29,17 @@ from bench.handwritten import losses
 from bench.table import Figure, ratio, short, text, write_json
 
 CHECKED_STEPS = 10
+SCALARS = ("karp-scalar", "micrograd")
+SHOWN = {  # name and colour in the picture, where they are not the row's name and everybody's colour
+    "karp": ("karp", picture.OWN),
+    "karp-scalar": ("karp-scalar", picture.OWN),
+    "numpy": ("hand-written NumPy", picture.YARDSTICK),
+    "matmul": ("its matrix products", picture.LIMIT),
+    "jax": ("JAX jit", picture.OTHER),
+    "torch-compile": ("torch.compile", picture.OTHER),
+    "sklearn": ("scikit-learn", picture.OTHER),
+    "autograd": ("HIPS autograd", picture.OTHER),
+}
 TOLERANCE = 1e-4  # relative, of a loss; ten steps change it by a third
 
 
@@ -76,6 +87,8 @@ def run(args: Namespace) -> int:
         results, reasons = contest(case, [name for name in names if case.name in CONTESTANTS[name].cases], args)
         print(f"\n{case}; {args.rounds} rounds of {args.turn} s")
         if results:
+            if any(result.row.name in SCALARS for result in results):
+                print(f"  {' and '.join(SCALARS)}: one value per number, Python floats, ReLU")
             print(text(lines(results)))
             print("".join(f"{line}\n" for line in comparisons(results)), end="")
         for name, reason in reasons.items():
@@ -109,7 +122,7 @@ def contest(case: Case, names: Sequence[str], args: Namespace) -> tuple[list[Res
                 fit.append(process)
             except FailedError as error:
                 reasons[process.name] = str(error)
-        turns, out = rounds(fit, args.rounds, args.turn, lambda n, name: _progress(f"{case.name}: round {n}, {name}"))
+        turns, out = rounds(fit, args.rounds, args.turn, lambda number: _progress(f"{case.name}: round {number}"))
         _progress("")
         reasons |= out
         results = []
@@ -178,23 +191,21 @@ def comparisons(results: Sequence[Result]) -> Iterator[str]:
 
 def draw(path: str, done: dict[str, list[Result]]) -> None:
     """The table as a picture."""
-    panels = []
-    for case, results in done.items():
-        numpy = next((result.row.steps_per_s for result in results if result.row.name == "numpy"), None)
-        bars = []
-        for result in results:
-            row = result.row
-            color = picture.OWN if row.name.startswith("karp") else picture.OTHER
-            if row.name in ("numpy", "matmul"):
-                color = picture.YARDSTICK
-            note = f"({row.steps_per_s / numpy:.2f})" if numpy else ""
-            bars.append(picture.Bar(row.name, Figure(row.steps_per_s, row.low, row.high), note, color))
-        if bars:
-            panels.append((case, bars))
+    panels = [(case, [_bar(result, results) for result in results]) for case, results in done.items() if results]
     title = "Training steps per second, one thread: forward, backward, SGD"
-    below = f"In brackets: ratio to hand-written NumPy. Whiskers: lowest and highest round.\n{machine.describe()}"
+    below = "In brackets: ratio to hand-written NumPy. Whiskers: slowest and fastest round."
+    if any(result.row.name in SCALARS for results in done.values() for result in results):
+        below += f" {' and '.join(SCALARS)}: one value per number, Python floats, ReLU."
     if panels:
-        picture.draw(path, title, below, panels)
+        picture.draw(path, title, f"{below}\n{machine.describe()}", panels)
+
+
+def _bar(result: Result, results: Sequence[Result]) -> picture.Bar:
+    row = result.row
+    name, color = SHOWN.get(row.name, (row.name, picture.OTHER))
+    by_hand = next((one.rates for one in results if one.row.name == "numpy"), None)
+    note = f"({ratio(result.rates, by_hand).middle:.2f})" if by_hand else ""
+    return picture.Bar(name, Figure(row.steps_per_s, row.low, row.high), note, color)
 
 
 def _installed(names: Sequence[str]) -> Iterator[str]:

@@ -9,7 +9,7 @@ from typing import Any
 
 from bench.table import Figure, short
 
-OWN, YARDSTICK, OTHER = "#d1495b", "#30638e", "#a9b4c2"  # karp, what it is measured against, and everybody else
+OWN, YARDSTICK, LIMIT, OTHER = "#d1495b", "#30638e", "#d9e4ee", "#a9b4c2"  # karp, its measure, the limit, others
 BAR, PANEL, MARGINS = 0.27, 0.62, 1.0  # inches: of a bar, around the bars of a panel, around the panels
 
 

@@ -29,13 +29,12 @@ class Figure:
 
 
 def ratio(over: Sequence[float], under: Sequence[float]) -> Figure:
-    """How often one goes into the other: of the medians, with the lowest and highest of the rounds.
+    """How many times one is the other, round by round: what slows both for a while does not show.
 
-    >>> ratio([2.0, 3.0, 4.0], [1.0, 2.0, 2.0])
-    Figure(middle=1.5, low=1.5, high=2.0)
+    >>> ratio([2.0, 3.0, 6.0], [1.0, 2.0, 2.0])
+    Figure(middle=2.0, low=1.5, high=3.0)
     """
-    rounds = [a / b for a, b in zip(over, under, strict=True)]
-    return Figure(median(over) / median(under), min(rounds), max(rounds))
+    return Figure.of(a / b for a, b in zip(over, under, strict=True))
 
 
 def short(number: float) -> str:
