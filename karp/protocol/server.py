@@ -13,6 +13,7 @@ epoch's end its evaluation is leased too, with a copy of that epoch's weights, s
 """
 
 from collections.abc import Callable
+from itertools import count
 
 from karp.errors import ProtocolError
 from karp.protocol.actions import Action, Save, Send
@@ -67,7 +68,7 @@ class Server:
         save_seconds: float = SAVE_SECONDS,
         skip: bool = False,
     ) -> None:
-        self.workers = workers
+        self.workers = self.launched = workers
         self.now = now
         self.incarnation = incarnation
         self.join_by = now + JOIN_SECONDS
@@ -177,8 +178,8 @@ class Server:
         self._drop(peer)
         taken = {member.worker for member in self.members.values()} | set(self.left.values())
         worker = message.worker
-        if worker in taken or worker < 0:
-            worker = next(number for number in range(len(taken) + 1) if number not in taken)
+        if worker in taken or worker < 0:  # the numbers below `launched` are the launcher's to give
+            worker = next(number for number in count(self.launched) if number not in taken)
         member = self.members[peer] = Member(peer, worker, self.now)
         ask = self.training.updater is None and self.asked not in self.members
         if ask:

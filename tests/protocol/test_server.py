@@ -500,4 +500,4 @@ def test_a_worker_number_that_is_taken_gives_another() -> None:
     run = Run(2)
     run.join(0)
     ((_, welcome), *_) = run.send(b"x", Join(0, run.settings, "host", 1))
-    assert Welcome(1, 4, False) == welcome
+    assert Welcome(2, 4, False) == welcome
