@@ -41,10 +41,8 @@ FORM = re.compile(
     r"(?P<point>[a-z-]+)(?: step (?P<step>\d+))?(?: time (?P<time>\d+))?"
 )
 SERVER_POINTS = {"received", "applied", "replied", "writing", "written", "renamed"}
-WORKER_POINTS = {"join", "waiting", "leased", "computing", "half-sent", "sent", "answered", "evaluation"} | {
-    "left",
-    "done",
-}
+BEFORE_SENDING = {"join", "waiting", "leased", "computing"}
+WORKER_POINTS = BEFORE_SENDING | {"half-sent", "sent", "answered", "evaluation", "left", "done"}
 
 
 @dataclass(slots=True)

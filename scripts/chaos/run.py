@@ -298,7 +298,8 @@ class Run:
         epochs = Counter(line["epoch"] for line in watch.lines(self.directory) if line["report"] == "evaluation")
         if epochs != Counter(range(reference.epochs)):
             self.problem(f"epochs were evaluated {dict(epochs)} times")
-        if reference.printed not in self.log("launch.out").read_text(errors="replace"):
+        logs = [self.log("launch.out"), self.log("joined.log")]  # a worker that joined may be the main one
+        if not any(path.exists() and reference.printed in path.read_text(errors="replace") for path in logs):
             self.problem("the main worker's output is missing")
 
     def wait_for(self, process: subprocess.Popen[bytes]) -> None:

@@ -1,6 +1,6 @@
 """What is done to a run: a pure function of a seed.
 
-Every kind of fault is a card of a deck. A round deals the whole deck, shuffled, three cards to a schedule, so the twelve
+Every kind of fault is a card of a deck. A round deals the whole deck, shuffled, three cards to a schedule: the twelve
 schedules of a round hold every kind; up to two more are drawn at random. A fault is either named in KARP_FAULT and
 strikes at a point of the code (karp/faults.py), or comes from outside when the run has passed a step: a signal to the
 launcher, the server or a worker, or a worker that joins.
@@ -11,10 +11,8 @@ from __future__ import annotations
 import random
 from dataclasses import dataclass, field
 
-WORKER_DEATHS = ["join", "waiting", "leased", "computing", "half-sent", "sent", "answered", "evaluation"] + [
-    "left",
-    "done",
-]
+BEFORE_SENDING = ["join", "waiting", "leased", "computing"]
+WORKER_DEATHS = [*BEFORE_SENDING, "half-sent", "sent", "answered", "evaluation", "left", "done"]
 SERVER_DEATHS = ["received", "applied", "replied", "writing", "written", "renamed"]
 NAMED = (
     [f"worker dies {point}" for point in WORKER_DEATHS]
