@@ -47,6 +47,11 @@ class Leasing:
     def _lease(self, now: float) -> None:
         """Share what is unleased of the step among the workers that wait, in the order of their numbers."""
         step = self.training.step
+        if len(self.waiting) == 1 and not step.refusals:
+            (member,) = self.waiting.values()
+            if (cut := step.cut(step.tree.shards)) is not None:
+                self._grant(member, *cut, now)
+            return
         waiting = sorted(self.waiting.values(), key=lambda member: member.worker)
         if step.refusals:
             self._lease_refused(waiting, now)
@@ -98,7 +103,7 @@ class Leasing:
         """What a member has not contributed of its task can be given again."""
         task, member.task = member.task, None
         step = self.training.step
-        if not isinstance(task, Lease) or task.step != step.number or step.complete:
+        if not isinstance(task, Lease) or task.step != step.number or step.tree.complete:
             return
         missing = [shard for gap in step.missing(task.start, task.stop) for shard in range(*gap)]
         if not missing:
@@ -123,7 +128,7 @@ class Leasing:
         """Give leases that take too long a second time, to workers that have nothing to do."""
         step = self.training.step
         for member in list(self.members.values()):
-            if not self.waiting or step.unleased or step.complete:
+            if not self.waiting or step.unleased or step.tree.complete:
                 return
             lease = member.task
             if not isinstance(lease, Lease) or lease.step != step.number or member.doubled:

@@ -95,10 +95,10 @@ class Server:
         self.now = now
         member = self.members.get(peer)
         try:
-            if isinstance(message, Join):
-                self._join(peer, message)
-            elif incarnation == self.incarnation and member is not None:
+            if member is not None and incarnation == self.incarnation and type(message) in HANDLERS:
                 HANDLERS[type(message)](self, member, message)
+            elif isinstance(message, Join):
+                self._join(peer, message)
             elif incarnation == self.incarnation and peer in self.left:
                 self._after_leaving(peer, message)
             elif isinstance(message, Failure):
@@ -271,10 +271,10 @@ class Server:
             try:
                 training.enter(member.peer, member.worker, message)
             finally:
-                if lease is not None and not training.step.complete:
+                if lease is not None and not training.step.tree.complete:
                     member.task = lease
                     self.leasing.withdraw(member)
-            if training.step.complete:
+            if training.step.tree.complete:
                 training.apply(self.now, len(self.members))
         self._hand_out()
 
@@ -408,8 +408,8 @@ class Server:
         self.training.report("refused", {"reason": reason[:2000]})
 
     def _take(self) -> list[Action]:
-        out = self.out.copy()
-        self.out.clear()
+        out = self.out[:]
+        del self.out[:]
         return out
 
 

@@ -28,10 +28,6 @@ class Step:
         self.skipped: set[int] = set()  # shards left out because their gradient is not finite
 
     @property
-    def complete(self) -> bool:
-        return self.tree.complete
-
-    @property
     def total(self) -> Node:
         """The sum over all shards, once it is complete."""
         return self.tree.nodes[0]
@@ -46,6 +42,9 @@ class Step:
         if not self.unleased or not shards:
             return None
         start, stop = self.unleased[0]
+        if shards >= stop - start and not self.refusals:
+            del self.unleased[0]
+            return start, stop
         if self.refusals:  # a shard whose gradient was not finite goes alone, so that it can be named
             stop = next((shard for shard in range(start, stop) if shard in self.refusals), stop)
             if stop == start:
@@ -120,5 +119,4 @@ def finite(vector: Vector) -> bool:
     >>> finite(np.array([1e300, 1e300])), finite(np.array([1.0, np.nan]))
     (True, False)
     """
-    with np.errstate(over="ignore", invalid="ignore"):
-        return math.isfinite(np.dot(vector, vector)) or bool(np.isfinite(vector).all())
+    return math.isfinite(np.vdot(vector, vector)) or bool(np.isfinite(vector).all())  # vdot does not warn

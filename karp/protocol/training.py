@@ -49,6 +49,7 @@ class Training:
         self.settings: Settings | None = None
         self.steps: Steps
         self.dtype: np.dtype[Any]
+        self.shape: tuple[int]
         self.updater: Updater | None = None  # holds the weights
         self.step = Step(0, 0)  # the one under way
         self.final = 0  # training is over at this version
@@ -65,7 +66,7 @@ class Training:
     def use(self, settings: Settings) -> None:
         """These are the run's settings."""
         self.settings = settings
-        self.dtype = np.dtype(settings.layout.dtype)
+        self.dtype, self.shape = np.dtype(settings.layout.dtype), (settings.layout.size,)
         self.steps = self.plan(settings.samples, settings.batch_size, settings.shards, settings.seed)
         self.final = self.steps.steps_per_epoch * settings.epochs
 
@@ -73,7 +74,8 @@ class Training:
         """These are the weights the model starts from; raises ProtocolError if the settings name others."""
         assert self.settings is not None
         layout = self.settings.layout
-        self._check_vector(weights, "the initial weights")
+        if not self._fits(weights):
+            raise ProtocolError(self._misfit("the initial weights", weights))
         if layout.sha256(weights) != self.settings.weights_sha256:
             raise ProtocolError("the initial weights are not those that the settings name")
         mine = weights  # in one process: the model's own vector
@@ -95,15 +97,17 @@ class Training:
         if message.version != self.version:
             raise ProtocolError(f"step {message.step}: a gradient of weights {message.version}, not {self.version}")
         for node in message.nodes:
-            assert node.vector is not None
-            self._check_vector(node.vector, f"the gradient of step {message.step}, {named(node.start, node.stop)}")
+            if not self._fits(node.vector):
+                what = f"the gradient of step {message.step}, {named(node.start, node.stop)}"
+                raise ProtocolError(self._misfit(what, node.vector))
         good = [node for node in message.nodes if self._is_finite(peer, worker, node)]
         if self.failure:
             return
         self.dropped += self.step.enter(good)
         if message.last:
             self.final = min(self.final, message.step + 1)
-        self.log(message.logs, message.step)
+        if message.logs:
+            self.log(message.logs, message.step)
 
     def _is_finite(self, peer: bytes, worker: int, node: Node) -> bool:
         """Whether a gradient can be used; if not, its shards are tried once more, alone and elsewhere."""
@@ -202,8 +206,9 @@ class Training:
     def report(self, kind: str, values: dict[str, Any]) -> None:
         self.out.append(Report(kind, values))
 
-    def _check_vector(self, vector: Vector, what: str) -> None:
-        assert self.settings is not None
-        size = self.settings.layout.size
-        if vector.shape != (size,) or vector.dtype != self.dtype:
-            raise ProtocolError(f"{what}: {vector.shape} {vector.dtype}, but the model has ({size},) {self.dtype}")
+    def _fits(self, vector: Vector | None) -> bool:
+        return vector is not None and vector.shape == self.shape and vector.dtype == self.dtype
+
+    def _misfit(self, what: str, vector: Vector | None) -> str:
+        found = "nothing" if vector is None else f"{vector.shape} {vector.dtype}"
+        return f"{what}: {found}, but the model has {self.shape} {self.dtype}"

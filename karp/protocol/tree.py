@@ -79,15 +79,12 @@ class TreeSum:
     (True, True, array([7.]))
     """
 
-    __slots__ = ("nodes", "shards")
+    __slots__ = ("complete", "nodes", "shards")
 
     def __init__(self, shards: int) -> None:
         self.shards = shards
         self.nodes: dict[int, Node] = {}  # by start; disjoint
-
-    @property
-    def complete(self) -> bool:
-        return 0 in self.nodes and self.nodes[0].stop == self.shards
+        self.complete = False  # one node has them all
 
     def has(self, start: int, stop: int) -> bool:
         """Whether any of the shards start … stop-1 has been added."""
@@ -103,6 +100,7 @@ class TreeSum:
             if self.nodes:
                 return False
             self.nodes[0] = node
+            self.complete = True
             return True
         parent(node.start, node.stop, self.shards)  # refuses what is no node
         if self.has(node.start, node.stop):
@@ -117,6 +115,7 @@ class TreeSum:
             del self.nodes[start]
             node = join(node, sibling) if node.start == low else join(sibling, node)
         self.nodes[node.start] = node
+        self.complete = node.stop - node.start == self.shards
         return True
 
     def missing(self) -> list[tuple[int, int]]:
