@@ -1,8 +1,8 @@
 """Models made of layers, their initial weights, and losses.
 
-A `Module` is any object that holds parameters: values in its attributes, in lists or tuples of them, and in other modules
-there. Where a parameter is found is its name: the weight of the first layer of an MLP is `layers.0.weight`. All of them
-together are one contiguous vector, `module.parameters`.
+A `Module` is any object that holds parameters: values in its attributes, in lists or tuples of them, and in other
+modules there. Where a parameter is found is its name: the weight of the first layer of an MLP is `layers.0.weight`.
+All of them together are one contiguous vector, `module.parameters`.
 
 Weights are stored (inputs, outputs), so a layer is `x @ weight + bias` and no product needs a transposed copy.
 Everything random is drawn from a seed that is an argument.
@@ -69,7 +69,7 @@ ACTIVATIONS: dict[str, Activation] = {
     "softplus": softplus,
 }
 
-# --- initialisers: (inputs, outputs, rng) -> weights (inputs, outputs) -------------------------------------------------
+# --- initialisers: (inputs, outputs, rng) -> weights (inputs, outputs) ----------------------------------------------
 
 
 def he_uniform(inputs: int, outputs: int, rng: np.random.Generator) -> npt.NDArray[np.float64]:
@@ -158,8 +158,8 @@ def _walk(holder: Any, prefix: str, seen: set[int]) -> Iterator[tuple[str, Value
 class Linear(Module):
     """activation(x @ weight + bias), computed as one operation.
 
-    `weight` (inputs, outputs) drawn by `init` (a name in `INITIALISERS` or a function like them; by default `he_uniform`
-    for ReLU and its kin, `glorot_uniform` otherwise), `bias` (outputs,) of zeros or None.
+    `weight` (inputs, outputs) drawn by `init` (a name in `INITIALISERS` or a function like them; by default
+    `he_uniform` for ReLU and its kin, `glorot_uniform` otherwise), `bias` (outputs,) of zeros or None.
 
     Raises SettingError for sizes below 1 and names that do not exist, ShapeError for input that does not fit.
 
@@ -323,7 +323,7 @@ class MLP(Module):
         return self.layers[-1](x)
 
 
-# --- losses: each a mean over samples, so that shards of a batch can be averaged by their sizes ------------------------
+# --- losses: each a mean over samples, so that shards of a batch can be averaged by their sizes ---------------------
 
 
 def _residual(name: str, prediction: Any, target: Any) -> Value:
@@ -337,8 +337,10 @@ def _residual(name: str, prediction: Any, target: Any) -> Value:
 
 def _check_loss(name: str, prediction: Value, target: Any) -> None:
     if prediction.shape != np.shape(target.data if isinstance(target, Value) else target):
-        raise ShapeError(f"{name} of shapes {prediction.shape} and {np.shape(target)}: prediction and target must have the"
-                         " same shape; nothing is broadcast in a loss")
+        raise ShapeError(
+            f"{name} of shapes {prediction.shape} and {np.shape(target)}: prediction and target must have the same"
+            " shape; nothing is broadcast in a loss"
+        )
     if not prediction.size:
         raise ShapeError(f"{name} of shape {prediction.shape}: there is no mean over zero samples")
 

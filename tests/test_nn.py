@@ -19,7 +19,7 @@ def names(model: nn.Module) -> list[str]:
     return [name for name, _ in model.named_parameters()]
 
 
-# --- modules ----------------------------------------------------------------------------------------------------------
+# --- modules --------------------------------------------------------------------------------------------------------
 
 
 def test_names_follow_attributes_lists_and_tuples() -> None:
@@ -40,8 +40,14 @@ def test_names_follow_attributes_lists_and_tuples() -> None:
 
 def test_an_mlp_has_the_names_shapes_and_order_of_its_layers() -> None:
     model = nn.MLP(3, [5, 4], 2)
-    expected = [("layers.0.weight", (3, 5)), ("layers.0.bias", (5,)), ("layers.1.weight", (5, 4)), ("layers.1.bias", (4,)),
-                ("layers.2.weight", (4, 2)), ("layers.2.bias", (2,))]
+    expected = [
+        ("layers.0.weight", (3, 5)),
+        ("layers.0.bias", (5,)),
+        ("layers.1.weight", (5, 4)),
+        ("layers.1.bias", (4,)),
+        ("layers.2.weight", (4, 2)),
+        ("layers.2.bias", (2,)),
+    ]
     assert expected == [(name, value.shape) for name, value in model.named_parameters()]
     for _, value in model.named_parameters():
         assert np.float32 == value.dtype
@@ -107,8 +113,9 @@ def test_a_model_in_float32_equals_torch(activation: str) -> None:
         layers.append(twin)
     after = getattr(torch.nn.functional, activation)
     labels = np.array([0, 3, 1, 2, 0])
-    expected = torch.nn.functional.cross_entropy(layers[1](after(layers[0](torch.tensor(X, dtype=torch.float32)))),
-                                                 torch.tensor(labels))
+    expected = torch.nn.functional.cross_entropy(
+        layers[1](after(layers[0](torch.tensor(X, dtype=torch.float32)))), torch.tensor(labels)
+    )
     expected.backward()
     loss = nn.cross_entropy(model(X), labels)
     loss.backward()
@@ -148,9 +155,15 @@ def test_an_embedding_adds_up_repeated_rows() -> None:
 @pytest.mark.parametrize(
     "f",
     [
-        lambda: nn.Linear(0, 1), lambda: nn.Linear(1, 1, activation="relU"), lambda: nn.Linear(1, 1, init="he"),
-        lambda: nn.MLP(1, [1], 1, activation="x"), lambda: nn.MLP(1, [1], 1, dropout=1.0), lambda: nn.Dropout(-0.1),
-        lambda: nn.LayerNorm(0), lambda: nn.Embedding(0, 1), lambda: nn.huber(Value(1.0), 1.0, delta=0.0),
+        lambda: nn.Linear(0, 1),
+        lambda: nn.Linear(1, 1, activation="relU"),
+        lambda: nn.Linear(1, 1, init="he"),
+        lambda: nn.MLP(1, [1], 1, activation="x"),
+        lambda: nn.MLP(1, [1], 1, dropout=1.0),
+        lambda: nn.Dropout(-0.1),
+        lambda: nn.LayerNorm(0),
+        lambda: nn.Embedding(0, 1),
+        lambda: nn.huber(Value(1.0), 1.0, delta=0.0),
     ],
 )
 def test_settings_that_cannot_be_used(f: Any) -> None:
@@ -165,7 +178,7 @@ def test_an_initialiser_of_the_wrong_shape_and_a_batch_of_the_wrong_width() -> N
         nn.MLP(3, [2], 1)(np.ones((5, 4)))
 
 
-# --- initialisers -----------------------------------------------------------------------------------------------------
+# --- initialisers ---------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -181,15 +194,25 @@ def test_initialisers_have_their_variance(name: str, variance: float) -> None:
         assert np.abs(drawn).max() <= np.sqrt(3 * variance)
 
 
-# --- losses -----------------------------------------------------------------------------------------------------------
+# --- losses ---------------------------------------------------------------------------------------------------------
 
 LOSSES = [
     ("mse", nn.mse, TARGET, lambda f: f.mse_loss),
     ("mae", nn.mae, TARGET, lambda f: f.l1_loss),
     ("huber", nn.huber, TARGET, lambda f: f.huber_loss),
-    ("huber delta", lambda p, t: nn.huber(p, t, delta=0.3), TARGET, lambda f: lambda p, t: f.huber_loss(p, t, delta=0.3)),
+    (
+        "huber delta",
+        lambda p, t: nn.huber(p, t, delta=0.3),
+        TARGET,
+        lambda f: lambda p, t: f.huber_loss(p, t, delta=0.3),
+    ),
     ("binary_cross_entropy", nn.binary_cross_entropy, (TARGET > 0) * 1.0, lambda f: f.binary_cross_entropy_with_logits),
-    ("binary_cross_entropy soft", nn.binary_cross_entropy, np.abs(np.sin(TARGET)), lambda f: f.binary_cross_entropy_with_logits),
+    (
+        "binary_cross_entropy soft",
+        nn.binary_cross_entropy,
+        np.abs(np.sin(TARGET)),
+        lambda f: f.binary_cross_entropy_with_logits,
+    ),
     ("hinge", nn.hinge, np.sign(TARGET), lambda f: lambda p, t: f.relu(1 - p * t).mean()),
 ]
 every = pytest.mark.parametrize(("name", "loss", "target", "torch_loss"), LOSSES, ids=[row[0] for row in LOSSES])

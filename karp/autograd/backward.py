@@ -9,8 +9,8 @@
 3. **Apply** each node's rules and hand the gradients to its inputs.
 
 Who owns a gradient array? The first one to arrive at a node is kept as it is, also when the rule returned `g` itself
-or a view of it; only an array that is ours (`owned`) is ever written to. So a second arrival adds in place if the first is
-owned and makes a new array if not. A leaf never keeps a borrowed array; a leaf with a `home` has its gradient
+or a view of it; only an array that is ours (`owned`) is ever written to. So a second arrival adds in place if the
+first is owned and makes a new array if not. A leaf never keeps a borrowed array; a leaf with a `home` has its gradient
 written there. Gradients of array nodes inside the graph are dropped as soon as they are used.
 
 Before anything is written, every operand that a rule will read is checked for having been changed since forward.
@@ -142,7 +142,7 @@ def _run(order: list[Value], retain_grad: bool) -> None:
 
 
 def number_gradients(node: Value, g: float) -> list[float]:
-    """The gradients of a node of Python floats, where NumPy's semantics hold: no ZeroDivisionError, no complex number."""
+    """The gradients of a node of Python floats, to NumPy's semantics: no ZeroDivisionError, no complex number."""
     operands = node.operands
     data = node.data
     gradients = []

@@ -28,7 +28,8 @@ def check_grads(
     `f` takes as many Values as there are `values` (Values, numbers or arrays; computed in float64) and gives one of
     any shape: of an array, one random combination of the elements is differentiated. Of an input with more than `most`
     elements as many are checked, drawn by `seed`. An element passes if the two agree within
-    `rtol` times the larger plus `atol` times the largest gradient. Points where `f` has a kink (relu at 0) cannot be checked.
+    `rtol` times the larger plus `atol` times the largest gradient. Points where `f` has a kink (relu at 0) cannot be
+    checked.
 
     >>> check_grads(lambda x, y: x * y.tanh(), [1.0, 2.0], 0.5)
     """
@@ -47,8 +48,9 @@ def check_grads(
         return float(np.sum(out.data * weights))
 
     if number(arrays) != number(arrays):
-        raise GraphError("check_grads: the function gives another result each time; draw what is random from a generator"
-                         " made inside it")
+        raise GraphError(
+            "check_grads: the function gives another result each time; draw what is random from a generator made in it"
+        )
     for place, (leaf, array) in enumerate(zip(leaves, arrays, strict=True)):
         gradient = np.zeros(array.shape) if leaf.grad is None else np.asarray(leaf.grad)
         _check_input(number, arrays, place, gradient, rtol, atol, _chosen(array.size, most, rng))
@@ -77,5 +79,7 @@ def _check_input(
         found = float(gradient[where])
         if not abs(found - slope) <= rtol * max(abs(found), abs(slope)) + atol * largest:
             at = f"[{', '.join(map(str, map(int, where)))}]" if where else ""
-            raise GraphError(f"the gradient of input {place}{at} is {found:.10g}, the function's slope there {slope:.10g}"
-                             f" ({abs(found - slope) / max(abs(slope), 1e-300):.2%} off)")
+            off = abs(found - slope) / max(abs(slope), 1e-300)
+            raise GraphError(
+                f"the gradient of input {place}{at} is {found:.10g}, the slope there {slope:.10g} ({off:.2%} off)"
+            )

@@ -44,7 +44,11 @@ class Drawing:
 
 
 def draw(
-    value: Value, path: str | os.PathLike[str] | None = None, *, names: Mapping[str, Value] | Any = None, most: int = 1500
+    value: Value,
+    path: str | os.PathLike[str] | None = None,
+    *,
+    names: Mapping[str, Value] | Any = None,
+    most: int = 1500,
 ) -> Drawing:
     """Draw the graph under `value`, with data and gradients, into `path` if given.
 
@@ -182,8 +186,8 @@ def _svg(boxes: Mapping[Any, _Box], inputs: Mapping[Any, list[Any]], layout: Lay
     width, height = layout.width + 2 * _MARGIN, layout.height + 2 * _MARGIN
     parts = [
         f'<svg xmlns="http://www.w3.org/2000/svg" width="{width:.0f}" height="{height:.0f}"'
-        f' viewBox="{-_MARGIN:.0f} {-_MARGIN:.0f} {width:.0f} {height:.0f}" font-family="Menlo, Consolas, DejaVu Sans Mono,'
-        ' monospace" font-size="11">',
+        f' viewBox="{-_MARGIN:.0f} {-_MARGIN:.0f} {width:.0f} {height:.0f}" font-size="11"'
+        ' font-family="Menlo, Consolas, DejaVu Sans Mono, monospace">',
         f'<rect x="{-_MARGIN:.0f}" y="{-_MARGIN:.0f}" width="{width:.0f}" height="{height:.0f}" fill="#ffffff"/>',
     ]
     for key, sources in inputs.items():
@@ -232,7 +236,8 @@ def _box(box: _Box, x: float, y: float, w: float, h: float) -> str:
     ]
     at = top + _LINE - 1
     if box.title:
-        parts.append(f'<text x="{x:.1f}" y="{at:.1f}" text-anchor="middle" font-weight="bold">{escape(box.title)}</text>')
+        title = escape(box.title)
+        parts.append(f'<text x="{x:.1f}" y="{at:.1f}" text-anchor="middle" font-weight="bold">{title}</text>')
         at += _LINE
     for line in box.lines:
         parts.append(f'<text x="{x:.1f}" y="{at:.1f}" text-anchor="middle" fill="#333333">{escape(line)}</text>')

@@ -24,7 +24,9 @@ class Layout:
         self.width = self.height = 0.0
 
 
-def layered(order: Sequence[Key], inputs: Mapping[Key, Sequence[Key]], size: Mapping[Key, tuple[float, float]]) -> Layout:
+def layered(
+    order: Sequence[Key], inputs: Mapping[Key, Sequence[Key]], size: Mapping[Key, tuple[float, float]]
+) -> Layout:
     """Lay out the graph `inputs` (key -> keys it comes from); `order` has inputs first, `size` is (width, height)."""
     rank = _ranks(order, inputs)
     columns: list[list[Key]] = [[] for _ in range(max(rank.values()) + 1)]
@@ -58,7 +60,9 @@ def _ranks(order: Sequence[Key], inputs: Mapping[Key, Sequence[Key]]) -> dict[Ke
     return rank
 
 
-def _chain(source: Key, key: Key, rank: Mapping[Key, int], columns: list[list[Key]], left: dict[Key, list[Key]]) -> list[Key]:
+def _chain(
+    source: Key, key: Key, rank: Mapping[Key, int], columns: list[list[Key]], left: dict[Key, list[Key]]
+) -> list[Key]:
     """Join two keys through an empty place in every column between them."""
     places: list[Key] = []
     before: Key = source

@@ -50,7 +50,9 @@ def check_forward(node: Value) -> None:
         if isinstance(operand, (np.ndarray, float)) and np.asarray(operand).dtype.kind == "f":
             before = _faults(operand)
             if before:
-                raise NotFiniteError(f"{name} was given {before} (operand {place}, shape {np.shape(operand)}) at {node.line}")
+                raise NotFiniteError(
+                    f"{name} was given {before} (operand {place}, shape {np.shape(operand)}) at {node.line}"
+                )
     raise NotFiniteError(f"{name} of shape {np.shape(node.data)} made {found} at {node.line}")
 
 

@@ -102,8 +102,10 @@ PLAIN_FUNCTIONS = frozenset({
 def array_ufunc(ufunc: Any, method: str, *inputs: Any, **settings: Any) -> Any:
     """NumPy's question about a ufunc one of whose operands is a Value."""
     if settings.get("out") is not None:
-        raise GraphError(f"np.{ufunc.__name__} cannot write a Value into an array, as its history would be lost; instead of"
-                         " `a += v` write `a = a + v`")
+        raise GraphError(
+            f"np.{ufunc.__name__} cannot write a Value into an array, as its history would be lost; instead of `a += v`"
+            " write `a = a + v`"
+        )
     if method == "__call__" and not settings:
         if ufunc in UFUNCS:
             return UFUNCS[ufunc](*inputs)
@@ -129,5 +131,7 @@ def array_function(function: Any, args: Any, kwargs: Any) -> Any:
 
 
 def _refusal(what: str) -> str:
-    return (f"{what} is not differentiable here; compute it from karp's operations, or use value.data if no gradient is to"
-            " flow through it")
+    return (
+        f"{what} is not differentiable here; compute it from karp's operations, or use value.data if no gradient is"
+        " to flow through it"
+    )

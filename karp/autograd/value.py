@@ -4,8 +4,8 @@ A value that the program makes is a **leaf**. A value that an operation makes is
 inputs (values and constants in order), the operands (their arrays at that time) and a creation number. It refers to
 its inputs and never the other way round, so there are no cycles: a graph is freed with the last value that needs it.
 
-Whatever is wrapped in a `Value` is differentiated; plain numbers and arrays are constants. Scalars and arrays are one type:
-the data is a Python float for a number and an ndarray of float16, float32 or float64 for everything else.
+Whatever is wrapped in a `Value` is differentiated; plain numbers and arrays are constants. Scalars and arrays are one
+type: the data is a Python float for a number and an ndarray of float16, float32 or float64 for everything else.
 
 The operators are written out, not generated: on Python floats, one call of `*` is what a whole
 node costs, and a graph of numbers has hundreds of them.
@@ -65,8 +65,8 @@ def _reduction(operation: Operation) -> Callable[..., Value]:
 class Value:
     """A differentiable number or array.
 
-    `data` is a number, a (nested) list of numbers or an ndarray. Numbers become Python floats, arrays of float16, float32
-    and float64 are kept as they are (not copied), integers and booleans become float64.
+    `data` is a number, a (nested) list of numbers or an ndarray. Numbers become Python floats, arrays of float16,
+    float32 and float64 are kept as they are (not copied), integers and booleans become float64.
 
     - `data`: a float or an ndarray.
     - `grad`: None until a backward reaches this value, then a float or an ndarray of the shape and dtype of `data`.
@@ -145,7 +145,7 @@ class Value:
 
     def __bool__(self) -> bool:
         if self.size != 1:
-            raise ShapeError(f"an array of shape {self.shape} is neither true nor false; use (v.data > 0).any() or .all()")
+            raise ShapeError(f"an array of shape {self.shape} is neither true nor false; use (v > 0).any() or .all()")
         return bool(self.data)
 
     def __len__(self) -> int:
@@ -310,7 +310,7 @@ class Value:
     def __abs__(self) -> Value:
         return apply(elementwise.ABS, self)
 
-    # --- comparison: plain booleans -----------------------------------------------------------------------------------
+    # --- comparison: plain booleans ---------------------------------------------------------------------------------
 
     def __lt__(self, other: Any) -> Any:
         return self.data < data_of(other)
@@ -332,15 +332,16 @@ class Value:
 
     __hash__ = object.__hash__
 
-    # --- indexing -----------------------------------------------------------------------------------------------------
+    # --- indexing ---------------------------------------------------------------------------------------------------
 
     def __getitem__(self, key: Any) -> Value:
         return apply(shapes.INDEX, self, index_key(key))
 
     def __setitem__(self, key: Any, item: Any) -> None:
-        raise GraphError("a Value cannot be written into, as its graph would be wrong: choose with karp.where(mask, a, b),"
-                         " build a new array with karp.concatenate or karp.stack, or write into the .data of a leaf before"
-                         " it is used")
+        raise GraphError(
+            "a Value cannot be written into, as its graph would be wrong: choose with where(mask, a, b), build a new"
+            " array with concatenate or stack (all in karp.autograd), or write into a leaf's .data before it is used"
+        )
 
     @property
     def T(self) -> Value:
@@ -394,7 +395,7 @@ class Value:
 
 _new = Value.__new__
 
-# --- making nodes -----------------------------------------------------------------------------------------------------
+# --- making nodes ---------------------------------------------------------------------------------------------------
 
 
 def apply(operation: Operation, *inputs: Any) -> Value:

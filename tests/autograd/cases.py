@@ -1,4 +1,4 @@
-"""One list of cases for every operation: checked against central differences, torch, the shape rule and the dtype law."""
+"""A list of cases for every operation, checked against differences, torch, the shape rule and the dtype law."""
 
 from __future__ import annotations
 
@@ -51,8 +51,12 @@ def elementwise(name: str, array: Any = X, torch: str | None = None) -> Case:
 
 def reduction(name: str, axis: Any, keepdims: bool, torch: Callable[..., Any], array: Any = TALL) -> Case:
     function = getattr(ag, name)
-    return Case(f"{name} axis={axis} keepdims={keepdims}", lambda x: function(x, axis=axis, keepdims=keepdims), (array,),
-                lambda t: lambda x: torch(t, x, axis, keepdims))
+    return Case(
+        f"{name} axis={axis} keepdims={keepdims}",
+        lambda x: function(x, axis=axis, keepdims=keepdims),
+        (array,),
+        lambda t: lambda x: torch(t, x, axis, keepdims),
+    )
 
 
 def _axes(axis: Any) -> Any:
@@ -113,25 +117,61 @@ CASES: list[Case] = [
     Case("power array", lambda a, b: a**b, (POSITIVE, draw(4)), lambda t: t.pow),
     Case("power of a number", lambda b: 2.5**b, (X,), lambda t: lambda b: 2.5**b),
     Case("reflected", lambda a: 1.0 - 2.0 / (3.0 + a * 0.5), (X,), lambda t: lambda a: 1.0 - 2.0 / (3.0 + a * 0.5)),
-    elementwise("negative"), elementwise("exp"), elementwise("expm1"), elementwise("log", POSITIVE),
-    elementwise("log1p", POSITIVE), elementwise("sqrt", POSITIVE), elementwise("square"), elementwise("abs"),
-    elementwise("sin"), elementwise("cos"), elementwise("tanh"), elementwise("sigmoid"), elementwise("relu"),
-    elementwise("leaky_relu"), elementwise("elu"), elementwise("gelu"), elementwise("silu"), elementwise("softplus"),
-    Case("leaky_relu slope", lambda a: ag.leaky_relu(a, 0.3), (X,), lambda t: lambda a: t.nn.functional.leaky_relu(a, 0.3)),
+    elementwise("negative"),
+    elementwise("exp"),
+    elementwise("expm1"),
+    elementwise("log", POSITIVE),
+    elementwise("log1p", POSITIVE),
+    elementwise("sqrt", POSITIVE),
+    elementwise("square"),
+    elementwise("abs"),
+    elementwise("sin"),
+    elementwise("cos"),
+    elementwise("tanh"),
+    elementwise("sigmoid"),
+    elementwise("relu"),
+    elementwise("leaky_relu"),
+    elementwise("elu"),
+    elementwise("gelu"),
+    elementwise("silu"),
+    elementwise("softplus"),
+    Case(
+        "leaky_relu slope",
+        lambda a: ag.leaky_relu(a, 0.3),
+        (X,),
+        lambda t: lambda a: t.nn.functional.leaky_relu(a, 0.3),
+    ),
     Case("elu alpha", lambda a: ag.elu(a, 0.7), (X,), lambda t: lambda a: t.nn.functional.elu(a, 0.7)),
     Case("maximum", ag.maximum, (X, draw(4)), lambda t: t.maximum),
     Case("minimum", ag.minimum, (X, draw(4)), lambda t: t.minimum),
-    Case("where", lambda a, b: ag.where(MASK, a, b), (X, draw(4)), lambda t: lambda a, b: t.where(t.tensor(MASK), a, b)),
+    Case(
+        "where", lambda a, b: ag.where(MASK, a, b), (X, draw(4)), lambda t: lambda a, b: t.where(t.tensor(MASK), a, b)
+    ),
     Case("clip", lambda a: ag.clip(a, -0.8, 1.3), (X,), lambda t: lambda a: t.clip(a, -0.8, 1.3)),
     Case("clip above", lambda a: ag.clip(a, None, 1.3), (X,), lambda t: lambda a: t.clip(a, None, 1.3)),
-    *[reduction(name, axis, keep, torch) for name, torch in REDUCTIONS.items()
-      for axis, keep in ((None, False), (1, False), (-1, True), ((0, 2), False), ((0, 2), True))],
+    *[
+        reduction(name, axis, keep, torch)
+        for name, torch in REDUCTIONS.items()
+        for axis, keep in ((None, False), (1, False), (-1, True), ((0, 2), False), ((0, 2), True))
+    ],
     Case("var ddof", lambda x: ag.var(x, axis=1, ddof=1), (X,), lambda t: lambda x: t.var(x, dim=1, correction=1)),
     Case("softmax", lambda x: ag.softmax(x, 1), (TALL,), lambda t: lambda x: t.softmax(x, 1)),
     Case("log_softmax", ag.log_softmax, (TALL,), lambda t: lambda x: t.log_softmax(x, -1)),
-    *[matmul(*shapes) for shapes in (((3, 4), (4, 2)), ((4,), (4,)), ((4,), (4, 2)), ((3, 4), (4,)), ((5, 3, 4), (4, 2)),
-                                     ((5, 3, 4), (5, 4, 2)), ((3, 4), (5, 4, 2)), ((2, 1, 3, 4), (5, 4, 2)),
-                                     ((4,), (5, 4, 2)), ((5, 3, 4), (4,)))],
+    *[
+        matmul(*shapes)
+        for shapes in (
+            ((3, 4), (4, 2)),
+            ((4,), (4,)),
+            ((4,), (4, 2)),
+            ((3, 4), (4,)),
+            ((5, 3, 4), (4, 2)),
+            ((5, 3, 4), (5, 4, 2)),
+            ((3, 4), (5, 4, 2)),
+            ((2, 1, 3, 4), (5, 4, 2)),
+            ((4,), (5, 4, 2)),
+            ((5, 3, 4), (4,)),
+        )
+    ],
     Case("reshape", lambda x: x.reshape(4, -1), (TALL,), lambda t: lambda x: x.reshape(4, -1)),
     Case("transpose", lambda x: x.T, (X,), lambda t: lambda x: x.T),
     Case("transpose axes", lambda x: ag.transpose(x, (2, 0, -2)), (TALL,), lambda t: lambda x: x.permute(2, 0, 1)),
@@ -139,42 +179,107 @@ CASES: list[Case] = [
     Case("squeeze", lambda x: ag.squeeze(x, 1), (draw(3, 1, 2),), lambda t: lambda x: x.squeeze(1)),
     Case("expand_dims", lambda x: ag.expand_dims(x, 1), (X,), lambda t: lambda x: x.unsqueeze(1)),
     Case("broadcast_to", lambda x: ag.broadcast_to(x, (2, 3, 4)), (draw(3, 1),), lambda t: lambda x: x.expand(2, 3, 4)),
-    Case("concatenate", lambda a, b: ag.concatenate([a, b], 1), (X, draw(3, 2)), lambda t: lambda a, b: t.cat([a, b], 1)),
-    Case("concatenate flat", lambda a, b: ag.concatenate([a, b], None), (X, draw(3, 2)),
-         lambda t: lambda a, b: t.cat([a.reshape(-1), b.reshape(-1)])),
-    Case("stack", lambda a, b: ag.stack([a, b, a], -1), (X, draw(3, 4, low=-1)), lambda t: lambda a, b: t.stack([a, b, a], -1)),
-    Case("split", lambda x: ag.split(x, 2, 1)[1] * ag.split(x, [1], 1)[0], (X,),
-         lambda t: lambda x: t.split(x, 2, 1)[1] * x[:, :1]),
-    index("number", 1), index("slice", (slice(None), slice(0, 3, 2))), index("ellipsis", (..., 1)),
-    index("new axis", (None, 0)), index("list with repeats", [0, 1, 0]), index("two lists", ([0, 1, 0], [2, 2, 2])),
-    index("mask", np.arange(24).reshape(2, 3, 4) % 5 == 0), index("mask of rows", (slice(None), np.array([True, False, True]))),
-    index("negative", (-1, [0, -1], slice(None))), index("empty", []),
+    Case(
+        "concatenate", lambda a, b: ag.concatenate([a, b], 1), (X, draw(3, 2)), lambda t: lambda a, b: t.cat([a, b], 1)
+    ),
+    Case(
+        "concatenate flat",
+        lambda a, b: ag.concatenate([a, b], None),
+        (X, draw(3, 2)),
+        lambda t: lambda a, b: t.cat([a.reshape(-1), b.reshape(-1)]),
+    ),
+    Case(
+        "stack",
+        lambda a, b: ag.stack([a, b, a], -1),
+        (X, draw(3, 4, low=-1)),
+        lambda t: lambda a, b: t.stack([a, b, a], -1),
+    ),
+    Case(
+        "split",
+        lambda x: ag.split(x, 2, 1)[1] * ag.split(x, [1], 1)[0],
+        (X,),
+        lambda t: lambda x: t.split(x, 2, 1)[1] * x[:, :1],
+    ),
+    index("number", 1),
+    index("slice", (slice(None), slice(0, 3, 2))),
+    index("ellipsis", (..., 1)),
+    index("new axis", (None, 0)),
+    index("list with repeats", [0, 1, 0]),
+    index("two lists", ([0, 1, 0], [2, 2, 2])),
+    index("mask", np.arange(24).reshape(2, 3, 4) % 5 == 0),
+    index("mask of rows", (slice(None), np.array([True, False, True]))),
+    index("negative", (-1, [0, -1], slice(None))),
+    index("empty", []),
     Case("dropout", lambda x: ag.dropout(x, 0.4, np.random.default_rng(3)), (X,), None),
-    Case("embedding", lambda x: ag.embedding(x, np.array([[0, 2], [2, 1]])), (X,),
-         lambda t: lambda x: t.nn.functional.embedding(t.tensor([[0, 2], [2, 1]]), x)),
-    Case("layer_norm", ag.layer_norm, (TALL, draw(4), draw(4, low=-1)),
-         lambda t: lambda x, w, b: t.nn.functional.layer_norm(x, (4,), w, b)),
+    Case(
+        "embedding",
+        lambda x: ag.embedding(x, np.array([[0, 2], [2, 1]])),
+        (X,),
+        lambda t: lambda x: t.nn.functional.embedding(t.tensor([[0, 2], [2, 1]]), x),
+    ),
+    Case(
+        "layer_norm",
+        ag.layer_norm,
+        (TALL, draw(4), draw(4, low=-1)),
+        lambda t: lambda x, w, b: t.nn.functional.layer_norm(x, (4,), w, b),
+    ),
     Case("layer_norm plain", ag.layer_norm, (X,), lambda t: lambda x: t.nn.functional.layer_norm(x, (4,))),
     *[linear(activation, 3) for activation in (None, *FUSED)],
-    linear("relu"), linear(None, 2, 3), linear("tanh", 2, 3),
+    linear("relu"),
+    linear(None, 2, 3),
+    linear("tanh", 2, 3),
     Case("linear without bias", ag.linear, (X, draw(4, 5)), lambda t: lambda x, w: x @ w),
     Case("mse", ag.mse, (X, draw(3, 4, low=-1)), lambda t: t.nn.functional.mse_loss),
-    Case("cross_entropy", lambda z: ag.cross_entropy(z, LABELS), (X,),
-         lambda t: lambda z: t.nn.functional.cross_entropy(z, t.tensor(LABELS))),
-    Case("cross_entropy 3-D", lambda z: ag.cross_entropy(z, LABELS.reshape(1, 3) % 2), (draw(1, 3, 2),),
-         lambda t: lambda z: t.nn.functional.cross_entropy(z[0], t.tensor(LABELS % 2))),
-    Case("cross_entropy smoothed", lambda z: ag.cross_entropy(z, LABELS, label_smoothing=0.1), (X,),
-         lambda t: lambda z: t.nn.functional.cross_entropy(z, t.tensor(LABELS), label_smoothing=0.1)),
-    Case("cross_entropy class weights", lambda z: ag.cross_entropy(z, LABELS, class_weights=WEIGHTS, label_smoothing=0.2),
-         (X,), lambda t: lambda z: t.nn.functional.cross_entropy(z, t.tensor(LABELS), weight=t.tensor(WEIGHTS),
-                                                                  label_smoothing=0.2)),
-    Case("cross_entropy sample weights", lambda z: ag.cross_entropy(z, LABELS, sample_weights=SAMPLES), (X,),
-         lambda t: lambda z: (t.nn.functional.cross_entropy(z, t.tensor(LABELS), reduction="none")
-                              * t.tensor(SAMPLES / SAMPLES.sum())).sum()),
-    Case("cross_entropy probabilities", lambda z: ag.cross_entropy(z, POSITIVE / POSITIVE.sum(1, keepdims=True)), (X,),
-         lambda t: lambda z: t.nn.functional.cross_entropy(z, t.tensor(POSITIVE / POSITIVE.sum(1, keepdims=True)))),
-    Case("cross_entropy probabilities, weights",
-         lambda z: ag.cross_entropy(z, POSITIVE, class_weights=WEIGHTS, label_smoothing=0.1), (X,),
-         lambda t: lambda z: t.nn.functional.cross_entropy(z, t.tensor(POSITIVE), weight=t.tensor(WEIGHTS),
-                                                           label_smoothing=0.1)),
+    Case(
+        "cross_entropy",
+        lambda z: ag.cross_entropy(z, LABELS),
+        (X,),
+        lambda t: lambda z: t.nn.functional.cross_entropy(z, t.tensor(LABELS)),
+    ),
+    Case(
+        "cross_entropy 3-D",
+        lambda z: ag.cross_entropy(z, LABELS.reshape(1, 3) % 2),
+        (draw(1, 3, 2),),
+        lambda t: lambda z: t.nn.functional.cross_entropy(z[0], t.tensor(LABELS % 2)),
+    ),
+    Case(
+        "cross_entropy smoothed",
+        lambda z: ag.cross_entropy(z, LABELS, label_smoothing=0.1),
+        (X,),
+        lambda t: lambda z: t.nn.functional.cross_entropy(z, t.tensor(LABELS), label_smoothing=0.1),
+    ),
+    Case(
+        "cross_entropy class weights",
+        lambda z: ag.cross_entropy(z, LABELS, class_weights=WEIGHTS, label_smoothing=0.2),
+        (X,),
+        lambda t: (
+            lambda z: t.nn.functional.cross_entropy(z, t.tensor(LABELS), weight=t.tensor(WEIGHTS), label_smoothing=0.2)
+        ),
+    ),
+    Case(
+        "cross_entropy sample weights",
+        lambda z: ag.cross_entropy(z, LABELS, sample_weights=SAMPLES),
+        (X,),
+        lambda t: (
+            lambda z: (
+                t.nn.functional.cross_entropy(z, t.tensor(LABELS), reduction="none") * t.tensor(SAMPLES / SAMPLES.sum())
+            ).sum()
+        ),
+    ),
+    Case(
+        "cross_entropy probabilities",
+        lambda z: ag.cross_entropy(z, POSITIVE / POSITIVE.sum(1, keepdims=True)),
+        (X,),
+        lambda t: lambda z: t.nn.functional.cross_entropy(z, t.tensor(POSITIVE / POSITIVE.sum(1, keepdims=True))),
+    ),
+    Case(
+        "cross_entropy probabilities, weights",
+        lambda z: ag.cross_entropy(z, POSITIVE, class_weights=WEIGHTS, label_smoothing=0.1),
+        (X,),
+        lambda t: (
+            lambda z: t.nn.functional.cross_entropy(
+                z, t.tensor(POSITIVE), weight=t.tensor(WEIGHTS), label_smoothing=0.1
+            )
+        ),
+    ),
 ]

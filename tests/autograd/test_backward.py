@@ -231,10 +231,12 @@ def test_memory_does_not_grow() -> None:
     assert after - before < 20_000
 
 
-# --- broadcasting -------------------------------------------------------------------------------------------------------
+# --- broadcasting ---------------------------------------------------------------------------------------------------
 
 
-@given(hnp.mutually_broadcastable_shapes(num_shapes=2, max_dims=4, max_side=3), st.sampled_from([np.float32, np.float64]))
+@given(
+    hnp.mutually_broadcastable_shapes(num_shapes=2, max_dims=4, max_side=3), st.sampled_from([np.float32, np.float64])
+)
 def test_broadcasting_is_undone(shapes: Any, dtype: Any) -> None:
     (first, second), result = shapes.input_shapes, shapes.result_shape
     a, b = Value(np.full(first, 2.0, dtype)), Value(np.full(second, 3.0, dtype))
@@ -265,7 +267,7 @@ def test_repeated_indices_add_up(rows: list[int]) -> None:
     np.testing.assert_array_equal(np.bincount(np.asarray(rows, int), minlength=10), x.grad)
 
 
-# --- arithmetic edge: ties, zeros ----------------------------------------------------------------------------------------
+# --- arithmetic edge: ties, zeros -----------------------------------------------------------------------------------
 
 
 def test_ties_share_the_gradient() -> None:

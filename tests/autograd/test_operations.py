@@ -122,7 +122,7 @@ def test_gradients_of_leaves_share_no_memory(case: Any) -> None:
     arrays = [value.grad for value in values]
     others = [direction, *[value.data for value in values], result.data]
     for place, array in enumerate(arrays):
-        for other in [*others, *arrays[place + 1:]]:
+        for other in [*others, *arrays[place + 1 :]]:
             assert not np.shares_memory(array, other)
 
 
@@ -134,12 +134,18 @@ def test_every_row_of_the_table_has_a_case() -> None:
 
 
 SCALARS = [
-    ("add", lambda a, b: a + b), ("subtract", lambda a, b: a - b), ("multiply", lambda a, b: a * b),
-    ("divide", lambda a, b: a / b), ("power", lambda a, b: a**b), ("maximum", ag.maximum), ("minimum", ag.minimum),
+    ("add", lambda a, b: a + b),
+    ("subtract", lambda a, b: a - b),
+    ("multiply", lambda a, b: a * b),
+    ("divide", lambda a, b: a / b),
+    ("power", lambda a, b: a**b),
+    ("maximum", ag.maximum),
+    ("minimum", ag.minimum),
     ("functions", lambda a, b: a.exp() + b.log() + a.sqrt() + b.tanh() + a.sigmoid() + (a - b).relu() + abs(a)),
     ("more", lambda a, b: ag.sin(a) + ag.cos(b) + ag.expm1(a) + ag.log1p(b) + ag.square(a) + ag.gelu(a) + ag.elu(-a)),
     ("reductions", lambda a, b: ag.sum(a) * ag.mean(b) + ag.max(a) + ag.prod(b) + ag.softplus(a) + ag.silu(b)),
-    ("where", lambda a, b: ag.where(True, a, b) * ag.clip(b, 0.0, 9.0)), ("constants", lambda a, b: 2 - a / 3 + 4**b - b**2),
+    ("where", lambda a, b: ag.where(True, a, b) * ag.clip(b, 0.0, 9.0)),
+    ("constants", lambda a, b: 2 - a / 3 + 4**b - b**2),
 ]
 
 

@@ -14,12 +14,20 @@ from karp.errors import GraphError, SettingError, ShapeError
 @pytest.mark.parametrize(
     ("given", "dtype", "kind"),
     [
-        (2.0, np.float64, float), (2, np.float64, float), (True, np.float64, float), (np.float64(2.0), np.float64, float),
-        (np.int32(2), np.float64, float), (np.float32(2.0), np.float32, np.ndarray),
-        (np.array(2.0), np.float64, np.ndarray), ([1, 2], np.float64, np.ndarray),
-        (np.array([1, 2], np.int32), np.float64, np.ndarray), (np.array([True]), np.float64, np.ndarray),
-        (np.ones(2, np.float16), np.float16, np.ndarray), (np.ones(2, np.float32), np.float32, np.ndarray),
-        (np.ones(2, ">f4"), np.float32, np.ndarray), ([np.float32(1.0)], np.float32, np.ndarray),
+        (2.0, np.float64, float),
+        (2, np.float64, float),
+        (True, np.float64, float),
+        (np.float64(2.0), np.float64, float),
+        (np.int32(2), np.float64, float),
+        (np.float32(2.0), np.float32, np.ndarray),
+        (np.array(2.0), np.float64, np.ndarray),
+        ([1, 2], np.float64, np.ndarray),
+        (np.array([1, 2], np.int32), np.float64, np.ndarray),
+        (np.array([True]), np.float64, np.ndarray),
+        (np.ones(2, np.float16), np.float16, np.ndarray),
+        (np.ones(2, np.float32), np.float32, np.ndarray),
+        (np.ones(2, ">f4"), np.float32, np.ndarray),
+        ([np.float32(1.0)], np.float32, np.ndarray),
     ],
 )
 def test_what_a_value_holds(given: Any, dtype: Any, kind: type) -> None:
@@ -53,8 +61,11 @@ def test_arrays_are_kept_not_copied() -> None:
 @pytest.mark.parametrize(
     ("value", "expected"),
     [
-        (Value(0.9912), "Value(0.9912)"), (Value(-4), "Value(-4.0)"), (Value(np.array(2.5)), "Value(2.5)"),
-        (Value(np.float32(0.1)), "Value(0.1)"), (Value([1.0, 2.0]).sum(), "Value(3.0)"),
+        (Value(0.9912), "Value(0.9912)"),
+        (Value(-4), "Value(-4.0)"),
+        (Value(np.array(2.5)), "Value(2.5)"),
+        (Value(np.float32(0.1)), "Value(0.1)"),
+        (Value([1.0, 2.0]).sum(), "Value(3.0)"),
         (Value([[1.0, 2.0], [3.0, 4.5]]), "Value([[1.  2. ]\n       [3.  4.5]])"),
     ],
 )
@@ -94,18 +105,24 @@ def test_detach_is_a_leaf_with_the_same_data() -> None:
     np.testing.assert_array_equal([1.0, 4.0], x.grad)
 
 
-# --- NumPy's semantics for Python floats ------------------------------------------------------------------------------
+# --- NumPy's semantics for Python floats ----------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
     ("f", "expected", "warning"),
     [
-        (lambda: Value(1.0) / 0.0, math.inf, "divide by zero"), (lambda: 1 / Value(0.0), math.inf, "divide by zero"),
-        (lambda: Value(0.0) / 0.0, math.nan, "invalid"), (lambda: Value(0.0) ** -1, math.inf, "divide by zero"),
-        (lambda: Value(-8.0) ** (1 / 3), math.nan, "invalid"), (lambda: Value(1e300) ** 2, math.inf, "overflow"),
-        (lambda: Value(1000.0).exp(), math.inf, "overflow"), (lambda: Value(0.0).log(), -math.inf, "divide by zero"),
-        (lambda: Value(-1.0).log(), math.nan, "invalid"), (lambda: Value(-1.0).sqrt(), math.nan, "invalid"),
-        (lambda: ag.sin(Value(math.inf)), math.nan, "invalid"), (lambda: ag.log1p(Value(-1.0)), -math.inf, "divide by zero"),
+        (lambda: Value(1.0) / 0.0, math.inf, "divide by zero"),
+        (lambda: 1 / Value(0.0), math.inf, "divide by zero"),
+        (lambda: Value(0.0) / 0.0, math.nan, "invalid"),
+        (lambda: Value(0.0) ** -1, math.inf, "divide by zero"),
+        (lambda: Value(-8.0) ** (1 / 3), math.nan, "invalid"),
+        (lambda: Value(1e300) ** 2, math.inf, "overflow"),
+        (lambda: Value(1000.0).exp(), math.inf, "overflow"),
+        (lambda: Value(0.0).log(), -math.inf, "divide by zero"),
+        (lambda: Value(-1.0).log(), math.nan, "invalid"),
+        (lambda: Value(-1.0).sqrt(), math.nan, "invalid"),
+        (lambda: ag.sin(Value(math.inf)), math.nan, "invalid"),
+        (lambda: ag.log1p(Value(-1.0)), -math.inf, "divide by zero"),
     ],
 )
 def test_numbers_outside_the_domain_are_what_numpy_says(f: Any, expected: float, warning: str) -> None:
@@ -116,7 +133,13 @@ def test_numbers_outside_the_domain_are_what_numpy_says(f: Any, expected: float,
 
 
 def test_numbers_that_do_not_overflow_do_not_warn() -> None:
-    values = [Value(1e308) * 10, Value(1000.0).tanh(), Value(-1000.0).sigmoid(), ag.softplus(Value(1000.0)), Value(math.nan).relu()]
+    values = [
+        Value(1e308) * 10,
+        Value(1000.0).tanh(),
+        Value(-1000.0).sigmoid(),
+        ag.softplus(Value(1000.0)),
+        Value(math.nan).relu(),
+    ]
     np.testing.assert_equal([math.inf, 1.0, 0.0, 1000.0, math.nan], [value.data for value in values])
 
 
@@ -133,7 +156,7 @@ def test_gradients_outside_the_domain_are_what_numpy_says() -> None:
     assert 12.0 == negative.grad
 
 
-# --- dtype ------------------------------------------------------------------------------------------------------------
+# --- dtype ----------------------------------------------------------------------------------------------------------
 
 
 def test_float32_stays_float32() -> None:
@@ -163,29 +186,41 @@ def test_linear_takes_constant_input_of_any_dtype() -> None:
     assert np.float32 == weight.grad.dtype
 
 
-# --- errors ------------------------------------------------------------------------------------------------------------
+# --- errors ---------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
     ("f", "words"),
     [
-        (lambda a, b: a + b, ["add", "(2, 3)", "(4,)"]), (lambda a, b: a * b, ["multiply", "(2, 3)", "(4,)"]),
-        (lambda a, b: a - b, ["subtract", "(2, 3)", "(4,)"]), (lambda a, b: a / b, ["divide", "(2, 3)", "(4,)"]),
-        (lambda a, b: a**b, ["power", "(2, 3)", "(4,)"]), (lambda a, b: ag.maximum(a, b), ["maximum", "(2, 3)", "(4,)"]),
-        (lambda a, b: a @ b, ["matmul", "(2, 3)", "(4,)", "3", "4"]), (lambda a, b: b @ a, ["matmul", "(4,)", "(2, 3)"]),
+        (lambda a, b: a + b, ["add", "(2, 3)", "(4,)"]),
+        (lambda a, b: a * b, ["multiply", "(2, 3)", "(4,)"]),
+        (lambda a, b: a - b, ["subtract", "(2, 3)", "(4,)"]),
+        (lambda a, b: a / b, ["divide", "(2, 3)", "(4,)"]),
+        (lambda a, b: a**b, ["power", "(2, 3)", "(4,)"]),
+        (lambda a, b: ag.maximum(a, b), ["maximum", "(2, 3)", "(4,)"]),
+        (lambda a, b: a @ b, ["matmul", "(2, 3)", "(4,)", "3", "4"]),
+        (lambda a, b: b @ a, ["matmul", "(4,)", "(2, 3)"]),
         (lambda a, b: 2.0 @ a, ["matmul", "use *"]),
         (lambda a, b: a.reshape(4, 2), ["reshape", "(2, 3)", "6 elements", "(4, 2)"]),
-        (lambda a, b: a.reshape(-1, 4), ["reshape", "(2, 3)"]), (lambda a, b: a.sum(axis=2), ["sum", "no axis 2"]),
-        (lambda a, b: a.sum(axis=(0, 0)), ["sum", "twice"]), (lambda a, b: ag.max(a[:0]), ["max", "empty"]),
-        (lambda a, b: ag.mean(a[:0]), ["mean", "empty"]), (lambda a, b: ag.var(a, ddof=6), ["var", "ddof=6"]),
+        (lambda a, b: a.reshape(-1, 4), ["reshape", "(2, 3)"]),
+        (lambda a, b: a.sum(axis=2), ["sum", "no axis 2"]),
+        (lambda a, b: a.sum(axis=(0, 0)), ["sum", "twice"]),
+        (lambda a, b: ag.max(a[:0]), ["max", "empty"]),
+        (lambda a, b: ag.mean(a[:0]), ["mean", "empty"]),
+        (lambda a, b: ag.var(a, ddof=6), ["var", "ddof=6"]),
         (lambda a, b: ag.softmax(a, 5), ["softmax", "no axis 5"]),
-        (lambda a, b: ag.transpose(a, (0, 0)), ["transpose", "twice"]), (lambda a, b: ag.transpose(a, (0,)), ["transpose"]),
-        (lambda a, b: ag.squeeze(a, 0), ["squeeze", "size 2"]), (lambda a, b: ag.broadcast_to(a, (2, 4)), ["broadcast_to"]),
+        (lambda a, b: ag.transpose(a, (0, 0)), ["transpose", "twice"]),
+        (lambda a, b: ag.transpose(a, (0,)), ["transpose"]),
+        (lambda a, b: ag.squeeze(a, 0), ["squeeze", "size 2"]),
+        (lambda a, b: ag.broadcast_to(a, (2, 4)), ["broadcast_to"]),
         (lambda a, b: ag.concatenate([a, b]), ["concatenate", "(2, 3)", "(4,)"]),
-        (lambda a, b: ag.concatenate([a, a[:, :2]]), ["concatenate", "axis 0"]), (lambda a, b: ag.concatenate([]), ["at least"]),
-        (lambda a, b: ag.stack([a, b]), ["stack", "one shape"]), (lambda a, b: ag.stack([]), ["at least"]),
+        (lambda a, b: ag.concatenate([a, a[:, :2]]), ["concatenate", "axis 0"]),
+        (lambda a, b: ag.concatenate([]), ["at least"]),
+        (lambda a, b: ag.stack([a, b]), ["stack", "one shape"]),
+        (lambda a, b: ag.stack([]), ["at least"]),
         (lambda a, b: ag.split(a, 2, 1), ["split", "(2, 3)", "2 equal parts"]),
-        (lambda a, b: a[5], ["index", "(2, 3)", "out of bounds"]), (lambda a, b: a[0, 0, 0], ["index", "too many"]),
+        (lambda a, b: a[5], ["index", "(2, 3)", "out of bounds"]),
+        (lambda a, b: a[0, 0, 0], ["index", "too many"]),
         (lambda a, b: ag.linear(a, b), ["linear", "two axes"]),
         (lambda a, b: ag.linear(np.ones((5, 4)), a), ["linear", "(5, 4)", "(2, 3)", "takes 2"]),
         (lambda a, b: ag.linear(np.ones((5, 2)), a, np.ones(1)), ["linear", "bias", "(3,)"]),
@@ -230,8 +265,16 @@ def test_setting_errors(f: Any, word: str) -> None:
 @pytest.mark.parametrize(
     "f",
     [
-        lambda x: x.__setitem__(0, 1.0), lambda x: x + 1j, lambda x: x * np.array([1j]), lambda x: x + "a", lambda x: x * None,
-        lambda x: ag.clip(x, x, 2.0), lambda x: ag.cross_entropy(x, x), lambda x: x[Value(0.0)], np.asarray, np.array,
+        lambda x: x.__setitem__(0, 1.0),
+        lambda x: x + 1j,
+        lambda x: x * np.array([1j]),
+        lambda x: x + "a",
+        lambda x: x * None,
+        lambda x: ag.clip(x, x, 2.0),
+        lambda x: ag.cross_entropy(x, x),
+        lambda x: x[Value(0.0)],
+        np.asarray,
+        np.array,
         lambda x: np.array([x, x]),
     ],
 )

@@ -50,7 +50,8 @@ def _power_exponent(g: Any, out: Any, a: Any, b: Any) -> Any:
     return g * out * np.log(np.where(a == 0, 1, a))
 
 
-POWER = Operation("power", np.power, broadcast_shape, (_power_base, _power_exponent), label="**", reads=((0, 0), (1, 0), (0, 1), (1, 1)))
+POWER = Operation("power", np.power, broadcast_shape, (_power_base, _power_exponent), label="**",
+                  reads=((0, 0), (1, 0), (0, 1), (1, 1)))
 
 # --- functions of one number ----------------------------------------------------------------------------------------
 

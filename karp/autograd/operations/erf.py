@@ -1,7 +1,7 @@
 """The error function on arrays, which NumPy does not have.
 
-erfc(x) = t exp(-x^2) P(t) for x >= 0 with t = 2 / (2 + x), where P is a Chebyshev series. Its coefficients were computed
-for karp with 40 digits (mpmath) at the 64 Chebyshev nodes; 26 of them leave a relative error of 4e-15.
+erfc(x) = t exp(-x^2) P(t) for x >= 0 with t = 2 / (2 + x), where P is a Chebyshev series. Its coefficients were
+computed for karp with 40 digits (mpmath) at the 64 Chebyshev nodes; 26 of them leave a relative error of 4e-15.
 """
 
 from __future__ import annotations

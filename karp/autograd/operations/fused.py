@@ -30,7 +30,7 @@ def _picks(indices: Any, rows: int, classes: int) -> Any:
         unsigned = indices
     if np.count_nonzero(unsigned >= classes):
         wrong = indices[(indices < 0) | (indices >= classes)][0]
-        raise SettingError(f"cross_entropy: class index {wrong} is not one of the {classes} classes (0 to {classes - 1})")
+        raise SettingError(f"cross_entropy: class index {wrong} is none of the {classes} classes 0 to {classes - 1}")
     starts = _row_starts.get((rows, classes))
     if starts is None:
         if len(_row_starts) >= 64:

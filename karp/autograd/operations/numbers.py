@@ -1,7 +1,7 @@
 """Numbers as 0-d arrays, and vectors of ones, made once.
 
-A ufunc takes 0.3 to 0.5 us longer for a Python number than for a 0-d array of the dtype at hand: as long as the operation
-itself on a small layer. So the handful of constants that rules use all the time are kept. All of them are read-only.
+A ufunc takes 0.3 to 0.5 us longer for a Python number than for a 0-d array of the dtype at hand: as long as the
+operation itself on a small layer. So the handful of constants that rules use all the time are kept, read-only.
 """
 
 from __future__ import annotations

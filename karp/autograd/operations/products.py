@@ -1,10 +1,10 @@
 """Matrix products: `matmul` in all of NumPy's shapes, and `linear`, a whole layer as one operation.
 
-`linear(x, weight, bias, activation)` computes activation(x @ weight + bias) with weights stored (inputs, outputs). It is
-one node, so one layer costs one array forward and, backward, no more than its products: the activation is applied
+`linear(x, weight, bias, activation)` computes activation(x @ weight + bias) with weights stored (inputs, outputs). It
+is one node, so one layer costs one array forward and, backward, no more than its products: the activation is applied
 in place and its derivative is read off the result, the gradients of weight and bias are written by
-`np.dot(..., out=)` straight into their homes in the flat gradient vector, and a constant `x` gets none. The bias gradient
-is a product with a vector of ones, which is faster than a sum over the first axis.
+`np.dot(..., out)` straight into their homes in the flat gradient vector, and a constant `x` gets none. The bias
+gradient is a product with a vector of ones, which is faster than a sum over the first axis.
 """
 
 from __future__ import annotations
@@ -34,8 +34,8 @@ def _matmul_shape(a: Any, b: Any) -> tuple[int, ...]:
         raise ShapeError("numbers have no matrix product; use *")
     inner = right[-2] if len(right) > 1 else right[0]
     if left[-1] != inner:
-        raise ShapeError(f"the last axis of the first ({left[-1]}) must equal the {'second last' if len(right) > 1 else 'only'}"
-                         f" axis of the second ({inner})")
+        which = "second last" if len(right) > 1 else "only"
+        raise ShapeError(f"the last axis of the first ({left[-1]}) must equal the {which} axis of the second ({inner})")
     try:
         batch = np.broadcast_shapes(left[:-2], right[:-2])
     except ValueError:

@@ -67,7 +67,7 @@ def _extreme_gradient(g: Any, out: Any, a: Any, axis: Axis, keepdims: bool) -> A
 
 
 def _prod_gradient(g: Any, out: Any, a: Any, axis: Axis, keepdims: bool) -> Any:
-    """The product of all others: products from the left times products from the right, right also where an element is 0."""
+    """The product of all others, as those from the left times those from the right: right also where one is 0."""
     axes = normal_axes(axis, np.ndim(a))
     last = tuple(range(-len(axes), 0))
     moved = np.moveaxis(a, axes, last)

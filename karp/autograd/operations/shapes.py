@@ -156,7 +156,8 @@ TRANSPOSE = Operation("transpose", np.transpose, _transposed,
 SWAPAXES = Operation("swapaxes", np.swapaxes, _swapped,
                      (lambda g, out, a, first, second: np.swapaxes(g, first, second),), reads=())
 SQUEEZE = Operation("squeeze", np.squeeze, _squeezed, (lambda g, out, a, axis: g.reshape(a.shape),), reads=())
-EXPAND_DIMS = Operation("expand_dims", np.expand_dims, _expanded, (lambda g, out, a, axis: g.reshape(a.shape),), reads=())
+EXPAND_DIMS = Operation("expand_dims", np.expand_dims, _expanded, (lambda g, out, a, axis: g.reshape(a.shape),),
+                        reads=())
 BROADCAST_TO = Operation("broadcast_to", np.broadcast_to, _broadcast, (lambda g, out, a, shape: g,), reads=())
 CONCATENATE = Operation("concatenate", lambda *operands: np.concatenate(operands[:-1], axis=operands[-1]),
                         _concatenated, backward=_concatenate_backward, reads=())
