@@ -164,7 +164,9 @@ class Process:
     def finish(self, status: int) -> None:
         """Leave a checkpoint, the weights and the summary."""
         server = self.server
-        server.now = time.monotonic()
+        for action in server.closing(time.monotonic()):
+            if isinstance(action, Send):
+                self.socket.send(action.peer, action.message)
         if server.training.updater is not None:
             self.record.save(take(server))
         summary = summarise(server, self.config.program, self.config.workers, status)

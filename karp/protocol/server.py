@@ -142,6 +142,16 @@ class Server:
         self._hand_out()
         return self._take()
 
+    def closing(self, now: float) -> list[Action]:
+        """The server is about to end: nobody is to wait for it."""
+        self.now = now
+        why = self.training.failure or f"it was stopped after step {self.training.version}"
+        for member in self.members.values():
+            stopped = Finish(self.training.version, False, why[:10_000], None)
+            self._send(member, Closed() if member.told else stopped)
+        self._close()
+        return self._take()
+
     def tick(self, now: float) -> list[Action]:
         """Time has passed: look at the deadlines."""
         self.now = now
