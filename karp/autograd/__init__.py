@@ -87,9 +87,9 @@ def __getattr__(name: str) -> Any:
 
 __all__ = [
     "Value", "abs", "add", "broadcast_to", "check_grads", "clip", "concatenate", "cos", "cross_entropy", "divide",
-    "draw", "dropout", "elu", "embedding", "exp", "expand_dims", "expm1", "find_nan", "gelu", "grad",
-    "guard", "layer_norm", "leaky_relu", "linear", "log", "log1p", "log_softmax", "logsumexp", "matmul", "max", "maximum", "mean", "min", "minimum", "mse",
-    "multiply", "negative", "no_grad", "norm", "power", "prod", "relu", "reshape", "sigmoid", "silu", "sin", "softmax",
-    "softplus", "split", "sqrt", "square", "squeeze", "stack", "std", "subtract", "sum", "swapaxes", "tanh", "touch",
-    "transpose", "value_and_grad", "var", "where",
+    "draw", "dropout", "elu", "embedding", "exp", "expand_dims", "expm1", "find_nan", "gelu", "grad", "guard",
+    "layer_norm", "leaky_relu", "linear", "log", "log1p", "log_softmax", "logsumexp", "matmul", "max", "maximum",
+    "mean", "min", "minimum", "mse", "multiply", "negative", "no_grad", "norm", "power", "prod", "relu", "reshape",
+    "sigmoid", "silu", "sin", "softmax", "softplus", "split", "sqrt", "square", "squeeze", "stack", "std",
+    "subtract", "sum", "swapaxes", "tanh", "touch", "transpose", "value_and_grad", "var", "where",
 ]

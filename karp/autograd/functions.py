@@ -12,9 +12,10 @@ from typing import Any
 import numpy as np
 
 from karp.autograd.convert import as_shape, constant, data_of
+from karp.autograd.methods import Axis
 from karp.autograd.operation import Operation, explain
 from karp.autograd.operations import elementwise, fused, products, reductions, shapes
-from karp.autograd.value import Axis, Value, apply, record
+from karp.autograd.value import Value, apply, record
 from karp.errors import GraphError, SettingError, ShapeError
 
 # --- functions of one number ----------------------------------------------------------------------------------------

@@ -13,56 +13,25 @@ node costs, and a graph of numbers has hundreds of them.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 
 from karp.autograd import modes, nans, traces
 from karp.autograd.backward import backward
-from karp.autograd.convert import as_shape, constant, data_of, index_key, leaf_data
+from karp.autograd.convert import constant, data_of, index_key, leaf_data
+from karp.autograd.methods import Methods
 from karp.autograd.operation import Operation, explain
-from karp.autograd.operations import elementwise, products, reductions, shapes
+from karp.autograd.operations import elementwise, products, shapes
 from karp.autograd.operations.elementwise import ADD, DIVIDE, MULTIPLY, NEGATIVE, POWER, SUBTRACT
 from karp.autograd.traces import next_number
 from karp.errors import GraphError, ShapeError
 
-Axis = int | tuple[int, ...] | None
-
 _ndarray = np.ndarray
 
 
-def _unary(operation: Operation) -> Callable[[Value], Value]:
-    """A method that applies an operation of one operand, without ceremony for a Python float."""
-    number = operation.number
-
-    def method(self: Value) -> Value:
-        a = self.data
-        if number is None or a.__class__ is not float:
-            return apply(operation, self)
-        try:
-            data = number(a)
-        except (ArithmeticError, ValueError):  # outside the domain: NumPy has an answer and a warning
-            return apply(operation, self)
-        return record(operation, (self,), (a,), data)
-
-    method.__name__ = operation.name
-    method.__doc__ = f"`karp.autograd.{operation.name}` of this value."
-    return method
-
-
-def _reduction(operation: Operation) -> Callable[..., Value]:
-    """A method that reduces `axis` (all of them for None, one, or a tuple)."""
-
-    def method(self: Value, axis: Axis = None, keepdims: bool = False) -> Value:
-        return apply(operation, self, axis, keepdims)
-
-    method.__name__ = operation.name
-    method.__doc__ = f"`karp.autograd.{operation.name}` of this value, over `axis`."
-    return method
-
-
-class Value:
+class Value(Methods):
     """A differentiable number or array.
 
     `data` is a number, a (nested) list of numbers or an ndarray. Numbers become Python floats, arrays of float16,
@@ -342,55 +311,6 @@ class Value:
             "a Value cannot be written into, as its graph would be wrong: choose with where(mask, a, b), build a new"
             " array with concatenate or stack (all in karp.autograd), or write into a leaf's .data before it is used"
         )
-
-    @property
-    def T(self) -> Value:
-        return apply(shapes.TRANSPOSE, self, None)
-
-    def reshape(self, *shape: int | tuple[int, ...]) -> Value:
-        """The same elements in another shape; one axis may be -1."""
-        return apply(shapes.RESHAPE, self, as_shape(shape))
-
-    def transpose(self, *axes: int | tuple[int, ...]) -> Value:
-        """The axes in another order: reversed if none are given."""
-        return apply(shapes.TRANSPOSE, self, as_shape(axes) if axes else None)
-
-    def swapaxes(self, first: int, second: int) -> Value:
-        """Two axes exchanged."""
-        return apply(shapes.SWAPAXES, self, first, second)
-
-    def squeeze(self, axis: Axis = None) -> Value:
-        """Without axes of size 1."""
-        return apply(shapes.SQUEEZE, self, axis)
-
-    def flatten(self) -> Value:
-        """All elements in one axis."""
-        return apply(shapes.RESHAPE, self, (-1,))
-
-    def clip(self, low: Any = None, high: Any = None) -> Value:
-        """Each element held between two constants."""
-        return apply(elementwise.CLIP, self, data_of(low), data_of(high))
-
-    def var(self, axis: Axis = None, keepdims: bool = False, ddof: float = 0) -> Value:
-        """Variance over `axis`."""
-        return apply(reductions.VAR, self, axis, keepdims, ddof)
-
-    def std(self, axis: Axis = None, keepdims: bool = False, ddof: float = 0) -> Value:
-        """Standard deviation over `axis`."""
-        return apply(reductions.STD, self, axis, keepdims, ddof)
-
-    exp = _unary(elementwise.EXP)
-    log = _unary(elementwise.LOG)
-    sqrt = _unary(elementwise.SQRT)
-    tanh = _unary(elementwise.TANH)
-    sigmoid = _unary(elementwise.SIGMOID)
-    relu = _unary(elementwise.RELU)
-    abs = _unary(elementwise.ABS)
-    sum = _reduction(reductions.SUM)
-    mean = _reduction(reductions.MEAN)
-    max = _reduction(reductions.MAX)
-    min = _reduction(reductions.MIN)
-    prod = _reduction(reductions.PROD)
 
 
 _new = Value.__new__

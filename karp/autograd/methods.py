@@ -1,0 +1,107 @@
+"""The methods of a `Value` that name an operation: `x.exp()`, `x.sum(axis=0)`, `x.reshape(2, 3)`.
+
+Most are made from their row in the table. (The operators stand in `value.py`, where speed decides how they look.)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from karp.autograd.convert import as_shape, data_of
+from karp.autograd.operation import Operation
+from karp.autograd.operations import elementwise, reductions, shapes
+
+if TYPE_CHECKING:
+    from karp.autograd.value import Value
+
+Axis = int | tuple[int, ...] | None
+
+
+def _unary(operation: Operation) -> Callable[[Any], Value]:
+    """A method that applies an operation of one operand, without ceremony for a Python float."""
+    number = operation.number
+
+    def method(self: Any) -> Value:
+        a = self.data
+        if number is None or a.__class__ is not float:
+            return _value.apply(operation, self)
+        try:
+            data = number(a)
+        except (ArithmeticError, ValueError):  # outside the domain: NumPy has an answer and a warning
+            return _value.apply(operation, self)
+        return _value.record(operation, (self,), (a,), data)
+
+    method.__name__ = operation.name
+    method.__doc__ = f"`karp.autograd.{operation.name}` of this value."
+    return method
+
+
+def _reduction(operation: Operation) -> Callable[..., Value]:
+    """A method that reduces `axis` (all of them for None, one, or a tuple)."""
+
+    def method(self: Value, axis: Axis = None, keepdims: bool = False) -> Value:
+        return _value.apply(operation, self, axis, keepdims)
+
+    method.__name__ = operation.name
+    method.__doc__ = f"`karp.autograd.{operation.name}` of this value, over `axis`."
+    return method
+
+
+class Methods:
+    """What `Value` inherits."""
+
+    __slots__ = ()
+
+    @property
+    def T(self) -> Value:
+        return _value.apply(shapes.TRANSPOSE, self, None)
+
+    def reshape(self, *shape: int | tuple[int, ...]) -> Value:
+        """The same elements in another shape; one axis may be -1."""
+        return _value.apply(shapes.RESHAPE, self, as_shape(shape))
+
+    def transpose(self, *axes: int | tuple[int, ...]) -> Value:
+        """The axes in another order: reversed if none are given."""
+        return _value.apply(shapes.TRANSPOSE, self, as_shape(axes) if axes else None)
+
+    def swapaxes(self, first: int, second: int) -> Value:
+        """Two axes exchanged."""
+        return _value.apply(shapes.SWAPAXES, self, first, second)
+
+    def squeeze(self, axis: Axis = None) -> Value:
+        """Without axes of size 1."""
+        return _value.apply(shapes.SQUEEZE, self, axis)
+
+    def flatten(self) -> Value:
+        """All elements in one axis."""
+        return _value.apply(shapes.RESHAPE, self, (-1,))
+
+    def clip(self, low: Any = None, high: Any = None) -> Value:
+        """Each element held between two constants."""
+        return _value.apply(elementwise.CLIP, self, data_of(low), data_of(high))
+
+    def var(self, axis: Axis = None, keepdims: bool = False, ddof: float = 0) -> Value:
+        """Variance over `axis`."""
+        return _value.apply(reductions.VAR, self, axis, keepdims, ddof)
+
+    def std(self, axis: Axis = None, keepdims: bool = False, ddof: float = 0) -> Value:
+        """Standard deviation over `axis`."""
+        return _value.apply(reductions.STD, self, axis, keepdims, ddof)
+
+    exp = _unary(elementwise.EXP)
+    log = _unary(elementwise.LOG)
+    sqrt = _unary(elementwise.SQRT)
+    tanh = _unary(elementwise.TANH)
+    sigmoid = _unary(elementwise.SIGMOID)
+    relu = _unary(elementwise.RELU)
+    abs = _unary(elementwise.ABS)
+    sum = _reduction(reductions.SUM)
+    mean = _reduction(reductions.MEAN)
+    max = _reduction(reductions.MAX)
+    min = _reduction(reductions.MIN)
+    prod = _reduction(reductions.PROD)
+
+
+# Value inherits from here and these methods make Values; the last to be read is the last to be needed.
+from karp.autograd import value as _value  # noqa: E402
