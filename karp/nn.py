@@ -138,6 +138,10 @@ class Module:
         self._kept = (list(map(id, found.values())), made)
         return made
 
+    def __getstate__(self) -> dict[str, Any]:
+        # A copy has arrays of its own, which are no views of the kept vector any more.
+        return {name: item for name, item in vars(self).items() if name != "_kept"}
+
     def zero_grad(self) -> None:
         """Forget all gradients, so that the next backward begins anew."""
         for _, value in self.named_parameters():
@@ -312,7 +316,10 @@ class MLP(Module):
         """`x` (samples, inputs) to (samples, outputs)."""
         if not self.norms and (rng is None or not self.dropout):
             for layer in self.layers:
-                x = layer(x)
+                if layer.__class__ is Linear and layer._after is None:
+                    x = linear(x, layer.weight, layer.bias, layer._fused)  # what layer(x) does, one call less
+                else:
+                    x = layer(x)
             return x  # type: ignore[no-any-return]
         for place, layer in enumerate(self.layers[:-1]):
             x = layer(x)

@@ -1,5 +1,6 @@
 """Modules, their names and weights, initialisers, losses; each against torch or a formula."""
 
+import copy
 from typing import Any
 
 import numpy as np
@@ -75,6 +76,19 @@ def test_parameters_are_one_vector_and_are_kept_while_they_are_current() -> None
     assert again is not parameters
     model.layers.append(nn.Linear(2, 2))
     assert len(again.names) + 2 == len(model.parameters.names)
+
+
+def test_a_copy_of_a_model_trains_on_a_vector_of_its_own() -> None:
+    model = nn.MLP(3, [4], 2)
+    before = model.parameters.data.copy()
+    twin = copy.deepcopy(model)
+    np.testing.assert_array_equal(model(X).data, twin(X).data)
+    twin.parameters.data[:] += 1.0
+    assert not np.array_equal(model(X).data, twin(X).data)
+    twin(X).sum().backward()
+    assert twin.parameters.grad.any()
+    assert not model.parameters.grad.any()
+    np.testing.assert_array_equal(before, model.parameters.data)
 
 
 def test_zero_grad_forgets_all_gradients() -> None:

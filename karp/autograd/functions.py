@@ -13,7 +13,7 @@ import numpy as np
 
 from karp.autograd.convert import as_shape, constant, data_of
 from karp.autograd.methods import Axis
-from karp.autograd.operation import Operation, explain
+from karp.autograd.operation import Operation, explain, normal_axes
 from karp.autograd.operations import elementwise, fused, products, reductions, shapes
 from karp.autograd.value import Value, apply, record
 from karp.errors import GraphError, SettingError, ShapeError
@@ -313,6 +313,7 @@ def split(x: Any, sections: int | Sequence[int], axis: int = 0) -> list[Value]:
     value = x if x.__class__ is Value else Value(x)
     if not value.ndim:
         raise ShapeError("split: a number has no axis to cut")
+    (axis,) = normal_axes(axis, value.ndim)
     length = value.shape[axis]
     if isinstance(sections, (int, np.integer)):
         if sections < 1 or length % sections:
@@ -321,7 +322,7 @@ def split(x: Any, sections: int | Sequence[int], axis: int = 0) -> list[Value]:
         places = list(range(0, length + 1, length // int(sections))) if length else [0] * (int(sections) + 1)
     else:
         places = [0, *sections, length]
-    before = (slice(None),) * (axis % value.ndim)
+    before = (slice(None),) * axis
     return [value[(*before, slice(start, stop))] for start, stop in itertools.pairwise(places)]
 
 

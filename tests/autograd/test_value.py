@@ -219,6 +219,7 @@ def test_linear_takes_constant_input_of_any_dtype() -> None:
         (lambda a, b: ag.stack([a, b]), ["stack", "one shape"]),
         (lambda a, b: ag.stack([]), ["at least"]),
         (lambda a, b: ag.split(a, 2, 1), ["split", "(2, 3)", "2 equal parts"]),
+        (lambda a, b: ag.split(a, 2, 7), ["no axis 7"]),
         (lambda a, b: a[5], ["index", "(2, 3)", "out of bounds"]),
         (lambda a, b: a[0, 0, 0], ["index", "too many"]),
         (lambda a, b: ag.linear(a, b), ["linear", "two axes"]),
