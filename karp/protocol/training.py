@@ -17,7 +17,7 @@ from karp.protocol.messages import Contribution, Evaluation, Logs
 from karp.protocol.progress import Progress
 from karp.protocol.settings import Settings, Steps
 from karp.protocol.step import Step, finite, named
-from karp.protocol.tree import Node, Vector
+from karp.protocol.tree import Node, Vector, parent
 
 SAVE_SECONDS = 10.0  # between two checkpoints
 
@@ -100,6 +100,9 @@ class Training:
             if not self._fits(node.vector):
                 what = f"the gradient of step {message.step}, {named(node.start, node.stop)}"
                 raise ProtocolError(self._misfit(what, node.vector))
+        for node in message.nodes:
+            if node[:2] != (0, self.step.tree.shards):
+                parent(node.start, node.stop, self.step.tree.shards)  # refuses what is no node
         good = [node for node in message.nodes if self._is_finite(peer, worker, node)]
         if self.failure:
             return

@@ -1,8 +1,11 @@
 """What scripts/chaos.sh and scripts/fuzz.sh have found in the server's machine, as single cases."""
 
-from machines import Run, leases
+import numpy as np
+import pytest
+from machines import LAYOUT, Run, gradient, leases, read_only
 
-from karp.protocol.messages import Closed, Finish, Join, Leave, Welcome
+from karp.protocol.messages import Closed, Contribution, Finish, Join, Leave, Refusal, Welcome
+from karp.protocol.tree import Node
 
 
 def test_a_worker_that_joins_takes_no_number_that_the_launcher_gives() -> None:
@@ -35,3 +38,25 @@ def test_those_that_have_left_and_those_that_were_told_are_let_go() -> None:
     run.send(b"0", Leave([]))
     run.join(7)
     assert [(b"7", Closed()), (b"0", Closed())] == run.take(run.server.closing(1.0))
+
+
+@pytest.mark.parametrize("stop", [3, 5, 1 << 47])
+def test_a_contribution_with_one_node_that_is_none_is_refused_as_a_whole(stop: int) -> None:
+    """Its good node would have completed the step, which then was never applied."""
+    run = Run(1, epochs=1, shards=2)
+    lease = leases(run.join(0))[0]
+    good = read_only(gradient(0, 0) + gradient(0, 1))
+    nodes = [Node(0, 2, 0.5, good), Node(1, stop, 0.5, good)]
+    answers = run.send(b"0", Contribution(lease.step, lease.version, nodes, [], False))
+    assert isinstance(answers[0][1], Refusal)
+    assert [(0, 2)] == run.server.training.step.tree.missing()
+    again = leases(answers)[0]
+    assert 1 == leases(run.contribute(0, again))[0].step
+
+
+def test_a_node_of_more_shards_than_there_are_takes_no_memory_even_where_it_is_not_finite() -> None:
+    run = Run(1, epochs=1, shards=2)
+    lease = leases(run.join(0))[0]
+    bad = read_only(np.full(LAYOUT.size, np.nan, np.float32))
+    run.send(b"0", Contribution(0, lease.version, [Node(0, 1 << 47, 0.5, bad)], [], False))
+    assert {} == run.server.training.step.refusals
