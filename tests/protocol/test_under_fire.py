@@ -50,7 +50,7 @@ def test_a_contribution_with_one_node_that_is_none_is_refused_as_a_whole(stop: i
     answers = run.send(b"0", Contribution(lease.step, lease.version, nodes, [], False))
     assert isinstance(answers[0][1], Refusal)
     assert [(0, 2)] == run.server.training.step.tree.missing()
-    again = leases(answers)[0]
+    again = leases(run.take(run.server.tick(0.5)))[0]
     assert 1 == leases(run.contribute(0, again))[0].step
 
 
