@@ -57,6 +57,11 @@ def add_launch(commands: Commands) -> None:
         choices=["stop", "skip"],
         help="what to do with a shard whose gradient is not finite twice: stop the run, or leave it out (default: stop)",
     )
+    add(
+        "--exchange",
+        choices=["auto", "zeromq"],
+        help="auto: workers on the server's host share memory with it; zeromq: frames over tcp (default: auto)",
+    )
     add("--host", metavar="ADDRESS", help="the IP address the server listens on (default: 127.0.0.1); any that is not "
         "loopback needs keys, which are made for the run unless --keys names some")  # fmt: skip
     add("--port", type=int, metavar="PORT", help="the port it listens on (default: a free one)")
@@ -69,7 +74,7 @@ def add_launch(commands: Commands) -> None:
 def run_launch(options: argparse.Namespace) -> int:
     from karp.launch import local
 
-    names = ["workers", "threads", "max_restarts", "checkpoint_every", "keep", "on_nonfinite", "host", "port", "keys"]
+    names = ["workers", "threads", "max_restarts", "checkpoint_every", "keep", "on_nonfinite", "exchange", "host", "port", "keys"]
     given = {name: getattr(options, name) for name in names if getattr(options, name) is not None}
     if options.resume is not None:
         if options.program is not None or options.run_dir is not None:

@@ -227,20 +227,19 @@ class Parameters:
         from karp.autograd import touch  # a server has layouts but no graphs, and does without the engine
 
         self._touch = touch
+        self._gradient: Array
         distinct, self._tied = _distinct(values)
         arrays = {name: np.asarray(value.data) for name, value in distinct.items()}
         self.layout = Layout({name: array.shape for name, array in arrays.items()}, _common_dtype(arrays))
         self.data = self.layout.zeros()
-        self._gradient = self.layout.zeros()
         self._views = self.layout.views(self.data)
-        homes = self.layout.views(self._gradient)
         for name, array in arrays.items():
             self._views[name][...] = array
         # Bound only when nothing can fail any more.
         for name, value in distinct.items():
-            value.data, value.home, value.grad = self._views[name], homes[name], None
+            value.data = self._views[name]
         self.values = tuple(distinct.values())
-        self._homes = tuple(zip(self.values, homes.values(), strict=True))
+        self.keep_gradients_in(self.layout.zeros())
 
     def __repr__(self) -> str:
         total = sum(view.size for view in self._views.values())
@@ -250,6 +249,17 @@ class Parameters:
     def names(self) -> tuple[str, ...]:
         """The values' names in order."""
         return self.layout.names
+
+    def keep_gradients_in(self, vector: Array) -> None:
+        """Have backward write into this vector, ``(layout.size,)``, from now on; every gradient begins afresh.
+
+        It may lie in memory that is shared with another process.
+        """
+        homes = self.layout.views(vector)
+        self._gradient = vector
+        self._homes = tuple(zip(self.values, homes.values(), strict=True))
+        for value, home in self._homes:
+            value.home, value.grad = home, None
 
     def zero_grad(self) -> None:
         """Forget the gradients: every ``value.grad`` becomes None, and the next backward starts afresh."""

@@ -22,8 +22,11 @@ import zmq
 from karp import data, faults
 from karp.errors import KarpError, ProtocolError
 from karp.protocol import Action, Report, Save, Send, Server, restore, take
+from karp.protocol.messages import FromServer, Lease
 from karp.record import Record, summarise
+from karp.wire import shared
 from karp.wire.keys import Keys
+from karp.wire.shared import Exchange
 from karp.wire.sockets import ServerSocket
 
 TICK_SECONDS = 0.25
@@ -48,6 +51,7 @@ class Config:
     keep: int = 3
     skip: bool = False  # leave out shards whose gradient is not finite
     keys: str = ""
+    exchange: str = "auto"  # or "zeromq": no shared memory
 
     def to_line(self) -> bytes:
         return json.dumps(asdict(self)).encode() + b"\n"
@@ -76,6 +80,7 @@ class Process:
     def __init__(self, config: Config) -> None:
         self.config = config
         self.record = Record(Path(config.run_dir), config.resume, config.keep)
+        self.exchange = Exchange() if config.exchange == "auto" and shared.available() else None
         self.server = Server(
             config.workers,
             data.Plan,
@@ -83,9 +88,12 @@ class Process:
             incarnation=config.incarnation,
             save_seconds=config.save_seconds,
             skip=config.skip,
+            store=self.exchange,
         )
         keys = Keys.from_text(config.keys, "KARP_KEYS") if config.keys else None
-        self.socket = ServerSocket(config.descriptor, config.address, config.run, config.incarnation, keys)
+        self.socket = ServerSocket(
+            config.descriptor, config.address, config.run, config.incarnation, keys, self.exchange
+        )
         self.status: int | None = None
         if config.resume and (snapshot := self.record.newest_checkpoint()) is not None:
             restore(self.server, snapshot)
@@ -96,6 +104,7 @@ class Process:
         for action in actions:
             match action:
                 case Send(peer, message):
+                    self.lend(peer, message)
                     if not self.socket.send(peer, message):
                         self.perform(self.server.lost(peer, time.monotonic()))
                     faults.reach("replied", step=self.server.training.version)
@@ -105,6 +114,11 @@ class Process:
                     self.record.save(take(self.server))
         for trouble in self.record.writer.take_troubles():
             self.report("notice", {"step": self.server.training.version, "text": trouble})
+
+    def lend(self, peer: bytes, message: FromServer) -> None:
+        """Before a worker is given work, and so writes into its slot again, keep what it has contributed there."""
+        if self.exchange is not None and isinstance(message, Lease) and (slot := self.exchange.slots.get(peer)):
+            self.server.training.step.own(slot.segment.vector)
 
     def report(self, kind: str, values: dict[str, Any]) -> None:
         self.record.report(kind, values)
@@ -129,6 +143,12 @@ class Process:
                     faults.reach("applied", step=step)
                 self.perform(actions)
 
+    def forget(self) -> None:
+        """Free the memory of workers that are here no more."""
+        if self.exchange is not None:
+            for peer in self.exchange.slots.keys() - self.server.members.keys():
+                self.exchange.forget(peer)
+
     def obey(self, order: dict[str, Any]) -> None:
         """A line from the launcher."""
         now = time.monotonic()
@@ -141,16 +161,13 @@ class Process:
 
     def run(self, orders: Lines) -> int:
         """Serve until the launcher closes the run or is gone; returns the run's exit status."""
-        poller = zmq.Poller()
-        poller.register(self.socket.socket, zmq.POLLIN)
-        poller.register(orders.descriptor, zmq.POLLIN)
+        self.socket.poller.register(orders.descriptor, zmq.POLLIN)
         ticked = time.monotonic()
         while self.status is None:
             seconds = RESTLESS_SECONDS if self.server.restless else TICK_SECONDS
-            ready = dict(poller.poll(int(seconds * 1000)))
-            if self.socket.socket in ready:
-                self.receive()
-            if orders.descriptor in ready:
+            ordered = self.socket.wait(seconds, orders.descriptor)
+            self.receive()
+            if ordered:
                 for order in orders.read():
                     self.obey(order)
                 if orders.ended and self.status is None:
@@ -158,6 +175,7 @@ class Process:
             if (now := time.monotonic()) - ticked >= seconds:
                 self.perform(self.server.tick(now))
                 ticked = now
+                self.forget()
         self.finish(self.status)
         return self.status
 

@@ -45,6 +45,10 @@ class Link(Protocol):
 
     address: str
 
+    @property
+    def gradients(self) -> Array | None:
+        """Where gradients may be written so that they need not be copied; None if nowhere."""
+
     def send(self, message: FromWorker, incarnation: int) -> None: ...
 
     def receive(self, seconds: float) -> tuple[FromServer, int] | None: ...
@@ -112,6 +116,7 @@ class Trainer:
         self._parameters = model.parameters
         self._worker = Worker(self._parameters.data, from_environment("KARP_WORKER", -1))
         self._link: Link | None = None
+        self._gradients: Array | None = None  # memory shared with the server that gradients are written to
         self._closed = False  # the `with` block is left
         self._plan: Plan
         self._shard = -1  # the one the program is at; -1: none
@@ -163,6 +168,7 @@ class Trainer:
             if isinstance(task, Lease):
                 step = task.step
                 faults.reach("leased", step=step)
+                self._place_gradients()
                 for shard in range(task.start, task.stop):
                     rows = plan.rows(step, shard)
                     self._shard, self._share, self._given = shard, plan.share(step, shard), False
@@ -179,6 +185,14 @@ class Trainer:
                 faults.reach("evaluation", step=task.version)
                 self._send(worker.scored(scores(evaluate())))
             self._wait()
+
+    def _place_gradients(self) -> None:
+        """Have backward write where the server can read, if there is such a place."""
+        assert self._link is not None
+        place = self._link.gradients
+        if place is not self._gradients:
+            self._gradients = place
+            self._parameters.keep_gradients_in(self._parameters.layout.zeros() if place is None else place)
 
     def backward(self, loss: Value) -> None:
         """Take the gradient of the current batch's loss, a mean over its samples, as this shard's contribution.
@@ -347,7 +361,8 @@ class Trainer:
 
             keys = os.environ.get("KARP_KEYS")
             known = Keys.from_text(keys, "KARP_KEYS").for_worker() if keys else None
-            return WorkerSocket(self.server, os.environ.get("KARP_RUN", ANY_RUN), known)
+            run = os.environ.get("KARP_RUN", ANY_RUN)
+            return WorkerSocket(self.server, run, self._worker, self._parameters.layout, known)
         return LocalLink(directory or fresh_directory(sys.argv[0]), Path(sys.argv[0]).name, self.show)
 
 
@@ -355,6 +370,7 @@ class LocalLink:
     """The server's state machine in this process, with its record and its display."""
 
     address = "this process"
+    gradients = None
     peer = b"local"
 
     def __init__(self, directory: Path, program: str, show: bool) -> None:

@@ -43,6 +43,7 @@ class Options:
     on_nonfinite: str = "stop"
     host: str = "127.0.0.1"
     port: int = 0
+    exchange: str = "auto"  # or "zeromq": frames even on this host
     keys: str = ""  # the directory that holds them; '' for fresh ones where keys are needed
 
     def check(self) -> None:
@@ -170,6 +171,7 @@ class Launch:
             keep=self.options.keep,
             skip=self.options.on_nonfinite == "skip",
             keys=keys.to_text() if keys is not None else "",
+            exchange=self.options.exchange,
         )
         self._start_server()
         for worker in range(self.options.workers):

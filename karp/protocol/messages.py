@@ -121,6 +121,7 @@ class Welcome:
     worker: int
     shards: int
     initial: bool
+    shared: str = ""  # where the server keeps memory for it (wire/shared.py); '' if it does not
 
 
 @dataclass(slots=True)
@@ -333,6 +334,7 @@ CHECKS: dict[str, Callable[[Any], Any]] = {
     "error": text(10_000),
     "traceback": text(200_000),
     "initial": flag,
+    "shared": text(1000),
     "main": flag,
     "last": flag,
     "reason": text(10_000),

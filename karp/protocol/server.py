@@ -40,7 +40,7 @@ from karp.protocol.messages import (
     Welcome,
 )
 from karp.protocol.settings import ANY_SHARDS, Settings, Steps
-from karp.protocol.training import SAVE_SECONDS, Training
+from karp.protocol.training import SAVE_SECONDS, Store, Training
 
 JOIN_SECONDS = 60.0  # the run begins without the workers that have not joined by then
 ALIVE_SECONDS = 1.0  # a sign of life to every worker this often; sending it is how a lost one is found
@@ -56,6 +56,7 @@ class Server:
         incarnation: counts the restarts of this run's server.
         save_seconds: between two checkpoints; 0: after every step.
         skip: leave a shard out whose gradient is not finite twice, instead of ending the run.
+        store: where the weights are to lie, if others than this process read them.
     """
 
     def __init__(
@@ -67,6 +68,7 @@ class Server:
         incarnation: int = 0,
         save_seconds: float = SAVE_SECONDS,
         skip: bool = False,
+        store: Store | None = None,
     ) -> None:
         self.workers = self.launched = workers
         self.now = now
@@ -76,7 +78,7 @@ class Server:
         self.alive_at = now + ALIVE_SECONDS
         self.asked = b""  # the peer that was asked for the initial weights
         self.out: list[Action] = []
-        self.training = Training(plan, now, self.out, save_seconds, skip)
+        self.training = Training(plan, now, self.out, save_seconds, skip, store)
         self.leasing = Leasing(self.training, self.out)
         self.members = self.leasing.members
         self.waiting = self.leasing.waiting
@@ -298,7 +300,10 @@ class Server:
     def _ping(self, member: Member, message: Ping) -> None:
         """A worker waits: if it should not, one of two messages was lost, the task or the answer to it."""
         if member.told:
+            member.version = -1  # it may not have got the weights either
             self._send_finish(member)
+            if self.done:
+                self._send(member, Closed())
         elif member.task is None:
             if self.training.updater is None and member.peer == self.asked:
                 self._send(member, Rejoin())  # the weights it was asked for have not come
@@ -359,8 +364,13 @@ class Server:
             again = Finish(self.training.version, True, self.training.failure, None)
             self.out.append(Send(peer, again if main else Waiting("the main worker to end")))
 
+    def _done(self, member: Member, message: Done) -> None:
+        """The main worker's program has ended, and the message that it left its `with` was lost."""
+        if member.worker == self.main:
+            self._close()
+
     def _close(self) -> None:
-        """The main worker has spoken for all."""
+        """The main worker has spoken for all; those of whom it is not known that they have left are told at their Ping."""
         self.done = True
         self.out += [Send(peer, Closed()) for peer in self.left]
 
@@ -431,5 +441,5 @@ HANDLERS: dict[type, Callable[..., None]] = {
     Stop: Server._stop,
     Leave: Server._leave,
     Failure: Server._failed,
-    Done: lambda server, member, message: None,
+    Done: Server._done,
 }

@@ -47,9 +47,7 @@ def restore(server: Server, snapshot: Snapshot) -> None:
     try:
         server.training.use(Settings.from_dict(plain["settings"]))
         assert server.training.settings is not None
-        layout = server.training.settings.layout
-        weights = layout.zeros()
-        weights[:] = vectors["weights"]
+        weights = server.training.keep(vectors["weights"], int(plain["version"]))
         state = {name[6:]: vector.copy() for name, vector in vectors.items() if name.startswith("state.")}
         server.training.updater = Updater(server.training.settings.optimizer, weights, state, int(plain["version"]))
         server.training.final = int(plain["final"])

@@ -70,6 +70,12 @@ class Step:
                     self.unleased.append((shard, shard + 1))
         self.unleased = merged(self.unleased)
 
+    def own(self, vector: Vector) -> None:
+        """Copy what lies in this vector: whoever lent it wants to write there again."""
+        for start, node in self.tree.nodes.items():
+            if node.vector is vector:
+                self.tree.nodes[start] = node._replace(vector=vector.copy())
+
     def leave_out(self, shard: int) -> None:
         """This shard is to be absent from the sum."""
         self.skipped.add(shard)

@@ -6,12 +6,13 @@ optimiser updates the weights in place and `version` goes up by one. Nothing els
 
 import math
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
 from karp.errors import ProtocolError
 from karp.optim import Updater
+from karp.parameters import Layout
 from karp.protocol.actions import Action, Report, Save
 from karp.protocol.messages import Contribution, Evaluation, Logs
 from karp.protocol.progress import Progress
@@ -20,6 +21,15 @@ from karp.protocol.step import Step, finite, named
 from karp.protocol.tree import Node, Vector, parent
 
 SAVE_SECONDS = 10.0  # between two checkpoints
+
+
+class Store(Protocol):
+    """Memory for the weights that others read while they are written to."""
+
+    def allocate(self, layout: Layout) -> Vector: ...
+
+    def writing(self, version: int) -> None:
+        """The weights are about to change (-1), or are now those of a version."""
 
 
 class Training:
@@ -31,6 +41,7 @@ class Training:
         out: where actions are put.
         save_seconds: between two checkpoints; 0: after every step.
         skip: leave a shard out whose gradient is not finite twice, instead of ending the run.
+        store: where the weights are to lie, if others than this process read them.
     """
 
     def __init__(
@@ -40,8 +51,11 @@ class Training:
         out: list[Action],
         save_seconds: float = SAVE_SECONDS,
         skip: bool = False,
+        store: "Store | None" = None,
     ) -> None:
         self.plan = plan
+        self.store = store
+        self.room: Vector | None = None  # for the weights, in the store
         self.out = out
         self.save_seconds = save_seconds
         self.save_at = now + save_seconds
@@ -69,6 +83,8 @@ class Training:
         self.dtype, self.shape = np.dtype(settings.layout.dtype), (settings.layout.size,)
         self.steps = self.plan(settings.samples, settings.batch_size, settings.shards, settings.seed)
         self.final = self.steps.steps_per_epoch * settings.epochs
+        if self.store is not None:
+            self.room = self.store.allocate(settings.layout)
 
     def start_from(self, weights: Vector) -> None:
         """These are the weights the model starts from; raises ProtocolError if the settings name others."""
@@ -78,11 +94,20 @@ class Training:
             raise ProtocolError(self._misfit("the initial weights", weights))
         if layout.sha256(weights) != self.settings.weights_sha256:
             raise ProtocolError("the initial weights are not those that the settings name")
-        mine = weights  # in one process: the model's own vector
-        if not weights.flags.writeable:
-            mine = layout.zeros()
-            mine[:] = weights
-        self.updater = Updater(self.settings.optimizer, mine)
+        if self.store is None and weights.flags.writeable:  # in one process: the model's own vector
+            self.updater = Updater(self.settings.optimizer, weights)
+        else:
+            self.updater = Updater(self.settings.optimizer, self.keep(weights, 0))
+
+    def keep(self, weights: Vector, version: int) -> Vector:
+        """A copy of the weights of this version, where weights are kept."""
+        assert self.settings is not None
+        mine = self.settings.layout.zeros() if self.room is None else self.room
+        mine[:] = weights
+        if self.store is not None:
+            self.store.writing(-1)
+            self.store.writing(version)
+        return mine
 
     def open_step(self) -> None:
         """The step of the current version is under way."""
@@ -100,6 +125,9 @@ class Training:
             if not self._fits(node.vector):
                 what = f"the gradient of step {message.step}, {named(node.start, node.stop)}"
                 raise ProtocolError(self._misfit(what, node.vector))
+        for node in message.nodes:
+            if node[:2] != (0, self.step.tree.shards):
+                parent(node.start, node.stop, self.step.tree.shards)  # refuses what is no node
         for node in message.nodes:
             if node[:2] != (0, self.step.tree.shards):
                 parent(node.start, node.stop, self.step.tree.shards)  # refuses what is no node
@@ -139,7 +167,7 @@ class Training:
         if total is None:
             return
         assert total.vector is not None
-        self.updater.update(total.vector)
+        self._update(self.updater, total.vector)
         self.progress.step(total.loss, self.steps.samples_of(number))
         self.open_step()
         epoch, is_last = number // self.steps.steps_per_epoch, number + 1 == self.final
@@ -153,6 +181,14 @@ class Training:
         if now >= self.save_at:
             self.save_at = now + self.save_seconds
             self.out.append(Save())
+
+    def _update(self, updater: Updater, gradient: Vector) -> None:
+        if self.store is None:
+            updater.update(gradient)
+        else:
+            self.store.writing(-1)
+            updater.update(gradient)
+            self.store.writing(updater.version)
 
     def _total(self) -> Node | None:
         """The step's sum, if it is finite; without the shards that were left out, the others count for them."""

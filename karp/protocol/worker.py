@@ -60,6 +60,7 @@ class Worker:
     task: Lease | Evaluation | None = None
     shard: int = -1  # of the lease, the one to be computed next
     over: Finish | None = None
+    leaving: Leave | None = None  # the last message, once it is sent
     closed: bool = False
     waits_for: str = "the server to answer"  # what the server said last
     heard: float = 0.0
@@ -95,12 +96,9 @@ class Worker:
             return None
         match message:
             case Lease() | Evaluation():
-                self._take(message)
+                return self._take(message)
             case Finish():
-                self.over, self.task = message, None
-                if message.failure:
-                    raise RunError(f"the run has failed: {message.failure}")
-                self._load(message.weights, message.version)
+                return self._finish(message)
             case Waiting():
                 self.waits_for = message.reason or self.waits_for
             case Closed():
@@ -110,17 +108,40 @@ class Worker:
     def _welcome(self, message: Welcome, incarnation: int) -> FromWorker | None:
         self.incarnation, self.number, self.shards = incarnation, message.worker, message.shards
         self.joining, self.seen = None, 0
-        return Initial(self.weights) if message.initial else None
+        if not message.initial:
+            return None
+        self.version = 0
+        return Initial(self.weights)
 
-    def _take(self, task: Lease | Evaluation) -> None:
+    def _take(self, task: Lease | Evaluation) -> FromWorker | None:
         """A new task, unless it is one that was given before, or the program has left."""
-        if task.number <= self.seen or self.over is not None:
-            return
+        if self.over is not None:  # of a server that was restarted from before the end: others are to do it
+            return Leave([])
+        if task.number <= self.seen or self._lacks(task.weights, task.version):
+            return None
         self.seen = task.number
         self._load(task.weights, task.version)
         if not self.stopped:
             self.task = task
             self.shard = task.start if isinstance(task, Lease) else -1
+        return None
+
+    def _finish(self, message: Finish) -> FromWorker | None:
+        """The run is over; a server that says so again has not got this worker's last message."""
+        if message.failure:
+            self.over, self.task = message, None
+            raise RunError(f"the run has failed: {message.failure}")
+        if self.over is not None:
+            self.over.main = message.main
+            return self.leaving
+        if not self._lacks(message.weights, message.version):
+            self.over, self.task = message, None
+            self._load(message.weights, message.version)
+        return None
+
+    def _lacks(self, weights: Vector | None, version: int) -> bool:
+        """Whether a message relies on weights that have not come, because it overtook or outlived another."""
+        return weights is None and version != self.version
 
     def _load(self, weights: Vector | None, version: int) -> None:
         if weights is not None and weights is not self.weights:  # in one process they are the same vector
@@ -182,7 +203,8 @@ class Worker:
 
     def leave(self) -> FromWorker:
         """The last message, once the run is over."""
-        return Leave(self._logs())
+        self.leaving = Leave(self._logs())
+        return self.leaving
 
     def failed(self, error: str, traceback: str) -> FromWorker:
         """The program has raised."""

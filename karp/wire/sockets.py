@@ -9,19 +9,34 @@ server learns of it when it next sends to that peer, which it does every second.
 
 import os
 import socket
+import sys
 from typing import Any
 
 import zmq
 
 from karp import faults
 from karp.errors import LostError, ProtocolError, SettingError
-from karp.protocol.messages import FROM_SERVER, FROM_WORKER, FromServer, FromWorker
+from karp.parameters import Layout
+from karp.protocol import Worker
+from karp.protocol.messages import (
+    FROM_SERVER,
+    FROM_WORKER,
+    Contribution,
+    FromServer,
+    FromWorker,
+    Lease,
+    Rejoin,
+    Welcome,
+)
+from karp.protocol.tree import Vector
 from karp.wire.frames import ANY_RUN, Envelope, pack, unpack
 from karp.wire.keys import Keys
+from karp.wire.shared import Exchange, Place
 
 MESSAGE_BYTES = 1 << 32  # ZeroMQ drops the connection of a peer that announces a longer frame
 HEARTBEAT_SECONDS = 2.0
 DEAD_SECONDS = 6.0  # a peer whose heart has not beaten for so long is gone
+LOOK_EVERY = 64  # turns of a busy server between two looks at its socket
 UNREAD_MESSAGES = 1000  # kept for a peer that does not read; then it counts as gone
 
 
@@ -69,8 +84,17 @@ class ServerSocket:
     """The server's end, on the descriptor of a socket that listens at `address`."""
 
     def __init__(
-        self, descriptor: int, address: str, run: str, incarnation: int = 0, keys: Keys | None = None
+        self,
+        descriptor: int,
+        address: str,
+        run: str,
+        incarnation: int = 0,
+        keys: Keys | None = None,
+        exchange: Exchange | None = None,
     ) -> None:
+        self.exchange = exchange
+        self.turns = 0
+        self.look = True  # there may be something on the socket
         self.envelope = Envelope(run, incarnation)
         self.context: zmq.Context[Any] = zmq.Context()
         self.gate: Any = None
@@ -82,6 +106,10 @@ class ServerSocket:
         self.socket.setsockopt(zmq.ROUTER_HANDOVER, 1)  # a worker that reconnects is the one it was
         self.socket.setsockopt(zmq.USE_FD, descriptor)
         self.socket.bind(address)
+        self.poller = zmq.Poller()
+        self.poller.register(self.socket, zmq.POLLIN)
+        if exchange is not None:
+            self.poller.register(exchange.bell, zmq.POLLIN)
 
     def _guard(self, keys: Keys) -> None:
         """Let in only those who prove the workers' key."""
@@ -91,11 +119,34 @@ class ServerSocket:
         self.gate.start()
         self.gate.configure_curve_callback(credentials_provider=Gatekeeper(keys))
 
+    def wait(self, seconds: float, orders: int) -> bool:
+        """Until something has arrived, at most so long; whether it is something on the descriptor of the orders."""
+        exchange = self.exchange
+        if exchange is not None and exchange.slots:
+            self.turns += 1
+            self.look = False
+            if exchange.spin() and self.turns % LOOK_EVERY:
+                return False
+            exchange.sleep(True)
+            if exchange.waiting:
+                seconds = 0.0
+        ready = dict(self.poller.poll(int(seconds * 1000)))
+        if exchange is not None:
+            exchange.sleep(False)
+            if exchange.bell in ready:
+                exchange.drain()
+        self.look = self.socket in ready
+        return orders in ready
+
     def receive(self) -> tuple[bytes, FromWorker | ProtocolError, int] | None:
         """The next message, its sender, and the incarnation it is meant for, without waiting; None if there is none.
 
         What is not a message of this run comes back as the ProtocolError that says why.
         """
+        if self.exchange is not None and (found := self.exchange.receive()) is not None:
+            return *found, self.envelope.incarnation
+        if not self.look:
+            return None
         try:
             frames = self.socket.recv_multipart(zmq.DONTWAIT, copy=False)
         except zmq.Again:
@@ -109,6 +160,12 @@ class ServerSocket:
 
     def send(self, peer: bytes, message: FromServer) -> bool:
         """Send; False if the peer is gone, or reads nothing."""
+        if self.exchange is not None:
+            slot = self.exchange.slots.get(peer)
+            if slot is not None and type(message) is Lease and slot.give(message):
+                return True
+            if type(message) is Welcome:
+                message.shared = self.exchange.invite(peer)
         try:
             self.socket.send_multipart([peer, *pack(message, self.envelope)], zmq.DONTWAIT)
         except zmq.ZMQError as error:
@@ -118,6 +175,8 @@ class ServerSocket:
         return True
 
     def close(self) -> None:
+        if self.exchange is not None:
+            self.exchange.close()
         self.socket.close()
         if self.gate is not None:
             self.gate.stop()
@@ -137,8 +196,12 @@ class Gatekeeper:
 class WorkerSocket:
     """The worker's end. `run` may be ANY_RUN: then it is learnt from the first answer."""
 
-    def __init__(self, address: str, run: str, keys: Keys | None = None) -> None:
+    def __init__(self, address: str, run: str, worker: Worker, layout: Layout, keys: Keys | None = None) -> None:
         self.address = address
+        self.worker = worker  # whose weights a lease in shared memory brings up to date
+        self.layout = layout
+        self.place: Place | None = None
+        self.turns = 0
         self.run = run
         self.context: zmq.Context[Any] = zmq.Context()
         self.socket = self.context.socket(zmq.DEALER)
@@ -155,6 +218,8 @@ class WorkerSocket:
 
     def send(self, message: FromWorker, incarnation: int) -> None:
         """Send; ZeroMQ copies the vectors, so they may change as soon as this returns."""
+        if self.place is not None and type(message) is Contribution and self.place.send(message):
+            return
         *first, last = pack(message, Envelope(self.run, incarnation))
         for frame in first:
             self.socket.send(frame, zmq.SNDMORE)
@@ -168,7 +233,12 @@ class WorkerSocket:
 
         Raises LostError for what is not a message of this run: then the address is not its server's.
         """
-        if not self.socket.poll(int(seconds * 1000)):
+        self.turns += 1
+        if self.place is not None and (self.turns % LOOK_EVERY or not self.socket.poll(0)):
+            lease = self._lease(seconds)
+            if lease is not None:
+                return lease, self.worker.incarnation
+        if not self.socket.poll(int(seconds * 1000) if self.place is None else 0):
             return None
         frames = [frame.buffer for frame in self.socket.recv_multipart(copy=False)]
         try:
@@ -177,9 +247,53 @@ class WorkerSocket:
             raise LostError(f"what answers at {self.address} is not the server of this run: {error}") from None
         if self.run == ANY_RUN:
             self.run = envelope.run
+        if isinstance(message, Welcome):
+            self._enter(message.shared)
         return message, envelope.incarnation
+
+    def _lease(self, seconds: float) -> FromServer | None:
+        """A lease from the mailbox, waiting for it or for a message on the socket."""
+        place = self.place
+        assert place is not None
+        if not place.spin():
+            place.sleep(True)
+            if not place.waiting:
+                self.poller.poll(int(seconds * 1000))
+            place.sleep(False)
+            if not place.drain():
+                self._leave()
+                return None
+            if not place.waiting:
+                return None
+        lease = place.lease(self.worker.weights)
+        return Rejoin() if lease is None else lease  # its weights were overwritten while they were read
+
+    def _enter(self, invitation: str) -> None:
+        """Use the server's memory, if it can be had."""
+        self._leave()
+        if not invitation:
+            return
+        try:
+            self.place = Place(invitation, self.layout)
+        except OSError as error:
+            print(f"karp: no memory can be shared with the server ({error}): gradients travel as frames", file=sys.stderr)
+            return
+        self.poller = zmq.Poller()
+        self.poller.register(self.socket, zmq.POLLIN)
+        self.poller.register(self.place.bell, zmq.POLLIN)
+
+    def _leave(self) -> None:
+        if self.place is not None:
+            self.place.close()
+            self.place = None
+
+    @property
+    def gradients(self) -> Vector | None:
+        """Where gradients may be written so that they need not be copied; None if nowhere."""
+        return None if self.place is None else self.place.slot.vector
 
     def close(self, status: int = 0) -> None:
         """Send what is still to be sent, and close."""
+        self._leave()
         self.socket.close()
         self.context.term()

@@ -1,0 +1,315 @@
+"""Shared memory between a server and the workers on its host: the per-step messages without a socket.
+
+The server owns one segment with the weights and one for each worker with a gradient slot and two mailboxes, one each
+way. A segment has no name: it is an anonymous file of the server's (memfd) which a worker opens through /proc, where
+only the same user may, so nothing can be left behind, whoever is killed. A worker that cannot open it is on another
+host, in another container or another user's, and goes on with frames; a token tells a segment from a stranger's.
+
+A contribution of one vector and a lease fit the mailboxes; everything else goes over ZeroMQ as ever, and the protocol
+does not mind which of two messages on different ways comes first. The weights are guarded by a counter that is odd
+while they are written: a worker copies them, and discards what it copied if the counter has moved.
+
+Whoever waits tries its mailbox for a bounded time, yielding the processor between the tries, and then sleeps on a
+pipe: it says so in the segment, and the other end writes a byte. A flag that is seen too late costs the time of one
+poll, not the run.
+"""
+
+import contextlib
+import mmap
+import os
+import struct
+import threading
+import time
+
+import numpy as np
+
+from karp.parameters import Layout
+from karp.protocol.messages import Contribution, Lease
+from karp.protocol.tree import Node, Vector
+
+HEAD = 4096  # bytes before the vector of a segment
+TOKEN = 16
+SPIN_SECONDS = 0.0005  # of trying before sleeping
+# uint64 words of a head, after the token
+READY, SENT, TAKEN, GIVEN, READ, ASLEEP, VERSION, CHANGES = range(2, 10)
+OUT, IN = 256, 512  # where the worker's and the server's mailbox begin
+CONTRIBUTION = struct.Struct("<QQQQd")  # step, version, start, stop, loss
+LEASE = struct.Struct("<QQQQQQ")  # number, step, start, stop, version, whether the weights are new
+
+_fence = threading.Lock()
+
+
+def fence() -> None:
+    """What was written before is seen before what is written after, on processors that reorder writes too."""
+    _fence.acquire()
+    _fence.release()
+
+
+def available() -> bool:
+    """Whether this system has what the segments need."""
+    return hasattr(os, "memfd_create") and os.path.isdir("/proc/self/fd")
+
+
+class Segment:
+    """A head of words and mailboxes, then a vector."""
+
+    def __init__(self, descriptor: int, layout: Layout) -> None:
+        self.descriptor = descriptor
+        self.memory = mmap.mmap(descriptor, HEAD + layout.nbytes)
+        self.words = memoryview(self.memory)[:HEAD].cast("Q")
+        self.vector: Vector = np.frombuffer(self.memory, layout.dtype, layout.size, HEAD)
+
+    @classmethod
+    def make(cls, layout: Layout) -> "Segment":
+        """A fresh one, zero but for its token."""
+        descriptor = os.memfd_create("karp", os.MFD_CLOEXEC)
+        os.ftruncate(descriptor, HEAD + layout.nbytes)
+        segment = cls(descriptor, layout)
+        segment.memory[:TOKEN] = os.urandom(TOKEN)
+        return segment
+
+    @classmethod
+    def find(cls, process: int, descriptor: int, token: str, layout: Layout) -> "Segment":
+        """Another process's; raises OSError if it cannot be had, or is not the one that was meant."""
+        mine = os.open(f"/proc/{process}/fd/{descriptor}", os.O_RDWR | os.O_CLOEXEC)
+        if os.fstat(mine).st_size != HEAD + layout.nbytes:
+            os.close(mine)
+            raise OSError("it is another process's file")
+        segment = cls(mine, layout)
+        if segment.token != token:
+            segment.close()
+            raise OSError("it is another run's file")
+        return segment
+
+    @property
+    def token(self) -> str:
+        return self.memory[:TOKEN].hex()
+
+    def close(self) -> None:
+        """Let go of the descriptor; the memory goes with the last array on it."""
+        os.close(self.descriptor)
+
+
+class Exchange:
+    """The server's side: the weights, a slot for each worker, the pipe that wakes the server."""
+
+    def __init__(self) -> None:
+        self.layout: Layout
+        self.weights: Segment | None = None
+        self.slots: dict[bytes, Slot] = {}
+        self.bell, self.bell_end = os.pipe()
+        os.set_blocking(self.bell, False)
+        os.set_blocking(self.bell_end, False)
+
+    def allocate(self, layout: Layout) -> Vector:
+        """The vector of the weights."""
+        self.layout = layout
+        self.weights = Segment.make(layout)
+        return self.weights.vector
+
+    def writing(self, version: int) -> None:
+        """The weights are about to change, or, with the version they have now, have changed."""
+        if self.weights is not None:
+            words = self.weights.words
+            if version >= 0:
+                words[VERSION] = version
+                fence()
+            words[CHANGES] += 1
+            fence()
+
+    def invite(self, peer: bytes) -> str:
+        """A slot for a worker that has joined, in the words of a Welcome; '' before there are weights."""
+        if self.weights is None:
+            return ""
+        self.forget(peer)
+        slot = self.slots[peer] = Slot(self.layout)
+        numbers = [os.getpid(), self.weights.descriptor, slot.segment.descriptor, self.bell_end, slot.bell]
+        return " ".join([*map(str, numbers), self.weights.token, slot.segment.token])
+
+    def forget(self, peer: bytes) -> None:
+        """This worker is here no more; what it has contributed stays as long as it is needed."""
+        slot = self.slots.pop(peer, None)
+        if slot is not None:
+            slot.close()
+
+    def receive(self) -> tuple[bytes, Contribution] | None:
+        """A contribution from a mailbox, if there is one."""
+        for peer, slot in self.slots.items():
+            words = slot.words
+            if words[SENT] != slot.taken:
+                slot.taken = words[SENT]
+                return peer, slot.contribution()
+        return None
+
+    @property
+    def waiting(self) -> bool:
+        """Whether a contribution is in a mailbox."""
+        return any(slot.words[SENT] != slot.taken for slot in self.slots.values())
+
+    def spin(self) -> bool:
+        """Try the mailboxes for a while; whether there is a contribution."""
+        words = [(slot.words, slot.taken) for slot in self.slots.values()]
+        until = time.perf_counter() + SPIN_SECONDS
+        while True:
+            for word, taken in words:
+                if word[SENT] != taken:
+                    return True
+            if time.perf_counter() > until:
+                return False
+            os.sched_yield()
+
+    def sleep(self, asleep: bool) -> None:
+        """Workers are to ring the bell, or need not."""
+        if self.weights is not None:
+            self.weights.words[ASLEEP] = asleep
+            fence()
+
+    def drain(self) -> None:
+        """The bell has been heard."""
+        with contextlib.suppress(BlockingIOError):
+            os.read(self.bell, 1 << 12)
+
+    def close(self) -> None:
+        for peer in list(self.slots):
+            self.forget(peer)
+        if self.weights is not None:
+            self.weights.close()
+        os.close(self.bell)
+        os.close(self.bell_end)
+
+
+class Slot:
+    """The server's side of one worker's segment."""
+
+    def __init__(self, layout: Layout) -> None:
+        self.segment = Segment.make(layout)
+        self.words = self.segment.words
+        self.taken = 0
+        self.given = 0
+        self.bell, self.bell_end = os.pipe()
+        os.set_blocking(self.bell_end, False)
+
+    def contribution(self) -> Contribution:
+        step, version, start, stop, loss = CONTRIBUTION.unpack_from(self.segment.memory, OUT)
+        return Contribution(step, version, [Node(start, stop, loss, self.segment.vector)], [], False)
+
+    def give(self, lease: Lease) -> bool:
+        """Put a lease into the mailbox; False if the worker has not opened it, or not read the last one."""
+        words = self.words
+        if not words[READY] or words[READ] != self.given:
+            return False
+        new = lease.weights is not None
+        LEASE.pack_into(
+            self.segment.memory, IN, lease.number, lease.step, lease.start, lease.stop, lease.version, new
+        )
+        fence()
+        self.given += 1
+        words[GIVEN] = self.given
+        fence()
+        if words[ASLEEP]:
+            words[ASLEEP] = 0
+            ring(self.bell_end)
+        return True
+
+    def close(self) -> None:
+        self.segment.close()
+        os.close(self.bell)
+        os.close(self.bell_end)
+
+
+class Place:
+    """The worker's side: where it reads weights and leases, and writes gradients."""
+
+    def __init__(self, invitation: str, layout: Layout) -> None:
+        """Raises OSError where the server's segments cannot be had."""
+        try:
+            process, weights, slot, bell, mine = map(int, invitation.split()[:5])
+            weights_token, slot_token = invitation.split()[5:]
+        except ValueError:
+            raise OSError("the invitation cannot be read") from None
+        self.weights = Segment.find(process, weights, weights_token, layout)
+        self.slot = Segment.find(process, slot, slot_token, layout)
+        self.words = self.slot.words
+        self.server_bell = os.open(f"/proc/{process}/fd/{bell}", os.O_WRONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+        self.bell = os.open(f"/proc/{process}/fd/{mine}", os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+        self.sent = 0
+        self.read = 0
+        self.words[READY] = 1
+
+    def send(self, contribution: Contribution) -> bool:
+        """Put a contribution into the mailbox; False if it does not fit, or the last one has not been taken."""
+        if len(contribution.nodes) != 1 or contribution.logs or contribution.last:
+            return False
+        node = contribution.nodes[0]
+        if node.vector is None:
+            return False
+        if node.vector is not self.slot.vector:
+            np.copyto(self.slot.vector, node.vector)
+        CONTRIBUTION.pack_into(
+            self.slot.memory, OUT, contribution.step, contribution.version, node.start, node.stop, node.loss
+        )
+        fence()
+        self.sent += 1
+        self.words[SENT] = self.sent
+        fence()
+        if self.weights.words[ASLEEP]:
+            self.weights.words[ASLEEP] = 0
+            ring(self.server_bell)
+        return True
+
+    def spin(self) -> bool:
+        """Try the mailbox for a while; whether there is a lease."""
+        words, read, until = self.words, self.read, time.perf_counter() + SPIN_SECONDS
+        while words[GIVEN] == read:
+            if time.perf_counter() > until:
+                return False
+            os.sched_yield()
+        return True
+
+    def lease(self, into: Vector) -> Lease | None:
+        """The lease in the mailbox, with its weights copied; None if they have been overwritten meanwhile."""
+        number, step, start, stop, version, new = LEASE.unpack_from(self.slot.memory, IN)
+        weights = None
+        if new:
+            words = self.weights.words
+            changes = words[CHANGES]
+            good = changes % 2 == 0 and words[VERSION] == version
+            if good:
+                np.copyto(into, self.weights.vector)
+                fence()
+                good = words[CHANGES] == changes
+            weights = into
+        self.read += 1
+        self.words[READ] = self.read
+        if new and not good:
+            return None
+        return Lease(number, step, start, stop, version, weights)
+
+    @property
+    def waiting(self) -> bool:
+        """Whether a lease is in the mailbox."""
+        return bool(self.words[GIVEN] != self.read)
+
+    def sleep(self, asleep: bool) -> None:
+        """The server is to ring the bell, or need not."""
+        self.words[ASLEEP] = asleep
+        fence()
+
+    def drain(self) -> bool:
+        """The bell has been heard, if it rang; False if the server is gone."""
+        try:
+            return bool(os.read(self.bell, 1 << 12))
+        except BlockingIOError:
+            return True
+
+    def close(self) -> None:
+        self.weights.close()
+        self.slot.close()
+        os.close(self.bell)
+        os.close(self.server_bell)
+
+
+def ring(bell: int) -> None:
+    """Wake whoever sleeps on the other end; a pipe that is full has rung already."""
+    with contextlib.suppress(BlockingIOError, BrokenPipeError):
+        os.write(bell, b"!")
