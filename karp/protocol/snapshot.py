@@ -47,6 +47,7 @@ def restore(server: Server, snapshot: Snapshot) -> None:
     try:
         server.training.use(Settings.from_dict(plain["settings"]))
         assert server.training.settings is not None
+        check(plain, vectors, server.training.settings, server.training.final)
         weights = server.training.keep(vectors["weights"], int(plain["version"]))
         state = {name[6:]: vector.copy() for name, vector in vectors.items() if name.startswith("state.")}
         server.training.updater = Updater(server.training.settings.optimizer, weights, state, int(plain["version"]))
@@ -58,9 +59,20 @@ def restore(server: Server, snapshot: Snapshot) -> None:
         server.training.dropped, server.refused = int(plain["dropped"]), int(plain["refused"])
         server.leasing.released = int(plain["released"])
         server.training.progress.restore(plain["progress"], server.now)
-    except (KeyError, TypeError, ValueError) as error:
+    except (KeyError, TypeError, ValueError, OverflowError) as error:
         raise SettingError(f"this is no checkpoint of a run: {error!r:.200}") from None
     server.begun = True
     server.training.report("settings", server.training.settings.to_dict())
     server.training.report("begin", {"steps": server.training.final, "step": server.training.version, "workers": 0})
     server.training.open_step()
+
+
+def check(plain: dict[str, Any], vectors: dict[str, Vector], settings: Settings, steps: int) -> None:
+    """Raises ValueError for numbers or vectors that no server of these settings has, before they cost memory."""
+    if not 0 <= int(plain["version"]) <= int(plain["final"]) <= steps:
+        raise ValueError(f"version {plain['version']!r:.20} of {plain['final']!r:.20} steps")
+    expected = (settings.layout.size,), settings.layout.dtype
+    for name, vector in vectors.items():
+        found = vector.shape, vector.dtype.name
+        if not name.startswith("state.") and found != expected:
+            raise ValueError(f"{name}: {found[0]} {found[1]}, but the model has {expected[0]} {expected[1]}")

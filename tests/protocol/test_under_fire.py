@@ -4,6 +4,9 @@ import numpy as np
 import pytest
 from machines import LAYOUT, Run, gradient, leases, read_only
 
+from karp.data import Plan
+from karp.errors import SettingError
+from karp.protocol import Server, restore, take
 from karp.protocol.messages import Closed, Contribution, Finish, Join, Leave, Refusal, Welcome
 from karp.protocol.tree import Node
 
@@ -60,3 +63,26 @@ def test_a_node_of_more_shards_than_there_are_takes_no_memory_even_where_it_is_n
     bad = read_only(np.full(LAYOUT.size, np.nan, np.float32))
     run.send(b"0", Contribution(0, lease.version, [Node(0, 1 << 47, 0.5, bad)], [], False))
     assert {} == run.server.training.step.refusals
+
+
+@pytest.mark.parametrize(
+    ("changes", "vector"),
+    [
+        ({"version": -1}, None),
+        ({"version": 4}, None),
+        ({"final": 10**9}, None),
+        ({"final": float("inf")}, None),
+        ({"dropped": float("inf")}, None),
+        ({"progress": {}}, None),
+        ({}, np.zeros(1, np.float32)),
+        ({}, np.zeros(LAYOUT.size, np.int8)),
+        ({}, np.zeros((LAYOUT.size, 1), np.float32)),
+    ],
+)
+def test_what_is_no_snapshot_of_a_server_is_refused(changes: dict[str, object], vector: np.ndarray | None) -> None:
+    run = Run(1, epochs=1)
+    run.join(0)
+    plain, vectors = take(run.server)
+    restore(Server(1, Plan, 0.0), (plain, vectors))
+    with pytest.raises(SettingError):
+        restore(Server(1, Plan, 0.0), (plain | changes, vectors if vector is None else vectors | {"weights": vector}))
