@@ -17,14 +17,11 @@ from karp.autograd.functions import (
     divide,
     dropout,
     elu,
-    embedding,
     exp,
     expand_dims,
     expm1,
     gelu,
-    layer_norm,
     leaky_relu,
-    linear,
     log,
     log1p,
     log_softmax,
@@ -61,6 +58,7 @@ from karp.autograd.functions import (
     var,
     where,
 )
+from karp.autograd.layers import embedding, layer_norm, linear
 from karp.autograd.losses import cross_entropy, mse
 from karp.autograd.modes import find_nan, guard, no_grad
 from karp.autograd.traces import touch

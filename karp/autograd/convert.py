@@ -46,6 +46,12 @@ def constant(data: Any) -> Any:
     return data
 
 
+def as_array(data: Any) -> Any:
+    """A constant, or a value as it is; a number as a 0-d array."""
+    data = constant(data)
+    return np.asarray(data, np.float64) if isinstance(data, (int, float)) else data
+
+
 def data_of(data: Any) -> Any:
     """The plain number or array of a value or a constant."""
     return data.data if data.__class__ is _value.Value else data

@@ -11,11 +11,11 @@ from typing import Any
 
 import numpy as np
 
-from karp.autograd.convert import as_shape, constant, data_of
+from karp.autograd.convert import as_array, as_shape, constant, data_of
 from karp.autograd.methods import Axis
-from karp.autograd.operation import Operation, explain, normal_axes
-from karp.autograd.operations import elementwise, fused, products, reductions, shapes
-from karp.autograd.value import Value, apply, record
+from karp.autograd.operation import Operation, normal_axes
+from karp.autograd.operations import elementwise, products, reductions, shapes
+from karp.autograd.value import Value, apply
 from karp.errors import GraphError, SettingError, ShapeError
 
 # --- functions of one number ----------------------------------------------------------------------------------------
@@ -294,7 +294,7 @@ def concatenate(arrays: Sequence[Any], axis: int | None = 0) -> Value:
     """Joined along an axis they have; all others must be equal."""
     if not len(arrays):
         raise ShapeError("concatenate needs at least one array")
-    return apply(shapes.CONCATENATE, *[_array(one) for one in arrays], axis)
+    return apply(shapes.CONCATENATE, *[as_array(one) for one in arrays], axis)
 
 
 def stack(arrays: Sequence[Any], axis: int = 0) -> Value:
@@ -326,74 +326,6 @@ def split(x: Any, sections: int | Sequence[int], axis: int = 0) -> list[Value]:
     return [value[(*before, slice(start, stop))] for start, stop in itertools.pairwise(places)]
 
 
-def _array(x: Any) -> Any:
-    x = constant(x)
-    return np.asarray(x, np.float64) if isinstance(x, (int, float)) else x
-
-
-# --- products -------------------------------------------------------------------------------------------------------
-
-
 def matmul(a: Any, b: Any) -> Value:
     """The matrix product, in all of NumPy's shapes: (..., n, k) @ (..., k, m), and vectors on either side."""
     return apply(products.MATMUL, constant(a), constant(b))
-
-
-def linear(x: Any, weight: Any, bias: Any = None, activation: str | None = None) -> Value:
-    """activation(x @ weight + bias) as one operation.
-
-    `x` (..., inputs), `weight` (inputs, outputs), `bias` (outputs,) or None; the result is (..., outputs).
-    `activation` is None, relu, tanh, sigmoid, softplus, leaky_relu (slope 0.01) or elu (alpha 1).
-    A constant `x` of another dtype is converted to the weight's.
-
-    >>> linear(np.ones((2, 3)), Value(np.ones((3, 1))), Value([-4.0]), "relu")
-    Value([[0.]
-           [0.]])
-    """
-    # Written out rather than left to `apply`: for a small layer this is a tenth of its time.
-    if weight.__class__ is Value:
-        matrix = weight.data
-    else:
-        weight = matrix = _array(weight)
-    if x.__class__ is Value:
-        rows = x.data
-    elif x.__class__ is np.ndarray and matrix.__class__ is np.ndarray and x.dtype is matrix.dtype:
-        rows = x
-    else:
-        rows = x = like(x, matrix)
-    if bias.__class__ is Value:
-        shift = bias.data
-    else:
-        shift = bias = None if bias is None else _array(bias)
-    operands = (rows, matrix, shift, activation)
-    try:
-        data = products.linear_forward(rows, matrix, shift, activation)
-    except Exception as error:
-        raise explain(products.LINEAR, operands, error) from None
-    return record(products.LINEAR, (x, weight, bias, activation), operands, data)
-
-
-def like(x: Any, model: Any) -> Any:
-    """A constant in the dtype of what it is computed with, so that it does not promote it."""
-    dtype = model.dtype if model.__class__ is Value or model.__class__ is np.ndarray else np.float64
-    if x.__class__ is np.ndarray and x.dtype is dtype:
-        return x
-    return np.asarray(constant(x), dtype)
-
-
-def embedding(table: Any, rows: Any) -> Value:
-    """Rows of `table` (count, ...) by integer index: the result is (*rows.shape, ...). Repeated rows add up."""
-    rows = np.asarray(data_of(rows))
-    if rows.dtype.kind not in "iu":
-        raise SettingError(f"embedding: rows must be integers, not {rows.dtype}")
-    return apply(shapes.EMBEDDING, constant(table), rows)
-
-
-def layer_norm(x: Any, weight: Any = None, bias: Any = None, eps: float = 1e-5) -> Value:
-    """The last axis brought to mean 0 and variance 1, then scaled and shifted. Ba, Kiros and Hinton, 2016.
-
-    `x` (..., features), `weight` and `bias` (features,) or None; `eps` is added to the variance.
-    """
-    x = x if x.__class__ is Value else _array(x)
-    return apply(fused.LAYER_NORM, x, None if weight is None else constant(weight),
-                 None if bias is None else constant(bias), float(eps))

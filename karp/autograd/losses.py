@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from karp.autograd.convert import constant, data_of
-from karp.autograd.functions import like
+from karp.autograd.layers import like
 from karp.autograd.operations import fused
 from karp.autograd.value import Value, apply
 from karp.errors import GraphError, SettingError, ShapeError

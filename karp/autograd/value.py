@@ -184,7 +184,7 @@ class Value(Methods):
         node.operands = (a, b)
         node.number = next_number()
         if data.__class__ is not float or modes.active:
-            _finish(node)
+            finish(node)
         return node
 
     __radd__ = __add__
@@ -210,7 +210,7 @@ class Value(Methods):
         node.operands = (a, b)
         node.number = next_number()
         if data.__class__ is not float or modes.active:
-            _finish(node)
+            finish(node)
         return node
 
     __rmul__ = __mul__
@@ -347,11 +347,11 @@ def record(operation: Operation, inputs: tuple[Any, ...], operands: tuple[Any, .
         if operation.reads:
             traces.remember(node)
     elif data.__class__ is not float or modes.active:
-        _finish(node)
+        finish(node)
     return node
 
 
-def _finish(node: Value) -> None:
+def finish(node: Value) -> None:
     """What an array needs besides, and what is switched on: data of the right type, read-only, with traces."""
     data = node.data
     if data.__class__ is not _ndarray and data.__class__ is not float:
