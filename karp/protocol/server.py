@@ -219,7 +219,8 @@ class Server:
             self.training.start_from(message.weights)
         if self.training.version == 0:
             member.version = 0
-        self.leasing.rest(member)
+        if member.task is None:
+            self.leasing.rest(member)
         self._hand_out()
 
     def _begin(self) -> None:

@@ -128,9 +128,6 @@ class Training:
         for node in message.nodes:
             if node[:2] != (0, self.step.tree.shards):
                 parent(node.start, node.stop, self.step.tree.shards)  # refuses what is no node
-        for node in message.nodes:
-            if node[:2] != (0, self.step.tree.shards):
-                parent(node.start, node.stop, self.step.tree.shards)  # refuses what is no node
         good = [node for node in message.nodes if self._is_finite(peer, worker, node)]
         if self.failure:
             return

@@ -2,12 +2,12 @@
 
 import numpy as np
 import pytest
-from machines import LAYOUT, Run, gradient, leases, read_only
+from machines import LAYOUT, Run, gradient, leases, read_only, weights
 
 from karp.data import Plan
 from karp.errors import SettingError
 from karp.protocol import Server, restore, take
-from karp.protocol.messages import Closed, Contribution, Finish, Join, Leave, Refusal, Welcome
+from karp.protocol.messages import Closed, Contribution, Finish, Initial, Join, Lease, Leave, Refusal, Welcome
 from karp.protocol.tree import Node
 
 
@@ -86,3 +86,15 @@ def test_what_is_no_snapshot_of_a_server_is_refused(changes: dict[str, object], 
     restore(Server(1, Plan, 0.0), (plain, vectors))
     with pytest.raises(SettingError):
         restore(Server(1, Plan, 0.0), (plain | changes, vectors if vector is None else vectors | {"weights": vector}))
+
+
+def test_weights_that_come_twice_lose_no_lease() -> None:
+    run = Run(2, epochs=1)
+    run.join(0)
+    run.join(1)
+    run.send(b"0", Initial(read_only(weights())))  # it has a lease by now, and dies
+    given = leases(run.take(run.server.lost(b"0", 1.0)) + run.take(run.server.tick(1.0)))
+    given |= leases(run.contribute(1, Lease(1, 0, 2, 4, 0, None)))
+    while given:
+        given = leases(run.contribute(1, given[1]))
+    assert 3 == run.server.training.version
