@@ -61,7 +61,7 @@ def test_a_shard_cannot_be_computed_twice() -> None:
     worker = joined()
     with pytest.raises(ProgramError):
         worker.computed(gradient(0, 0), 0.0, 1)
-    worker.receive(Lease(1, 0, 0, 1, 0, None), 0, 0.0)
+    worker.receive(Lease(1, 0, 0, 1, 0, weights()), 0, 0.0)
     worker.computed(gradient(0, 0), 0.0, 1)
     with pytest.raises(ProgramError):
         worker.computed(gradient(0, 0), 0.0, 1)
@@ -69,7 +69,7 @@ def test_a_shard_cannot_be_computed_twice() -> None:
 
 def test_logs_and_stop_travel_with_the_next_message() -> None:
     worker = joined()
-    worker.receive(Lease(1, 0, 0, 1, 0, None), 0, 0.0)
+    worker.receive(Lease(1, 0, 0, 1, 0, weights()), 0, 0.0)
     worker.computed(gradient(0, 0), 0.0, 1)
     worker.log("norm", 2.0, 0)
     worker.last = True
@@ -89,7 +89,7 @@ def test_an_evaluation_is_scored() -> None:
 
 def test_a_loop_left_early_sends_what_is_computed() -> None:
     worker = joined()
-    worker.receive(Lease(1, 0, 0, 3, 0, None), 0, 0.0)
+    worker.receive(Lease(1, 0, 0, 3, 0, weights()), 0, 0.0)
     worker.computed(gradient(0, 0), 0.0, 4)
     contribution, stop = worker.stop()
     assert isinstance(contribution, Contribution)
@@ -105,6 +105,37 @@ def test_the_end_brings_the_final_weights() -> None:
     assert worker.over is not None
     assert worker.over.main
     assert Leave([]) == worker.leave()
+
+
+def test_a_task_that_relies_on_weights_which_have_not_come_is_not_taken() -> None:
+    """Its number is not seen, so that the next Ping brings it once more, with the weights."""
+    worker = joined()
+    worker.receive(Lease(1, 5, 0, 1, 5, read_only(gradient(5, 5))), 0, 0.0)
+    worker.computed(gradient(5, 0), 0.0, 1)
+    worker.contribution()
+    assert worker.receive(Lease(3, 6, 0, 1, 6, None), 0, 0.0) is None
+    assert (None, 1, 5) == (worker.task, worker.seen, worker.version)
+    worker.receive(Finish(6, False, "", None), 0, 0.0)
+    assert worker.over is None
+
+
+def test_a_server_that_says_the_end_once_more_gets_the_last_message_once_more() -> None:
+    worker = joined()
+    worker.receive(Finish(7, False, "", read_only(gradient(7, 7))), 0, 0.0)
+    worker.log("accuracy", 0.5, -1)
+    last = worker.leave()
+    assert last == worker.receive(Finish(6, True, "", read_only(gradient(6, 6))), 0, 0.0)
+    assert gradient(7, 7).tobytes() == worker.weights.tobytes()
+    assert worker.over is not None
+    assert (7, True) == (worker.over.version, worker.over.main)
+
+
+def test_a_worker_that_has_left_its_loop_gives_a_lease_back() -> None:
+    """A server that was restarted from before the end gives it one."""
+    worker = joined()
+    worker.receive(Finish(7, False, "", read_only(gradient(7, 7))), 0, 0.0)
+    assert Leave([]) == worker.receive(Lease(1, 5, 0, 1, 5, read_only(gradient(5, 5))), 0, 0.0)
+    assert gradient(7, 7).tobytes() == worker.weights.tobytes()
 
 
 def test_what_ends_badly_raises() -> None:
