@@ -5,23 +5,47 @@
     SGD, Adam, schedules                             karp.optim
     tables and the sampling plan                     karp.data
     Trainer                                          karp.trainer
+
+What a program does not use is not imported: everything but `Value` comes when it is first asked for.
 """
 
 from typing import TYPE_CHECKING, Any
 
-from karp import autograd, data, nn, optim
-from karp.autograd import Value, no_grad
+from karp.autograd import Value, find_nan, guard, no_grad
 
 if TYPE_CHECKING:
+    from karp import autograd, data, errors, nn, optim
+    from karp.autograd import check_grads, draw, grad, value_and_grad
     from karp.trainer import Trainer
 
-__all__ = ["Trainer", "Value", "autograd", "data", "nn", "no_grad", "optim"]
+__all__ = [
+    "Trainer",
+    "Value",
+    "autograd",
+    "check_grads",
+    "data",
+    "draw",
+    "errors",
+    "find_nan",
+    "grad",
+    "guard",
+    "nn",
+    "no_grad",
+    "optim",
+    "value_and_grad",
+]
+
+_ROOMS = {"autograd", "data", "errors", "nn", "optim"}
+_NAMES = {"Trainer": "trainer"} | dict.fromkeys(("check_grads", "draw", "grad", "value_and_grad"), "autograd")
 
 
 def __getattr__(name: str) -> Any:
-    """`Trainer` is imported when it is first asked for: an engine alone needs nothing of the protocol."""
-    if name == "Trainer":
-        from karp.trainer import Trainer
+    from importlib import import_module
 
-        return Trainer
+    if name in _ROOMS:
+        return import_module(f"karp.{name}")
+    if name in _NAMES:
+        found = getattr(import_module(f"karp.{_NAMES[name]}"), name)
+        globals()[name] = found
+        return found
     raise AttributeError(f"module 'karp' has no attribute {name!r}")
