@@ -31,7 +31,7 @@ class Case:
     def __str__(self) -> str:
         layers = "-".join(map(str, self.sizes))
         kinds = {"relu": "ReLU", "tanh": "tanh", "cross_entropy": "cross entropy", "mse": "MSE"}
-        return f"{self.name}: {layers} {kinds[self.activation]}, {kinds[self.loss]}, {self.batch} samples, float32"
+        return f"{self.name}: {layers} {kinds[self.activation]}, {kinds[self.loss]}, {self.batch} samples"
 
     def layers(self) -> Iterator[tuple[Array, Array]]:
         """Initial weight (inputs, outputs) and bias (outputs,) of each layer, float32 from the first draw on."""
