@@ -104,7 +104,7 @@ class Server:
             elif incarnation == self.incarnation and peer in self.left:
                 self._after_leaving(peer, message)
             elif isinstance(message, Failure):
-                self.training.report("traceback", {"worker": -1, "traceback": message.traceback})
+                self._refuse(peer, f"a program that is not in this run has failed: {message.error:.500}")
             elif not isinstance(message, Leave | Done):
                 self.out.append(Send(peer, Rejoin()))
         except ProtocolError as error:
@@ -423,10 +423,12 @@ class Server:
         self.out.append(Send(member.peer, message))
 
     def _refuse(self, peer: bytes, reason: str) -> None:
-        """Count what is not taken, and tell its sender why."""
+        """Count what is not taken, and tell its sender why; the record gets the 1st, 2nd, 4th, 8th, … of them."""
         self.refused += 1
-        self.out.append(Send(peer, Refusal(reason)))
-        self.training.report("refused", {"reason": reason[:2000]})
+        self.out.append(Send(peer, Refusal(reason[:10_000])))
+        if self.refused & (self.refused - 1) == 0:
+            count = f" ({self.refused} messages refused so far)" if self.refused > 1 else ""
+            self.training.report("refused", {"reason": reason[:2000] + count})
 
     def _take(self) -> list[Action]:
         out = self.out[:]

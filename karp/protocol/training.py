@@ -233,7 +233,7 @@ class Training:
     def fail(self, failure: str) -> None:
         """The run has failed; the first reason counts."""
         if not self.failure:
-            self.failure = failure
+            self.failure = failure[:10_000]  # as long as a message takes
             self.report("failure", {"step": self.version, "failure": failure})
 
     def notice(self, text: str) -> None:

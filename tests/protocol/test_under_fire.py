@@ -7,7 +7,22 @@ from machines import LAYOUT, Run, gradient, leases, read_only, weights
 from karp.data import Plan
 from karp.errors import SettingError
 from karp.protocol import Server, restore, take
-from karp.protocol.messages import Closed, Contribution, Finish, Initial, Join, Lease, Leave, Refusal, Welcome
+from karp.protocol.messages import (
+    FROM_SERVER,
+    Closed,
+    Contribution,
+    Failure,
+    Finish,
+    Initial,
+    Join,
+    Lease,
+    Leave,
+    Ping,
+    Refusal,
+    Welcome,
+    decode,
+    encode,
+)
 from karp.protocol.tree import Node
 
 
@@ -98,3 +113,27 @@ def test_weights_that_come_twice_lose_no_lease() -> None:
     while given:
         given = leases(run.contribute(1, given[1]))
     assert 3 == run.server.training.version
+
+
+def test_a_flood_of_nonsense_is_counted_and_leaves_few_lines() -> None:
+    run = Run(1)
+    run.join(0)
+    for number in range(1000):
+        if number % 2:
+            run.take(run.server.malformed(b"stranger", "nonsense", 1.0))
+        else:
+            run.send(b"stranger", Failure(0, 0, -1, "E" * 10_000, "T" * 200_000))
+    assert 1000 == run.server.refused
+    lines = [report.values for report in run.reports if report.kind in ("refused", "traceback")]
+    assert {"reason": "nonsense (512 messages refused so far)"} == lines[-1]
+    assert 10 == len(lines)
+
+
+def test_every_answer_is_short_enough_to_be_read() -> None:
+    run = Run(2)
+    run.join(0)
+    run.join(1)
+    run.send(b"0", Failure(-1, -1, -1, "E" * 10_000, ""))
+    ((_, finish),) = run.send(b"1", Ping(0))
+    answers = [*run.take(run.server.malformed(b"1", "x" * 20_000, 1.0)), (b"1", finish)]
+    assert ["Refusal", "Finish"] == [type(decode(*encode(answer), FROM_SERVER)).__name__ for _, answer in answers]
