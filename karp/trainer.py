@@ -114,7 +114,7 @@ class Trainer:
         self.server = os.environ.get("KARP_SERVER")
         self._run_dir = run_dir
         self._parameters = model.parameters
-        self._worker = Worker(self._parameters.data, from_environment("KARP_WORKER", -1))
+        self._worker = Worker(self._parameters.data, from_environment("KARP_WORKER", -1 if self.server else 0))
         self._link: Link | None = None
         self._gradients: Array | None = None  # memory shared with the server that gradients are written to
         self._closed = False  # the `with` block is left
