@@ -198,6 +198,9 @@ class Server:
             self.asked = peer
         self._send(member, Welcome(worker, self.training.settings.shards, ask))
         self.training.report("joined", {"worker": worker, "host": message.host, "pid": message.pid})
+        if self.over and self.main < 0:
+            self.main = worker
+            self.training.report("main", {"worker": worker})
         if not ask:
             self.leasing.rest(member)
         self._hand_out()
@@ -379,6 +382,7 @@ class Server:
         """The main worker died before its program's end: another stands in for it."""
         there = [(number, peer) for peer, number in self.left.items()]
         there += [(member.worker, peer) for peer, member in self.members.items()]
+        self.main = -1  # until one joins
         if there and not self.training.failure:
             self.main, peer = min(there)
             self.training.report("main", {"worker": self.main})

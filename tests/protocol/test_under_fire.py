@@ -137,3 +137,16 @@ def test_every_answer_is_short_enough_to_be_read() -> None:
     ((_, finish),) = run.send(b"1", Ping(0))
     answers = [*run.take(run.server.malformed(b"1", "x" * 20_000, 1.0)), (b"1", finish)]
     assert ["Refusal", "Finish"] == [type(decode(*encode(answer), FROM_SERVER)).__name__ for _, answer in answers]
+
+
+def test_a_worker_that_joins_when_the_main_one_is_gone_speaks_for_all() -> None:
+    """Else it would wait for the main worker's end for ever."""
+    run = Run(1, epochs=1, shards=1)
+    given = leases(run.join(0))
+    while given:
+        given = leases(run.contribute(0, given[0]))
+    run.send(b"0", Leave([]))
+    run.take(run.server.ended(0, False, 1.0))
+    finish = run.join(1)[-1][1]
+    assert isinstance(finish, Finish)
+    assert (True, 1) == (finish.main, run.server.main)
