@@ -262,7 +262,7 @@ class Launch:
             return
         if status > 0 and (child.left or not child.joined):
             self._fail(child, f"worker {child.worker} {child.how}")
-        elif child.left:
+        elif child.left and any(other is not child and other.process.poll() in (None, 0) for other in self.children):
             self.display.say(f"worker {child.worker} {child.how} after the run")
         elif child.restarts < self.options.max_restarts:
             count = f"{child.restarts + 1} of {self.options.max_restarts}"
@@ -314,5 +314,6 @@ class Launch:
             self.display.say(f"stopped after step {summary.get('steps', 0)}; to go on: {again}")
         elif self.status == 0:
             log = self.directory / "logs" / f"worker-{summary['main']}.log"
-            sys.stdout.write(log.read_text(errors="replace"))
+            if log.exists():  # else it had joined from elsewhere
+                sys.stdout.write(log.read_text(errors="replace"))
             sys.stdout.flush()

@@ -1,0 +1,57 @@
+"""Faults at named points of real processes, each as a single case; scripts/chaos.sh mixes them."""
+
+from pathlib import Path
+
+import pytest
+from running import karp, program, summary
+
+BITS: dict[int, str] = {}
+
+
+def undisturbed(folder: Path) -> str:
+    """The weights' hash of a run that nothing happens to."""
+    if 2 not in BITS:
+        done = karp("launch", "-n", 2, "--run-dir", folder / "undisturbed", program(folder), cwd=folder)
+        assert (0, "trained 8\n") == (done.returncode, done.stdout), done.stderr
+        BITS[2] = summary(folder / "undisturbed")["weights_sha256"]
+    return BITS[2]
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+@pytest.mark.parametrize("point", ["left", "done"])
+def test_the_program_is_gone_through_even_if_its_worker_dies_after_the_loop(
+    tmp_path: Path, workers: int, point: str
+) -> None:
+    fault = f"worker 0: die {point}"
+    arguments = ["launch", "-n", workers, "--run-dir", tmp_path / "run", program(tmp_path)]
+    done = karp(*arguments, cwd=tmp_path, KARP_FAULT=fault)
+    assert 0 == done.returncode, done.stderr
+    assert "trained 8\n" in done.stdout
+    assert (tmp_path / "run" / "faults" / "0").exists()
+    assert undisturbed(tmp_path) == summary(tmp_path / "run")["weights_sha256"]
+
+
+def test_a_fault_that_is_none_is_said() -> None:
+    from karp import faults
+    from karp.errors import SettingError
+
+    for plan in ("worker: sing leased", "worker: die received", "server: die leased", "worker: delay leased", ""):
+        with pytest.raises(SettingError, match="is no fault"):
+            faults.parse(plan)
+
+
+def test_each_fault_fires_once_in_a_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from karp import faults
+
+    monkeypatch.setenv("KARP_RUN_DIR", str(tmp_path))
+    monkeypatch.setenv("KARP_WORKER", "1")
+    monkeypatch.setattr(faults, "PLAN", "worker 1: raise leased step 3 time 2; worker 0: raise leased")
+    for _ in range(2):  # two processes of the run
+        monkeypatch.setattr(faults, "_faults", None)
+        faults.reach("leased", step=2)
+        faults.reach("leased", step=3)
+        if not (tmp_path / "faults").exists():
+            with pytest.raises(RuntimeError, match="the fault 0 of KARP_FAULT"):
+                faults.reach("leased", step=4)
+        faults.reach("leased", step=5)
+    assert ["0"] == [path.name for path in (tmp_path / "faults").iterdir()]
