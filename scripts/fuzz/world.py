@@ -1,0 +1,186 @@
+"""A small run without processes: real workers and a real server, joined by calls, and what must come out of it."""
+
+from __future__ import annotations
+
+import functools
+import json
+import random
+from collections import deque
+from typing import Any
+
+import numpy as np
+
+from karp import optim
+from karp.data import Plan
+from karp.errors import RunError
+from karp.parameters import Layout
+from karp.protocol import Report, Send, Server, Settings, TreeSum, Worker
+from karp.protocol.messages import FROM_SERVER, FROM_WORKER, Evaluation, FromWorker, Lease, decode, encode
+from karp.protocol.tree import Node
+
+Vector = np.ndarray[Any, np.dtype[Any]]
+LAYOUT = Layout({"weight": (3, 2), "bias": (2,)}, "float32")
+SHARDS = 5
+
+
+def first_weights() -> Vector:
+    vector = LAYOUT.zeros()
+    LAYOUT.views(vector)["weight"][:] = np.arange(6, dtype=np.float32).reshape(3, 2)
+    return vector
+
+
+@functools.cache
+def settings() -> Settings:
+    plain = {
+        "program": "digits.py",
+        "program_sha256": "p",
+        "layout": LAYOUT.to_dict(),
+        "weights_sha256": LAYOUT.sha256(first_weights()),
+        "optimizer": optim.to_dict(optim.SGD(lr=0.5, momentum=0.5)),
+        "samples": 20,
+        "data_sha256": "d",
+        "batch_size": 8,
+        "epochs": 3,
+        "shards": SHARDS,
+        "seed": 0,
+        "threads": 1,
+        "evaluate": True,
+        "steering": False,
+    }
+    return Settings.from_dict(plain)
+
+
+@functools.cache
+def noise(step: int, shard: int) -> Vector:
+    vector = LAYOUT.zeros()
+    for view in LAYOUT.views(vector).values():
+        view[:] = np.random.default_rng([step, shard]).normal(size=view.shape)
+    return vector
+
+
+def gradient(weights: Vector, step: int, shard: int) -> Vector:
+    """A pure function of weights, step and shard."""
+    found: Vector = noise(step, shard) + np.float32(0.125) * weights
+    return found
+
+
+@functools.cache
+def reference() -> list[bytes]:
+    """The weights after so many steps, computed without server or workers."""
+    updater = optim.Updater(settings().optimizer, first_weights())
+    plan = Plan(settings().samples, settings().batch_size, SHARDS, 0)
+    found = [updater.weights.tobytes()]
+    for step in range(plan.steps_per_epoch * settings().epochs):
+        tree = TreeSum(plan.shards_of(step))
+        for shard in range(tree.shards):
+            tree.add(Node(shard, shard + 1, 0.25, gradient(updater.weights, step, shard)))
+        total = tree.nodes[0].vector
+        assert total is not None
+        updater.update(total)
+        found.append(updater.weights.tobytes())
+    return found
+
+
+class Honest:
+    """One of the run's own workers: the real state machine, and a program that computes at once."""
+
+    def __init__(self, peer: bytes, number: int) -> None:
+        self.peer = peer
+        self.worker = Worker(first_weights(), number)
+        self.inbox: deque[tuple[Any, int]] = deque()
+        self.gone = False
+
+    def turn(self, now: float, shards_of: Any) -> list[FromWorker]:
+        """What it sends after one message, or after silence."""
+        worker = self.worker
+        if self.inbox:
+            reply = worker.receive(*self.inbox.popleft(), now)
+        else:
+            reply = worker.tick(now, "the world")
+        out = [reply] if reply is not None else []
+        if isinstance(worker.task, Lease):
+            lease = worker.task
+            for shard in range(lease.start, lease.stop):
+                worker.computed(gradient(worker.weights, lease.step, shard), 0.25, shards_of(lease.step))
+            out.append(worker.contribution())
+        elif isinstance(worker.task, Evaluation):
+            out.append(worker.scored({"accuracy": 0.5}))
+        if worker.over is not None and not self.gone:
+            self.gone = True
+            out.append(worker.leave())
+        return out
+
+
+class World:
+    """The server with three honest workers, and everything that is checked after every event."""
+
+    def __init__(self, server: Server | None = None) -> None:
+        self.now = 0.0
+        self.server = server or Server(3, Plan, 0.0)
+        self.checked = server is None
+        self.plan = Plan(settings().samples, settings().batch_size, SHARDS, 0)
+        self.honest = {b"w%d" % number: Honest(b"w%d" % number, number) for number in range(3)}
+        for peer, one in self.honest.items():
+            self.arrive(peer, one.worker.enter(settings(), "host", 1, self.now), 0)
+
+    def arrive(self, peer: bytes, message: FromWorker, incarnation: int) -> None:
+        """A message reaches the server, its vectors read-only as from a wire; its answers go out."""
+        head, payload = encode(message)
+        message = decode(head, [np.frombuffer(vector.tobytes(), vector.dtype) for vector in payload], FROM_WORKER)
+        self.take(self.server.receive(peer, message, incarnation, self.now))
+
+    def take(self, actions: list[Any]) -> None:
+        for action in actions:
+            if isinstance(action, Send):
+                decode(*encode(action.message), FROM_SERVER)  # its receiver will
+                if action.peer in self.honest:
+                    self.honest[action.peer].inbox.append((action.message, self.server.incarnation))
+            elif isinstance(action, Report):
+                json.dumps(action.values)
+        self.check()
+
+    def check(self) -> None:
+        """Only whole steps have changed the weights, and to what they must be."""
+        updater = self.server.training.updater
+        if self.checked and updater is not None and updater.weights.tobytes() != reference()[updater.version]:
+            raise AssertionError(f"the weights of version {updater.version} are not those of the reference")
+
+    def turn(self, chance: random.Random) -> None:
+        """One of the honest workers does something, or the clock goes on.
+
+        Raises RunError only where a member has failed the run.
+        """
+        one = self.honest[chance.choice(sorted(self.honest))]
+        if chance.random() < 0.1:
+            self.now += chance.choice([0.01, 0.3, 1.5])
+            self.take(self.server.tick(self.now))
+        try:
+            messages = one.turn(self.now, self.plan.shards_of)
+        except RunError:
+            if not self.server.training.failure:
+                raise
+            one.gone = True
+            return
+        for message in messages:
+            self.arrive(one.peer, message, one.worker.incarnation)
+
+    @property
+    def over(self) -> bool:
+        return all(one.gone for one in self.honest.values())
+
+
+def held(thing: object, seen: set[int] | None = None) -> int:
+    """How many things an object holds, at any depth: what a stranger may not make grow."""
+    seen = set() if seen is None else seen
+    if id(thing) in seen or isinstance(thing, str | bytes | int | float | type | np.ndarray | Settings | Plan):
+        return 0
+    seen.add(id(thing))
+    if isinstance(thing, dict):
+        return len(thing) + sum(held(value, seen) for value in thing.values())
+    if isinstance(thing, list | tuple | set | deque):
+        return len(thing) + sum(held(value, seen) for value in thing)
+    slots = [name for kind in type(thing).__mro__ for name in getattr(kind, "__slots__", ())]
+    values = [getattr(thing, name) for name in slots if hasattr(thing, name)]
+    values += vars(thing).values() if hasattr(thing, "__dict__") else []
+    return sum(held(value, seen) for value in values)
+
