@@ -1,4 +1,7 @@
-"""Losses that are one operation each. (The others are short compositions and live in `karp.nn`.)"""
+"""Losses: each a mean over samples, so that shards of a batch can be averaged by their sizes.
+
+`mse` and `cross_entropy` are one operation each, the others short compositions. `karp.nn` has them all.
+"""
 
 from __future__ import annotations
 
@@ -7,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from karp.autograd.convert import constant, data_of
+from karp.autograd.functions import abs, clip, mean, multiply, relu, softplus, subtract
 from karp.autograd.layers import like
 from karp.autograd.operations import fused
 from karp.autograd.value import Value, apply
@@ -58,3 +62,68 @@ def cross_entropy(
     if sample_weights is not None:
         sample_weights = like(data_of(sample_weights), logits)
     return apply(fused.CROSS_ENTROPY, logits, target, label_smoothing, class_weights, sample_weights)
+
+
+def _residual(name: str, prediction: Any, target: Any) -> Value:
+    """prediction - target, of one shape and not empty, in the dtype of the prediction."""
+    prediction = prediction if isinstance(prediction, Value) else Value(prediction)
+    if not isinstance(target, Value):
+        target = float(target) if isinstance(target, (int, float)) else np.asarray(target, prediction.dtype)
+    _check_loss(name, prediction, target)
+    return subtract(prediction, target)
+
+
+def _check_loss(name: str, prediction: Value, target: Any) -> None:
+    if prediction.shape != np.shape(target.data if isinstance(target, Value) else target):
+        raise ShapeError(
+            f"{name} of shapes {prediction.shape} and {np.shape(target)}: prediction and target must have the same"
+            " shape; nothing is broadcast in a loss"
+        )
+    if not prediction.size:
+        raise ShapeError(f"{name} of shape {prediction.shape}: there is no mean over zero samples")
+
+
+def mae(prediction: Any, target: Any) -> Value:
+    """The mean of |prediction - target|; both of one shape.
+
+    >>> mae(Value([1.0, 2.0]), [1.0, 4.0])
+    Value(1.0)
+    """
+    return mean(abs(_residual("mae", prediction, target)))
+
+
+def huber(prediction: Any, target: Any, delta: float = 1.0) -> Value:
+    """The mean of r^2 / 2 where |r| <= delta and delta (|r| - delta / 2) beyond, r = prediction - target. Huber, 1964.
+
+    >>> huber(Value([0.5, 3.0]), [0.0, 0.0])
+    Value(1.3125)
+    """
+    if not delta > 0:
+        raise SettingError(f"huber: delta={delta} must be above 0")
+    size = abs(_residual("huber", prediction, target))
+    near = clip(size, None, delta)
+    return mean(near * (size - 0.5 * near))
+
+
+def hinge(scores: Any, target: Any) -> Value:
+    """The mean of max(0, 1 - target * score), for targets -1 and 1; both of one shape.
+
+    >>> hinge(Value([0.5, -2.0]), [1.0, 1.0])
+    Value(1.75)
+    """
+    scores = scores if isinstance(scores, Value) else Value(scores)
+    target = np.asarray(target, scores.dtype)
+    _check_loss("hinge", scores, target)
+    return mean(relu(1.0 - multiply(scores, target)))
+
+
+def binary_cross_entropy(logits: Any, target: Any) -> Value:
+    """The mean of -log of the probability given to the target (0 to 1), for logits of the same shape; stable.
+
+    >>> binary_cross_entropy(Value([0.0]), [1.0])
+    Value(0.6931471805599453)
+    """
+    logits = logits if isinstance(logits, Value) else Value(logits)
+    target = np.asarray(target, logits.dtype)
+    _check_loss("binary_cross_entropy", logits, target)
+    return mean(softplus(logits) - multiply(logits, target))
