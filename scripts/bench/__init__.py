@@ -11,4 +11,11 @@
     machine.py       what the figures depend on
     engine.py        bench.sh engine
     importing.py     bench.sh import
+    exchange.py      bench.sh exchange
+    feed.py          shuffled batches out of an array
+    peers.py         workers that are not karp's
+    clock.py         what is counted of a turn
+    gate.py          how a turn's workers begin together
+    footprint.py     start, memory and idleness of karp's processes
+    programs/        karp's part, as a user writes it
 """

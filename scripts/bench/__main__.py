@@ -5,10 +5,11 @@ from __future__ import annotations
 import sys
 from argparse import ArgumentParser
 
-from bench import engine, importing
+from bench import engine, exchange, importing
 
 COMMANDS = {
     "engine": (engine, "training steps per second of karp, hand-written NumPy and other engines"),
+    "exchange": (exchange, "samples per second of several workers that train together, karp among peers"),
     "import": (importing, "the time of import karp beside that of import numpy"),
 }
 

@@ -64,12 +64,23 @@ def step(case: Case) -> Run:
     """The whole step, as fast as it gets in NumPy."""
     x, target = case.data()
     vectors = Vectors(case)
+    return stepping(case, x, target, vectors, updating(vectors))
+
+
+def stepping(
+    case: Case,
+    x: Array,
+    target: Array,
+    vectors: Vectors,
+    update: Callable[[], None],
+    gather: Callable[[], None] | None = None,
+) -> Run:
+    """Steps on what lies in `x` and `target`: `gather` puts it there, `update` does something about the gradient."""
     outs = [empty(case.batch, size) for size in case.sizes[1:-1]]  # what hidden layers give
     slopes = [empty(case.batch, size) for size in case.sizes[1:-1]]  # their gradients
     final = empty(case.sizes[-1], case.batch)  # (outputs, samples): prediction, and then its gradient
     activate = (relu if case.activation == "relu" else tanh)(outs, slopes)
     loss = (cross_entropy if case.loss == "cross_entropy" else mean_square)(final, target)
-    update = updating(vectors)
 
     dot, add = np.dot, np.add
     ones = np.ones(case.batch, np.float32)
@@ -89,6 +100,8 @@ def step(case: Case) -> Run:
     def run(steps: int) -> float:
         value = 0.0
         for _ in range(steps):
+            if gather is not None:
+                gather()
             for inputs, w, b, out, forward in ahead:
                 dot(inputs, w, out)
                 add(out, b, out)
@@ -197,11 +210,11 @@ def mean_square(prediction: Array, target: Array) -> Callable[[], float]:
     return loss
 
 
-def updating(vectors: Vectors) -> Callable[[], None]:
-    """weights -= RATE * gradient."""
+def updating(vectors: Vectors, share: float = 1.0) -> Callable[[], None]:
+    """weights -= RATE * share * gradient."""
     multiply, subtract = np.multiply, np.subtract
     weights, gradient = vectors.weights, vectors.gradient
-    rate = np.array(RATE, np.float32)
+    rate = np.array(RATE * share, np.float32)
     scratch = empty(min(PIECE, weights.size))
     pieces = [
         (weights[start : start + PIECE], gradient[start : start + PIECE], scratch[: weights.size - start])
