@@ -71,9 +71,9 @@ def add_arguments(parser: ArgumentParser) -> None:
     """The options after `bench.sh engine`."""
     parser.add_argument("--rounds", type=int, default=7, metavar="N", help="turns of each contestant (7)")
     parser.add_argument("--turn", type=float, default=0.4, metavar="SECONDS", help="length of a turn (0.4)")
-    parser.add_argument("--cases", type=_several(CASES), default=list(CASES), metavar="T,S,M,L", help="all by default")
+    parser.add_argument("--cases", type=several(CASES), default=list(CASES), metavar="T,S,M,L", help="all by default")
     parser.add_argument(
-        "--names", type=_several(CONTESTANTS), default=list(CONTESTANTS), metavar="A,B", help=", ".join(CONTESTANTS)
+        "--names", type=several(CONTESTANTS), default=list(CONTESTANTS), metavar="A,B", help=", ".join(CONTESTANTS)
     )
     parser.add_argument("--clock", choices=("wall", "cpu"), default="wall", help="cpu: for a busy machine (wall)")
     parser.add_argument("--json", metavar="FILE", help="write one object per row")
@@ -121,14 +121,14 @@ def contest(case: Case, names: Sequence[str], args: Namespace) -> tuple[list[Res
             processes.append(Process(name, command, environment))
         fit = []
         for process in processes:
-            _progress(f"{case.name}: {process.name} gets ready")
+            progress(f"{case.name}: {process.name} gets ready")
             try:
                 _make_ready(process, case, args.turn)
                 fit.append(process)
             except FailedError as error:
                 reasons[process.name] = str(error)
-        turns, out = rounds(fit, args.rounds, args.turn, lambda number: _progress(f"{case.name}: round {number}"))
-        _progress("")
+        turns, out = rounds(fit, args.rounds, args.turn, lambda number: progress(f"{case.name}: round {number}"))
+        progress("")
         reasons |= out
         results = []
         for process in fit:
@@ -223,7 +223,7 @@ def _installed(names: Sequence[str]) -> Iterator[str]:
     yield from (name for name in names if name not in missing)
 
 
-def _several(known: Collection[str]) -> Callable[[str], list[str]]:
+def several(known: Collection[str]) -> Callable[[str], list[str]]:
     """A parser of names with commas between them, each one of `known`."""
 
     def names(argument: str) -> list[str]:
@@ -236,7 +236,7 @@ def _several(known: Collection[str]) -> Callable[[str], list[str]]:
     return names
 
 
-def _progress(line: str) -> None:
+def progress(line: str) -> None:
     """One line that is written over, for a person who waits."""
     if sys.stderr.isatty():
         print(f"\r{line:<60}" if line else f"\r{'':60}\r", end="", file=sys.stderr, flush=True)

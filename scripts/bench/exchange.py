@@ -2,8 +2,8 @@
 
 Every worker has the case's batch, one BLAS thread, and gathers its part of a shuffled batch from an array in memory at
 every step. Training is synchronous: a step is N batches. karp trains through `karp.Trainer` in a program under
-`karp launch`, its server a process of its own. `mpi` and `free` compute with the hand-written NumPy step, `free` without
-a word between the processes: the limit. `bare` and `karp-one` are one process, without a Trainer and with.
+`karp launch`, its server a process of its own. `mpi` and `free` compute with the hand-written NumPy step, `free`
+without a word between the processes: the limit. `bare` and `karp-one` are one process, without a Trainer and with.
 
 A turn starts the processes afresh, lets all of them meet, leaves the first 0.3 s of training out and counts the rest.
 In a round everybody has a turn, in an order that rotates; ratios are medians of the rounds' ratios. Nobody can be timed
@@ -29,7 +29,7 @@ from bench.cases import CASES, RATE, Case
 from bench.clock import WARM_SECONDS, Clock
 from bench.contest import FailedError
 from bench.contestants import ENVIRONMENT
-from bench.engine import TOLERANCE, _progress as progress, _several as several
+from bench.engine import TOLERANCE, progress, several
 from bench.feed import orders, table
 from bench.handwritten import Vectors, empty, stepping
 from bench.table import Figure, ratio, short, text, write_json

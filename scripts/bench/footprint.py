@@ -44,10 +44,11 @@ def start(workers: int, rounds: int, environment: dict[str, str]) -> None:
             raise FailedError("the Pythons that import NumPy fail")
         plain.append(time.monotonic() - begin)
     del first[0], plain[0]  # caches of files
-    here, there, share = Figure.of(first), Figure.of(plain), ratio(first, plain)
+    share = ratio(first, plain)
     print(f"\nStart with {workers} workers, {rounds} rounds")
-    print(f"  karp launch to the end of the first step: {here.middle:.3f} s ({here.low:.3f} to {here.high:.3f})")
-    print(f"  Python with NumPy starts {workers} like it:       {there.middle:.3f} s ({there.low:.3f} to {there.high:.3f})")
+    for what, every in (("karp launch to the end of the first step", first), (f"NumPy, and {workers} like it", plain)):
+        figure = Figure.of(every)
+        print(f"  {what}: {figure.middle:.3f} s ({figure.low:.3f} to {figure.high:.3f})")
     print(f"  ratio: {share.middle:.2f} (rounds {share.low:.2f} to {share.high:.2f})")
 
 
@@ -71,8 +72,5 @@ def idle(workers: int, rounds: int, environment: dict[str, str]) -> None:
     reports = launched("idle", workers, environment, 4 * IDLE_SECONDS)
     print(f"\nIdle: one of {workers} workers holds all others for {IDLE_SECONDS} s")
     for worker, report in enumerate(reports):
-        if report["server"]:
-            print(f"  server: {1e3 * report['server']['cpu'] / report['server']['wall']:.2f} ms of processor time a second")
-        else:
-            cpu = 1e3 * report["cpu"] / report["wall"]
-            print(f"  worker {worker}: {cpu:.2f} ms of processor time a second, over {report['wall']:.1f} s")
+        who, spent = ("server", report["server"]) if report["server"] else (f"worker {worker}", report)
+        print(f"  {who}: {1e3 * spent['cpu'] / spent['wall']:.2f} ms of processor time a second")

@@ -48,7 +48,9 @@ class Gate:
         self.socket.close()
 
 
-def run(commands: Sequence[Sequence[str]], workers: int, environment: Mapping[str, str], seconds: float) -> list[Report]:
+def run(
+    commands: Sequence[Sequence[str]], workers: int, environment: Mapping[str, str], seconds: float
+) -> list[Report]:
     """Start these commands, let `workers` workers meet, and return their reports, which take about so many seconds.
 
     Raises FailedError with the reason, if there is no report from each.

@@ -2,11 +2,12 @@
 
 import sys
 
-import karp
 from bench.cases import CASES, RATE
 from bench.clock import Clock
 from bench.feed import table
 from bench.gate import Gate
+
+import karp
 from karp import nn, optim
 
 name, workers, seconds = sys.argv[1], int(sys.argv[2]), float(sys.argv[3])

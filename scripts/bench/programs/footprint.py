@@ -7,10 +7,11 @@ from pathlib import Path
 
 start, what, workers = time.monotonic(), sys.argv[1], int(sys.argv[2])
 
-import karp  # noqa: E402
 from bench.cases import CASES, RATE  # noqa: E402
 from bench.footprint import IDLE_SECONDS, STEPS  # noqa: E402
 from bench.gate import Gate  # noqa: E402
+
+import karp  # noqa: E402
 from karp import nn, optim  # noqa: E402
 
 
@@ -40,7 +41,7 @@ def processor(process: int | str = "self") -> float:
 def shared(process: int) -> list[int]:
     """The sizes of the segments that the server has made."""
     links = [path for path in Path(f"/proc/{process}/fd").iterdir() if os.readlink(path).startswith("/memfd:karp")]
-    return [path.stat().st_size for path in links]
+    return list({path.stat().st_ino: path.stat().st_size for path in links}.values())  # a mapping has a copy of its link
 
 
 case = CASES["S"]
