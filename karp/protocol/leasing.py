@@ -1,4 +1,4 @@
-"""Who computes what: the shards of the step under way and the evaluations that are due, given to the workers that wait.
+"""Who computes what: the shards of the open steps and the evaluations that are due, given to the workers that wait.
 
 What a worker has not contributed, because it or a message was lost, is given again; so is what takes too long. It
 never shows in the weights who computed a shard, so all of this may follow the clock.
@@ -7,6 +7,7 @@ never shows in the weights who computed a shard, so all of this may follow the c
 from karp.protocol.actions import Action, Send
 from karp.protocol.member import Member, Pace
 from karp.protocol.messages import Evaluation, Lease
+from karp.protocol.step import Step
 from karp.protocol.training import Training
 from karp.protocol.tree import Vector
 
@@ -34,7 +35,7 @@ class Leasing:
         """Give what there is to do to those that wait."""
         if self.waiting and self.training.evaluations:
             self._evaluate(now)
-        if self.waiting and self.training.step.unleased and not self.training.steering:
+        if self.waiting and not self.training.steering:
             self._lease(now)
 
     def _evaluate(self, now: float) -> None:
@@ -45,36 +46,55 @@ class Leasing:
                 self._give(last, Evaluation(0, due.epoch, due.version, due.weights), now)
 
     def _lease(self, now: float) -> None:
-        """Share what is unleased of the step among the workers that wait, in the order of their numbers."""
-        step = self.training.step
-        if len(self.waiting) == 1 and not step.refusals:
+        """Share out what is unleased, oldest steps first, and open others for those that still wait."""
+        for step in list(self.training.open.values()):
+            if step.unleased and self.waiting:
+                self._lease_of(step, now)
+        while self.waiting and (another := self.training.open_another()) is not None:
+            self._lease_of(another, now)
+
+    def _lease_of(self, step: Step, now: float) -> None:
+        """Share what is unleased of a step among the workers that wait, in the order of their numbers."""
+        if len(self.waiting) == 1 and not step.refusals and self.training.bound == 0:
             (member,) = self.waiting.values()
             if (cut := step.cut(step.tree.shards)) is not None:
-                self._grant(member, *cut, now)
+                self._grant(member, step, *cut, now)
             return
         waiting = sorted(self.waiting.values(), key=lambda member: member.worker)
         if step.refusals:
-            self._lease_refused(waiting, now)
+            self._lease_refused(step, waiting, now)
             return
-        for member, portion in zip(waiting, self.pace.portions(waiting, step.to_lease, now), strict=True):
+        for member, portion in zip(waiting, self._portions(step, waiting, now), strict=True):
             if (cut := step.cut(portion)) is not None:
-                self._grant(member, *cut, now)
+                self._grant(member, step, *cut, now)
 
-    def _lease_refused(self, waiting: list[Member], now: float) -> None:
+    def _portions(self, step: Step, waiting: list[Member], now: float) -> list[int]:
+        """How many shards each of these workers gets."""
+        bound = self.training.bound
+        if bound == 0:
+            return self.pace.portions(waiting, step.to_lease, now)
+        if bound is None:  # each shard is an update of its own
+            return [1] * len(waiting)
+        everybody = sorted(self.members.values(), key=lambda member: member.worker)  # the others come for theirs
+        there = [member for member in everybody if not member.stopped and not member.told]
+        portions = self.pace.portions(there, step.tree.shards, now)
+        return [portion for member, portion in zip(there, portions, strict=True) if member.peer in self.waiting]
+
+    def _lease_refused(self, step: Step, waiting: list[Member], now: float) -> None:
         """A shard whose gradient was not finite goes to another worker than before, if there is one."""
-        step = self.training.step
         for member in waiting:
             if not step.unleased:
                 return
             if step.refusals.get(step.unleased[0][0]) == member.peer and len(self.members) > 1:
                 continue
-            if (cut := step.cut(step.to_lease)) is not None:
-                self._grant(member, *cut, now)
+            if (cut := step.cut(1 if self.training.bound is None else step.to_lease)) is not None:
+                self._grant(member, step, *cut, now)
 
-    def _grant(self, member: Member, start: int, stop: int, now: float) -> None:
+    def _grant(self, member: Member, step: Step, start: int, stop: int, now: float) -> None:
+        """This range of the step, to be computed with the newest weights."""
         updater = self.training.updater
         assert updater is not None
-        self._give(member, Lease(0, updater.version, start, stop, updater.version, updater.weights), now)
+        self._give(member, Lease(0, step.number, start, stop, updater.version, updater.weights), now)
 
     def _give(self, member: Member, task: Lease | Evaluation, now: float) -> None:
         del self.waiting[member.peer]
@@ -90,8 +110,14 @@ class Leasing:
     def give_once_more(self, member: Member) -> None:
         """The message with this member's task was lost."""
         assert member.task is not None
-        member.task.weights = self._weights_of(member.task)
-        self.out.append(Send(member.peer, member.task))
+        weights = self._weights_of(member.task)
+        if weights is None:  # they are no more: the worker gets another task, and what weights that needs
+            self.withdraw(member)
+            self.rest(member)
+            member.version = -1
+        else:
+            member.task.weights = weights
+            self.out.append(Send(member.peer, member.task))
 
     def _weights_of(self, task: Lease | Evaluation) -> Vector | None:
         updater = self.training.updater
@@ -102,8 +128,8 @@ class Leasing:
     def withdraw(self, member: Member) -> None:
         """What a member has not contributed of its task can be given again."""
         task, member.task = member.task, None
-        step = self.training.step
-        if not isinstance(task, Lease) or task.step != step.number or step.tree.complete:
+        step = self.training.open.get(task.step) if isinstance(task, Lease) else None
+        if not isinstance(task, Lease) or step is None or step.tree.complete:
             return
         missing = [shard for gap in step.missing(task.start, task.stop) for shard in range(*gap)]
         if not missing:
@@ -126,13 +152,14 @@ class Leasing:
 
     def double(self, now: float) -> None:
         """Give leases that take too long a second time, to workers that have nothing to do."""
-        step = self.training.step
+        open_steps = self.training.open
         for member in list(self.members.values()):
-            if not self.waiting or step.unleased or step.tree.complete:
+            if not self.waiting or any(step.unleased for step in open_steps.values()):
                 return
             lease = member.task
-            if not isinstance(lease, Lease) or lease.step != step.number or member.doubled:
+            if not isinstance(lease, Lease) or lease.step not in open_steps or member.doubled:
                 continue
+            step = open_steps[lease.step]
             if now >= self.pace.overdue_at(member, lease):
                 member.doubled = True
                 for start, stop in step.missing(lease.start, lease.stop):
@@ -145,7 +172,7 @@ class Leasing:
         found = []
         for member in self.members.values():
             task = member.task
-            here = isinstance(task, Evaluation) or (isinstance(task, Lease) and task.step == self.training.step.number)
+            here = isinstance(task, Evaluation) or (isinstance(task, Lease) and task.step in self.training.open)
             if here and now >= member.notice_at:
                 member.notice_at = now + 2 * (now - member.since)
                 found.append(member)

@@ -1,5 +1,7 @@
 """How far a run has come: counts, the mean loss, the last metrics. Time is an argument."""
 
+from collections import Counter
+from collections.abc import Iterable
 from typing import Any
 
 REPORT_SECONDS = 1.0  # a report this often, and at the end of every epoch
@@ -16,6 +18,8 @@ class Progress:
         self.epoch_losses = self.epoch_weight = 0.0
         self.loss: float | None = None  # the mean over the samples of the last whole epoch, or of the one begun
         self.last: dict[str, tuple[int, float]] = {}
+        self.ages: Counter[int] = Counter()  # staleness -> contributions, in a run that has any; since the last report
+        self.all_ages: Counter[int] = Counter()  # and before
 
     def begin(self, now: float) -> None:
         self.began = self.reported = now
@@ -27,17 +31,22 @@ class Progress:
         self.epoch_losses += loss * samples
         self.epoch_weight += samples
 
+    def contributions(self, ages: Iterable[int]) -> None:
+        """Contributions of this staleness are applied."""
+        self.ages.update(ages)
+
     def due(self, now: float, epoch_ended: bool) -> bool:
         return now - self.reported >= (EPOCH_SECONDS if epoch_ended else REPORT_SECONDS)
 
     def end_epoch(self) -> None:
-        self.loss = self.epoch_losses / self.epoch_weight
+        if self.epoch_weight:  # in an asynchronous run the end of one epoch may wait for that of another
+            self.loss = self.epoch_losses / self.epoch_weight
         self.epoch_losses = self.epoch_weight = 0.0
 
     def take(self, now: float, step: int, epoch: int, workers: int) -> dict[str, Any]:
         """A report of what has happened since the last one: the mean loss and the rate."""
         seconds = max(now - self.reported, 1e-9)
-        report = {
+        report: dict[str, Any] = {
             "step": step,
             "epoch": epoch,
             "loss": self.losses / self.weight if self.weight else None,
@@ -45,6 +54,10 @@ class Progress:
             "workers": workers,
             "seconds": round(now - self.began, 3),
         }
+        if self.ages:
+            report["staleness"] = histogram(self.ages)
+            self.all_ages += self.ages
+            self.ages.clear()
         self.reported, self.samples_before = now, self.samples
         self.losses = self.weight = 0.0
         return report
@@ -63,6 +76,7 @@ class Progress:
             "epoch_losses": self.epoch_losses,
             "epoch_weight": self.epoch_weight,
             "loss": self.loss,
+            "staleness": histogram(self.all_ages + self.ages),
             "metrics": [[name, order, value] for name, (order, value) in self.last.items()],
         }
 
@@ -71,11 +85,13 @@ class Progress:
         self.began, self.reported = now - float(plain["seconds"]), now
         self.epoch_losses, self.epoch_weight = float(plain["epoch_losses"]), float(plain["epoch_weight"])
         self.loss = None if plain["loss"] is None else float(plain["loss"])
+        self.all_ages = Counter({int(age): int(count) for age, count in plain["staleness"].items()})
         self.last = {str(name): (int(order), float(value)) for name, order, value in plain["metrics"]}
 
     def summary(self, now: float) -> dict[str, Any]:
         """The totals of the run."""
         seconds = max(now - self.began, 1e-9)
+        ages = self.all_ages + self.ages
         partial = self.epoch_losses / self.epoch_weight if self.epoch_weight else None
         return {
             "samples": self.samples,
@@ -83,4 +99,9 @@ class Progress:
             "samples_per_s": round(self.samples / seconds, 1),
             "loss": partial if self.loss is None else self.loss,
             "metrics": {name: value for name, (_, value) in self.last.items()},
-        }
+        } | ({"staleness": histogram(ages)} if ages else {})
+
+
+def histogram(ages: Counter[int]) -> dict[str, int]:
+    """As JSON keeps it: {"0": 120, "1": 30}."""
+    return {str(age): ages[age] for age in sorted(ages)}

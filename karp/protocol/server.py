@@ -161,7 +161,7 @@ class Server:
             self._look_for_missing()
         elif not self.members and not self.over and now >= self.notice_at:
             self.notice_at = now + NOTICE_SECONDS
-            step = self.training.version
+            step = self.training.step.number
             self.training.notice(f"no worker is here to compute step {step}; the run goes on when one joins")
         alive = now >= self.alive_at
         if alive:
@@ -233,7 +233,7 @@ class Server:
             self.training.progress.begin(self.now)
             steps, step = self.training.final, self.training.version
             self.training.report("begin", {"steps": steps, "step": step, "workers": len(self.members)})
-            self.training.open_step()
+            self.training.begin(step)
             self.out.append(Save())
 
     def _look_for_missing(self) -> None:
@@ -256,7 +256,7 @@ class Server:
         if member is not None:
             number = member.worker
             if member.task is not None and not self.over:
-                self.training.report("lost", {"worker": number, "step": self.training.version})
+                self.training.report("lost", {"worker": number, "step": self.training.step.number})
             self.leasing.withdraw(member)
         if self.over and number == self.main and not self.done:
             self._name_another()
@@ -273,7 +273,8 @@ class Server:
             self._begin()
             if not self.begun:
                 return
-        if self.training.version >= self.training.final and not self.training.evaluations:
+        training = self.training
+        if training.step.number >= training.final and not training.evaluations:
             self._finish()
         else:
             self.leasing.hand_out(self.now)
@@ -281,17 +282,18 @@ class Server:
     def _contribution(self, member: Member, message: Contribution) -> None:
         training = self.training
         lease = self.leasing.returned(member, message.step, self.now)
-        if message.step != training.version or not self.begun or self.over:
+        step = training.open.get(message.step)
+        if step is None or self.over:
             training.dropped += len(message.nodes)
         else:
             try:
-                training.enter(member.peer, member.worker, message)
+                training.enter(member.peer, member.worker, message, step)
             finally:
-                if lease is not None and not training.step.tree.complete:
+                if lease is not None and not step.tree.complete:
                     member.task = lease
                     self.leasing.withdraw(member)
             if training.step.tree.complete:
-                training.apply(self.now, len(self.members))
+                training.advance(self.now, len(self.members))
         self._hand_out()
 
     def _score(self, member: Member, message: Score) -> None:
@@ -336,12 +338,12 @@ class Server:
         if not member.stopped and not self.over:
             member.stopped = True
             self.leasing.withdraw(member)
-            self.training.final = min(self.training.final, self.training.version + 1)
+            self.training.end_after(self.training.step.number + 1)
         if not self.over and all(member.stopped for member in self.members.values()):
-            if self.training.version < self.training.final:
-                step = self.training.version
+            if not self.training.finished:
+                step = self.training.step.number
                 self.training.notice(f"step {step} was left before its end by every worker: it is not applied")
-            self.training.final = self.training.version
+            self.training.end_now()
             self.training.evaluations.clear()
         self._hand_out()
 
@@ -353,7 +355,7 @@ class Server:
         self.waiting.pop(member.peer, None)
         self.left[member.peer] = member.worker
         if member.worker == self.main:
-            self.training.log(message.logs, self.training.version)
+            self.training.log(message.logs, self.training.step.number)
         self.training.report("left", {"worker": member.worker})
         self._hand_out()
 

@@ -4,7 +4,7 @@ The first worker to join brings the settings; each later one is compared with th
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, fields, replace
+from dataclasses import MISSING, dataclass, fields, replace
 from typing import Any, Protocol
 
 from karp import optim
@@ -13,6 +13,7 @@ from karp.parameters import Layout
 
 SEEDS = 1 << 63
 LIMITS = {"samples": 1 << 48, "batch_size": 1 << 48, "epochs": 1 << 32, "shards": 1 << 20, "threads": 1 << 16}
+STALENESS = 1 << 16
 ANY_SHARDS = 0  # a program that leaves `shards` to the run
 
 
@@ -21,7 +22,8 @@ class Settings:
     """The settings of a run; `from_dict` checks each of them.
 
     `program_sha256`, `data_sha256` and `weights_sha256` are hex digests of the program's text, of its data and of the
-    weights it starts from ('' where there is no program file).
+    weights it starts from ('' where there is no program file). `staleness` is how old weights under a gradient may be,
+    None for an asynchronous run. A field with a default may be left out of a dict.
     """
 
     program: str
@@ -38,6 +40,7 @@ class Settings:
     threads: int
     evaluate: bool
     steering: bool
+    staleness: int | None = 0
 
     def to_dict(self) -> dict[str, Any]:
         """Plain types, for a message or a file."""
@@ -49,6 +52,7 @@ class Settings:
         """Raises SettingError, naming field and value, for anything that is not the dict of some settings."""
         if not isinstance(plain, Mapping):
             raise SettingError(f"settings are a map, not {plain!r:.60}")
+        plain = {field.name: field.default for field in fields(cls) if field.default is not MISSING} | dict(plain)
         names = [field.name for field in fields(cls)]
         if set(plain) != set(names):
             odd = ", ".join(sorted(str(name)[:40] for name in set(plain) ^ set(names)))
@@ -62,6 +66,9 @@ class Settings:
                 raise SettingError(f"{name} is {plain[name]!r:.60}; it must be a whole number of at least 1")
         if type(plain["seed"]) is not int or not 0 <= plain["seed"] < SEEDS:
             raise SettingError(f"seed is {plain['seed']!r:.60}; it must be a whole number from 0 to 2**63 - 1")
+        staleness = plain["staleness"]
+        if staleness is not None and (type(staleness) is not int or not 0 <= staleness < STALENESS):
+            raise SettingError(f"staleness is {staleness!r:.60}; it must be a whole number, or None: asynchronous")
         for name in ("evaluate", "steering"):
             if type(plain[name]) is not bool:
                 raise SettingError(f"settings: {name} is {plain[name]!r:.60}, not true or false")

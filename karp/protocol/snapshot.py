@@ -1,7 +1,8 @@
 """All of a server that steers its run, as plain types and vectors: what a checkpoint holds.
 
 A contribution is a pure function of weights, step, shard and seed, so nothing of what is under way has to be kept:
-a server that is restored leases the step of its version afresh, and ends with the same bits.
+a server that is restored leases the steps from its version on afresh, and ends with the same bits. Only in an
+asynchronous run does it matter what of the open steps has arrived, since that has been applied.
 """
 
 from typing import Any
@@ -28,6 +29,7 @@ def take(server: Server) -> Snapshot:
         "settings": server.training.settings.to_dict(),
         "version": server.training.version,
         "final": server.training.final,
+        "open": server.training.under_way(),
         "evaluations": [[due.epoch, due.version] for due in evaluations],
         "finished": server.over and not server.training.failure,
         "dropped": server.training.dropped,
@@ -59,18 +61,23 @@ def restore(server: Server, snapshot: Snapshot) -> None:
         server.training.dropped, server.refused = int(plain["dropped"]), int(plain["refused"])
         server.leasing.released = int(plain["released"])
         server.training.progress.restore(plain["progress"], server.now)
+        first, *steps = plain["open"]
+        server.training.begin(int(first), [(int(number), missing) for number, missing in steps])
     except (KeyError, TypeError, ValueError, OverflowError) as error:
         raise SettingError(f"this is no checkpoint of a run: {error!r:.200}") from None
     server.begun = True
     server.training.report("settings", server.training.settings.to_dict())
-    server.training.report("begin", {"steps": server.training.final, "step": server.training.version, "workers": 0})
-    server.training.open_step()
+    server.training.report("begin", {"steps": server.training.final, "step": server.training.step.number, "workers": 0})
 
 
 def check(plain: dict[str, Any], vectors: dict[str, Vector], settings: Settings, steps: int) -> None:
     """Raises ValueError for numbers or vectors that no server of these settings has, before they cost memory."""
-    if not 0 <= int(plain["version"]) <= int(plain["final"]) <= steps:
-        raise ValueError(f"version {plain['version']!r:.20} of {plain['final']!r:.20} steps")
+    whole = settings.staleness is not None
+    version, final, first = int(plain["version"]), int(plain["final"]), int(plain["open"][0])
+    if not 0 <= first <= final <= steps or version < 0 or (whole and version != first):
+        raise ValueError(f"version {version}, step {first} of {final} steps")
+    if len(plain["open"]) > 1 and (whole or len(plain["open"]) > 1 + final):
+        raise ValueError(f"{len(plain['open']) - 1} steps that are partly applied")
     expected = (settings.layout.size,), settings.layout.dtype
     for name, vector in vectors.items():
         found = vector.shape, vector.dtype.name

@@ -18,13 +18,14 @@ class Step:
     [(3, 5)]
     """
 
-    __slots__ = ("number", "refusals", "skipped", "tree", "unleased")
+    __slots__ = ("arrivals", "number", "refusals", "skipped", "tree", "unleased")
 
     def __init__(self, number: int, shards: int) -> None:
         self.number = number
         self.tree = TreeSum(shards)
         self.unleased = [(0, shards)] if shards else []  # ranges, in order
         self.refusals: dict[int, bytes] = {}  # shard -> who sent a gradient of it that was not finite
+        self.arrivals: list[list[int]] = []  # [worker, version, start, stop], in a run with staleness
         self.skipped: set[int] = set()  # shards left out because their gradient is not finite
 
     @property
@@ -69,6 +70,15 @@ class Step:
                 if not any(low <= shard < high for low, high in self.unleased):
                     self.unleased.append((shard, shard + 1))
         self.unleased = merged(self.unleased)
+
+    def lacks(self, missing: list[tuple[int, int]]) -> None:
+        """All but these shards have arrived and left nothing; raises ValueError for what are none of its shards."""
+        at = 0
+        for start, stop in [*missing, (self.tree.shards, self.tree.shards)]:
+            if not at <= start <= stop <= self.tree.shards:
+                raise ValueError(f"shards {start} to {stop} of {self.tree.shards}")
+            self.enter([Node(shard, shard + 1, 0.0, None) for shard in range(at, start)])
+            at = stop
 
     def own(self, vector: Vector) -> None:
         """Copy what lies in this vector: whoever lent it wants to write there again."""

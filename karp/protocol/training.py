@@ -1,11 +1,18 @@
-"""The training that a server steers: the weights, the step under way, the epochs' evaluations. It knows no workers.
+"""The training that a server steers: the weights, the steps under way, the epochs' evaluations. It knows no workers.
 
-Each shard enters the step's tree once, whoever computed it. When the tree is complete and its sum finite, the
+Each shard enters its step's tree once, whoever computed it. When the tree is complete and its sum finite, the
 optimiser updates the weights in place and `version` goes up by one. Nothing else changes the weights.
+
+How many steps may be under way is all that the bound on staleness decides. With a bound of s, step t is opened once
+t - s steps are applied, so its gradients come from weights of the versions t - s to t; steps are applied whole and in
+order. An asynchronous run (bound None) has no whole steps: a shard's gradient, a mean over its own samples, is an
+update of its own, on arrival. Such a run takes the path of plain SGD whose batch is a shard, the steps are only the
+order in which shards are given out, and momentum and schedules count these smaller updates. An epoch ends when its last
+shard is in; the shards of the next one are given out before that, unless a score must be known first, but none beyond.
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any, Protocol
 
 import numpy as np
@@ -17,10 +24,12 @@ from karp.protocol.actions import Action, Report, Save
 from karp.protocol.messages import Contribution, Evaluation, Logs
 from karp.protocol.progress import Progress
 from karp.protocol.settings import Settings, Steps
-from karp.protocol.step import Step, finite, named
+from karp.protocol.step import Step, finite, merged, named
 from karp.protocol.tree import Node, Vector, parent
 
 SAVE_SECONDS = 10.0  # between two checkpoints
+
+Ranges = list[tuple[int, int]]  # of shards
 
 
 class Store(Protocol):
@@ -65,8 +74,11 @@ class Training:
         self.dtype: np.dtype[Any]
         self.shape: tuple[int]
         self.updater: Updater | None = None  # holds the weights
-        self.step = Step(0, 0)  # the one under way
-        self.final = 0  # training is over at this version
+        self.bound: int | None = 0  # on staleness
+        self.step = Step(0, 0)  # the oldest one under way: all before it are in
+        self.open: dict[int, Step] = {}  # all that are under way, oldest first
+        self.opened = 0  # all steps below this have been
+        self.final = 0  # training is over after so many steps
         self.evaluations: list[Evaluation] = []  # due or leased, oldest first
         self.failure = ""  # why the run has failed
         self.dropped = 0  # nodes of contributions that came twice or too late
@@ -74,7 +86,7 @@ class Training:
 
     @property
     def version(self) -> int:
-        """How many updates have been applied; the step under way has the same number."""
+        """How many updates have been applied; unless the run is asynchronous, as many as steps."""
         return 0 if self.updater is None else self.updater.version
 
     def use(self, settings: Settings) -> None:
@@ -83,6 +95,9 @@ class Training:
         self.dtype, self.shape = np.dtype(settings.layout.dtype), (settings.layout.size,)
         self.steps = self.plan(settings.samples, settings.batch_size, settings.shards, settings.seed)
         self.final = self.steps.steps_per_epoch * settings.epochs
+        self.bound = settings.staleness
+        if self.bound != 0:
+            self.store = None  # the weights may change while a worker reads them, so each gets a copy
         if self.store is not None:
             self.room = self.store.allocate(settings.layout)
 
@@ -109,45 +124,127 @@ class Training:
             self.store.writing(version)
         return mine
 
-    def open_step(self) -> None:
-        """The step of the current version is under way."""
-        version = self.version
-        self.step = Step(version, self.steps.shards_of(version) if version < self.final else 0)
+    def begin(self, opened: int, partly: Iterable[tuple[int, Ranges]] = ()) -> None:
+        """All steps below `opened` are in, but for those of which these shards are missing.
 
-    def enter(self, peer: bytes, worker: int, message: Contribution) -> None:
+        Raises ValueError for steps and shards that there are not.
+        """
+        self.open.clear()
+        for number, missing in partly:
+            if not 0 <= number < opened <= self.final or number in self.open:
+                raise ValueError(f"step {number} is not one of the {opened} that have been opened")
+            step = self.open[number] = Step(number, self.steps.shards_of(number))
+            step.lacks([(int(start), int(stop)) for start, stop in missing])
+        self.opened = opened
+        self._look_for_oldest()
+
+    def under_way(self) -> list[Any]:
+        """What `begin` takes to go on from here, as plain types; steps that are applied whole begin afresh."""
+        if self.bound is not None:
+            return [self.step.number]
+        steps = self.open.values()
+        return [self.opened, *([step.number, [list(gap) for gap in step.tree.missing()]] for step in steps)]
+
+    def open_another(self) -> Step | None:
+        """Open one more step, where the bound on staleness lets it be leased now."""
+        if self.opened >= self._horizon():
+            return None
+        step = self.open[self.opened] = Step(self.opened, self.steps.shards_of(self.opened))
+        self.opened += 1
+        return step
+
+    def _horizon(self) -> int:
+        """Steps from this one on may not be leased yet."""
+        assert self.settings is not None
+        first, per_epoch = self.step.number, self.steps.steps_per_epoch
+        epoch_end = first - first % per_epoch + per_epoch
+        horizon = epoch_end + per_epoch if self.bound is None else first + self.bound + 1
+        return min(horizon, self.final, epoch_end if self.settings.steering else horizon)
+
+    def _look_for_oldest(self) -> None:
+        """The oldest step that is not in is under way; none, when training is over."""
+        if self.open:
+            self.step = next(iter(self.open.values()))
+            return
+        number = self.opened
+        self.step = Step(number, self.steps.shards_of(number) if number < self.final else 0)
+        if number < self.final:
+            self.open[number] = self.step
+            self.opened = number + 1
+
+    @property
+    def finished(self) -> bool:
+        """Whether every step is in."""
+        return self.step.number >= self.final
+
+    def end_after(self, steps: int) -> None:
+        """Training is over after so many steps; an asynchronous one also completes those that are under way."""
+        self.final = min(self.final, max(steps, self.opened) if self.bound is None else steps)
+        for number in [number for number in self.open if number >= self.final]:
+            del self.open[number]
+        self.opened = min(self.opened, max(self.final, self.step.number))
+        if self.finished:
+            self.step = Step(self.final, 0)
+
+    def end_now(self) -> None:
+        """Training is over with the steps that are in."""
+        self.final = self.opened = self.step.number
+        self.open.clear()
+        self.step = Step(self.final, 0)
+
+    def enter(self, peer: bytes, worker: int, message: Contribution, step: Step) -> None:
         """Put a contribution's nodes into the step's tree, each shard once; all of them are checked first.
 
         Raises ProtocolError for what cannot belong to this step.
         """
-        if message.version != self.version:
-            raise ProtocolError(f"step {message.step}: a gradient of weights {message.version}, not {self.version}")
-        for node in message.nodes:
-            if not self._fits(node.vector):
-                what = f"the gradient of step {message.step}, {named(node.start, node.stop)}"
-                raise ProtocolError(self._misfit(what, node.vector))
-        for node in message.nodes:
-            if node[:2] != (0, self.step.tree.shards):
-                parent(node.start, node.stop, self.step.tree.shards)  # refuses what is no node
-        good = [node for node in message.nodes if self._is_finite(peer, worker, node)]
+        self._check(message, step)
+        good = [node for node in message.nodes if self._is_finite(peer, worker, node, step)]
         if self.failure:
             return
-        self.dropped += self.step.enter(good)
+        if self.bound == 0:
+            self.dropped += step.enter(good)
+        else:
+            new = [node for node in good if not step.tree.has(node.start, node.stop)]
+            self.dropped += len(good) - len(new)
+            step.arrivals += [[worker, message.version, *gap] for gap in merged([node[:2] for node in new])]
+            step.enter(new if self.bound is not None else [node._replace(vector=None) for node in new])
+            if self.bound is None:
+                self._update_by(new, step)
         if message.last:
-            self.final = min(self.final, message.step + 1)
+            self.end_after(message.step + 1)
         if message.logs:
             self.log(message.logs, message.step)
 
-    def _is_finite(self, peer: bytes, worker: int, node: Node) -> bool:
+    def _check(self, message: Contribution, step: Step) -> None:
+        """Raises ProtocolError for weights that are too old, and for vectors and nodes that are not the step's."""
+        newest = self.version
+        oldest = 0 if self.bound is None else step.number - self.bound
+        if not oldest <= message.version <= newest:
+            known = f"{newest}" if oldest >= newest else f"{max(0, oldest)} to {newest}"
+            raise ProtocolError(f"step {step.number}: a gradient of weights {message.version}, not {known}")
+        for node in message.nodes:
+            if not self._fits(node.vector):
+                what = f"the gradient of step {step.number}, {named(node.start, node.stop)}"
+                raise ProtocolError(self._misfit(what, node.vector))
+        for node in message.nodes:
+            if node[:2] != (0, step.tree.shards):
+                parent(node.start, node.stop, step.tree.shards)  # refuses what is no node
+        if self.bound is None and sum(node.stop - node.start for node in message.nodes) > 1:
+            raise ProtocolError(f"step {step.number}: several shards, but an asynchronous run takes each by itself")
+
+    def _is_finite(self, peer: bytes, worker: int, node: Node, step: Step) -> bool:
         """Whether a gradient can be used; if not, its shards are tried once more, alone and elsewhere."""
         if math.isfinite(node.loss) and node.vector is not None and finite(node.vector):
             return True
-        what = f"the gradient of step {self.version}, {named(node.start, node.stop)} from worker {worker}"
+        what = f"the gradient of step {step.number}, {named(node.start, node.stop)} from worker {worker}"
         what = f"{what} is not finite (loss {node.loss})"
-        if node.stop - node.start > 1 or node.start not in self.step.refusals:
-            self.step.refusals |= dict.fromkeys(range(node.start, node.stop), peer)
+        if node.stop - node.start > 1 or node.start not in step.refusals:
+            step.refusals |= dict.fromkeys(range(node.start, node.stop), peer)
             self.notice(f"{what}; it is computed once more")
         elif self.skip:
-            self.step.leave_out(node.start)
+            step.leave_out(node.start)
+            if self.bound != 0:
+                step.arrivals.append([worker, -1, node.start, node.stop])
             self.notice(f"{what} again: the shard is left out")
         else:
             self.fail(
@@ -156,17 +253,46 @@ class Training:
             )
         return False
 
-    def apply(self, now: float, workers: int) -> None:
-        """The step is complete: update the weights."""
+    def _update_by(self, nodes: list[Node], step: Step) -> None:
+        """Each of these shards is an update by itself."""
+        assert self.updater is not None
+        self._tell_arrivals(step, self.version)
+        for node in nodes:
+            assert node.vector is not None
+            self._update(self.updater, node.vector)
+            self.progress.step(node.loss, self.steps.samples_in(step.number, node.start))
+        if step.tree.complete and step is not self.step:
+            del self.open[step.number]
+
+    def _tell_arrivals(self, step: Step, version: int) -> None:
+        """For the record: what is applied now, in the order of arrival, and how old its weights were."""
+        if step.arrivals:
+            self.report("arrivals", {"step": step.number, "of": step.arrivals})
+            self.progress.contributions(version - made_with for _, made_with, _, _ in step.arrivals if made_with >= 0)
+            step.arrivals = []
+
+    def advance(self, now: float, workers: int) -> None:
+        """Apply the steps that are complete, in order."""
+        assert self.updater is not None
+        while self.step.tree.complete:
+            first = self.step.number
+            if self.bound is not None:
+                total = self._total()
+                if total is None:
+                    return
+                assert total.vector is not None
+                self._tell_arrivals(self.step, first)
+                self._update(self.updater, total.vector)
+                self.progress.step(total.loss, self.steps.samples_of(first))
+            del self.open[first]
+            self._look_for_oldest()
+            for number in range(first, self.step.number):
+                self._conclude(number, now, workers)
+
+    def _conclude(self, number: int, now: float, workers: int) -> None:
+        """This step is in: is anything to be reported, evaluated or saved?"""
         assert self.updater is not None
         assert self.settings is not None
-        total, number = self._total(), self.step.number
-        if total is None:
-            return
-        assert total.vector is not None
-        self._update(self.updater, total.vector)
-        self.progress.step(total.loss, self.steps.samples_of(number))
-        self.open_step()
         epoch, is_last = number // self.steps.steps_per_epoch, number + 1 == self.final
         ends_epoch = is_last or (number + 1) % self.steps.steps_per_epoch == 0
         if is_last or self.progress.due(now, ends_epoch):
@@ -218,10 +344,11 @@ class Training:
         if due is None:
             return
         if last:
-            self.final = min(self.final, self.version + (0 if self.steering else 1))
+            self.end_after(self.step.number + (0 if self.steering else 1))
         self.evaluations.remove(due)
-        self.progress.metrics(scores, due.version)
-        self.report("evaluation", {"step": due.version, "epoch": epoch, "scores": scores})
+        step = due.version if self.bound is not None else min(self.final, (epoch + 1) * self.steps.steps_per_epoch)
+        self.progress.metrics(scores, step)
+        self.report("evaluation", {"step": step, "epoch": epoch, "scores": scores})
 
     def log(self, logs: Logs, step: int) -> None:
         """What the program has logged."""
@@ -234,10 +361,10 @@ class Training:
         """The run has failed; the first reason counts."""
         if not self.failure:
             self.failure = failure[:10_000]  # as long as a message takes
-            self.report("failure", {"step": self.version, "failure": failure})
+            self.report("failure", {"step": self.step.number, "failure": failure})
 
     def notice(self, text: str) -> None:
-        self.report("notice", {"step": self.version, "text": text})
+        self.report("notice", {"step": self.step.number, "text": text})
 
     def report(self, kind: str, values: dict[str, Any]) -> None:
         self.out.append(Report(kind, values))
