@@ -10,6 +10,7 @@ import json
 import os
 import shlex
 import signal
+import socket
 import sys
 import time
 from dataclasses import asdict, dataclass, replace
@@ -103,6 +104,7 @@ class Launch:
         self.run_id = os.urandom(8).hex()
         self.children: list[Child] = []  # the newest of each worker, and those that have ended
         self.server: ServerProcess | None = None
+        self.listener: socket.socket | None = None
         self.config: Config
         self.server_starts = 0
         self.failed_at = 0.0  # when the run was seen to fail
@@ -215,7 +217,7 @@ class Launch:
         assert self.server is not None
         self.server.release()
         status = self.server.process.returncode
-        if self.failed_at or self.server_starts > 1 + self.options.max_restarts or status == 2:
+        if self.failed_at or self.server_starts > self.options.max_restarts or status == 2:
             stop([child.process for child in self.children])
             if self.failed_at:
                 return
@@ -286,11 +288,14 @@ class Launch:
         if self.interrupts:
             self.display.say("interrupted: the run stops (once more: at once)")
         stop([child.process for child in self.children])
-        if self.server is None:
+        if self.server is None or self.server.released:
+            if self.listener is not None:
+                self.listener.close()
             return None
         for report in self.server.close(self.status, CLOSE_SECONDS):
             self._report(report.pop("report"), report)
-        self.listener.close()
+        if self.listener is not None:
+            self.listener.close()
         try:
             summary: dict[str, Any] = json.loads((self.directory / "summary.json").read_text())
         except (OSError, ValueError):

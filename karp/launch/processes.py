@@ -77,6 +77,7 @@ class ServerProcess:
                 start_new_session=True,
             )
         self.rest = b""
+        self.released = False
         self.selector = selectors.DefaultSelector()
         assert self.process.stdout is not None
         self.selector.register(self.process.stdout, selectors.EVENT_READ)
@@ -88,13 +89,15 @@ class ServerProcess:
 
     def _write(self, line: bytes) -> None:
         assert self.process.stdin is not None
+        if self.released:
+            return
         with contextlib.suppress(BrokenPipeError):
             self.process.stdin.write(line)
             self.process.stdin.flush()
 
     def reports(self, seconds: float) -> Iterator[dict[str, Any]]:
         """What the server has reported, waiting at most so long; raises EOFError when it has ended."""
-        if not self.selector.select(seconds):
+        if self.released or not self.selector.select(seconds):
             return
         assert self.process.stdout is not None
         chunk = os.read(self.process.stdout.fileno(), 1 << 16)
@@ -120,6 +123,7 @@ class ServerProcess:
 
     def release(self) -> None:
         """Let go of a process that has ended."""
+        self.released = True
         self.process.wait()
         self.selector.close()
         for pipe in (self.process.stdin, self.process.stdout):

@@ -1,0 +1,202 @@
+"""A damaged world around a run: what is wrong is said at once, in one line, with what to do; what is there stays."""
+
+import os
+import socket
+import subprocess
+from pathlib import Path
+
+import pytest
+from running import PROGRAM, command, environment, karp, program, summary
+
+DATA = """
+import os
+import karp
+from karp import data, nn, optim
+worker = os.environ.get("KARP_WORKER", "0")
+own = "data-" + worker + ".csv"
+table = data.read(own if os.path.exists(own) else "data.csv", target="y")
+model = nn.MLP(2, [4], 2)
+with karp.Trainer(model, optim.SGD(lr=0.1), batch_size=4, epochs=EPOCHS, shards=2) as trainer:
+    for xs, ys in trainer.batches(table):
+        trainer.backward(nn.cross_entropy(model(xs), ys))
+"""
+ROWS = "a,b,y\n" + "".join(f"{row},{row % 3},{row % 2}\n" for row in range(20))
+
+
+def lines(done: subprocess.CompletedProcess[str]) -> list[str]:
+    """What karp says, without the warning about few cores."""
+    return [line for line in done.stderr.splitlines() if "they share the cores" not in line]
+
+
+def refusal(done: subprocess.CompletedProcess[str]) -> str:
+    """The one line of a launch that was refused before it began."""
+    assert (2, "") == (done.returncode, done.stdout), done.stderr
+    (line,) = lines(done)
+    assert line.startswith("karp: ")
+    return line
+
+
+def test_a_port_in_use(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        done = karp("launch", "-n", 1, "--port", port, "--run-dir", tmp_path / "run", program(tmp_path), cwd=tmp_path)
+    assert f"the server cannot listen on 127.0.0.1:{port}" in refusal(done)
+    assert "name another host or port" in done.stderr
+
+
+@pytest.mark.parametrize("where", ["file/run", "file"])
+def test_a_run_directory_that_cannot_be(tmp_path: Path, where: str) -> None:
+    (tmp_path / "file").write_text("")
+    done = karp("launch", "-n", 1, "--run-dir", where, program(tmp_path), cwd=tmp_path)
+    assert f"the run directory {where} cannot be made" in refusal(done)
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")
+def test_a_run_directory_that_may_not_be_written(tmp_path: Path) -> None:
+    (tmp_path / "run").mkdir(mode=0o500)
+    done = karp("launch", "-n", 1, "--run-dir", "run", program(tmp_path), cwd=tmp_path)
+    assert "the run directory run cannot be made: Permission denied" in refusal(done)
+
+
+def test_a_second_run_in_the_same_directory(tmp_path: Path) -> None:
+    path = program(tmp_path)
+    assert 0 == karp("launch", "-n", 1, "--run-dir", tmp_path / "run", path, cwd=tmp_path).returncode
+    before = summary(tmp_path / "run")
+    done = karp("launch", "-n", 1, "--run-dir", tmp_path / "run", path, cwd=tmp_path)
+    assert f"{tmp_path / 'run'} holds a run already: pass another directory, or go on with it" in refusal(done)
+    assert before == summary(tmp_path / "run")
+
+
+def test_two_launches_that_resume_one_directory_at_once(tmp_path: Path) -> None:
+    path = program(tmp_path, epochs=200)
+    assert 0 == karp("launch", "-n", 1, "--run-dir", tmp_path / "once", path, cwd=tmp_path).returncode
+    cut = karp(
+        "launch", "-n", 1, "--checkpoint-every", 0, "--max-restarts", 0, "--run-dir", tmp_path / "run", path,
+        cwd=tmp_path, KARP_FAULT="server: die applied step 100",
+    )  # fmt: skip
+    assert 1 == cut.returncode
+    both = [
+        subprocess.Popen(
+            command("launch", "--resume", tmp_path / "run"),
+            cwd=tmp_path,
+            env=environment(),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for _ in range(2)
+    ]
+    ended = [(*process.communicate(timeout=100), process.returncode) for process in both]
+    assert (0, "trained 800\n") in [(status, out) for out, _, status in ended], ended
+    for _, error, status in ended:
+        if status:  # else the second came when the first was through
+            assert [f"karp: another run is writing to {tmp_path / 'run'}: wait for its end, or pass another"] == [
+                line for line in error.splitlines() if "they share the cores" not in line
+            ]
+    assert summary(tmp_path / "once")["weights_sha256"] == summary(tmp_path / "run")["weights_sha256"]
+
+
+def test_a_directory_without_a_run_cannot_be_resumed(tmp_path: Path) -> None:
+    done = karp("launch", "--resume", tmp_path, cwd=tmp_path)
+    assert f"{tmp_path} holds no run that `karp launch` has started" in refusal(done)
+
+
+@pytest.mark.parametrize(
+    ("content", "mode", "reason"),
+    [
+        (None, 0, "cannot be read: No such file or directory; make them with `karp keys DIR`"),
+        ("{}", 0o600, "holds no keys: make them with `karp keys DIR`"),
+        ("", 0o600, "holds no keys"),
+        ('{"server_public": 1, "server_secret": 2, "worker_public": 3, "worker_secret": 4}', 0o600, "holds no keys"),
+        ("{}", 0o644, "may be read by others: chmod 600 it"),
+    ],
+)
+def test_keys_that_cannot_be_used(tmp_path: Path, content: str | None, mode: int, reason: str) -> None:
+    (tmp_path / "keys").mkdir()
+    if content is not None:
+        (tmp_path / "keys" / "karp-keys.json").write_text(content)
+        (tmp_path / "keys" / "karp-keys.json").chmod(mode)
+    path = program(tmp_path)
+    done = karp("launch", "-n", 1, "--keys", "keys", "--run-dir", tmp_path / "run", path, cwd=tmp_path)
+    assert f"keys/karp-keys.json {reason}" in refusal(done)
+    done = karp("worker", "--server", "tcp://127.0.0.1:9", "--keys", "keys", path, cwd=tmp_path)
+    assert f"keys/karp-keys.json {reason}" in refusal(done)
+
+
+def test_keys_are_not_overwritten(tmp_path: Path) -> None:
+    assert 0 == karp("keys", "keys", cwd=tmp_path).returncode
+    before = (tmp_path / "keys" / "karp-keys.json").read_text()
+    assert "exists: keys are not overwritten" in refusal(karp("keys", "keys", cwd=tmp_path))
+    assert before == (tmp_path / "keys" / "karp-keys.json").read_text()
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ("import no_such_module\n" + PROGRAM, "ModuleNotFoundError: No module named 'no_such_module'"),
+        ("def f(:\n", "SyntaxError: invalid syntax"),
+        ("\0", "null bytes"),
+    ],
+)
+def test_a_program_that_cannot_be_run(tmp_path: Path, text: str, reason: str) -> None:
+    done = karp("launch", "-n", 2, "--run-dir", tmp_path / "run", program(tmp_path, text=text), cwd=tmp_path)
+    assert 1 == done.returncode
+    assert reason in done.stderr
+    assert "what it printed last" in done.stderr
+
+
+def fingerprints(text: str) -> list[str]:
+    """Both values of data_sha256 that a refusal names."""
+    part = text.split("data_sha256 is ", 1)[1]
+    return [part.split("'")[1], part.split("'")[3]]
+
+
+def test_data_that_differ_between_workers_are_refused_with_both_fingerprints(tmp_path: Path) -> None:
+    (tmp_path / "data.csv").write_text(ROWS)
+    (tmp_path / "data-1.csv").write_text(ROWS.replace("7,1,1", "7,1,0"))
+    done = karp("launch", "-n", 2, "--run-dir", tmp_path / "run", program(tmp_path, text=DATA), cwd=tmp_path)
+    assert 1 == done.returncode
+    one, other = fingerprints(done.stderr)
+    assert one != other
+    assert {32} == {len(one), len(other)}
+
+
+def test_data_that_changed_before_a_resume_are_refused_with_both_fingerprints(tmp_path: Path) -> None:
+    (tmp_path / "data.csv").write_text(ROWS)
+    path = program(tmp_path, text=DATA, epochs=4)
+    arguments = ["launch", "-n", 1, "--checkpoint-every", 0, "--max-restarts", 0, "--run-dir", tmp_path / "run", path]
+    cut = karp(*arguments, cwd=tmp_path, KARP_FAULT="server: die applied step 10")
+    assert 1 == cut.returncode
+    (tmp_path / "data.csv").write_text(ROWS.replace("7,1,1", "7,1,0"))
+    done = karp("launch", "--resume", tmp_path / "run", cwd=tmp_path)
+    assert 1 == done.returncode
+    changed, before = fingerprints(done.stderr)
+    assert changed != before
+    (tmp_path / "data.csv").write_text(ROWS)
+    assert 0 == karp("launch", "--resume", tmp_path / "run", cwd=tmp_path).returncode
+    assert 20 == summary(tmp_path / "run")["steps"]
+
+
+def test_a_damaged_checkpoint_is_passed_over_with_a_message(tmp_path: Path) -> None:
+    path = program(tmp_path, epochs=100)
+    assert 0 == karp("launch", "-n", 1, "--run-dir", tmp_path / "once", path, cwd=tmp_path).returncode
+    arguments = ["launch", "-n", 2, "--checkpoint-every", 0, "--max-restarts", 0, "--run-dir", tmp_path / "run", path]
+    assert 1 == karp(*arguments, cwd=tmp_path, KARP_FAULT="server: die renamed step 50").returncode
+    newest = max((tmp_path / "run" / "checkpoints").glob("*.safetensors"))
+    newest.write_bytes(newest.read_bytes()[:-1])
+    done = karp("launch", "--resume", tmp_path / "run", cwd=tmp_path)
+    assert 0 == done.returncode, done.stderr
+    assert f"the checkpoint {newest} cannot be used" in done.stderr
+    assert "the one before it is used" in done.stderr
+    assert summary(tmp_path / "once")["weights_sha256"] == summary(tmp_path / "run")["weights_sha256"]
+
+
+def test_a_full_disk_is_said_and_costs_no_bits(tmp_path: Path) -> None:
+    path = program(tmp_path)
+    assert 0 == karp("launch", "-n", 1, "--run-dir", tmp_path / "once", path, cwd=tmp_path).returncode
+    arguments = ["launch", "-n", 2, "--checkpoint-every", 0, "--run-dir", tmp_path / "run", path]
+    done = karp(*arguments, cwd=tmp_path, KARP_FAULT="server: full writing step 1")
+    assert 0 == done.returncode, done.stderr
+    assert 1 == done.stderr.count("could not be written (No space left on device); the last good one is "), done.stderr
+    assert summary(tmp_path / "once")["weights_sha256"] == summary(tmp_path / "run")["weights_sha256"]
+    assert 8 == summary(tmp_path / "run")["steps"]
