@@ -26,7 +26,10 @@ FOLDER = "checkpoints"
 
 
 def write(directory: Path, snapshot: Snapshot, keep: int) -> Path:
-    """Write a checkpoint and remove all but the newest `keep`; raises OSError if the disk is full or gone."""
+    """Write a checkpoint and remove all but the newest `keep`; raises OSError if the disk is full or gone.
+
+    One of a later step is of no use: the run has gone back behind it because it is damaged. So it goes first.
+    """
     from safetensors.numpy import save
 
     plain, vectors = snapshot
@@ -53,8 +56,10 @@ def write(directory: Path, snapshot: Snapshot, keep: int) -> Path:
         with contextlib.suppress(OSError):
             aside.unlink()
         raise
-    for old in paths(directory)[max(1, keep) :]:
-        old.unlink(missing_ok=True)
+    there = paths(directory)
+    mine = there.index(path)
+    for useless in there[:mine] + there[mine + max(1, keep) :]:
+        useless.unlink(missing_ok=True)
     return path
 
 
@@ -114,9 +119,10 @@ class Writer:
     def __init__(self, directory: Path, keep: int) -> None:
         self.directory = directory
         self.keep = keep
-        self.last: Path | None = None  # that was written whole
         self.troubles: list[str] = []  # to be said; `take_troubles` empties it
+        self._failing = False  # and that has been said
         self._next: Snapshot | None = None
+        self._busy = False
         self._changed = threading.Condition()
         self._closing = False
         self._thread: threading.Thread | None = None
@@ -129,6 +135,11 @@ class Writer:
         if self._thread is None:
             self._thread = threading.Thread(target=self._run, name="karp-checkpoints", daemon=True)
             self._thread.start()
+
+    def wait(self) -> None:
+        """Until all that was submitted is written, or has failed."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._next is None and not self._busy)
 
     def close(self) -> None:
         """Write what is waiting, and end."""
@@ -149,17 +160,26 @@ class Writer:
                 while self._next is None and not self._closing:
                     self._changed.wait()
                 snapshot, self._next = self._next, None
+                self._busy = snapshot is not None
             if snapshot is None:
                 return
-            self._write(snapshot)
-
-    def _write(self, snapshot: Snapshot) -> None:
-        try:
-            self.last = write(self.directory, snapshot, self.keep)
-        except OSError as error:
-            last = f"the last good one is {self.last}" if self.last else "there is none yet"
+            trouble = self._write(snapshot)
             with self._changed:
-                self.troubles.append(
-                    f"the checkpoint of step {snapshot[0]['version']} could not be written ({error.strerror}); "
-                    f"{last}; training goes on, and the next one is tried"
-                )
+                if trouble and not self._failing:  # said once until it is over
+                    self.troubles.append(trouble)
+                self._failing, self._busy = bool(trouble), False
+                self._changed.notify_all()
+
+    def _write(self, snapshot: Snapshot) -> str:
+        """What is to be said of it: '' if it was written."""
+        try:
+            write(self.directory, snapshot, self.keep)
+        except Exception as error:  # whatever it is: training goes on, and so does this thread
+            why = error.strerror if isinstance(error, OSError) and error.strerror else repr(error)
+            there = paths(self.directory)
+            last = f"the last good one is {there[0]}" if there else "there is none yet"
+            return (
+                f"the checkpoint of step {snapshot[0]['version']} could not be written ({why}); {last}; "
+                "training goes on, and the next one is tried"
+            )
+        return ""
