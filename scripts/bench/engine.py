@@ -75,7 +75,9 @@ def add_arguments(parser: ArgumentParser) -> None:
     parser.add_argument(
         "--names", type=several(CONTESTANTS), default=list(CONTESTANTS), metavar="A,B", help=", ".join(CONTESTANTS)
     )
-    parser.add_argument("--clock", choices=("wall", "cpu"), default="wall", help="cpu: for a busy machine (wall)")
+    parser.add_argument(
+        "--clock", choices=("wall", "cpu"), default="wall", help="cpu: per second of processor time, for a busy machine"
+    )
     parser.add_argument("--json", metavar="FILE", help="write one object per row")
     parser.add_argument("--picture", metavar="FILE", help="draw the table (.svg, .png); needs matplotlib")
 
@@ -104,7 +106,7 @@ def run(args: Namespace) -> int:
     if args.json:
         write_json(args.json, (asdict(result.row) for results in done.values() for result in results))
     if args.picture:
-        draw(args.picture, done)
+        draw(args.picture, done, args.clock)
     return int(failed)
 
 
@@ -195,10 +197,11 @@ def comparisons(results: Sequence[Result]) -> Iterator[str]:
         yield f"  memory of a step, karp : numpy = {karp / numpy:.2f} ({karp:.1f} MB, {numpy:.1f} MB)"
 
 
-def draw(path: str, done: dict[str, list[Result]]) -> None:
+def draw(path: str, done: dict[str, list[Result]], clock: str) -> None:
     """The table as a picture."""
     panels = [(case, [_bar(result, results) for result in results]) for case, results in done.items() if results]
-    title = "Training steps per second: forward, backward, SGD; one thread, float32"
+    second = "second" if clock == "wall" else "second of processor time"
+    title = f"Training steps per {second}: forward, backward, SGD; one thread, float32"
     below = "In brackets: ratio to hand-written NumPy. Whiskers: slowest and fastest round."
     if any(result.row.name in SCALARS for results in done.values() for result in results):
         below += f" {' and '.join(SCALARS)}: one value per number, Python floats, ReLU."
