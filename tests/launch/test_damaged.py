@@ -68,7 +68,7 @@ def test_a_second_run_in_the_same_directory(tmp_path: Path) -> None:
 
 
 def test_two_launches_that_resume_one_directory_at_once(tmp_path: Path) -> None:
-    path = program(tmp_path, epochs=200)
+    path = program(tmp_path, epochs=100)
     assert 0 == karp("launch", "-n", 1, "--run-dir", tmp_path / "once", path, cwd=tmp_path).returncode
     cut = karp(
         "launch", "-n", 1, "--checkpoint-every", 0, "--max-restarts", 0, "--run-dir", tmp_path / "run", path,
@@ -87,7 +87,7 @@ def test_two_launches_that_resume_one_directory_at_once(tmp_path: Path) -> None:
         for _ in range(2)
     ]
     ended = [(*process.communicate(timeout=100), process.returncode) for process in both]
-    assert (0, "trained 800\n") in [(status, out) for out, _, status in ended], ended
+    assert (0, "trained 400\n") in [(status, out) for out, _, status in ended], ended
     for _, error, status in ended:
         if status:  # else the second came when the first was through
             assert [f"karp: another run is writing to {tmp_path / 'run'}: wait for its end, or pass another"] == [
@@ -178,7 +178,7 @@ def test_data_that_changed_before_a_resume_are_refused_with_both_fingerprints(tm
 
 
 def test_a_damaged_checkpoint_is_passed_over_with_a_message(tmp_path: Path) -> None:
-    path = program(tmp_path, epochs=100)
+    path = program(tmp_path, epochs=30)
     assert 0 == karp("launch", "-n", 1, "--run-dir", tmp_path / "once", path, cwd=tmp_path).returncode
     arguments = ["launch", "-n", 2, "--checkpoint-every", 0, "--max-restarts", 0, "--run-dir", tmp_path / "run", path]
     assert 1 == karp(*arguments, cwd=tmp_path, KARP_FAULT="server: die renamed step 50").returncode
