@@ -269,14 +269,16 @@ class Run:
         self.joined.clear()
         self.leaving = None
         until = max([time.time(), *(when for when, _ in self.stopped)]) + LEFT_SECONDS
-        while (there := watch.processes(self.directory)) and time.time() < until:
+        while (left := self.left()) and time.time() < until:
             self.look()
             time.sleep(LOOK_SECONDS)
-        if there:
-            self.problem(f"left after {LEFT_SECONDS:.0f} s: {there}")
-        for port in self.ports:
-            if watch.listening(port):
-                self.problem(f"port {port} is still listened on")
+        if left:
+            self.problem(f"left after {LEFT_SECONDS:.0f} s: {left}")
+
+    def left(self) -> list[str]:
+        """Processes of the run and ports that it has listened on."""
+        there = [str(seen) for seen in watch.processes(self.directory)]
+        return there + [f"port {port}" for port in self.ports if watch.listening(port)]
 
     def judge(self) -> None:
         """The run says that it has ended well."""
