@@ -13,7 +13,8 @@ or a view of it; only an array that is ours (`owned`) is ever written to. So a s
 first is owned and makes a new array if not. A leaf never keeps a borrowed array; a leaf with a `home` has its gradient
 written there. Gradients of array nodes inside the graph are dropped as soon as they are used.
 
-Before anything is written, every operand that a rule will read is checked for having been changed since forward.
+Before anything is written, every node is checked for being older than its leaves (see `traces.py`), and under `guard`
+every operand that a rule will read for having been changed since forward.
 """
 
 from __future__ import annotations
@@ -79,18 +80,19 @@ def _collect(root: Value) -> list[Value]:
     """The nodes under the root, each once, their gradients reset; leaves are left out, and keep theirs."""
     value = root.__class__
     mark = object()
+    guarded = modes.active and modes.state.guard
     order = [root]
     push = order.append
     for node in order:  # grows while it is read
         node.grad = None
-        if node.traces is None:
+        if node.data.__class__ is float:
             for one in node.inputs:
                 if one.__class__ is value and one.mark is not mark:
                     one.mark = mark
                     if one.operation is not None:
                         push(one)
             continue
-        if node.traces:
+        if guarded:
             traces.check(node)
         for one in node.inputs:
             if one.__class__ is value:

@@ -6,14 +6,16 @@ from typing import Any
 
 import numpy as np
 
-from karp.autograd import modes, traces
+from karp.autograd import modes
 from karp.autograd.convert import as_array, constant, data_of
 from karp.autograd.operation import explain
 from karp.autograd.operations import fused, products, shapes
+from karp.autograd.traces import next_number
 from karp.autograd.value import Value, apply, finish
 from karp.errors import SettingError
 
 _new = Value.__new__
+_float64 = np.dtype(np.float64)
 
 
 def linear(x: Any, weight: Any, bias: Any = None, activation: str | None = None) -> Value:
@@ -53,25 +55,18 @@ def linear(x: Any, weight: Any, bias: Any = None, activation: str | None = None)
     node.operation = products.LINEAR
     node.inputs = (x, weight, bias, activation)
     node.operands = operands
-    node.number = traces.next_number()
+    node.number = next_number()
     if modes.active:
-        node.traces = None
         finish(node)
-        return node
-    data.setflags(False)
-    node.traces = ()
-    if weight.__class__ is not Value or weight.home is None:
-        traces.remember(node)
-    elif x.__class__ is not Value:
-        node.traces = ((0, traces.trace_of(rows)),)
-    elif x.operation is None:
-        traces.remember(node)  # else a result, which is read-only, and a parameter, which has a version
+    else:
+        data.setflags(False)
     return node
 
 
 def like(x: Any, model: Any) -> Any:
     """A constant in the dtype of what it is computed with, so that it does not promote it."""
-    dtype = model.dtype if model.__class__ is Value or model.__class__ is np.ndarray else np.float64
+    data = model.data if model.__class__ is Value else model
+    dtype = data.dtype if data.__class__ is np.ndarray else _float64
     if x.__class__ is np.ndarray and x.dtype is dtype:
         return x
     return np.asarray(constant(x), dtype)

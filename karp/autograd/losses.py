@@ -13,7 +13,7 @@ from karp.autograd.convert import constant, data_of
 from karp.autograd.functions import abs, clip, mean, multiply, relu, softplus, subtract
 from karp.autograd.layers import like
 from karp.autograd.operations import fused
-from karp.autograd.value import Value, apply
+from karp.autograd.value import Value, apply, run
 from karp.errors import GraphError, SettingError, ShapeError
 
 
@@ -23,7 +23,8 @@ def mse(prediction: Any, target: Any) -> Value:
     >>> mse(Value([1.0, 2.0]), [1.0, 4.0])
     Value(2.0)
     """
-    prediction = constant(prediction)
+    if prediction.__class__ is not Value:
+        prediction = constant(prediction)
     if target.__class__ is not Value:
         target = like(target, prediction)
     if prediction.__class__ is Value and prediction.data.__class__ is float:
@@ -61,7 +62,9 @@ def cross_entropy(
         class_weights = like(data_of(class_weights), logits)
     if sample_weights is not None:
         sample_weights = like(data_of(sample_weights), logits)
-    return apply(fused.CROSS_ENTROPY, logits, target, label_smoothing, class_weights, sample_weights)
+    settings = target, label_smoothing, class_weights, sample_weights
+    data = logits.data if logits.__class__ is Value else logits
+    return run(fused.CROSS_ENTROPY, (logits, *settings), (data, *settings))
 
 
 def _residual(name: str, prediction: Any, target: Any) -> Value:

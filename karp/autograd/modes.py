@@ -83,10 +83,22 @@ class find_nan(_Mode):
 
 
 class guard(_Mode):
-    """Compare every array that backward reads in full with what it was at forward.
+    """Find arrays that were written to between forward and backward: leaves, constants, batches filled again too early.
 
-    Without it, arrays of up to 8 KiB are compared in full and larger ones at 64 places (see `traces.py`).
-    Wrap both the forward and the backward in it.
+    Backward raises GraphError if an array that it reads is not what it was at forward. Without this, results of
+    operations are guarded (they are read-only), and parameters against karp's own updates; see `traces.py`.
+    Wrap both the forward and the backward in it. Costs a pass over every array that backward reads: a tool for looking.
+
+    >>> import numpy as np
+    >>> from karp.autograd import Value, guard
+    >>> x, batch = Value(1.0), np.ones(3)
+    >>> with guard():
+    ...     loss = (x * batch).sum()
+    ...     batch[0] = 5.0
+    ...     loss.backward()
+    Traceback (most recent call last):
+    ...
+    karp.errors.GraphError: the constant of shape (3,) that multiply read (operand 1) was written to between ...
     """
 
     _field = "guard"

@@ -1,16 +1,16 @@
 """The in-place guard: a gradient computed from an array that was written to since forward is an error, not a number.
 
-Backward reads arrays that were there at forward. Three kinds of them can be told apart, and each has its own guard:
+Backward reads arrays that were there at forward. Three kinds of them can be told apart:
 
 - Results of operations are read-only from birth: NumPy refuses the write, at the line that tries it.
 - Parameters (leaves with a `home`) change by karp's own updates, which call `touch`. It gives the leaf a new creation
   number, so a node older than its input comes from before the update. (Any such node is refused, also the rare one
   whose rule would not have read the parameter: its graph belongs to weights that are gone.)
-- Other leaves and constants belong to the program. What backward will read of them is remembered at
-  forward and compared at backward: every byte up to 8 KiB, 64 evenly spaced elements beyond. A reused
-  batch buffer is seen, a single element changed in a large array may not be; `with karp.guard():` compares them, and
-  parameters, in full.
+- Other leaves and constants belong to the program, which may write into them at any time, into parameters too. To see
+  that takes a pass over each, 5 % of a step of 64-128-10. So it is done within `with karp.guard():` only, where
+  what backward will read is remembered at forward and compared at backward, every byte of it.
 
+The first two cost nothing and are always on; a batch buffer that is filled again too early is found under `guard`.
 Only what a rule will read counts: writing into an operand of a sum is no error.
 """
 
@@ -22,7 +22,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from karp.autograd import modes
 from karp.errors import GraphError
 
 if TYPE_CHECKING:
@@ -30,21 +29,14 @@ if TYPE_CHECKING:
 
 next_number = itertools.count().__next__  # creation numbers of values
 
-_FULL_BYTES = 8192
-_PLACES = 64  # each is a cache miss in a large array: 512 of them cost 2 % of a step of 784-256-128-10
+_KEPT_BYTES = 8192
 _ndarray = np.ndarray
 
 
 def trace_of(array: Any) -> bytes | int:
-    """What is remembered of an array: all of a small one, evenly spaced elements of a large one."""
-    if array.nbytes <= _FULL_BYTES:
-        return array.tobytes()  # type: ignore[no-any-return]
-    if modes.active and modes.state.guard:
-        return hash(array.tobytes())
-    if array.flags.c_contiguous:
-        return array.reshape(-1)[:: array.size // _PLACES].tobytes()  # type: ignore[no-any-return]
-    steps = tuple(slice(None, None, max(1, size // 8)) for size in array.shape)
-    return array[steps].tobytes()  # type: ignore[no-any-return]
+    """What is remembered of an array: its bytes if they are few, else a hash of them."""
+    content = array.tobytes()
+    return content if len(content) <= _KEPT_BYTES else hash(content)
 
 
 def remember(node: Value) -> None:
@@ -52,20 +44,18 @@ def remember(node: Value) -> None:
     value = node.__class__
     inputs = node.inputs
     operands = node.operands
+    found = {}
     for read, asker in node.operation.reads:  # type: ignore[union-attr]
         if inputs[asker].__class__ is value and operands[read].__class__ is _ndarray:
             owner = inputs[read]
-            if owner.__class__ is value and (
-                owner.operation is not None  # read-only
-                or (owner.home is not None and not (modes.active and modes.state.guard))
-            ):
-                continue
-            node.traces = (*node.traces, (read, trace_of(operands[read])))  # type: ignore[misc]
+            if owner.__class__ is not value or owner.operation is None:  # else a result, which is read-only
+                found[read] = trace_of(operands[read])
+    node.traces = tuple(found.items())
 
 
 def check(node: Value) -> None:
     """Raise GraphError if an array that a rule of this node reads is no longer what it was."""
-    for read, trace in node.traces:  # type: ignore[union-attr]
+    for read, trace in getattr(node, "traces", ()):  # none if it was made outside of guard
         if trace_of(node.operands[read]) != trace:
             raise stale(node, read)
 

@@ -52,7 +52,7 @@ class Value(Methods):
     """
 
     # A node fills no slot it does not need, as each costs time: `home` belongs to leaves, `saved` to fused operations,
-    # `owned` stands beside a gradient that is an array. (A `__getattr__` would slow down every attribute to save this.)
+    # `owned` stands beside a gradient that is an array, `line` and `traces` to find_nan and guard. (A `__getattr__` would slow down every attribute to save this.)
     __slots__ = ("data", "grad", "home", "inputs", "line", "mark", "number", "operands", "operation", "owned", "saved",
                  "traces")
 
@@ -66,7 +66,7 @@ class Value(Methods):
     mark: object  # of the backward that saw this node last
     owned: bool  # whether the array in grad is this node's own
     saved: Any  # what the forward of a fused operation kept
-    traces: tuple[Any, ...] | None  # see traces.py; None for a Python float
+    traces: tuple[Any, ...]  # under guard, see traces.py
     line: str | None  # where it was made, under find_nan
 
     def __init__(self, data: Any) -> None:
@@ -75,7 +75,7 @@ class Value(Methods):
         self.operation = None
         self.inputs = self.operands = ()
         self.number = next_number()
-        self.mark = self.home = self.traces = None
+        self.mark = self.home = None
 
     # --- looking at it ----------------------------------------------------------------------------------------------
 
@@ -178,7 +178,7 @@ class Value(Methods):
             raise explain(ADD, (a, b), error) from None
         node = _new(Value)
         node.data = data
-        node.grad = node.mark = node.traces = None
+        node.grad = node.mark = None
         node.operation = ADD
         node.inputs = (self, other)
         node.operands = (a, b)
@@ -204,7 +204,7 @@ class Value(Methods):
             raise explain(MULTIPLY, (a, b), error) from None
         node = _new(Value)
         node.data = data
-        node.grad = node.mark = node.traces = None
+        node.grad = node.mark = None
         node.operation = MULTIPLY
         node.inputs = (self, other)
         node.operands = (a, b)
@@ -320,7 +320,11 @@ _new = Value.__new__
 
 def apply(operation: Operation, *inputs: Any) -> Value:
     """Run a row of the table on values, constants and settings, and record it."""
-    operands = tuple([one.data if one.__class__ is Value else one for one in inputs])
+    return run(operation, inputs, tuple([one.data if one.__class__ is Value else one for one in inputs]))
+
+
+def run(operation: Operation, inputs: tuple[Any, ...], operands: tuple[Any, ...]) -> Value:
+    """`apply` for who has the operands already."""
     try:
         data = operation.forward(*operands)
     except Exception as error:
@@ -328,7 +332,8 @@ def apply(operation: Operation, *inputs: Any) -> Value:
     if operation.saves:
         data, saved = data
         node = record(operation, inputs, operands, data)
-        node.saved = saved if node.operation is not None else None
+        if node.operation is not None:
+            node.saved = saved
         return node
     return record(operation, inputs, operands, data)
 
@@ -336,16 +341,13 @@ def apply(operation: Operation, *inputs: Any) -> Value:
 def record(operation: Operation, inputs: tuple[Any, ...], operands: tuple[Any, ...], data: Any) -> Value:
     node = _new(Value)
     node.data = data
-    node.grad = node.mark = node.traces = None
+    node.grad = node.mark = None
     node.operation = operation
     node.inputs = inputs
     node.operands = operands
     node.number = next_number()
     if data.__class__ is _ndarray and not modes.active:
         data.setflags(False)  # type: ignore[call-arg]  # write=, which costs twice as much
-        node.traces = ()
-        if operation.reads:
-            traces.remember(node)
     elif data.__class__ is not float or modes.active:
         finish(node)
     return node
@@ -364,8 +366,7 @@ def finish(node: Value) -> None:
             node.operation = None
             node.inputs = node.operands = ()
             return
+        if modes.state.guard and data.__class__ is _ndarray:
+            traces.remember(node)
     if data.__class__ is _ndarray:
         data.setflags(False)  # type: ignore[call-arg]  # write=, which costs twice as much
-        node.traces = ()
-        if node.operation.reads:  # type: ignore[union-attr]
-            traces.remember(node)

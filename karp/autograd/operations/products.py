@@ -3,8 +3,9 @@
 `linear(x, weight, bias, activation)` computes activation(x @ weight + bias) with weights stored (inputs, outputs). It
 is one node, so one layer costs one array forward and, backward, no more than its products: the activation is applied
 in place and its derivative is read off the result, the gradients of weight and bias are written by
-`np.dot(..., out)` straight into their homes in the flat gradient vector, and a constant `x` gets none. The bias
-gradient is a product with a vector of ones, which is faster than a sum over the first axis.
+`dot(..., out)` straight into their homes in the flat gradient vector, and a constant `x` gets none. The bias
+gradient is a product with a vector of ones, which is faster than a sum over the first axis. Products are the arrays'
+own method `a.dot(b)`: the function `np.dot` asks first who else might want to do it, which takes 0.2 us.
 """
 
 from __future__ import annotations
@@ -15,8 +16,11 @@ import numpy as np
 
 from karp.autograd.operation import Operation
 from karp.autograd.operations.elementwise import sigmoid, softplus
-from karp.autograd.operations.numbers import ONE, ZERO, ones
+from karp.autograd.operations.numbers import ONE, ONES, ZERO, ZEROS
 from karp.errors import SettingError, ShapeError
+
+_add, _maximum, _minimum, _multiply, _subtract = np.add, np.maximum, np.minimum, np.multiply, np.subtract
+_uint32 = np.dtype(np.uint32)
 
 # --- matmul ---------------------------------------------------------------------------------------------------------
 
@@ -62,89 +66,96 @@ def _matmul_right(g: Any, out: Any, a: Any, b: Any) -> Any:
 MATMUL = Operation("matmul", _matmul, _matmul_shape, (_matmul_left, _matmul_right), label="@", reads=((1, 0), (0, 1)))
 
 # --- activations inside linear --------------------------------------------------------------------------------------
-# name -> (in place on the array just computed, multiply the gradient in place reading only the result).
+# name -> (f(a, out) with `out` the array `a` itself, multiply the gradient in place reading only the result).
 # No derivative reads what the activation was given, so that array is not kept.
 
+_WHOLE_BYTES = 1 << 20  # up to here ReLU has a partner array of its own size, kept
+_float32 = np.dtype(np.float32)
 
-def _relu(a: Any) -> None:
-    np.maximum(a, ZERO[a.dtype], out=a)
+
+def _relu(a: Any, out: Any) -> None:
+    # The maximum with an array of zeros is three times as fast as with a single one.
+    zeros = ZEROS[a.shape, a.dtype] if a.nbytes <= _WHOLE_BYTES else ZERO[a.dtype]
+    _maximum(a, zeros, out=out)
 
 
 def _relu_backward(g: Any, out: Any) -> None:
-    np.multiply(g, np.greater(out, ZERO[out.dtype]), g)
-
-
-def _tanh(a: Any) -> None:
-    np.tanh(a, a)
+    if out.dtype is _float32 and out.nbytes <= _WHOLE_BYTES:
+        # The bits of a result are 0 or those of a number above it. As integers, min(bits, 1) is 0 or 1, and a product
+        # with that clears the bits of a gradient or keeps them: half the time of a product with booleans.
+        bits = g.view(_uint32)
+        _multiply(bits, _minimum(out.view(_uint32), ONES[out.shape, _uint32]), bits)
+    else:
+        _multiply(g, np.greater(out, ZERO[out.dtype]), g)
 
 
 def _tanh_backward(g: Any, out: Any) -> None:
-    slope = np.multiply(out, out)
-    np.subtract(ONE[out.dtype], slope, slope)
-    np.multiply(g, slope, g)
+    slope = _multiply(out, out)
+    _subtract(ONE[out.dtype], slope, slope)
+    _multiply(g, slope, g)
 
 
-def _sigmoid(a: Any) -> None:
-    a[...] = sigmoid(a)
+def _sigmoid(a: Any, out: Any) -> None:
+    out[...] = sigmoid(a)
 
 
 def _sigmoid_backward(g: Any, out: Any) -> None:
-    slope = np.subtract(ONE[out.dtype], out)
-    np.multiply(slope, out, slope)
-    np.multiply(g, slope, g)
+    slope = _subtract(ONE[out.dtype], out)
+    _multiply(slope, out, slope)
+    _multiply(g, slope, g)
 
 
-def _softplus(a: Any) -> None:
-    a[...] = softplus(a)
+def _softplus(a: Any, out: Any) -> None:
+    out[...] = softplus(a)
 
 
 def _softplus_backward(g: Any, out: Any) -> None:
-    np.multiply(g, -np.expm1(-out), g)  # sigmoid(a) = 1 - exp(-softplus(a))
+    _multiply(g, -np.expm1(-out), g)  # sigmoid(a) = 1 - exp(-softplus(a))
 
 
-def _leaky_relu(a: Any) -> None:
-    np.maximum(a, 0.01 * a, out=a)
+def _leaky_relu(a: Any, out: Any) -> None:
+    _maximum(a, 0.01 * a, out=out)
 
 
 def _leaky_relu_backward(g: Any, out: Any) -> None:
-    np.multiply(g, np.maximum(out > 0, np.asarray(0.01, out.dtype)), g)
+    _multiply(g, _maximum(out > 0, np.asarray(0.01, out.dtype)), g)
 
 
-def _elu(a: Any) -> None:
-    np.add(np.maximum(a, 0), np.expm1(np.minimum(a, 0)), a)
+def _elu(a: Any, out: Any) -> None:
+    np.add(_maximum(a, 0), np.expm1(_minimum(a, 0)), out)
 
 
 def _elu_backward(g: Any, out: Any) -> None:
-    np.multiply(g, np.minimum(out, 0) + 1, g)  # exp(a) = elu(a) + 1 below zero
+    _multiply(g, _minimum(out, 0) + 1, g)  # exp(a) = elu(a) + 1 below zero
 
 
 ACTIVATIONS = {
     "relu": (_relu, _relu_backward),
-    "tanh": (_tanh, _tanh_backward),
+    "tanh": (np.tanh, _tanh_backward),
     "sigmoid": (_sigmoid, _sigmoid_backward),
     "softplus": (_softplus, _softplus_backward),
     "leaky_relu": (_leaky_relu, _leaky_relu_backward),
     "elu": (_elu, _elu_backward),
 }
 
-_dot = np.dot
-
 # --- linear ---------------------------------------------------------------------------------------------------------
 
 
 def linear_forward(x: Any, weight: Any, bias: Any, activation: str | None) -> Any:
-    if (weight.ndim != 2) if bias is None else (bias.shape != weight.shape[1:]):
-        raise ValueError  # NumPy would broadcast some of these; the shape rule says what is wrong
-    out = _dot(x, weight)
+    out = x.dot(weight)
     if bias is not None:
-        out += bias
+        if bias.shape != weight.shape[1:]:
+            raise ValueError  # NumPy would broadcast some of these; the shape rule says what is wrong
+        _add(out, bias, out)
+    elif weight.ndim != 2:
+        raise ValueError
     if activation is not None:
         try:
             act = ACTIVATIONS[activation][0]
         except KeyError:
             known = ", ".join(ACTIVATIONS)
             raise SettingError(f"linear: no activation {activation!r}; there are {known}") from None
-        act(out)
+        act(out, out)
     return out
 
 
@@ -177,23 +188,24 @@ def _linear_backward(node: Any, g: Any, give: Any) -> None:
     if bias.__class__ is value:
         home = bias.home if bias.grad is None and bias.operation is None else None
         if home is not None and home.dtype is dtype:
-            _dot(ones(len(g), dtype), g, home)
+            ONES[len(g), dtype].dot(g, home)
             bias.grad = home
         else:
-            give(bias, _dot(ones(len(g), dtype), g))
+            give(bias, ONES[len(g), dtype].dot(g))
     if weight.__class__ is value:
         home = weight.home if weight.grad is None and weight.operation is None else None
         if home is not None and home.dtype is dtype:
-            _dot(rows.T, g, home)
+            rows.T.dot(g, home)
             weight.grad = home
         else:
-            give(weight, _dot(rows.T, g))
+            give(weight, rows.T.dot(g))
     if x.__class__ is value:
-        back = _dot(g, matrix.T)
+        back = g.dot(matrix.T)
         if node.operands[0] is not rows:
             back = back.reshape(x.data.shape)
-        if x.grad is None and x.operation is not None and dtype is x.data.dtype:
-            x.grad, x.owned = back, True  # what give would do, after many questions
+        if x.operation is not None and x.grad is None and dtype is x.data.dtype:
+            x.grad = back  # what give would do, after many questions
+            x.owned = True
         else:
             give(x, back)
 
