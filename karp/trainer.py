@@ -16,23 +16,24 @@ import socket
 import sys
 import time
 import traceback
-from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from types import TracebackType
+from types import EllipsisType, TracebackType
 from typing import Any, Protocol, Self
 
 import numpy as np
 
-from karp import faults, nn, optim
+from karp import arguments, faults, nn, optim
+from karp.arguments import agreed, from_environment
 from karp.autograd import Value
 from karp.data import Plan, Table, fingerprint, generator
 from karp.errors import ProgramError, SettingError
-from karp.protocol import Report, Save, Send, Server, Settings, Worker, take
-from karp.protocol.messages import Done, Evaluation, Failure, FromServer, FromWorker, Lease
+from karp.local import LocalLink
+from karp.protocol import Settings, Worker
+from karp.protocol.messages import Done, Evaluation, FromServer, FromWorker, Lease
 from karp.protocol.settings import ANY_SHARDS
 from karp.protocol.worker import PING_SECONDS
-from karp.record import Record, fresh_directory, given_directory, summarise
+from karp.record import fresh_directory, given_directory
 
 Array = np.ndarray[Any, np.dtype[Any]]
 Evaluate = Callable[[], Mapping[str, float] | float]
@@ -67,6 +68,9 @@ class Trainer:
         shards: slices of a global batch; the number of workers at launch (1 in one process) unless given. The bits
             of the weights depend on it, and on nothing else of how many workers there are.
         seed: of the sample order and of `rng`.
+        staleness: by how many steps the weights under a gradient may be old; None: asynchronous, the gradient of each
+            shard, weighted by its share of the step, is an update of its own. 0 unless given here or by the launcher.
+            With any other the bits depend on who came first; `karp replay` repeats them.
         threads: of the BLAS in each worker; 1 unless given here or by the launcher. The bits depend on it.
         run_dir: where the run's files go; a fresh folder under runs/ unless given here or by the launcher.
         show: whether progress is shown on standard error (in one process; a launcher shows its run itself).
@@ -97,6 +101,7 @@ class Trainer:
         epochs: int = 1,
         shards: int | None = None,
         seed: int = 0,
+        staleness: int | EllipsisType | None = ...,
         threads: int | None = None,
         run_dir: str | os.PathLike[str] | None = None,
         show: bool = True,
@@ -109,6 +114,8 @@ class Trainer:
             raise SettingError("shards is 0; it must be a whole number of at least 1, or be left out")
         self.shards = shards
         self.seed = seed
+        staleness = agreed("staleness", staleness, arguments.staleness, left_out=...)
+        self.staleness = 0 if isinstance(staleness, EllipsisType) else staleness
         self.threads = from_environment("KARP_THREADS", 1) if threads is None else threads
         self.show = show
         self.server = os.environ.get("KARP_SERVER")
@@ -349,6 +356,7 @@ class Trainer:
             "threads": self.threads,
             "evaluate": evaluate,
             "steering": steering,
+            "staleness": self.staleness,
         }
         return Settings.from_dict(plain)
 
@@ -364,58 +372,6 @@ class Trainer:
             run = os.environ.get("KARP_RUN", ANY_RUN)
             return WorkerSocket(self.server, run, self._worker, self._parameters.layout, known)
         return LocalLink(directory or fresh_directory(sys.argv[0]), Path(sys.argv[0]).name, self.show)
-
-
-class LocalLink:
-    """The server's state machine in this process, with its record and its display."""
-
-    address = "this process"
-    gradients = None
-    peer = b"local"
-
-    def __init__(self, directory: Path, program: str, show: bool) -> None:
-        from karp.monitor.terminal import Display
-
-        self.program = program
-        self.record = Record(directory)
-        self.display = Display(sys.stderr if show else None)
-        self.server = Server(1, Plan, time.monotonic())
-        self.inbox: deque[FromServer] = deque()
-
-    def send(self, message: FromWorker, incarnation: int) -> None:
-        now = time.monotonic()
-        if isinstance(message, Failure):  # there is no other worker to try it
-            self.record.report("traceback", {"worker": 0, "traceback": message.traceback})
-            actions = self.server.fail(f"the program failed: {message.error}", now)
-        else:
-            actions = self.server.receive(self.peer, message, incarnation, now)
-        for action in actions:
-            match action:
-                case Send():
-                    self.inbox.append(action.message)
-                case Report():
-                    self._report(action.kind, action.values)
-                case Save():
-                    self.record.save(take(self.server))
-
-    def _report(self, kind: str, values: dict[str, Any]) -> None:
-        self.record.report(kind, values)
-        self.display.show(kind, values)
-        for trouble in self.record.writer.take_troubles():
-            self._report("notice", {"step": self.server.training.version, "text": trouble})
-
-    def receive(self, seconds: float) -> tuple[FromServer, int] | None:
-        return self.inbox.popleft(), self.server.incarnation
-
-    def close(self, status: int) -> None:
-        self.server.now = time.monotonic()
-        if self.server.training.updater is not None:
-            self.record.save(take(self.server))
-        settings, updater = self.server.training.settings, self.server.training.updater
-        summary = summarise(self.server, self.program, 1, status)
-        layout = settings.layout if settings is not None else None
-        self.record.finish(summary, layout, updater.weights if updater is not None else None)
-        self.display.conclude(summary, self.record.path)
 
 
 def columns(data: tuple[Any, ...]) -> tuple[list[Array], str]:
@@ -439,15 +395,6 @@ def scores(values: Mapping[str, Any] | float) -> dict[str, float]:
         except (TypeError, ValueError):
             raise ProgramError(f"{name} is {value!r:.60}; only numbers can be logged") from None
     return found
-
-
-def from_environment(name: str, default: int) -> int:
-    """A whole number that the launcher has handed on."""
-    text = os.environ.get(name, "")
-    try:
-        return int(text) if text else default
-    except ValueError:
-        raise SettingError(f"the environment variable {name} is {text!r}; it must be a whole number") from None
 
 
 def status_of(error: BaseException | None) -> int:

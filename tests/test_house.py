@@ -20,6 +20,8 @@ ROOMS = [
     "monitor",
     "wire",
     "serve",
+    "arguments",
+    "local",
     "trainer",
     "launch",
     "simulate",

@@ -18,6 +18,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
+from karp import arguments
 from karp.errors import DataError, LostError, RecordError, SettingError
 from karp.launch.processes import THREAD_VARIABLES, Child, ServerProcess, kill_group, start_worker, stop
 from karp.monitor.terminal import Display
@@ -45,6 +46,7 @@ class Options:
     host: str = "127.0.0.1"
     port: int = 0
     exchange: str = "auto"  # or "zeromq": frames even on this host
+    staleness: str | None = None  # as KARP_STALENESS says it; None: left to the program
     keys: str = ""  # the directory that holds them; '' for fresh ones where keys are needed
 
     def check(self) -> None:
@@ -53,8 +55,16 @@ class Options:
             raise SettingError(f"there is no program {self.program!r}: pass the path of a Python file")
         if self.workers < 1 or self.threads < 1:
             raise SettingError(f"{self.workers} workers with {self.threads} threads each: both must be at least 1")
+        self.modes()
         if self.checkpoint_every < 0 or self.keep < 1 or self.max_restarts < 0:
             raise SettingError("--checkpoint-every and --max-restarts must be at least 0, --keep at least 1")
+
+    def modes(self) -> dict[str, str]:
+        """The variables by which the arguments of Trainer that were given here reach the program."""
+        given = {"KARP_STALENESS": self.staleness}
+        if self.staleness is not None:
+            arguments.staleness(self.staleness)
+        return {name: value for name, value in given.items() if value is not None}
 
 
 def launch(options: Options, run_dir: str | None) -> int:
@@ -158,6 +168,7 @@ class Launch:
             "KARP_THREADS": str(self.options.threads),
             "PYTHONUNBUFFERED": "1",
             **dict.fromkeys(THREAD_VARIABLES, str(self.options.threads)),
+            **self.options.modes(),
         }
         if keys is not None:
             self.environment["KARP_KEYS"] = keys.for_worker().to_text()

@@ -5,10 +5,13 @@ optimiser updates the weights in place and `version` goes up by one. Nothing els
 
 How many steps may be under way is all that the bound on staleness decides. With a bound of s, step t is opened once
 t - s steps are applied, so its gradients come from weights of the versions t - s to t; steps are applied whole and in
-order. An asynchronous run (bound None) has no whole steps: a shard's gradient, a mean over its own samples, is an
-update of its own, on arrival. Such a run takes the path of plain SGD whose batch is a shard, the steps are only the
-order in which shards are given out, and momentum and schedules count these smaller updates. An epoch ends when its last
-shard is in; the shards of the next one are given out before that, unless a score must be known first, but none beyond.
+order. An asynchronous run (bound None) has no whole steps: a shard's gradient is an update of its own, on arrival, and
+the steps are only the order in which shards are given out. It keeps the weight of its share of the step. So it is SGD
+whose batch is a shard and whose rate is as much smaller (the linear scaling rule of Goyal et al., 2017): an epoch moves
+the weights as far as in a synchronous run and the rate need not be chosen anew. Weighted as a mean over its own samples
+instead, digits with momentum 0.9 and 3 workers ends at chance. Momentum and schedules count these smaller updates. An
+epoch ends when its last shard is in; shards of the next one are given out before that, unless a score must be known
+first, but none beyond.
 """
 
 import math
@@ -260,7 +263,8 @@ class Training:
         for node in nodes:
             assert node.vector is not None
             self._update(self.updater, node.vector)
-            self.progress.step(node.loss, self.steps.samples_in(step.number, node.start))
+            samples = self.steps.samples_in(step.number, node.start)
+            self.progress.step(node.loss * self.steps.samples_of(step.number) / samples, samples)
         if step.tree.complete and step is not self.step:
             del self.open[step.number]
 

@@ -2,6 +2,7 @@
 
     settings.json        what the run is (protocol/settings.py), where and with what it computes
     metrics.jsonl        one line per report, as it happened
+    arrivals.jsonl       of a run with staleness: [step, [[worker, version, start, stop], …]], what was applied in order
     weights.safetensors  the weights at the end, under the names and shapes of the model
     checkpoints/         what the run can be resumed from (checkpoints.py)
     launch.json          how it was launched: program, arguments, workers (written by the launcher)
@@ -24,8 +25,9 @@ from karp.errors import RecordError, SettingError
 from karp.parameters import Layout
 from karp.protocol import Server, Snapshot
 from karp.record.checkpoints import Writer, newest
+from karp.record.lines import Lines
 
-PENDING_BYTES = 1 << 20  # of metrics are kept while the disk is full
+BUFFER_BYTES = 1 << 14  # of arrivals are written together
 
 Vector = np.ndarray[Any, np.dtype[Any]]
 
@@ -100,16 +102,15 @@ class Record:
         mode = os.O_RDWR | os.O_CREAT | (0 if resume else os.O_EXCL)
         try:
             path.mkdir(parents=True, exist_ok=True)
-            self._metrics = os.open(path / "metrics.jsonl", mode, 0o644)
+            self._metrics = Lines(path / "metrics.jsonl", self._say, mode)
         except FileExistsError:
             raise RecordError(f"{path} holds a run already: pass another directory, or resume it") from None
         except OSError as error:
             raise RecordError(f"the run directory {path} cannot be written: {error.strerror}") from None
         self._lock()
         self.writer = Writer(path, keep)
-        self._pending = b""
-        self._written = os.lseek(self._metrics, 0, os.SEEK_END)
-        self._failing = False
+        self._metrics.cut(self._metrics.written)
+        self._arrivals = Lines(path / "arrivals.jsonl", self._say, buffer=BUFFER_BYTES)
 
     def _lock(self) -> None:
         """One run at a time; the lock goes with the process."""
@@ -118,44 +119,36 @@ class Record:
         except ImportError:  # not on this system
             return
         try:
-            fcntl.flock(self._metrics, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(self._metrics.descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
-            os.close(self._metrics)
+            self._metrics.close()
             raise RecordError(f"another run is writing to {self.path}: wait for its end, or pass another") from None
 
     def newest_checkpoint(self) -> Snapshot | None:
-        """The checkpoint to go on from; the metrics are cut back to it (to nothing, if there is none)."""
+        """The checkpoint to go on from; what was recorded after it is cut off (all of it, if there is none)."""
         snapshot = newest(self.path, lambda text: self.writer.troubles.append(text))
-        size = int(snapshot[0].get("metrics_bytes", 0)) if snapshot is not None else 0
-        os.ftruncate(self._metrics, min(size, self._written))
-        self._written = os.lseek(self._metrics, 0, os.SEEK_END)
+        plain = snapshot[0] if snapshot is not None else {}
+        self._metrics.cut(int(plain.get("metrics_bytes", 0)))
+        self._arrivals.cut(int(plain.get("arrivals_bytes", 0)))
         return snapshot
 
     def save(self, snapshot: Snapshot) -> None:
         """Have a checkpoint written."""
-        snapshot[0]["metrics_bytes"] = self._written + len(self._pending)
+        self._arrivals.flush()
+        snapshot[0]["metrics_bytes"], snapshot[0]["arrivals_bytes"] = self._metrics.end, self._arrivals.end
         self.writer.submit(snapshot)
 
     def report(self, kind: str, values: dict[str, Any]) -> None:
-        """Append a line to metrics.jsonl; the settings go to their own file too."""
+        """Append a line to metrics.jsonl; the settings go to their own file too, and arrivals only to theirs."""
+        if kind == "arrivals":
+            self._arrivals.append(json.dumps([values["step"], values["of"]], separators=(",", ":")))
+            return
         if kind == "settings":
             self._write_json("settings.json", values)
-        self._pending += json.dumps({"report": kind, **values}).encode() + b"\n"
-        try:
-            while self._pending:
-                count = os.write(self._metrics, self._pending)
-                self._written += count
-                self._pending = self._pending[count:]
-            self._failing = False
-        except OSError as error:
-            self._pending = self._pending[-PENDING_BYTES:]
-            self._trouble(f"metrics.jsonl cannot be written ({error.strerror}); its lines are kept and tried again")
+        self._metrics.append(json.dumps({"report": kind, **values}))
 
-    def _trouble(self, text: str) -> None:
-        """Say it once until it is over."""
-        if not self._failing:
-            self._failing = True
-            self.writer.troubles.append(text)
+    def _say(self, text: str) -> None:
+        self.writer.troubles.append(text)
 
     def finish(self, summary: dict[str, Any], layout: Layout | None, weights: Vector | None) -> None:
         """Write weights and summary, and close."""
@@ -166,8 +159,9 @@ class Record:
             views = {name: np.ascontiguousarray(view) for name, view in layout.views(weights).items()}
             self._write("weights.safetensors", save(views, metadata={"format": "karp"}))
             summary = summary | {"weights_sha256": layout.sha256(weights)}
+        self._arrivals.close()
         self._write_json("summary.json", summary)
-        os.close(self._metrics)
+        self._metrics.close()
 
     def _write_json(self, name: str, content: dict[str, Any]) -> None:
         self._write(name, (json.dumps(content, indent=2) + "\n").encode())
@@ -178,7 +172,7 @@ class Record:
             aside.write_bytes(content)
             os.replace(aside, self.path / name)
         except OSError as error:
-            self._trouble(f"{self.path / name} cannot be written: {error.strerror}")
+            self._say(f"{self.path / name} cannot be written: {error.strerror}")
 
 
 def summarise(server: Server, program: str, workers: int, status: int) -> dict[str, Any]:
@@ -189,8 +183,10 @@ def summarise(server: Server, program: str, workers: int, status: int) -> dict[s
             "shards": settings.shards,
             "seed": settings.seed,
             "batch_size": settings.batch_size,
-            "steps": server.training.version,
-            "epochs": server.training.version / server.training.steps.steps_per_epoch,
+            "steps": server.training.step.number,
+            "updates": server.training.version,
+            "epochs": server.training.step.number / server.training.steps.steps_per_epoch,
+            "staleness_bound": settings.staleness,
             "threads_per_worker": settings.threads,
         }
     summary |= server.training.progress.summary(server.now) | facts()

@@ -1,0 +1,64 @@
+"""A run in one process: the server's state machine, called directly, with its record and its display."""
+
+import sys
+import time
+from collections import deque
+from pathlib import Path
+from typing import Any
+
+from karp.data import Plan
+from karp.protocol import Report, Save, Send, Server, take
+from karp.protocol.messages import Failure, FromServer, FromWorker
+from karp.record import Record, summarise
+
+
+class LocalLink:
+    """The server's state machine in this process, with its record and its display."""
+
+    address = "this process"
+    gradients = None
+    peer = b"local"
+
+    def __init__(self, directory: Path, program: str, show: bool) -> None:
+        from karp.monitor.terminal import Display
+
+        self.program = program
+        self.record = Record(directory)
+        self.display = Display(sys.stderr if show else None)
+        self.server = Server(1, Plan, time.monotonic())
+        self.inbox: deque[FromServer] = deque()
+
+    def send(self, message: FromWorker, incarnation: int) -> None:
+        now = time.monotonic()
+        if isinstance(message, Failure):  # there is no other worker to try it
+            self.record.report("traceback", {"worker": 0, "traceback": message.traceback})
+            actions = self.server.fail(f"the program failed: {message.error}", now)
+        else:
+            actions = self.server.receive(self.peer, message, incarnation, now)
+        for action in actions:
+            match action:
+                case Send():
+                    self.inbox.append(action.message)
+                case Report():
+                    self._report(action.kind, action.values)
+                case Save():
+                    self.record.save(take(self.server))
+
+    def _report(self, kind: str, values: dict[str, Any]) -> None:
+        self.record.report(kind, values)
+        self.display.show(kind, values)
+        for trouble in self.record.writer.take_troubles():
+            self._report("notice", {"step": self.server.training.version, "text": trouble})
+
+    def receive(self, seconds: float) -> tuple[FromServer, int] | None:
+        return self.inbox.popleft(), self.server.incarnation
+
+    def close(self, status: int) -> None:
+        self.server.now = time.monotonic()
+        if self.server.training.updater is not None:
+            self.record.save(take(self.server))
+        settings, updater = self.server.training.settings, self.server.training.updater
+        summary = summarise(self.server, self.program, 1, status)
+        layout = settings.layout if settings is not None else None
+        self.record.finish(summary, layout, updater.weights if updater is not None else None)
+        self.display.conclude(summary, self.record.path)
