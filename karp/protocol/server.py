@@ -167,6 +167,7 @@ class Server:
         if alive:
             self.alive_at = now + ALIVE_SECONDS
             self.out += [Send(member.peer, Waiting("")) for member in self.members.values() if not member.told]
+            self.out += [Send(peer, Waiting("")) for peer in self.left if not self.done]  # the main one may be gone
         for member in self.leasing.overdue(now):
             self.training.notice(f"waiting for {member.doing(now)}; it has not failed, so the run waits on")
         if self.restless:

@@ -11,6 +11,7 @@ from karp.protocol.messages import (
     FROM_SERVER,
     Closed,
     Contribution,
+    Done,
     Failure,
     Finish,
     Initial,
@@ -19,6 +20,7 @@ from karp.protocol.messages import (
     Leave,
     Ping,
     Refusal,
+    Waiting,
     Welcome,
     decode,
     encode,
@@ -150,3 +152,15 @@ def test_a_worker_that_joins_when_the_main_one_is_gone_speaks_for_all() -> None:
     finish = run.join(1)[-1][1]
     assert isinstance(finish, Finish)
     assert (True, 1) == (finish.main, run.server.main)
+
+
+def test_a_main_worker_elsewhere_that_is_gone_is_found_out() -> None:
+    """No launcher tells of it: the server learns it when it next sends to it."""
+    run = Run(1, epochs=1, shards=1)
+    given = leases(run.join(0))
+    while given:
+        given = leases(run.contribute(0, given[0]))
+    run.send(b"0", Leave([]))
+    assert [(b"0", Waiting(""))] == run.take(run.server.tick(5.0))
+    run.send(b"0", Done())
+    assert [] == run.take(run.server.tick(10.0))
