@@ -14,8 +14,8 @@ The points, where `reach` is called:
              waiting      it has joined, or has sent                     applied    an update, before any reply
              leased       and has not begun                              replied    one reply is sent, others are not
              computing    a gradient, not yet contributed                writing    half of a checkpoint is written
-             half-sent    the head of a message is sent                  written    it is whole, not yet renamed
-             sent         all is handed over to ZeroMQ                   renamed    and old ones are not yet removed
+             half-sent    the head or the vector is, not the rest        written    it is whole, not yet renamed
+             sent         all is handed over                             renamed    and old ones are not yet removed
              answered     a reply has arrived, not yet read
              evaluation   it is to evaluate
              left         the loop, and the rest of the program comes

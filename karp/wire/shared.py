@@ -23,6 +23,7 @@ import time
 
 import numpy as np
 
+from karp import faults
 from karp.parameters import Layout
 from karp.protocol.messages import Contribution, Lease
 from karp.protocol.tree import Node, Vector
@@ -248,6 +249,7 @@ class Place:
         CONTRIBUTION.pack_into(
             self.slot.memory, OUT, contribution.step, contribution.version, node.start, node.stop, node.loss
         )
+        faults.reach("half-sent", step=contribution.step)
         fence()
         self.sent += 1
         self.words[SENT] = self.sent

@@ -219,6 +219,7 @@ class WorkerSocket:
     def send(self, message: FromWorker, incarnation: int) -> None:
         """Send; ZeroMQ copies the vectors, so they may change as soon as this returns."""
         if self.place is not None and type(message) is Contribution and self.place.send(message):
+            faults.reach("sent", step=message.step)
             return
         *first, last = pack(message, Envelope(self.run, incarnation))
         for frame in first:

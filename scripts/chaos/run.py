@@ -107,6 +107,7 @@ class Run:
         if not self.launches:
             every, keep = str(self.schedule.checkpoint_every), str(self.schedule.keep)
             more = ["--checkpoint-every", every, "--keep", keep, "--max-restarts", str(RESTARTS), str(DIGITS)]
+            more[-1:-1] = ["--exchange", self.schedule.exchange]
             more += arguments(self.reference.epochs, self.schedule.optimizer)
         self.launches += 1
         with self.log("launch.out").open("wb") as out, self.log("launch.err").open("ab") as err:
@@ -344,6 +345,7 @@ def as_json(schedule: Schedule, outcome: Outcome) -> dict[str, Any]:
         "optimizer": schedule.optimizer,
         "workers": schedule.workers,
         "checkpoint_every": schedule.checkpoint_every,
+        "exchange": schedule.exchange,
         "faults": faults,
         "injected": outcome.injected,
         "too_late": outcome.too_late,

@@ -63,6 +63,7 @@ class Schedule:
     workers: int
     checkpoint_every: float
     keep: int
+    exchange: str  # with the workers on this host
     faults: list[Fault] = field(default_factory=list)
 
     @property
@@ -87,9 +88,8 @@ def draw(seed: int, steps: int) -> Schedule:
     workers = chance.randint(1, 4)
     faults = [fault(kind, chance, workers, steps) for kind in kinds]
     faults.sort(key=lambda one: one.step)
-    return Schedule(
-        seed, chance.choice(["sgd", "adam"]), workers, chance.choice([0, 0.02, 0.1]), chance.choice([1, 2, 5]), faults
-    )
+    optimizer, every, keep = chance.choice(["sgd", "adam"]), chance.choice([0, 0.02, 0.1]), chance.choice([1, 2, 5])
+    return Schedule(seed, optimizer, workers, every, keep, chance.choice(["auto", "zeromq"]), faults)
 
 
 def fault(kind: str, chance: random.Random, workers: int, steps: int) -> Fault:
