@@ -8,6 +8,7 @@ tells each of them that the other is gone:
     stdout    one line per report, as in metrics.jsonl
 """
 
+import contextlib
 import json
 import os
 import sys
@@ -198,8 +199,18 @@ class Process:
         self.socket.close()
 
 
+def more_descriptors() -> None:
+    """Idle strangers take one each: have as many as may be, so that files can still be opened."""
+    with contextlib.suppress(ImportError, OSError, ValueError):  # not on this system, or no more
+        import resource
+
+        _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+
+
 def main() -> int:
     """`python -m karp.serve`, with the pipes of its launcher."""
+    more_descriptors()
     with open(sys.stdin.fileno(), "rb", buffering=0, closefd=False) as orders:  # unbuffered: the rest is for Lines
         config = Config(**json.loads(orders.readline()))
     try:

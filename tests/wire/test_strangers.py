@@ -1,0 +1,184 @@
+"""Strangers at the port of a live server: counted or ignored, logged once, never noticed by the run.
+
+The workers of a small run stop at a gate, a pipe, in their first step; the strangers come, the gate opens, and the run
+ends with the bits of one that nobody has disturbed.
+"""
+
+import contextlib
+import json
+import os
+import resource
+import select
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import msgpack
+import pytest
+
+ROOT = Path(__file__).parent.parent.parent
+PROGRAM = """
+import os
+import numpy as np
+import karp
+from karp import nn, optim
+x = np.random.default_rng(0).normal(size=(64, 3)).astype(np.float32)
+y = (x[:, 0] > 0).astype(np.int64)
+model = nn.MLP(3, [8], 2)
+passed = not os.path.exists("gate")
+with karp.Trainer(model, optim.SGD(lr=0.1), batch_size=16, epochs=20, shards=4) as trainer:
+    for xs, ys in trainer.batches(x, y):
+        if not passed:
+            with open("here", "w") as here:
+                here.write(os.environ["KARP_SERVER"] + "\\n")
+            open("gate").close()
+            passed = True
+        trainer.backward(nn.cross_entropy(model(xs), ys))
+"""
+
+
+@pytest.fixture(autouse=True)
+def _scripts_on_the_path(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(ROOT / "scripts"))
+
+
+def command(folder: Path, *options: object) -> list[str]:
+    (folder / "program.py").write_text(PROGRAM)
+    arguments = ["launch", "-n", "2", "--run-dir", "run", *map(str, options), "program.py"]
+    return [sys.executable, "-m", "karp.cli", *arguments]
+
+
+def environment() -> dict[str, str]:
+    clean = {name: value for name, value in os.environ.items() if not name.startswith("KARP_")}
+    return clean | {"PYTHONPATH": str(ROOT)}
+
+
+def summary(folder: Path) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads((folder / "run" / "summary.json").read_text())
+    return found
+
+
+@pytest.fixture(scope="module")
+def expected(tmp_path_factory: pytest.TempPathFactory) -> str:
+    folder = tmp_path_factory.mktemp("undisturbed")
+    subprocess.run(command(folder), cwd=folder, env=environment(), check=True, capture_output=True, timeout=100)
+    return str(summary(folder)["weights_sha256"])
+
+
+@contextlib.contextmanager
+def at_the_gate(folder: Path, *options: object) -> Iterator[tuple[str, int]]:
+    """A run whose workers wait at the gate: host and port of its server. It goes on, and must end well, afterwards."""
+    os.mkfifo(folder / "here")
+    os.mkfifo(folder / "gate")
+    here, gate = os.open(folder / "here", os.O_RDWR), -1
+    process = subprocess.Popen(
+        command(folder, *options), cwd=folder, env=environment(), stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+    )
+    try:
+        assert select.select([here], [], [], 60)[0], "no worker has come to the gate"
+        host, port = os.read(here, 100).decode().split()[0].removeprefix("tcp://").rsplit(":", 1)
+        yield "127.0.0.1" if host == "0.0.0.0" else host, int(port)
+        gate = os.open(folder / "gate", os.O_RDWR)  # whoever waits at it, or comes to it, goes through
+        out, _ = process.communicate(timeout=100)
+        assert 0 == process.returncode, out.decode()
+    finally:
+        process.kill()
+        process.communicate()
+        os.close(here)
+        if gate >= 0:
+            os.close(gate)
+
+
+def refusals(folder: Path) -> list[str]:
+    lines = [json.loads(line) for line in (folder / "run" / "metrics.jsonl").read_text().splitlines()]
+    return [line["reason"] for line in lines if line["report"] == "refused"]
+
+
+@pytest.mark.parametrize("name", ["garbage", "http", "scanner", "half_message", "idle", "drip"])
+def test_those_who_speak_no_zeromq_are_not_noticed(tmp_path: Path, expected: str, name: str) -> None:
+    """Some bytes look like messages of ZeroMQ's oldest protocol: they are counted, and leave few lines."""
+    from chaos import strangers
+
+    with contextlib.ExitStack() as stack, at_the_gate(tmp_path) as (host, port):
+        stack.enter_context(getattr(strangers, name)(host, port))
+    assert expected == summary(tmp_path)["weights_sha256"]
+    assert len(refusals(tmp_path)) == summary(tmp_path)["refused"].bit_length()  # the 1st, 2nd, 4th, 8th, …
+
+
+def test_one_who_never_reads_is_counted_and_leaves_few_lines(tmp_path: Path, expected: str) -> None:
+    from chaos import strangers
+
+    with contextlib.ExitStack() as stack, at_the_gate(tmp_path) as (host, port):
+        stack.enter_context(strangers.never_reads(host, port))
+    assert expected == summary(tmp_path)["weights_sha256"]
+    assert 0 < len(refusals(tmp_path)) == summary(tmp_path)["refused"].bit_length()
+
+
+def test_a_worker_of_another_run_is_told_so_and_counted(tmp_path: Path, expected: str) -> None:
+    from chaos import strangers
+
+    head = {"kind": "ping", "seen": 0, "karp": 1, "run": "another", "incarnation": 0, "dtypes": []}
+    with contextlib.ExitStack() as stack, at_the_gate(tmp_path) as (host, port):
+        stack.enter_context(strangers.dealer(host, port, [msgpack.packb(head)]))
+    assert expected == summary(tmp_path)["weights_sha256"]
+    assert 10 == summary(tmp_path)["refused"]
+    assert 4 == len(refusals(tmp_path))  # the 1st, 2nd, 4th and 8th
+    assert "a message of run 'another', but this is run" in refusals(tmp_path)[0]
+
+
+def no_key() -> dict[str, Any]:
+    return {}
+
+
+def wrong_key() -> dict[str, Any]:
+    import zmq
+
+    public, secret = zmq.curve_keypair()
+    return {"curve_serverkey": zmq.curve_keypair()[0], "curve_publickey": public, "curve_secretkey": secret}
+
+
+@pytest.mark.parametrize("key", [no_key, wrong_key])
+def test_without_the_key_nobody_is_heard(tmp_path: Path, expected: str, key: Callable[[], dict[str, Any]]) -> None:
+    from chaos import strangers
+
+    with contextlib.ExitStack() as stack, at_the_gate(tmp_path, "--host", "0.0.0.0") as (host, port):
+        stack.enter_context(strangers.dealer(host, port, [b"hello"], **key()))
+    assert (expected, 0) == (summary(tmp_path)["weights_sha256"], summary(tmp_path)["refused"])
+
+
+def test_the_right_server_key_with_a_workers_key_that_is_not_the_runs(tmp_path: Path, expected: str) -> None:
+    """One who has overheard the server's public key, but has no key of the run's."""
+    import zmq
+    from chaos import strangers
+
+    subprocess.run([sys.executable, "-m", "karp.cli", "keys", "keys"], cwd=tmp_path, env=environment(), check=True)
+    keys = json.loads((tmp_path / "keys" / "karp-keys.json").read_text())
+    public, secret = zmq.curve_keypair()
+    options = {
+        "curve_serverkey": keys["server_public"].encode(),
+        "curve_publickey": public,
+        "curve_secretkey": secret,
+    }
+    with contextlib.ExitStack() as stack, at_the_gate(tmp_path, "--keys", "keys") as (host, port):
+        stack.enter_context(strangers.dealer(host, port, [b"hello"], **options))
+    assert (expected, 0) == (summary(tmp_path)["weights_sha256"], summary(tmp_path)["refused"])
+
+
+def test_idle_connections_use_up_no_descriptors(tmp_path: Path, expected: str) -> None:
+    """Many systems give a process 1,024 descriptors, and more only if it asks."""
+    from chaos import strangers
+
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if hard < 3000:
+        pytest.skip(f"this system gives a process no more than {hard} descriptors")
+    resource.setrlimit(resource.RLIMIT_NOFILE, (256, hard))
+    try:
+        with contextlib.ExitStack() as stack, at_the_gate(tmp_path, "--checkpoint-every", 0) as (host, port):
+            resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))  # of this process, which holds the other ends
+            stack.enter_context(strangers.idle(host, port))
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    assert expected == summary(tmp_path)["weights_sha256"]
+    assert "could not be written" not in (tmp_path / "run" / "metrics.jsonl").read_text()
