@@ -1,4 +1,4 @@
-"""The command line: `karp launch`, `karp worker`, `karp keys`."""
+"""The command line: `karp launch`, `karp worker`, `karp replay`, `karp keys`."""
 
 import argparse
 import os
@@ -24,6 +24,7 @@ def parser() -> argparse.ArgumentParser:
     commands = top.add_subparsers(title="commands", metavar="COMMAND", required=True)
     add_launch(commands)
     add_worker(commands)
+    add_replay(commands)
     add_keys(commands)
     return top
 
@@ -115,6 +116,28 @@ def run_worker(options: argparse.Namespace) -> int:
     os.environ.update(environment)
     child.run(options.program, options.arguments)
     return 0
+
+
+def add_replay(commands: Commands) -> None:
+    command = commands.add_parser(
+        "replay",
+        help="repeat a recorded run to the same bits",
+        description="Run the program of the run in DIR once more, in one process, and apply its contributions in the\n"
+        "order and with the weights that the run has recorded, so that even a run with staleness ends with\n"
+        "the same bits. Prints both hashes; the exit status is 0 if they are equal, else 1.",
+        epilog="examples:\n  karp replay runs/my-run\n  karp replay runs/alone program.py --epochs 5",
+        formatter_class=Formatter,
+    )
+    command.add_argument("directory", metavar="DIR", help="the run's directory")
+    command.add_argument("program", metavar="PROGRAM", nargs="?", help="needed if no launcher has started the run")
+    command.add_argument("arguments", metavar="ARGS", nargs=argparse.REMAINDER, help="handed to PROGRAM")
+    command.set_defaults(command=run_replay)
+
+
+def run_replay(options: argparse.Namespace) -> int:
+    from karp.launch import again
+
+    return again.replay(options.directory, options.program, options.arguments)
 
 
 def add_keys(commands: Commands) -> None:

@@ -361,6 +361,10 @@ class Trainer:
         return Settings.from_dict(plain)
 
     def _connect(self) -> Link:
+        if recorded := os.environ.get("KARP_REPLAY"):
+            from karp.replay import ReplayLink
+
+            return ReplayLink(Path(recorded))
         directory = given_directory(self._run_dir)
         if self.server:
             from karp.wire.frames import ANY_RUN

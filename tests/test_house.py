@@ -22,6 +22,7 @@ ROOMS = [
     "serve",
     "arguments",
     "local",
+    "replay",
     "trainer",
     "launch",
     "simulate",

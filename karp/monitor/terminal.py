@@ -92,5 +92,7 @@ def describe(values: dict[str, Any], scores: dict[str, float]) -> str:
     'loss 0.5000  1,234 samples/s  2 workers  test_accuracy 0.975'
     """
     workers = f"{values['workers']} worker" + ("s" if values["workers"] != 1 else "")
-    parts = [f"loss {values['loss']:.4f}", f"{values['samples_per_s']:,.0f} samples/s", workers]
+    parts = [f"{values['samples_per_s']:,.0f} samples/s", workers]
+    if values["loss"] is not None:
+        parts.insert(0, f"loss {values['loss']:.4f}")
     return "  ".join(parts + [f"{name} {value:.4g}" for name, value in scores.items()])

@@ -17,6 +17,7 @@ class Progress:
         self.losses = self.weight = 0.0  # since the last report
         self.epoch_losses = self.epoch_weight = 0.0
         self.loss: float | None = None  # the mean over the samples of the last whole epoch, or of the one begun
+        self.latest: float | None = None  # the mean loss that was reported last
         self.last: dict[str, tuple[int, float]] = {}
         self.ages: Counter[int] = Counter()  # staleness -> contributions, in a run that has any; since the last report
         self.all_ages: Counter[int] = Counter()  # and before
@@ -46,10 +47,12 @@ class Progress:
     def take(self, now: float, step: int, epoch: int, workers: int) -> dict[str, Any]:
         """A report of what has happened since the last one: the mean loss and the rate."""
         seconds = max(now - self.reported, 1e-9)
+        if self.weight:  # several asynchronous steps may end with one contribution
+            self.latest = self.losses / self.weight
         report: dict[str, Any] = {
             "step": step,
             "epoch": epoch,
-            "loss": self.losses / self.weight if self.weight else None,
+            "loss": self.latest,
             "samples_per_s": round((self.samples - self.samples_before) / seconds, 1),
             "workers": workers,
             "seconds": round(now - self.began, 3),

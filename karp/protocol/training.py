@@ -246,8 +246,7 @@ class Training:
             self.notice(f"{what}; it is computed once more")
         elif self.skip:
             step.leave_out(node.start)
-            if self.bound != 0:
-                step.arrivals.append([worker, -1, node.start, node.stop])
+            step.arrivals.append([worker, -1, node.start, node.stop])
             self.notice(f"{what} again: the shard is left out")
         else:
             self.fail(

@@ -1,0 +1,167 @@
+"""The modes with real processes: what is recorded is repeated to the same bits, and digits are learnt in each."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import karp
+from karp import nn, optim
+from karp.errors import SettingError
+
+ROOT = Path(__file__).parent.parent
+DIGITS = ROOT / "workers" / "digits.py"
+
+
+def environment(**more: str) -> dict[str, str]:
+    clean = {name: value for name, value in os.environ.items() if not name.startswith("KARP_")}
+    return clean | {"PYTHONPATH": str(ROOT), "PYTHONWARNINGS": "error"} | more
+
+
+def command(*arguments: object, cwd: Path) -> subprocess.CompletedProcess[str]:
+    line = [sys.executable, "-m", "karp.cli", *map(str, arguments)]
+    return subprocess.run(line, cwd=cwd, env=environment(), capture_output=True, text=True, timeout=100)
+
+
+def summary(directory: Path) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads((directory / "summary.json").read_text())
+    return found
+
+
+def launch(directory: Path, workers: int, *options: object, program: tuple[object, ...]) -> dict[str, Any]:
+    done = command("launch", "-n", workers, "--run-dir", directory, *options, *program, cwd=directory.parent)
+    assert 0 == done.returncode, done.stderr
+    found = summary(directory)
+    assert (0, 0, "") == (found["exit"], found["refused"], found["failure"])
+    return found
+
+
+def replayed(directory: Path) -> dict[str, Any]:
+    """What `karp replay` has found; it says the same with its exit status."""
+    done = command("replay", directory, cwd=directory.parent)
+    found: dict[str, Any] = json.loads((directory / "replay.json").read_text())
+    assert (0 if found["equal"] else 1) == done.returncode, done.stderr
+    assert f"{found['weights_sha256']}: {'equal' if found['equal'] else 'NOT equal'}" in done.stdout
+    return found
+
+
+def arrivals(directory: Path) -> list[tuple[int, int, int, int, int]]:
+    """(step, worker, version, start, stop)."""
+    lines = map(json.loads, (directory / "arrivals.jsonl").read_text().splitlines())
+    return [(step, *numbers) for step, found in lines for numbers in found]
+
+
+@pytest.mark.parametrize("staleness", ["1", "2", "none"])
+def test_a_run_with_staleness_learns_and_is_repeated_to_the_same_bits(tmp_path: Path, staleness: str) -> None:
+    program = (DIGITS, "--epochs", 15, "--lr", 0.03)
+    found = launch(tmp_path / "run", 3, "--staleness", staleness, program=program)
+    again = replayed(tmp_path / "run")
+    assert (True, found["weights_sha256"]) == (again["equal"], again["weights_sha256"])
+    assert found["metrics"]["test_accuracy"] >= 0.95
+    order = arrivals(tmp_path / "run")
+    assert len(order) == sum(found["staleness"].values())
+    assert found["samples"] == 1438 * 15
+    if staleness == "none":
+        assert len(order) == found["updates"]
+        assert len({(step, start) for step, _, _, start, _ in order}) == len(order)
+    else:
+        assert all(0 <= step - version <= int(staleness) for step, _, version, _, _ in order)
+        assert {str(age) for age in range(int(staleness) + 1)} >= set(found["staleness"])
+
+
+def test_the_bits_of_a_changed_record_are_others(tmp_path: Path) -> None:
+    launch(tmp_path / "run", 2, "--staleness", 2, program=(DIGITS, "--epochs", 2))
+    path = tmp_path / "run" / "arrivals.jsonl"
+    step, first = json.loads(path.read_text().splitlines()[7])
+    changed = [[worker, 7 if version != 7 else 6, start, stop] for worker, version, start, stop in first]
+    lines = path.read_text().splitlines()
+    lines[7] = json.dumps([step, changed])
+    path.write_text("\n".join(lines) + "\n")
+    assert not replayed(tmp_path / "run")["equal"]
+
+
+def test_a_run_without_staleness_is_repeated_too(tmp_path: Path) -> None:
+    found = launch(tmp_path / "run", 2, program=(DIGITS, "--epochs", 2))
+    assert not (tmp_path / "run" / "arrivals.jsonl").exists()
+    assert "staleness" not in found
+    assert found["weights_sha256"] == replayed(tmp_path / "run")["weights_sha256"]
+
+
+@pytest.mark.parametrize("staleness", ["2", "none"])
+def test_a_server_and_workers_that_die_leave_a_record_that_is_repeated(tmp_path: Path, staleness: str) -> None:
+    faults = "worker 1: die computing step 20; server: die applied step 60; worker 0: die sent step 90"
+    line = [sys.executable, "-m", "karp.cli", "launch", "-n", "3", "--run-dir", str(tmp_path / "run")]
+    line += ["--staleness", staleness, "--checkpoint-every", "0", str(DIGITS), "--epochs", "6"]
+    done = subprocess.run(
+        line, cwd=tmp_path, env=environment(KARP_FAULT=faults), capture_output=True, text=True, timeout=100
+    )
+    assert 0 == done.returncode, done.stderr
+    found = summary(tmp_path / "run")
+    assert 3 == len(list((tmp_path / "run" / "faults").iterdir()))
+    assert 1438 * 6 == found["samples"]
+    order = arrivals(tmp_path / "run")
+    shards = [(step, shard) for step, _, _, start, stop in order for shard in range(start, stop)]
+    assert sorted(set(shards)) == sorted(shards)
+    assert replayed(tmp_path / "run")["equal"]
+
+
+def test_an_interrupted_asynchronous_run_goes_on_and_its_record_is_whole(tmp_path: Path) -> None:
+    line = [sys.executable, "-m", "karp.cli", "launch", "-n", "2", "--run-dir", str(tmp_path / "run")]
+    line += ["--staleness", "none", str(DIGITS), "--epochs", "12"]
+    process = subprocess.Popen(line, cwd=tmp_path, env=environment(), stderr=subprocess.PIPE, text=True)
+    assert process.stderr is not None
+    for text in process.stderr:  # plain lines of progress: the run is under way
+        if text.startswith("step "):
+            break
+    process.send_signal(signal.SIGINT)
+    process.communicate(timeout=60)
+    assert 130 == process.returncode
+    done = command("launch", "--resume", tmp_path / "run", "-n", 3, cwd=tmp_path)
+    assert 0 == done.returncode, done.stderr
+    found = summary(tmp_path / "run")
+    assert (1438 * 12, 0) == (found["samples"], found["exit"])
+    assert replayed(tmp_path / "run")["equal"]
+
+
+def test_program_and_launcher_must_agree_on_staleness(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def trainer(**changes: Any) -> karp.Trainer:
+        return karp.Trainer(nn.MLP(2, [2], 2), optim.SGD(lr=0.1), batch_size=4, run_dir=tmp_path / "run", **changes)
+
+    assert 0 == trainer().staleness
+    assert trainer(staleness=None).staleness is None
+    monkeypatch.setenv("KARP_STALENESS", "none")
+    assert trainer().staleness is None
+    assert trainer(staleness=None).staleness is None
+    with pytest.raises(SettingError, match=r"staleness is 0 in the program, but KARP_STALENESS .* says None"):
+        trainer(staleness=0)
+    monkeypatch.setenv("KARP_STALENESS", "2")
+    assert 2 == trainer().staleness
+    monkeypatch.setenv("KARP_STALENESS", "-2")
+    with pytest.raises(SettingError, match="staleness is '-2'; it must be a whole number"):
+        trainer()
+    assert 2 == command("launch", "-n", 1, "--staleness", "two", DIGITS, cwd=tmp_path).returncode
+
+
+def test_one_process_has_no_staleness_and_async_of_one_shard_is_the_same_bits(tmp_path: Path) -> None:
+    hashes = []
+    for number, staleness in enumerate(["0", "3", "none"]):
+        directory = tmp_path / str(number)
+        line = [sys.executable, str(DIGITS), "--epochs", "1"]
+        more = {"KARP_RUN_DIR": str(directory), "KARP_STALENESS": staleness}
+        done = subprocess.run(line, cwd=tmp_path, env=environment(**more), capture_output=True, text=True, timeout=100)
+        assert 0 == done.returncode, done.stderr
+        found = summary(directory)
+        hashes.append(found["weights_sha256"])
+        assert (None if staleness == "0" else {"0": 23}) == found.get("staleness")
+    assert hashes[0] == hashes[1] == hashes[2]
+
+
+def test_replay_names_what_it_lacks(tmp_path: Path) -> None:
+    done = command("replay", tmp_path, cwd=tmp_path)
+    assert 2 == done.returncode
+    assert "does not hold the record of a run that has ended" in done.stderr
