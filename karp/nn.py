@@ -142,8 +142,15 @@ class Module:
     def _find(self) -> _Found:
         """The parameters, looked for again only if something can have changed since."""
         found: _Found | None = self.__dict__.get("_found")
-        if found is not None and found.is_current():
-            return found
+        if found is not None and found.at == _Found.assignments:
+            try:
+                for items, known in found.lists:
+                    if known != items:
+                        break
+                else:
+                    return found
+            except ValueError:  # from an array that was asked whether it equals a layer
+                pass
         fresh = _Found(self)
         if found is not None and found.same(fresh):
             fresh.vector, fresh.views = found.vector, found.views
@@ -163,10 +170,6 @@ class Module:
         return {name: item for name, item in vars(self).items() if name != "_found"}
 
 
-# The lists on the way, the identities of what was in each, and a copy that keeps those alive, and so their identities.
-Lists = list[tuple[list[Any], list[int], list[Any]]]
-
-
 class _Found:
     """What a walk through a module found. It takes 15 us to walk through a small MLP, as long as its forward."""
 
@@ -176,28 +179,31 @@ class _Found:
 
     def __init__(self, module: Module) -> None:
         self.at = self.assignments
-        self.lists: Lists = []
+        self.lists: list[tuple[list[Any], list[Any]]] = []  # those on the way, and a copy of each
         self.named = dict(_walk(module, "", set(), self.lists))
         self.values = list(self.named.values())
         self.vector: Parameters | None = None
         self.views: list[tuple[Value, Any]] = []  # value and its place in the vector
-
-    def is_current(self) -> bool:
-        if self.at != _Found.assignments:
-            return False
-        for items, identities, _ in self.lists:
-            if list(map(id, items)) != identities:
-                return False
-        return True
 
     def same(self, other: _Found) -> bool:
         """Whether both found the same values under the same names."""
         return list(self.named) == list(other.named) and list(map(id, self.values)) == list(map(id, other.values))
 
 
-def _walk(holder: Any, prefix: str, seen: set[int], lists: Lists) -> Iterator[tuple[str, Value]]:
+class _Same:
+    """Equal to one thing alone, whatever that thing itself takes for equal."""
+
+    def __init__(self, item: Any) -> None:
+        self.item = item
+
+    def __eq__(self, other: object) -> bool:
+        return self.item is other
+
+
+def _walk(holder: Any, prefix: str, seen: set[int], lists: list[tuple[list[Any], list[Any]]]) -> Iterator[tuple[str, Value]]:
     if isinstance(holder, list):
-        lists.append((holder, list(map(id, holder)), list(holder)))
+        plain = all(type(item).__eq__ is object.__eq__ for item in holder)  # equal is the same, at no cost
+        lists.append((holder, list(holder) if plain else [*map(_Same, holder)]))
     items = vars(holder).items() if isinstance(holder, Module) else enumerate(holder)
     for key, item in items:
         if isinstance(item, Value):

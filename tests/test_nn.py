@@ -65,6 +65,39 @@ def test_a_seed_gives_the_same_model_and_another_seed_another() -> None:
     assert not np.array_equal(first.weight.data, second.weight.data)
 
 
+def test_parameters_are_found_again_when_a_model_changes() -> None:
+    model = nn.MLP(3, [4], 2)
+    twin = Value(model.layers[1].bias.data.copy())
+    kept = model.parameters
+    assert kept is model.parameters
+    changes = [
+        lambda: model.layers.append(nn.Linear(2, 2)),
+        lambda: model.layers.__setitem__(0, nn.Linear(3, 4)),
+        lambda: model.layers.__setitem__(1, Value(np.ones(3, np.float32))),
+        lambda: model.layers.pop(),
+        lambda: model.norms.append(Value(np.ones(1, np.float32))),
+        lambda: model.norms.__setitem__(0, Value(np.ones(1, np.float32))),  # equal, and another
+        lambda: setattr(model.layers[0], "bias", None),
+        lambda: setattr(model, "extra", twin),
+        lambda: delattr(model, "extra"),
+    ]
+    for change in changes:
+        change()
+        now = model.parameters
+        assert now is not kept
+        assert [id(value) for _, value in model.named_parameters()] == [id(value) for value in now.values]
+        for value in now.values:
+            value.grad = np.ones(value.shape, np.float32)
+        model.zero_grad()
+        assert all(value.grad is None for value in now.values)
+        kept = now
+    model.note = "no parameter"
+    nn.Linear(1, 1)
+    assert kept is model.parameters
+    kept.values[0].data = kept.values[0].data.copy()  # no view of the vector any more
+    assert kept is not model.parameters
+
+
 def test_parameters_are_one_vector_and_are_kept_while_they_are_current() -> None:
     model = nn.MLP(3, [4], 2)
     parameters = model.parameters

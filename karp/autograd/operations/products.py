@@ -19,8 +19,8 @@ from karp.autograd.operations.elementwise import sigmoid, softplus
 from karp.autograd.operations.numbers import ONE, ONES, ZERO, ZEROS
 from karp.errors import SettingError, ShapeError
 
-_add, _maximum, _minimum, _multiply, _subtract = np.add, np.maximum, np.minimum, np.multiply, np.subtract
-_uint32 = np.dtype(np.uint32)
+_add, _multiply, _subtract = np.add, np.multiply, np.subtract
+_greater, _maximum = np.greater, np.maximum
 
 # --- matmul ---------------------------------------------------------------------------------------------------------
 
@@ -70,7 +70,6 @@ MATMUL = Operation("matmul", _matmul, _matmul_shape, (_matmul_left, _matmul_righ
 # No derivative reads what the activation was given, so that array is not kept.
 
 _WHOLE_BYTES = 1 << 20  # up to here ReLU has a partner array of its own size, kept
-_float32 = np.dtype(np.float32)
 
 
 def _relu(a: Any, out: Any) -> None:
@@ -80,13 +79,7 @@ def _relu(a: Any, out: Any) -> None:
 
 
 def _relu_backward(g: Any, out: Any) -> None:
-    if out.dtype is _float32 and out.nbytes <= _WHOLE_BYTES:
-        # The bits of a result are 0 or those of a number above it. As integers, min(bits, 1) is 0 or 1, and a product
-        # with that clears the bits of a gradient or keeps them: half the time of a product with booleans.
-        bits = g.view(_uint32)
-        _multiply(bits, _minimum(out.view(_uint32), ONES[out.shape, _uint32]), bits)
-    else:
-        _multiply(g, np.greater(out, ZERO[out.dtype]), g)
+    _multiply(g, _greater(out, ZERO[out.dtype]), g)
 
 
 def _tanh_backward(g: Any, out: Any) -> None:
@@ -122,11 +115,11 @@ def _leaky_relu_backward(g: Any, out: Any) -> None:
 
 
 def _elu(a: Any, out: Any) -> None:
-    np.add(_maximum(a, 0), np.expm1(_minimum(a, 0)), out)
+    np.add(_maximum(a, 0), np.expm1(np.minimum(a, 0)), out)
 
 
 def _elu_backward(g: Any, out: Any) -> None:
-    _multiply(g, _minimum(out, 0) + 1, g)  # exp(a) = elu(a) + 1 below zero
+    _multiply(g, np.minimum(out, 0) + 1, g)  # exp(a) = elu(a) + 1 below zero
 
 
 ACTIVATIONS = {
