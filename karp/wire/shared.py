@@ -11,7 +11,8 @@ while they are written: a worker copies them, and discards what it copied if the
 
 Whoever waits tries its mailbox for a bounded time, yielding the processor between the tries, and then sleeps on a
 pipe: it says so in the segment, and the other end writes a byte. A flag that is seen too late costs the time of one
-poll, not the run.
+poll, not the run. Where the last wait was longer than that time the next one begins with the sleep: on a machine whose
+cores all compute a spin in vain is taken from somebody.
 """
 
 import contextlib

@@ -10,6 +10,7 @@ server learns of it when it next sends to that peer, which it does every second.
 import os
 import socket
 import sys
+import time
 from typing import Any
 
 import zmq
@@ -31,7 +32,7 @@ from karp.protocol.messages import (
 from karp.protocol.tree import Vector
 from karp.wire.frames import ANY_RUN, Envelope, pack, unpack
 from karp.wire.keys import Keys
-from karp.wire.shared import Exchange, Place
+from karp.wire.shared import SPIN_SECONDS, Exchange, Place
 
 MESSAGE_BYTES = 1 << 32  # ZeroMQ drops the connection of a peer that announces a longer frame
 HEARTBEAT_SECONDS = 2.0
@@ -95,6 +96,7 @@ class ServerSocket:
         self.exchange = exchange
         self.turns = 0
         self.look = True  # there may be something on the socket
+        self.soon = True  # the last wait was short, so the next is worth a spin
         self.envelope = Envelope(run, incarnation)
         self.context: zmq.Context[Any] = zmq.Context()
         self.gate: Any = None
@@ -125,16 +127,19 @@ class ServerSocket:
         if exchange is not None and exchange.slots:
             self.turns += 1
             self.look = False
-            if exchange.spin() and self.turns % LOOK_EVERY:
+            began = time.perf_counter()
+            if self.soon and exchange.spin() and self.turns % LOOK_EVERY:
                 return False
             exchange.sleep(True)
             if exchange.waiting:
                 seconds = 0.0
-        ready = dict(self.poller.poll(int(seconds * 1000)))
-        if exchange is not None:
+            ready = dict(self.poller.poll(int(seconds * 1000)))
             exchange.sleep(False)
+            self.soon = time.perf_counter() - began < SPIN_SECONDS
             if exchange.bell in ready:
                 exchange.drain()
+        else:
+            ready = dict(self.poller.poll(int(seconds * 1000)))
         self.look = self.socket in ready
         return orders in ready
 
@@ -202,6 +207,7 @@ class WorkerSocket:
         self.layout = layout
         self.place: Place | None = None
         self.turns = 0
+        self.soon = True  # the last wait was short, so the next is worth a spin
         self.run = run
         self.context: zmq.Context[Any] = zmq.Context()
         self.socket = self.context.socket(zmq.DEALER)
@@ -256,11 +262,13 @@ class WorkerSocket:
         """A lease from the mailbox, waiting for it or for a message on the socket."""
         place = self.place
         assert place is not None
-        if not place.spin():
+        began = time.perf_counter()
+        if not self.soon or not place.spin():
             place.sleep(True)
             if not place.waiting:
                 self.poller.poll(int(seconds * 1000))
             place.sleep(False)
+            self.soon = time.perf_counter() - began < SPIN_SECONDS
             if not place.drain():
                 self._leave()
                 return None
