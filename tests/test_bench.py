@@ -148,3 +148,41 @@ def test_the_order_rotates_and_parts_add_up() -> None:
     assert list("abcbcacab") == order[:9]
     assert {name: [{"seconds": 1.0}] * 3 for name in "abc"} == turns
     assert 3 * 3 * PARTS == len(order)
+
+
+def test_exchange_writes_a_row_per_contestant(tmp_path: Path) -> None:
+    file = tmp_path / "rows.json"
+    short = ("--rounds", "1", "--seconds", "0.05", "--cases", "S")
+    done = bench("exchange", *short, "--names", "karp-shared,karp-one,free", "--json", str(file))
+    assert (0, "") == (done.returncode, done.stderr), done.stdout
+    rows = [json.loads(line) for line in file.read_text().splitlines()]
+    assert {("S", "karp-shared", 2), ("S", "karp-one", 1), ("S", "free", 2)} == {
+        (row["case"], row["name"], row["workers"]) for row in rows
+    }
+    for row in rows:
+        assert {"case", "name", "workers", "samples_per_s", "low", "high"} == set(row)
+        assert 0 < row["low"] <= row["samples_per_s"] <= row["high"]
+    assert "karp-shared : free = " in done.stdout
+
+
+def test_exchange_finds_out_who_does_other_work() -> None:
+    from bench.contest import FailedError
+    from bench.exchange import check
+
+    check([2.0, 3.0], [{"0": 2.0}, {"1": 3.0}])
+    check([2.0, 3.0], [{"1": 3.0}, {"1": 3.0}])  # the first was held up, and its shard given to the other
+    with pytest.raises(FailedError, match="the loss of step 9, shard 1 is 2.9, by hand it is 3"):
+        check([2.0, 3.0], [{"0": 2.0}, {"1": 2.9}])
+    with pytest.raises(FailedError, match="was not told"):
+        check([2.0, 3.0], [{}, {}])
+
+
+def test_exchange_says_why_a_worker_is_out() -> None:
+    from bench import gate
+    from bench.contest import FailedError
+
+    environment = os.environ | {"PYTHONPATH": str(ROOT / "scripts")}
+    with pytest.raises(FailedError, match="ended with status 1: ValueError: no gradient"):
+        gate.run([[sys.executable, "-c", "raise ValueError('no gradient')"]], 1, environment, 1.0)
+    meet = "from bench.gate import Gate; gate = Gate(); gate.meet(); gate.report({'rank': 1})"
+    assert [{"rank": 1}] * 2 == gate.run([[sys.executable, "-c", meet]] * 2, 2, environment, 1.0)

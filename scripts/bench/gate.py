@@ -69,7 +69,7 @@ def run(
                     stderr=words,
                     env=known,
                     cwd=directory,
-                    start_new_session=True,  # a group, so that all it has started can be ended
+                    process_group=0,  # so that all it has started can be ended
                 )
                 for command in commands
             ]
