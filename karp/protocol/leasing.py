@@ -6,7 +6,7 @@ never shows in the weights who computed a shard, so all of this may follow the c
 
 from karp.protocol.actions import Action, Send
 from karp.protocol.member import Member, Pace
-from karp.protocol.messages import Evaluation, Lease
+from karp.protocol.messages import Contribution, Evaluation, Lease
 from karp.protocol.step import Step
 from karp.protocol.training import Training
 from karp.protocol.tree import Vector
@@ -23,6 +23,7 @@ class Leasing:
         self.members: dict[bytes, Member] = {}
         self.waiting: dict[bytes, Member] = {}  # those that have nothing to do
         self.pace = Pace()
+        self.given = 0  # tasks
         self.released = 0  # shards that were given again
 
     def rest(self, member: Member) -> None:
@@ -98,8 +99,8 @@ class Leasing:
 
     def _give(self, member: Member, task: Lease | Evaluation, now: float) -> None:
         del self.waiting[member.peer]
-        member.number += 1
-        task.number = member.number
+        self.given += 1
+        task.number = member.number = self.given
         if member.version == task.version:  # it has these weights already
             task.weights = None
         member.task, member.version = task, task.version
@@ -141,10 +142,10 @@ class Leasing:
                 self.released += 1
                 step.give_back(shard, shard + 1)
 
-    def returned(self, member: Member, step: int, now: float) -> Lease | None:
-        """A contribution to this step has come from a member; returns the lease that it ends."""
+    def returned(self, member: Member, message: Contribution, now: float) -> Lease | None:
+        """A contribution has come from a member; returns the lease that it ends, if the member has it still."""
         lease = member.task
-        if not isinstance(lease, Lease) or lease.step != step:
+        if not isinstance(lease, Lease) or lease.step != message.step or message.lease not in (0, lease.number):
             return None
         self.pace.measure(member, lease, now)
         self.rest(member)

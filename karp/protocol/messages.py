@@ -65,6 +65,7 @@ class Contribution:
     nodes: list[Node]
     logs: Logs
     last: bool  # the program called trainer.stop(): the run ends once this step is applied
+    lease: int = 0  # its number; 0 where nothing on the way can double it
 
 
 @dataclass(slots=True)
@@ -140,7 +141,7 @@ class Refusal:
 class Lease:
     """The grant of the shards start … stop-1 of a step, to be computed with the weights of `version`.
 
-    `number` counts the tasks that this worker has been given.
+    `number` grows with every task that the server gives.
     """
 
     number: int
@@ -337,6 +338,7 @@ CHECKS: dict[str, Callable[[Any], Any]] = {
     "shared": text(1000),
     "main": flag,
     "last": flag,
+    "lease": count,
     "reason": text(10_000),
     "failure": text(10_000),
 }

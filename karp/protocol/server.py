@@ -188,13 +188,16 @@ class Server:
         assert self.training.settings is not None
         if differences := self.training.settings.differences(message.settings):
             raise ProtocolError("this program differs from the run's: " + "; ".join(differences))
+        if peer in self.left:  # this message, or one before it, has come twice
+            self.out.append(Send(peer, Welcome(self.left[peer], self.training.settings.shards, False)))
+            return
         self._drop(peer)
         taken = {member.worker for member in self.members.values()} | set(self.left.values())
         worker = message.worker
         if worker in taken or worker < 0:  # the numbers below `launched` are the launcher's to give
             worker = next(number for number in count(self.launched) if number not in taken)
         member = self.members[peer] = Member(peer, worker, self.now)
-        ask = self.training.updater is None and self.asked not in self.members
+        ask = self.training.updater is None and (self.asked == peer or self.asked not in self.members)
         if ask:
             self.asked = peer
         self._send(member, Welcome(worker, self.training.settings.shards, ask))
@@ -221,7 +224,6 @@ class Server:
     def _initial(self, member: Member, message: Initial) -> None:
         if self.training.updater is None:
             self.training.start_from(message.weights)
-        if self.training.version == 0:
             member.version = 0
         if member.task is None:
             self.leasing.rest(member)
@@ -282,13 +284,13 @@ class Server:
 
     def _contribution(self, member: Member, message: Contribution) -> None:
         training = self.training
-        lease = self.leasing.returned(member, message.step, self.now)
+        lease = self.leasing.returned(member, message, self.now)
         step = training.open.get(message.step)
         if step is None or self.over:
             training.dropped += len(message.nodes)
         else:
             try:
-                training.enter(member.peer, member.worker, message, step)
+                training.enter(member.peer, member.worker, message, step, lease is not None)
             finally:
                 if lease is not None and not step.tree.complete:
                     member.task = lease
@@ -307,13 +309,10 @@ class Server:
     def _ping(self, member: Member, message: Ping) -> None:
         """A worker waits: if it should not, one of two messages was lost, the task or the answer to it."""
         if member.told:
-            member.version = -1  # it may not have got the weights either
-            self._send_finish(member)
-            if self.done:
-                self._send(member, Closed())
+            self._repeat_finish(member)
         elif member.task is None:
-            if self.training.updater is None and member.peer == self.asked:
-                self._send(member, Rejoin())  # the weights it was asked for have not come
+            if self.training.updater is None and (member.peer == self.asked or self.asked not in self.members):
+                self._send(member, Rejoin())  # the weights that were asked for have not come
             else:
                 self.leasing.rest(member)
                 self._send(member, Waiting(self.waited_for()))
@@ -336,6 +335,8 @@ class Server:
     def _stop(self, member: Member, message: Stop) -> None:
         """A program has left its loop: the current step is the last, if anybody is left to complete it."""
         self.waiting.pop(member.peer, None)
+        if member.told:
+            self._repeat_finish(member)
         if not member.stopped and not self.over:
             member.stopped = True
             self.leasing.withdraw(member)
@@ -377,7 +378,7 @@ class Server:
             self._close()
 
     def _close(self) -> None:
-        """The main worker has spoken for all; those of whom it is not known that they have left are told at their Ping."""
+        """The main worker has spoken for all; who is not known to have left is told at its Ping."""
         self.done = True
         self.out += [Send(peer, Closed()) for peer in self.left]
 
@@ -417,6 +418,13 @@ class Server:
                 member.told = True
                 self.waiting.pop(member.peer, None)
                 self._send_finish(member)
+
+    def _repeat_finish(self, member: Member) -> None:
+        """It has been told, and asks nevertheless: the message was lost, or its Leave."""
+        member.version = -1  # the weights may be lost, too
+        self._send_finish(member)
+        if self.done:
+            self._send(member, Closed())
 
     def _send_finish(self, member: Member) -> None:
         training, main = self.training, member.worker == self.main

@@ -195,13 +195,16 @@ class Training:
         self.open.clear()
         self.step = Step(self.final, 0)
 
-    def enter(self, peer: bytes, worker: int, message: Contribution, step: Step) -> None:
+    def enter(self, peer: bytes, worker: int, message: Contribution, step: Step, leased: bool) -> None:
         """Put a contribution's nodes into the step's tree, each shard once; all of them are checked first.
+
+        `leased`: it answers the lease that its worker has now. Of another, which may be a second copy of an earlier
+        one, nothing is learnt by a gradient that is not finite.
 
         Raises ProtocolError for what cannot belong to this step.
         """
         self._check(message, step)
-        good = [node for node in message.nodes if self._is_finite(peer, worker, node, step)]
+        good = [node for node in message.nodes if self._is_finite(peer, worker, node, step, leased)]
         if self.failure:
             return
         if self.bound == 0:
@@ -235,10 +238,13 @@ class Training:
         if self.bound is None and sum(node.stop - node.start for node in message.nodes) > 1:
             raise ProtocolError(f"step {step.number}: several shards, but an asynchronous run takes each by itself")
 
-    def _is_finite(self, peer: bytes, worker: int, node: Node, step: Step) -> bool:
+    def _is_finite(self, peer: bytes, worker: int, node: Node, step: Step, leased: bool) -> bool:
         """Whether a gradient can be used; if not, its shards are tried once more, alone and elsewhere."""
         if math.isfinite(node.loss) and node.vector is not None and finite(node.vector):
             return True
+        if not leased:
+            self.dropped += 1
+            return False
         what = f"the gradient of step {step.number}, {named(node.start, node.stop)} from worker {worker}"
         what = f"{what} is not finite (loss {node.loss})"
         if node.stop - node.start > 1 or node.start not in step.refusals:

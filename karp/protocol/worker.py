@@ -64,7 +64,8 @@ class Worker:
     closed: bool = False
     waits_for: str = "the server to answer"  # what the server said last
     heard: float = 0.0
-    asked: float = 0.0
+    asked: float | None = 0.0  # when the server was last asked, or told this worker what to wait for; None: not yet
+    refused: bool = False
     tree: TreeSum = field(default_factory=lambda: TreeSum(1))
     logs: Logs = field(default_factory=list)
     last: bool = False
@@ -83,7 +84,10 @@ class Worker:
         """
         if incarnation < self.incarnation:
             return None  # of a server that is gone
-        self.heard = self.asked = now
+        self.heard = now
+        if isinstance(message, Waiting) and not message.reason:
+            return self._ask(now)  # a sign of life is no answer
+        self.asked = now
         match message:
             case Welcome():
                 return self._welcome(message, incarnation)
@@ -91,6 +95,7 @@ class Worker:
                 self.joining, self.task = self.join, None
                 return self.join
             case Refusal():
+                self.refused = True
                 raise RefusedError(f"the server refused: {message.reason}")
         if incarnation != self.incarnation or self.joining is not None:
             return None
@@ -100,7 +105,7 @@ class Worker:
             case Finish():
                 return self._finish(message)
             case Waiting():
-                self.waits_for = message.reason or self.waits_for
+                self.waits_for = message.reason
             case Closed():
                 self.closed = True
         return None
@@ -110,7 +115,7 @@ class Worker:
         self.joining, self.seen = None, 0
         if not message.initial:
             return None
-        self.version = 0
+        self.version = max(self.version, 0)
         return Initial(self.weights)
 
     def _take(self, task: Lease | Evaluation) -> FromWorker | None:
@@ -154,7 +159,14 @@ class Worker:
             raise LostError(
                 f"the server at {where} has not answered for {now - self.heard:.0f} s (last known: {self.waits_for})"
             )
-        if now - self.asked < PING_SECONDS:
+        if self.asked is None:
+            self.asked = now - PING_SECONDS
+        return self._ask(now)
+
+    def _ask(self, now: float) -> FromWorker | None:
+        """What the server may not have got, or whether it has something to do; not too often."""
+        waits, self.asked = self.asked, now if self.asked is None else self.asked
+        if waits is None or now - waits < PING_SECONDS:
             return None
         self.asked = now
         if self.joining is not None:
@@ -180,14 +192,15 @@ class Worker:
         lease = self.task
         assert isinstance(lease, Lease)
         self.task = None
+        self.asked = None
         nodes = list(self.tree.nodes.values()) if self.shard > lease.start else []
-        return Contribution(lease.step, lease.version, nodes, self._logs(), self.last)
+        return Contribution(lease.step, lease.version, nodes, self._logs(), self.last, lease.number)
 
     def scored(self, scores: dict[str, float]) -> FromWorker:
         """The message with the scores of the evaluation that was leased."""
         evaluation = self.task
         assert isinstance(evaluation, Evaluation)
-        self.task = None
+        self.task = self.asked = None
         return Score(evaluation.epoch, scores, self.last)
 
     def log(self, name: str, value: float, shard: int) -> None:
@@ -207,7 +220,9 @@ class Worker:
         return self.leaving
 
     def failed(self, error: str, traceback: str) -> FromWorker:
-        """The program has raised."""
+        """The program has raised; if only because the server refused this worker, the others go on."""
+        if self.refused:
+            return Leave([])
         task, self.task = self.task, None
         step, shard = (task.step, self.shard) if isinstance(task, Lease) else (-1, -1)
         epoch = task.epoch if isinstance(task, Evaluation) else -1

@@ -1,19 +1,193 @@
 """What the simulated cluster (karp/simulate) has found in the machines, as single cases."""
 
-from machines import Run, leases
+from typing import Any
 
-from karp.protocol.messages import Closed, Done, Finish, Ping
+import numpy as np
+import pytest
+from machines import Run, gradient, leases, read_only, settings, weights
+
+from karp.errors import RefusedError
+from karp.protocol import Worker
+from karp.protocol.messages import (
+    Closed,
+    Contribution,
+    Done,
+    Finish,
+    Initial,
+    Join,
+    Lease,
+    Leave,
+    Ping,
+    Refusal,
+    Rejoin,
+    Stop,
+    Waiting,
+    Welcome,
+)
+from karp.protocol.server import ALIVE_SECONDS
+from karp.protocol.tree import Node
+from karp.protocol.worker import PING_SECONDS
+
+
+def finished(workers: int) -> Run:
+    """A run of three steps whose workers know that it is over, and have not left."""
+    run = Run(workers, epochs=1, shards=workers)
+    given: dict[int, Lease] = {}
+    for worker in range(workers):
+        given |= leases(run.join(worker))
+    answers: list[tuple[bytes, Any]] = []
+    while given:
+        answers = [answer for worker, lease in given.items() for answer in run.contribute(worker, lease)]
+        given = leases(answers)
+    assert list(range(workers)) == [int(peer) for peer, message in answers if isinstance(message, Finish)]
+    return run
+
+
+def messages(answers: list[tuple[bytes, Any]]) -> list[Any]:
+    return [message for _, message in answers]
 
 
 def test_a_worker_whose_last_message_is_lost_is_let_go() -> None:
     """It asked for ever, and was told for ever that the run is over."""
-    run = Run(2, epochs=1, shards=2)
-    given = leases(run.join(0) + run.join(1))
-    for _ in range(3):
-        answers = run.contribute(0, given[0]) + run.contribute(1, given[1])
-        given = leases(answers)
-    assert [0, 1] == [int(peer) for peer, message in answers if isinstance(message, Finish)]
+    run = finished(2)
     run.send(b"0", Done())  # its Leave and that of worker 1 have not come
-    answers = [message for _, message in run.send(b"1", Ping(3))]
-    assert [Finish, Closed] == [type(message) for message in answers]
-    assert answers[0].weights is not None  # nor, perhaps, what was sent to it
+    again, closed = messages(run.send(b"1", Ping(3)))
+    assert (Finish, Closed) == (type(again), type(closed))
+    assert again.weights is not None  # nor, perhaps, what was sent to it
+
+
+def test_a_worker_that_has_left_its_loop_and_does_not_know_the_end_is_told_again() -> None:
+    """It repeated its Stop until it gave the server up, and with it the run."""
+    run = finished(2)
+    assert [Finish] == [type(message) for message in messages(run.send(b"1", Stop()))]
+
+
+def test_a_main_worker_that_has_left_is_looked_for_until_it_is_done() -> None:
+    """Nobody noticed the death of one that no launcher had started."""
+    run = finished(2)
+    run.send(b"0", Leave([]))
+    run.send(b"1", Leave([]))
+    assert (b"0", Waiting("")) in run.take(run.server.tick(ALIVE_SECONDS))
+    answers = run.take(run.server.lost(b"0", 2.0))
+    assert [(b"1", Finish(3, True, "", None))] == answers
+    run.send(b"1", Done())
+    assert [] == run.take(run.server.tick(9.0))
+
+
+def test_a_join_that_comes_twice_does_not_replace_the_main_worker() -> None:
+    run = finished(1)
+    run.send(b"0", Leave([]))
+    assert [Welcome(0, 1, False)] == messages(run.send(b"0", Join(0, run.settings, "host", 1)))
+    assert (0, {b"0": 0}) == (run.server.main, run.server.left)
+
+
+def test_initial_weights_that_are_lost_are_asked_for_again() -> None:
+    """The run waited for them for ever, and said that it waits for nobody."""
+    run = Run(1)
+    run.send(b"0", Join(0, run.settings, "host", 1))
+    assert [Rejoin()] == messages(run.send(b"0", Ping(0)))
+    assert [Welcome(0, 4, True)] == messages(run.send(b"0", Join(0, run.settings, "host", 1)))
+    assert [0] == list(leases(run.send(b"0", Initial(read_only(weights())))))
+
+
+def test_another_that_has_joined_already_is_asked_for_the_weights() -> None:
+    run = Run(2)
+    run.send(b"0", Join(0, run.settings, "host", 1))
+    run.send(b"1", Join(1, run.settings, "host", 1))
+    run.take(run.server.lost(b"0", 1.0))
+    assert [Rejoin()] == messages(run.send(b"1", Ping(0)))
+    assert [Welcome(1, 4, True)] == messages(run.send(b"1", Join(1, run.settings, "host", 1)))
+
+
+def test_weights_that_come_twice_do_not_say_which_ones_a_worker_has() -> None:
+    run = Run(2)
+    run.send(b"0", Join(0, run.settings, "host", 1))
+    run.send(b"0", Initial(read_only(weights())))
+    run.send(b"1", Join(1, run.settings, "host", 1))
+    run.send(b"0", Join(0, run.settings, "host", 1))  # it has joined again, perhaps with others
+    run.send(b"0", Initial(read_only(weights() + 1)))
+    assert -1 == run.server.members[b"1"].version or run.server.members[b"1"].task is not None
+    lease = run.server.members[b"0"].task
+    assert lease is None or lease.weights is not None
+
+
+def test_a_lease_that_was_lost_and_is_not_needed_any_more_is_not_given_again() -> None:
+    """It would come without weights, as those of its version are gone, and come again at every Ping."""
+    run = Run(2, shards=2)
+    first = leases(run.join(0) + run.join(1))
+    run.contribute(0, first[0])
+    run.server.leasing.double(0.0)
+    nodes = [Node(1, 2, 0.0, read_only(gradient(0, 1)))]
+    run.send(b"0", Contribution(0, 0, nodes, [], False))  # the step is whole without worker 1
+    assert 1 == run.server.training.version
+    run.contribute(0, run.server.members[b"0"].task)
+    answers = messages(run.send(b"1", Ping(0)))
+    assert all(message.weights is not None for message in answers if isinstance(message, Lease))
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf])
+def test_a_second_copy_of_a_contribution_that_is_not_finite_is_no_second_time(bad: float) -> None:
+    """The network doubled it, and the run ended for a program that had failed once."""
+    run = Run(1, shards=1)
+    first = leases(run.join(0))[0]
+    vector = gradient(0, 0)
+    vector[0] = bad
+    contribution = Contribution(0, 0, [Node(0, 1, 0.5, read_only(vector))], [], False, first.number)
+    again = leases(run.send(b"0", contribution))[0]
+    assert (0, 1) == (again.start, again.stop)
+    assert [] == run.send(b"0", contribution)
+    assert ("", 1) == (run.server.training.failure, run.server.training.dropped)
+    run.contribute(0, again)
+    assert 1 == run.server.training.version
+
+
+def test_a_second_copy_of_a_contribution_does_not_end_another_lease() -> None:
+    run = Run(1, shards=1)
+    first = leases(run.join(0))[0]
+    nodes = [Node(0, 1, 0.5, read_only(gradient(0, 0)))]
+    second = leases(run.send(b"0", Contribution(0, 0, nodes, [], False, first.number)))[0]
+    assert [] == run.send(b"0", Contribution(0, 0, nodes, [], False, first.number))
+    assert second.number == run.server.members[b"0"].task.number
+
+
+def test_a_worker_that_was_refused_does_not_end_the_run_for_the_others() -> None:
+    """It said that its program had failed outside of its loop, which no other worker can do better."""
+    worker = Worker(weights(), 1)
+    worker.enter(settings(), "host", 1, 0.0)
+    worker.receive(Welcome(1, 4, False), 0, 0.0)
+    with pytest.raises(RefusedError):
+        worker.receive(Refusal("a gradient of another shape"), 0, 0.0)
+    assert Leave([]) == worker.failed("RefusedError", "Traceback …")
+
+
+def test_signs_of_life_do_not_keep_a_worker_from_asking() -> None:
+    """One came every second, just before the worker would have asked: what was lost was never found."""
+    worker = Worker(weights(), 1)
+    worker.enter(settings(), "host", 1, 0.0)
+    worker.receive(Welcome(1, 4, False), 0, 0.0)
+    assert worker.receive(Waiting(""), 0, 0.5 * PING_SECONDS) is None
+    assert Ping(0) == worker.receive(Waiting(""), 0, PING_SECONDS)
+    assert worker.receive(Waiting(""), 0, 1.5 * PING_SECONDS) is None
+
+
+def test_signs_of_life_that_have_waited_through_a_computation_are_no_reason_to_ask() -> None:
+    worker = Worker(weights(), 1)
+    worker.enter(settings(), "host", 1, 0.0)
+    worker.receive(Welcome(1, 4, False), 0, 0.0)
+    worker.receive(Lease(1, 0, 0, 1, 0, weights()), 0, 0.0)
+    worker.computed(gradient(0, 0), 0.0, 1)
+    worker.contribution()
+    assert worker.receive(Waiting(""), 0, 60.0) is None
+    assert Ping(1) == worker.tick(60.0 + PING_SECONDS, "tcp://x")
+
+
+def test_being_asked_for_the_weights_twice_does_not_say_that_they_are_the_first() -> None:
+    worker = Worker(weights(), 1)
+    worker.enter(settings(), "host", 1, 0.0)
+    worker.receive(Welcome(1, 4, True), 0, 0.0)
+    worker.receive(Lease(2, 3, 0, 1, 3, read_only(gradient(3, 3))), 0, 0.0)
+    worker.computed(gradient(3, 0), 0.0, 1)
+    worker.contribution()
+    worker.receive(Welcome(1, 4, True), 0, 1.0)
+    assert worker.receive(Lease(1, 0, 0, 1, 0, None), 0, 1.0) is None
+    assert worker.task is None
