@@ -216,7 +216,8 @@ class Checker:
         if cluster.host.failed:
             self._conclude_failure()
             return
-        self.demand(cluster.spoken > 0, "nobody has spoken for all")
+        killed = any(process.left and process.status != 0 for process in cluster.processes)
+        self.demand(cluster.spoken > 0 or killed, "nobody has spoken for all")
         if server is None or not server.over:
             return  # it was killed after the end, and nobody is left to ask
         self._conclude_version(server)
@@ -224,7 +225,7 @@ class Checker:
 
     def _conclude_failure(self) -> None:
         """Only a program that always fails ends a run as a failure; then with the weights of a whole step."""
-        failures = [report.values["failure"] for report in self.cluster.host.reports if report.kind == "failure"]
+        failures = [self.cluster.host.failed]
         schedule = self.cluster.schedule
         self.demand(any(bad.times > 1 for bad in schedule.bad), f"the run has failed: {failures}")
         (bad,) = schedule.bad
@@ -234,14 +235,16 @@ class Checker:
 
     def _conclude_version(self, server: Server) -> None:
         schedule, version = self.cluster.schedule, server.training.version
-        early = schedule.stop_at or schedule.leave_at
-        expected = schedule.steps if early is None else early[0] + 1
-        if early is None or not self.cluster.happened["server"]:
-            self.demand(version == expected, f"the run ended with version {version}, not {expected}")
+        if schedule.leave_at is not None:  # the others complete the step, if there are others
+            expected = {schedule.leave_at[0], schedule.leave_at[0] + 1}
+        else:
+            expected = {schedule.steps if schedule.stop_at is None else schedule.stop_at[0] + 1}
+        known = schedule.stop_at is None and (schedule.leave_at is None or not self.cluster.happened["server"])
+        self.demand(not known or version in expected, f"the run ended with version {version}, not {expected}")
 
     def _conclude_evaluations(self, server: Server) -> None:
         """Each epoch once, with the loss of its own weights."""
-        if not self.cluster.schedule.evaluate:
+        if not self.cluster.schedule.evaluate or self.cluster.schedule.leave_at is not None:
             return
         per_epoch = self.cluster.problem.plan.steps_per_epoch
         version = server.training.version

@@ -48,19 +48,27 @@ class Cluster:
         self.checker = Checker(self) if check else None
         self.host = Host(self)
         self._set_off()
+        self.clock.after(RESCUE_SECONDS, self._rescue)
 
     def run(self) -> None:
         """Until every process has ended; raises Violation where an invariant does not hold."""
         clock, checker = self.clock, self.checker
-        while self.living or self.starting:
+        while self.living or self.starting or not self._over():
             if not clock.step() or clock.now > self.limit:
                 raise Violation(self, f"the run has not ended after {clock.now:.0f} s")
-            while self.strikes and self.strikes[0].event <= clock.events:
-                self.strike(self.strikes.pop(0))
             if checker is not None:
                 checker.look()
+            while self.strikes and self.strikes[0].event <= clock.events:
+                self.strike(self.strikes.pop(0))
+                if checker is not None:
+                    checker.look()
         if checker is not None:
             checker.conclude()
+
+    def _over(self) -> bool:
+        """Whether nothing is left to do, with no process there."""
+        server = self.host.server
+        return bool(self.spoken or self.host.failed) or (server is not None and server.over)
 
     def _set_off(self) -> None:
         late = dict(self.schedule.joined_late)
@@ -104,7 +112,6 @@ class Cluster:
         if launched:
             self.clock.after(self.chance.exponential(self.schedule.seen_after), self._see_end, process)
             self.starting += 1  # as long as it is not known whether it is started again
-        self._rescue_later()
 
     def _see_end(self, process: Process) -> None:
         self.starting -= 1
@@ -113,12 +120,19 @@ class Cluster:
         if not done and self.restarts[process.number] < self.schedule.restarts:
             self.restarts[process.number] += 1
             self.start_process(process.number, self.chance.exponential(0.3), process.pace)
-        self._rescue_later()
 
-    def _rescue_later(self) -> None:
-        """A run without workers waits for one; here one always comes."""
-        if not self.living and not self.starting and not self.host.failed and not self.spoken:
-            self.start_process(-1, RESCUE_SECONDS)
+    def _rescue(self) -> None:
+        """A run without workers that can compute says so and waits for one; here one always comes."""
+        server = self.host.server
+        able = any(process.alive and process.in_loop for process in self.processes)
+        if server is not None and not server.over and not able and not self.starting:
+            self.start_process(-1, 0.0)
+        self.clock.after(RESCUE_SECONDS, self._rescue)
+
+    def give_up(self) -> None:
+        """The launcher ends what is left of a run that has failed."""
+        for process in self.processes:
+            process.end(-15)
 
     def compute_seconds(self, process: Process) -> float:
         schedule = self.schedule
@@ -154,7 +168,7 @@ class Cluster:
     def reported(self, report: Report) -> None:
         """A report of the server."""
         if report.kind == "failure":
-            self.host.failed = True
+            self.host.failed = self.host.failed or report.values["failure"]
 
     # What befalls them.
 

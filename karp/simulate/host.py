@@ -21,10 +21,10 @@ class Host:
         self.cluster = cluster
         self.incarnation = 0
         self.server: Server | None = None
-        self.disk: list[tuple[float, int, Snapshot]] = []  # (from when it is whole, reports until then, it), oldest first
+        self.disk: list[tuple[float, int, Snapshot]] = []  # (from when it is whole, reports until then, it)
         self.reports: list[Report] = []  # as the record keeps them: cut back to the checkpoint at a restart
         self.ticked = self.tick_at = 0.0
-        self.failed = False
+        self.failed = ""  # why the run has failed
         self.start(None)
 
     def start(self, back: int | None) -> None:
@@ -61,6 +61,9 @@ class Host:
             self.cluster.clock.after(seconds, self._again, back)
 
     def _again(self, back: int) -> None:
+        if self.failed:  # the launcher gives such a run up
+            self.cluster.give_up()
+            return
         self.incarnation += 1
         self.start(back)
 

@@ -30,7 +30,8 @@ class Problem:
         self.width = schedule.width
         scale = np.geomspace(1.0, 0.2, schedule.width)  # directions that are learnt fast and slowly
         self.x = (rng.normal(size=(schedule.samples, schedule.width)) * scale).astype(np.float32)
-        self.y = (self.x @ rng.normal(size=schedule.width) + NOISE * rng.normal(size=schedule.samples)).astype(np.float32)
+        noise = NOISE * rng.normal(size=schedule.samples)
+        self.y = (self.x @ rng.normal(size=schedule.width) + noise).astype(np.float32)
         self.initial = self.layout.zeros()
         self.initial[: self.width] = rng.normal(size=schedule.width)
         self.plan = Plan(schedule.samples, schedule.batch_size, schedule.shards, schedule.seed % (1 << 63))
@@ -104,7 +105,7 @@ class Reference:
         return self.versions[version]
 
     def node(self, step: int, start: int, stop: int) -> Vector | None:
-        """The sum over the shards start … stop-1: those up to the largest power of two below their number, and the rest."""
+        """The sum over the shards start … stop-1: that of as many as the largest power of two, and that of the rest."""
         key = step, start, stop
         if key not in self._nodes:
             if stop - start == 1:

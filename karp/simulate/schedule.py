@@ -114,6 +114,11 @@ class Schedule:
     def steps(self) -> int:
         return -(-self.samples // self.batch_size) * self.epochs
 
+    def shards_of(self, step: int) -> int:
+        """Shards that exist in a step: fewer where its batch has fewer samples."""
+        first = step % (self.steps // self.epochs) * self.batch_size
+        return min(self.shards, self.batch_size, self.samples - first)
+
 
 OPTIMIZERS: tuple[optim.Optimizer, ...] = (
     optim.SGD(lr=0.05),
@@ -157,7 +162,8 @@ def draw(seed: int) -> Schedule:
         kills=tuple(draw_kill(schedule, chance) for _ in range(chance.below(3))),
         strikes=tuple(sorted((draw_strike(schedule, chance) for _ in range(chance.below(6))), key=lambda it: it.event)),
     )
-    place = chance.below(schedule.steps), chance.below(min(schedule.shards, schedule.batch_size))
+    step = chance.below(schedule.steps)
+    place = step, chance.below(schedule.shards_of(step))
     match chance.below(10):
         case 0:
             return replace(schedule, stop_at=place)
