@@ -81,27 +81,17 @@ def _collect(root: Value) -> list[Value]:
     value = root.__class__
     mark = object()
     guarded = modes.active and modes.state.guard
+    touched = traces.touched
     order = [root]
     push = order.append
     for node in order:  # grows while it is read
         node.grad = None
-        if node.data.__class__ is float:
-            for one in node.inputs:
-                if one.__class__ is value and one.mark is not mark:
-                    one.mark = mark
-                    if one.operation is not None:
-                        push(one)
-            continue
-        if guarded:
+        if node.number < touched or guarded:
             traces.check(node)
         for one in node.inputs:
-            if one.__class__ is value:
-                if one.operation is not None:
-                    if one.mark is not mark:
-                        one.mark = mark
-                        push(one)
-                elif one.number > node.number:
-                    raise traces.stale(node, [one is other for other in node.inputs].index(True))
+            if one.__class__ is value and one.operation is not None and one.mark is not mark:
+                one.mark = mark
+                push(one)
     return order
 
 

@@ -9,13 +9,15 @@ import numpy as np
 from karp.autograd import modes
 from karp.autograd.convert import as_array, constant, data_of
 from karp.autograd.operation import explain
-from karp.autograd.operations import fused, products, shapes
+from karp.autograd.operations import fused, shapes
+from karp.autograd.operations.products import LINEAR, linear_forward
 from karp.autograd.traces import next_number
 from karp.autograd.value import Value, apply, finish
 from karp.errors import SettingError
 
 _new = Value.__new__
 _float64 = np.dtype(np.float64)
+_ndarray = np.ndarray
 
 
 def linear(x: Any, weight: Any, bias: Any = None, activation: str | None = None) -> Value:
@@ -36,7 +38,7 @@ def linear(x: Any, weight: Any, bias: Any = None, activation: str | None = None)
         weight = matrix = as_array(weight)
     if x.__class__ is Value:
         rows = x.data
-    elif x.__class__ is np.ndarray and matrix.__class__ is np.ndarray and x.dtype is matrix.dtype:
+    elif x.__class__ is _ndarray and matrix.__class__ is _ndarray and x.dtype is matrix.dtype:
         rows = x
     else:
         rows = x = like(x, matrix)
@@ -46,13 +48,13 @@ def linear(x: Any, weight: Any, bias: Any = None, activation: str | None = None)
         shift = bias = None if bias is None else as_array(bias)
     operands = (rows, matrix, shift, activation)
     try:
-        data = products.linear_forward(rows, matrix, shift, activation)
+        data = linear_forward(rows, matrix, shift, activation)
     except Exception as error:
-        raise explain(products.LINEAR, operands, error) from None
+        raise explain(LINEAR, operands, error) from None
     node = _new(Value)
     node.data = data
     node.grad = node.mark = None
-    node.operation = products.LINEAR
+    node.operation = LINEAR
     node.inputs = (x, weight, bias, activation)
     node.operands = operands
     node.number = next_number()

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from karp.autograd.value import Value
 
 next_number = itertools.count().__next__  # creation numbers of values
+touched = -1  # the number `touch` gave last: nodes that are newer need no look at their leaves
 
 _KEPT_BYTES = 8192
 _ndarray = np.ndarray
@@ -55,6 +56,10 @@ def remember(node: Value) -> None:
 
 def check(node: Value) -> None:
     """Raise GraphError if an array that a rule of this node reads is no longer what it was."""
+    if node.data.__class__ is not float:  # numbers cannot be written to
+        for place, one in enumerate(node.inputs):
+            if one.__class__ is node.__class__ and one.operation is None and one.number > node.number:
+                raise stale(node, place)
     for read, trace in getattr(node, "traces", ()):  # none if it was made outside of guard
         if trace_of(node.operands[read]) != trace:
             raise stale(node, read)
@@ -86,6 +91,7 @@ def touch(values: Iterable[Value]) -> None:
     ...
     karp.errors.GraphError: the value of shape (3,) that multiply read (operand 0) was written to between ...
     """
-    number = next_number()
+    global touched
+    number = touched = next_number()
     for value in values:
         value.number = number
