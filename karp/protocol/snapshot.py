@@ -63,7 +63,7 @@ def restore(server: Server, snapshot: Snapshot) -> None:
         server.training.progress.restore(plain["progress"], server.now)
         first, *steps = plain["open"]
         server.training.begin(int(first), [(int(number), missing) for number, missing in steps])
-    except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
+    except (LookupError, TypeError, ValueError, AttributeError, OverflowError) as error:
         raise SettingError(f"this is no checkpoint of a run: {error!r:.200}") from None
     server.begun = True
     server.training.report("settings", server.training.settings.to_dict())
