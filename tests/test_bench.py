@@ -171,7 +171,7 @@ def test_exchange_finds_out_who_does_other_work() -> None:
 
     check([2.0, 3.0], [{"0": 2.0}, {"1": 3.0}])
     check([2.0, 3.0], [{"1": 3.0}, {"1": 3.0}])  # the first was held up, and its shard given to the other
-    with pytest.raises(FailedError, match="the loss of step 9, shard 1 is 2.9, by hand it is 3"):
+    with pytest.raises(FailedError, match=r"the loss of step 9, shard 1 is 2\.9, by hand it is 3"):
         check([2.0, 3.0], [{"0": 2.0}, {"1": 2.9}])
     with pytest.raises(FailedError, match="was not told"):
         check([2.0, 3.0], [{}, {}])
@@ -186,3 +186,18 @@ def test_exchange_says_why_a_worker_is_out() -> None:
         gate.run([[sys.executable, "-c", "raise ValueError('no gradient')"]], 1, environment, 1.0)
     meet = "from bench.gate import Gate; gate = Gate(); gate.meet(); gate.report({'rank': 1})"
     assert [{"rank": 1}] * 2 == gate.run([[sys.executable, "-c", meet]] * 2, 2, environment, 1.0)
+
+
+def test_modes_train_to_the_target(tmp_path: Path) -> None:
+    file = tmp_path / "rows.json"
+    modes = "one process,synchronous,staleness 1"
+    done = bench("modes", "--rounds", "1", "--tasks", "digits", "--modes", modes, "--json", str(file))
+    assert (0, "") == (done.returncode, done.stderr), done.stdout
+    rows = [json.loads(line) for line in file.read_text().splitlines()]
+    assert [("one process", False), ("synchronous", False), ("staleness 1", False), ("synchronous", True),
+            ("staleness 1", True)] == [(row["mode"], row["straggler"]) for row in rows]  # fmt: skip
+    for row in rows:
+        assert 0 < row["seconds"]
+        assert (row["mode"] == "one process") == (row["bytes_per_step_and_worker"] == 0)
+        assert row["most_stale"] <= (row["mode"] == "staleness 1")
+    assert rows[1]["samples"] == rows[3]["samples"]  # the straggler costs time, and changes nothing

@@ -17,5 +17,7 @@
     clock.py         what is counted of a turn
     gate.py          how a turn's workers begin together
     footprint.py     start, memory and idleness of karp's processes
+    modes.py         bench.sh modes
+    tasks.py         what it trains
     programs/        karp's part, as a user writes it
 """

@@ -5,11 +5,12 @@ from __future__ import annotations
 import sys
 from argparse import ArgumentParser
 
-from bench import engine, exchange, importing
+from bench import engine, exchange, importing, modes
 
 COMMANDS = {
     "engine": (engine, "training steps per second of karp, hand-written NumPy and other engines"),
     "exchange": (exchange, "samples per second of several workers that train together, karp among peers"),
+    "modes": (modes, "samples and seconds to a target score, bytes and staleness, for each mode of training"),
     "import": (importing, "the time of import karp beside that of import numpy"),
 }
 

@@ -41,7 +41,7 @@ def processor(process: int | str = "self") -> float:
 def shared(process: int) -> list[int]:
     """The sizes of the segments that the server has made."""
     links = [path for path in Path(f"/proc/{process}/fd").iterdir() if os.readlink(path).startswith("/memfd:karp")]
-    return list({path.stat().st_ino: path.stat().st_size for path in links}.values())  # a mapping has a copy of its link
+    return list({path.stat().st_ino: path.stat().st_size for path in links}.values())  # a mapping has a second link
 
 
 case = CASES["S"]
