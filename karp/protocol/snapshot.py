@@ -78,6 +78,8 @@ def check(plain: dict[str, Any], vectors: dict[str, Vector], settings: Settings,
         raise ValueError(f"version {version}, step {first} of {final} steps")
     if len(plain["open"]) > 1 and (whole or len(plain["open"]) > 1 + final):
         raise ValueError(f"{len(plain['open']) - 1} steps that are partly applied")
+    if not all(0 <= int(epoch) < settings.epochs and 0 <= int(at) <= version for epoch, at in plain["evaluations"]):
+        raise ValueError("evaluations of epochs that there are not")
     expected = (settings.layout.size,), settings.layout.dtype
     for name, vector in vectors.items():
         found = vector.shape, vector.dtype.name
