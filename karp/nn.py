@@ -190,6 +190,9 @@ class _Found:
         return list(self.named) == list(other.named) and list(map(id, self.values)) == list(map(id, other.values))
 
 
+_identity: Any = object.__eq__
+
+
 class _Same:
     """Equal to one thing alone, whatever that thing itself takes for equal."""
 
@@ -200,9 +203,11 @@ class _Same:
         return self.item is other
 
 
-def _walk(holder: Any, prefix: str, seen: set[int], lists: list[tuple[list[Any], list[Any]]]) -> Iterator[tuple[str, Value]]:
+def _walk(
+    holder: Any, prefix: str, seen: set[int], lists: list[tuple[list[Any], list[Any]]]
+) -> Iterator[tuple[str, Value]]:
     if isinstance(holder, list):
-        plain = all(type(item).__eq__ is object.__eq__ for item in holder)  # equal is the same, at no cost
+        plain = all(type(item).__eq__ is _identity for item in holder)  # equal is the same
         lists.append((holder, list(holder) if plain else [*map(_Same, holder)]))
     items = vars(holder).items() if isinstance(holder, Module) else enumerate(holder)
     for key, item in items:

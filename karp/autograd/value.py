@@ -52,7 +52,8 @@ class Value(Methods):
     """
 
     # A node fills no slot it does not need, as each costs time: `home` belongs to leaves, `saved` to fused operations,
-    # `owned` stands beside a gradient that is an array, `line` and `traces` to find_nan and guard. (A `__getattr__` would slow down every attribute to save this.)
+    # `owned` stands beside a gradient that is an array, `line` and `traces` belong to find_nan and guard.
+    # (A `__getattr__` would slow down every attribute to save this.)
     __slots__ = ("data", "grad", "home", "inputs", "line", "mark", "number", "operands", "operation", "owned", "saved",
                  "traces")
 

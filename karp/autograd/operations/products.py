@@ -122,7 +122,7 @@ def _elu_backward(g: Any, out: Any) -> None:
     _multiply(g, np.minimum(out, 0) + 1, g)  # exp(a) = elu(a) + 1 below zero
 
 
-ACTIVATIONS = {
+ACTIVATIONS: dict[str, tuple[Any, Any]] = {
     "relu": (_relu, _relu_backward),
     "tanh": (np.tanh, _tanh_backward),
     "sigmoid": (_sigmoid, _sigmoid_backward),
