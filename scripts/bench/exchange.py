@@ -301,7 +301,8 @@ def draw(path: str, done: dict[str, Rates], workers: Sequence[int]) -> None:
 
 def _bar(who: tuple[str, int], rates: Rates, count: int) -> picture.Bar:
     contestant = CONTESTANTS[who[0]]
-    note = f"({ratio(rates[who], rates['free', count]).middle:.2f})" if ("free", count) in rates else ""
+    measured = ("free", count) in rates and not contestant.alone
+    note = f"({ratio(rates[who], rates['free', count]).middle:.2f})" if measured else ""
     return picture.Bar(contestant.shown, Figure.of(rates[who]), note, contestant.color)
 
 
