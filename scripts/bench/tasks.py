@@ -50,6 +50,6 @@ def million(rows: int = 1_000_000, columns: int = 20, classes: int = 8) -> Four:
 TASKS = {
     "digits": Task("1,438 digits, MLP 64-128-64-10", digits, (128, 64), 64, 0.1, 0.95, 10, 100, 0.005),
     "million": Task(
-        "1,000,000 synthetic rows, MLP 20-128-64-8", million, (128, 64), 512, 0.1, 0.8, 50, 4, 0.02
+        "1,000,000 synthetic rows, MLP 20-128-64-8", million, (128, 64), 512, 0.3, 0.75, 50, 4, 0.005
     ),
 }  # fmt: skip
