@@ -107,7 +107,7 @@ class ReplayLink:
                 message.last = False  # the recorded run knows where it ended
                 for index, node in enumerate(message.nodes):  # the next backward writes into the same vector
                     message.nodes[index] = node._replace(vector=None if node.vector is None else node.vector.copy())
-                self.training.enter(b"", 0, message, step)
+                self.training.enter(b"", 0, message, step, True)
                 self.at += 1
                 self._go_on()
             case Stop() if self.at < len(self.order):
@@ -131,13 +131,13 @@ class ReplayLink:
             step = self._step(arrival.step)
             for shard in range(arrival.start, arrival.stop):
                 step.leave_out(shard)
-            training.enter(b"", 0, Contribution(arrival.step, training.version, [], [], False), step)
+            training.enter(b"", 0, Contribution(arrival.step, training.version, [], [], False), step, True)
             training.advance(0.0, 1)
             self.at += 1
         if training.failure:
             raise RunError(f"the run has failed: {training.failure}")
         assert training.updater is not None
-        self._keep(training.version, training.updater.weights)
+        self._keep(training.version)
         if self.at == len(self.order):
             self.inbox.append(Finish(training.version, True, "", training.updater.weights))
             return
@@ -157,12 +157,12 @@ class ReplayLink:
                 raise DataError(f"the record is damaged: step {number} was not to come yet, or is over")
         return self.training.open[number]
 
-    def _keep(self, version: int, weights: Vector) -> None:
+    def _keep(self, version: int) -> None:
         """Keep weights that are needed once more, and no others."""
         for old in [old for old in self.versions if self.last_use[old] < self.at]:
             del self.versions[old]
         if version not in self.versions and self.last_use.get(version, -1) >= self.at:
-            self.versions[version] = weights.copy()
+            self.versions[version] = self.training.outgoing().copy()
 
     def receive(self, seconds: float) -> tuple[FromServer, int] | None:
         return self.inbox.popleft(), 0

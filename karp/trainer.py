@@ -71,6 +71,10 @@ class Trainer:
         staleness: by how many steps the weights under a gradient may be old; None: asynchronous, the gradient of each
             shard, weighted by its share of the step, is an update of its own. 0 unless given here or by the launcher.
             With any other the bits depend on who came first; `karp replay` repeats them.
+        codec: how gradients go to the server: None, 'float16', 'bfloat16' or 'int8' (`karp.codecs`); each shard's is
+            encoded by itself, in one process too, so the bits of the weights depend on it and on nothing else.
+        codec_weights: how weights come back: None, 'float16' or 'bfloat16'; gradients are then those of rounded
+            weights, while the server, scores and the end of the run have them in full.
         threads: of the BLAS in each worker; 1 unless given here or by the launcher. The bits depend on it.
         run_dir: where the run's files go; a fresh folder under runs/ unless given here or by the launcher.
         show: whether progress is shown on standard error (in one process; a launcher shows its run itself).
@@ -102,6 +106,8 @@ class Trainer:
         shards: int | None = None,
         seed: int = 0,
         staleness: int | EllipsisType | None = ...,
+        codec: str | None = None,
+        codec_weights: str | None = None,
         threads: int | None = None,
         run_dir: str | os.PathLike[str] | None = None,
         show: bool = True,
@@ -116,6 +122,8 @@ class Trainer:
         self.seed = seed
         staleness = agreed("staleness", staleness, arguments.staleness, left_out=...)
         self.staleness = 0 if isinstance(staleness, EllipsisType) else staleness
+        self.codec = agreed("codec", codec, str)
+        self.codec_weights = agreed("codec_weights", codec_weights, str)
         self.threads = from_environment("KARP_THREADS", 1) if threads is None else threads
         self.show = show
         self.server = os.environ.get("KARP_SERVER")
@@ -357,6 +365,8 @@ class Trainer:
             "evaluate": evaluate,
             "steering": steering,
             "staleness": self.staleness,
+            "codec": self.codec,
+            "codec_weights": self.codec_weights,
         }
         return Settings.from_dict(plain)
 

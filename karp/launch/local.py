@@ -18,7 +18,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-from karp import arguments
+from karp import arguments, codecs
 from karp.errors import DataError, LostError, RecordError, SettingError
 from karp.launch.processes import THREAD_VARIABLES, Child, ServerProcess, kill_group, start_worker, stop
 from karp.monitor.terminal import Display
@@ -47,6 +47,8 @@ class Options:
     port: int = 0
     exchange: str = "auto"  # or "zeromq": frames even on this host
     staleness: str | None = None  # as KARP_STALENESS says it; None: left to the program
+    codec: str | None = None
+    codec_weights: str | None = None
     keys: str = ""  # the directory that holds them; '' for fresh ones where keys are needed
 
     def check(self) -> None:
@@ -61,7 +63,10 @@ class Options:
 
     def modes(self) -> dict[str, str]:
         """The variables by which the arguments of Trainer that were given here reach the program."""
-        given = {"KARP_STALENESS": self.staleness}
+        names = ("staleness", "codec", "codec_weights")
+        given = {f"KARP_{name.upper()}": getattr(self, name) for name in names}
+        codecs.check("codec", self.codec, codecs.GRADIENTS)
+        codecs.check("codec_weights", self.codec_weights, codecs.WEIGHTS)
         if self.staleness is not None:
             arguments.staleness(self.staleness)
         return {name: value for name, value in given.items() if value is not None}

@@ -95,15 +95,16 @@ class Leasing:
         """This range of the step, to be computed with the newest weights."""
         updater = self.training.updater
         assert updater is not None
-        self._give(member, Lease(0, step.number, start, stop, updater.version, updater.weights), now)
+        self._give(member, Lease(0, step.number, start, stop, updater.version, self.training.outgoing()), now)
 
     def _give(self, member: Member, task: Lease | Evaluation, now: float) -> None:
         del self.waiting[member.peer]
         self.given += 1
         task.number = member.number = self.given
-        if member.version == task.version:  # it has these weights already
+        others = self.training.rounded and isinstance(task, Evaluation)  # than those that leases carry
+        if member.version == task.version and not others:  # it has these weights already
             task.weights = None
-        member.task, member.version = task, task.version
+        member.task, member.version = task, -1 if others else task.version
         member.since, member.doubled = now, False
         member.notice_at = now + NOTICE_SECONDS
         self.out.append(Send(member.peer, task))
@@ -124,7 +125,7 @@ class Leasing:
         updater = self.training.updater
         if isinstance(task, Evaluation):
             return self.training.weights_for(task.epoch)
-        return updater.weights if updater is not None and task.version == updater.version else None
+        return self.training.outgoing() if updater is not None and task.version == updater.version else None
 
     def withdraw(self, member: Member) -> None:
         """What a member has not contributed of its task can be given again."""

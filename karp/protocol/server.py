@@ -224,7 +224,7 @@ class Server:
     def _initial(self, member: Member, message: Initial) -> None:
         if self.training.updater is None:
             self.training.start_from(message.weights)
-            member.version = 0
+            member.version = -1 if self.training.rounded else 0
         if member.task is None:
             self.leasing.rest(member)
         self._hand_out()
@@ -428,7 +428,7 @@ class Server:
 
     def _send_finish(self, member: Member) -> None:
         training, main = self.training, member.worker == self.main
-        new = training.updater is not None and member.version != training.version
+        new = training.updater is not None and (member.version != training.version or training.rounded)
         weights = training.updater.weights if new and training.updater is not None else None
         self._send(member, Finish(training.version, main, training.failure, weights))
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import MISSING, dataclass, fields, replace
 from typing import Any, Protocol
 
-from karp import optim
+from karp import codecs, optim
 from karp.errors import SettingError
 from karp.parameters import Layout
 
@@ -23,7 +23,8 @@ class Settings:
 
     `program_sha256`, `data_sha256` and `weights_sha256` are hex digests of the program's text, of its data and of the
     weights it starts from ('' where there is no program file). `staleness` is how old weights under a gradient may be,
-    None for an asynchronous run. A field with a default may be left out of a dict.
+    None for an asynchronous run. `codec` and `codec_weights` name the short forms in which gradients go to the server
+    and weights to the workers. A field with a default may be left out of a dict.
     """
 
     program: str
@@ -41,6 +42,8 @@ class Settings:
     evaluate: bool
     steering: bool
     staleness: int | None = 0
+    codec: str | None = None
+    codec_weights: str | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """Plain types, for a message or a file."""
@@ -69,6 +72,8 @@ class Settings:
         staleness = plain["staleness"]
         if staleness is not None and (type(staleness) is not int or not 0 <= staleness < STALENESS):
             raise SettingError(f"staleness is {staleness!r:.60}; it must be a whole number, or None: asynchronous")
+        codecs.check("codec", plain["codec"], codecs.GRADIENTS)
+        codecs.check("codec_weights", plain["codec_weights"], codecs.WEIGHTS)
         for name in ("evaluate", "steering"):
             if type(plain[name]) is not bool:
                 raise SettingError(f"settings: {name} is {plain[name]!r:.60}, not true or false")

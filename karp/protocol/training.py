@@ -20,15 +20,17 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from karp import codecs
 from karp.errors import ProtocolError
 from karp.optim import Updater
 from karp.parameters import Layout
 from karp.protocol.actions import Action, Report, Save
+from karp.protocol.form import Form
 from karp.protocol.messages import Contribution, Evaluation, Logs
 from karp.protocol.progress import Progress
 from karp.protocol.settings import Settings, Steps
 from karp.protocol.step import Step, finite, merged, named
-from karp.protocol.tree import Node, Vector, parent
+from karp.protocol.tree import Node, Vector
 
 SAVE_SECONDS = 10.0  # between two checkpoints
 
@@ -74,10 +76,11 @@ class Training:
         self.skip = skip
         self.settings: Settings | None = None
         self.steps: Steps
-        self.dtype: np.dtype[Any]
-        self.shape: tuple[int]
+        self.form: Form
         self.updater: Updater | None = None  # holds the weights
         self.bound: int | None = 0  # on staleness
+        self.rounded = False  # whether leases carry other weights than these
+        self.encoded: tuple[int, Vector] = (-1, np.empty(0))  # the weights of a version as leases carry them
         self.step = Step(0, 0)  # the oldest one under way: all before it are in
         self.open: dict[int, Step] = {}  # all that are under way, oldest first
         self.opened = 0  # all steps below this have been
@@ -95,12 +98,12 @@ class Training:
     def use(self, settings: Settings) -> None:
         """These are the run's settings."""
         self.settings = settings
-        self.dtype, self.shape = np.dtype(settings.layout.dtype), (settings.layout.size,)
+        self.form = Form(settings)
         self.steps = self.plan(settings.samples, settings.batch_size, settings.shards, settings.seed)
         self.final = self.steps.steps_per_epoch * settings.epochs
-        self.bound = settings.staleness
-        if self.bound != 0:
-            self.store = None  # the weights may change while a worker reads them, so each gets a copy
+        self.bound, self.rounded = settings.staleness, settings.codec_weights is not None
+        if self.bound != 0 or self.form.codec is not None or self.rounded:
+            self.store = None  # the weights may change while a worker reads them, or are not those it gets
         if self.store is not None:
             self.room = self.store.allocate(settings.layout)
 
@@ -108,11 +111,10 @@ class Training:
         """These are the weights the model starts from; raises ProtocolError if the settings name others."""
         assert self.settings is not None
         layout = self.settings.layout
-        if not self._fits(weights):
-            raise ProtocolError(self._misfit("the initial weights", weights))
+        self.form.check_weights("the initial weights", weights)
         if layout.sha256(weights) != self.settings.weights_sha256:
             raise ProtocolError("the initial weights are not those that the settings name")
-        if self.store is None and weights.flags.writeable:  # in one process: the model's own vector
+        if self.store is None and weights.flags.writeable and not self.rounded:  # in one process: the model's own
             self.updater = Updater(self.settings.optimizer, weights)
         else:
             self.updater = Updater(self.settings.optimizer, self.keep(weights, 0))
@@ -204,18 +206,21 @@ class Training:
         Raises ProtocolError for what cannot belong to this step.
         """
         self._check(message, step)
-        good = [node for node in message.nodes if self._is_finite(peer, worker, node, step, leased)]
+        nodes = message.nodes if self.form.codec is None else [self.form.decoded(node) for node in message.nodes]
+        good = [node for node in nodes if self._is_finite(peer, worker, node, step, leased)]
         if self.failure:
             return
-        if self.bound == 0:
-            self.dropped += step.enter(good)
+        if self.bound is None:
+            for node in good:
+                self._update_by(node, step, worker, message.version)
+            self._tell_arrivals(step, self.version)  # of what is left out
+            if step.tree.complete and step is not self.step:
+                del self.open[step.number]
         else:
-            new = [node for node in good if not step.tree.has(node.start, node.stop)]
-            self.dropped += len(good) - len(new)
-            step.arrivals += [[worker, message.version, *gap] for gap in merged([node[:2] for node in new])]
-            step.enter(new if self.bound is not None else [node._replace(vector=None) for node in new])
-            if self.bound is None:
-                self._update_by(new, step)
+            if self.bound > 0:
+                new = [node[:2] for node in good if not step.tree.has(node.start, node.stop)]
+                step.arrivals += [[worker, message.version, *span] for span in merged(new)]
+            self.dropped += step.enter(good)
         if message.last:
             self.end_after(message.step + 1)
         if message.logs:
@@ -228,15 +233,7 @@ class Training:
         if not oldest <= message.version <= newest:
             known = f"{newest}" if oldest >= newest else f"{max(0, oldest)} to {newest}"
             raise ProtocolError(f"step {step.number}: a gradient of weights {message.version}, not {known}")
-        for node in message.nodes:
-            if not self._fits(node.vector):
-                what = f"the gradient of step {step.number}, {named(node.start, node.stop)}"
-                raise ProtocolError(self._misfit(what, node.vector))
-        for node in message.nodes:
-            if node[:2] != (0, step.tree.shards):
-                parent(node.start, node.stop, step.tree.shards)  # refuses what is no node
-        if self.bound is None and sum(node.stop - node.start for node in message.nodes) > 1:
-            raise ProtocolError(f"step {step.number}: several shards, but an asynchronous run takes each by itself")
+        self.form.check_nodes(message.nodes, step.number, step.tree.shards)
 
     def _is_finite(self, peer: bytes, worker: int, node: Node, step: Step, leased: bool) -> bool:
         """Whether a gradient can be used; if not, its shards are tried once more, alone and elsewhere."""
@@ -261,17 +258,18 @@ class Training:
             )
         return False
 
-    def _update_by(self, nodes: list[Node], step: Step) -> None:
-        """Each of these shards is an update by itself."""
+    def _update_by(self, node: Node, step: Step, worker: int, version: int) -> None:
+        """This shard is an update by itself."""
         assert self.updater is not None
+        assert node.vector is not None
+        if step.enter([node._replace(vector=None)]):
+            self.dropped += 1
+            return
+        step.arrivals.append([worker, version, node.start, node.stop])
         self._tell_arrivals(step, self.version)
-        for node in nodes:
-            assert node.vector is not None
-            self._update(self.updater, node.vector)
-            samples = self.steps.samples_in(step.number, node.start)
-            self.progress.step(node.loss * self.steps.samples_of(step.number) / samples, samples)
-        if step.tree.complete and step is not self.step:
-            del self.open[step.number]
+        self._update(self.updater, node.vector)
+        samples = self.steps.samples_in(step.number, node.start)
+        self.progress.step(node.loss * self.steps.samples_of(step.number) / samples, samples)
 
     def _tell_arrivals(self, step: Step, version: int) -> None:
         """For the record: what is applied now, in the order of arrival, and how old its weights were."""
@@ -332,11 +330,22 @@ class Training:
             step, there = self.step.number, self.steps.samples_of(self.step.number)
             kept = there - sum(self.steps.samples_in(step, shard) for shard in self.step.skipped)
             scale = there / kept
-            total = Node(total.start, total.stop, total.loss * scale, total.vector * self.dtype.type(scale))
+            total = Node(total.start, total.stop, total.loss * scale, total.vector * self.form.dtype.type(scale))
         if self.step.tree.shards > 1 and total.vector is not None and not finite(total.vector):
             self.fail(f"the gradient of step {self.step.number} is not finite, though that of each of its shards is")
             return None
         return total
+
+    def outgoing(self) -> Vector:
+        """The weights as a lease carries them."""
+        assert self.updater is not None
+        assert self.settings is not None
+        codec = self.settings.codec_weights
+        if codec is None:
+            return self.updater.weights
+        if self.encoded[0] != self.version:
+            self.encoded = self.version, codecs.encode(codec, self.updater.weights)
+        return self.encoded[1]
 
     @property
     def steering(self) -> bool:
@@ -377,10 +386,3 @@ class Training:
 
     def report(self, kind: str, values: dict[str, Any]) -> None:
         self.out.append(Report(kind, values))
-
-    def _fits(self, vector: Vector | None) -> bool:
-        return vector is not None and vector.shape == self.shape and vector.dtype == self.dtype
-
-    def _misfit(self, what: str, vector: Vector | None) -> str:
-        found = "nothing" if vector is None else f"{vector.shape} {vector.dtype}"
-        return f"{what}: {found}, but the model has {self.shape} {self.dtype}"

@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from karp import codecs
 from karp.errors import LostError, ProgramError, RefusedError, RunError
 from karp.protocol.messages import (
     Closed,
@@ -67,6 +68,7 @@ class Worker:
     asked: float | None = 0.0  # when the server was last asked, or told this worker what to wait for; None: not yet
     refused: bool = False
     tree: TreeSum = field(default_factory=lambda: TreeSum(1))
+    encoded: list[Node] = field(default_factory=list)  # instead of the tree, where there is a codec
     logs: Logs = field(default_factory=list)
     last: bool = False
     stopped: bool = False
@@ -125,7 +127,10 @@ class Worker:
         if task.number <= self.seen or self._lacks(task.weights, task.version):
             return None
         self.seen = task.number
-        self._load(task.weights, task.version)
+        weights, codec = task.weights, self.settings.codec_weights
+        if codec is not None and isinstance(task, Lease) and weights is not None:
+            weights = codecs.decode(codec, weights, self.weights.size, self.weights.dtype)
+        self._load(weights, task.version)
         if not self.stopped:
             self.task = task
             self.shard = task.start if isinstance(task, Lease) else -1
@@ -143,6 +148,11 @@ class Worker:
             self.over, self.task = message, None
             self._load(message.weights, message.version)
         return None
+
+    @property
+    def settings(self) -> Settings:
+        assert self.join is not None
+        return self.join.settings
 
     def _lacks(self, weights: Vector | None, version: int) -> bool:
         """Whether a message relies on weights that have not come, because it overtook or outlived another."""
@@ -181,11 +191,19 @@ class Worker:
         if not isinstance(lease, Lease) or self.shard >= lease.stop:
             raise ProgramError("no shard is waiting for a gradient")
         if self.shard == lease.start:
-            self.tree = TreeSum(shards)
+            self.tree, self.encoded = TreeSum(shards), []
+        self._add(lease, gradient, loss)
+        self.shard += 1
+
+    def _add(self, lease: Lease, gradient: Vector, loss: float) -> None:
+        settings = self.settings
+        if settings.codec is not None:  # a sum would show which shards this worker had
+            vector = codecs.encode(settings.codec, gradient, settings.seed, lease.step, self.shard)
+            self.encoded.append(Node(self.shard, self.shard + 1, loss, vector))
+            return
         if self.shard + 1 < lease.stop:
             gradient = gradient.copy()  # the next backward writes into the same vector
         self.tree.add(Node(self.shard, self.shard + 1, loss, gradient))
-        self.shard += 1
 
     def contribution(self) -> FromWorker:
         """The message for the lease, as far as it is computed."""
@@ -193,7 +211,7 @@ class Worker:
         assert isinstance(lease, Lease)
         self.task = None
         self.asked = None
-        nodes = list(self.tree.nodes.values()) if self.shard > lease.start else []
+        nodes = self.encoded or list(self.tree.nodes.values()) if self.shard > lease.start else []
         return Contribution(lease.step, lease.version, nodes, self._logs(), self.last, lease.number)
 
     def scored(self, scores: dict[str, float]) -> FromWorker:

@@ -18,6 +18,7 @@ HEAD_BYTES = 1 << 20  # no head is longer
 ANY_RUN = ""  # of a worker that has an address and no more: it learns the run from the server
 FRAMES = 1 << 12  # no message has more vectors
 DTYPES: dict[str, np.dtype[Any]] = {"float32": np.dtype("<f4"), "float64": np.dtype("<f8")}
+DTYPES |= {"uint8": np.dtype("u1"), "uint16": np.dtype("<u2")}  # of codecs
 
 
 class Envelope(NamedTuple):

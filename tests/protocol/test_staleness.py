@@ -182,7 +182,7 @@ def test_an_asynchronous_run_refuses_sums_over_shards() -> None:
     run, _ = begin(1, staleness=None)
     node = Node(0, 2, 0.25, read_only(gradient_of(0, 0)))
     ((_, refusal),) = run.send(b"0", Contribution(0, 0, [node], [], False))
-    assert "step 0: several shards, but an asynchronous run takes each by itself" == refusal.reason
+    assert "step 0: a sum over shards 0 to 1, but here each comes by itself" == refusal.reason
     assert 0 == run.server.training.version
 
 
