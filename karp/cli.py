@@ -50,7 +50,7 @@ def add_launch(commands: Commands) -> None:
     add("--run-dir", metavar="DIR", help="where the run's files go (default: a fresh folder under runs/)")
     add("--resume", metavar="DIR", help="go on with the run in DIR, from its newest checkpoint; no PROGRAM is needed")
     add("--threads", type=int, metavar="T", help="BLAS threads of each worker (default: 1)")
-    add("--staleness", metavar="S", help="by how many steps the weights under a gradient may be old; none: asynchronous, "
+    add("--staleness", metavar="S", help="how many steps old the weights under a gradient may be; none: asynchronous, "
         "each gradient is an update of its own (default: what the program says, or 0)")  # fmt: skip
     add("--codec", metavar="C", help="how gradients travel: float16, bfloat16 or int8 (default: in full)")
     add("--codec-weights", metavar="C", help="how weights come back: float16 or bfloat16 (default: in full)")
@@ -60,7 +60,7 @@ def add_launch(commands: Commands) -> None:
     add(
         "--on-nonfinite",
         choices=["stop", "skip"],
-        help="what to do with a shard whose gradient is not finite twice: stop the run, or leave it out (default: stop)",
+        help="a shard whose gradient is not finite twice: stop the run, or leave the shard out (default: stop)",
     )
     add(
         "--exchange",

@@ -225,7 +225,7 @@ def test_a_gradient_that_is_not_finite_ends_the_run(tmp_path: Path) -> None:
         x[0, 0] = np.nan
         training.backward(nn.cross_entropy(net(x), y))
 
-    with pytest.raises(RunError, match="the gradient of step 0, shard 0 from worker 0 is not finite .*, for the second time"):
+    with pytest.raises(RunError, match=r"step 0, shard 0 from worker 0 is not finite .*, for the second time"):
         loop(trainer(tmp_path, net), net, poison)
     assert before == net.parameters.sha256() == summary(tmp_path)["weights_sha256"]
     assert 1 == summary(tmp_path)["exit"]

@@ -81,7 +81,8 @@ def launch(options: Options, run_dir: str | None) -> int:
     directory = Path(run_dir) if run_dir is not None else fresh_directory(options.program)
     if (directory / "metrics.jsonl").exists():
         raise RecordError(
-            f"{directory} holds a run already: pass another directory, or go on with it: karp launch --resume {directory}"
+            f"{directory} holds a run already: pass another directory, "
+            f"or go on with it: karp launch --resume {directory}"
         )
     try:
         (directory / "logs").mkdir(parents=True, exist_ok=True)
@@ -104,7 +105,8 @@ def resume(run_dir: str, changes: dict[str, Any]) -> int:
     except (OSError, KeyError, TypeError, ValueError) as error:
         if isinstance(error, SettingError):
             raise
-        raise DataError(f"{directory} holds no run that `karp launch` has started ({error}): pass its --run-dir") from None
+        found = f"{directory} holds no run that `karp launch` has started ({error})"
+        raise DataError(f"{found}: pass its --run-dir") from None
     return Launch(options, directory, resume=True).run()
 
 

@@ -73,5 +73,6 @@ def read(path: Path) -> Keys:
             raise SettingError(f"{file} may be read by others: chmod 600 it")
         text = file.read_text()
     except OSError as error:
-        raise SettingError(f"the keys {file} cannot be read: {error.strerror}; make them with `karp keys DIR`") from None
+        why = f"the keys {file} cannot be read: {error.strerror}"
+        raise SettingError(f"{why}; make them with `karp keys DIR`") from None
     return Keys.from_text(text, str(file))

@@ -285,7 +285,8 @@ class WorkerSocket:
         try:
             self.place = Place(invitation, self.layout)
         except OSError as error:
-            print(f"karp: no memory can be shared with the server ({error}): gradients travel as frames", file=sys.stderr)
+            why = f"karp: no memory can be shared with the server ({error})"
+            print(f"{why}: gradients travel as frames", file=sys.stderr)
             return
         self.poller = zmq.Poller()
         self.poller.register(self.socket, zmq.POLLIN)

@@ -151,7 +151,7 @@ def test_an_invitation_that_leads_nowhere_is_an_error_and_nothing_else(exchange:
         ["nonsense"],
         [],
     ):
-        with pytest.raises(OSError, match="."):
+        with pytest.raises(OSError, match=r"."):
             Place(" ".join(changed), LAYOUT)
     with pytest.raises(OSError, match="another process's file"):
         Place(" ".join(words), Layout({"weight": (1,)}, "float32"))
