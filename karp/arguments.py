@@ -36,6 +36,17 @@ def agreed(name: str, given: Any, read: Callable[[str], Any], left_out: Any = No
     return handed_on
 
 
+def whole(text: str) -> int:
+    """A whole number of at least 1; raises SettingError for anything else.
+
+    >>> whole("8")
+    8
+    """
+    if not text.isdecimal() or int(text) < 1:
+        raise SettingError(f"{text!r} is no number of steps; it must be a whole number of at least 1")
+    return int(text)
+
+
 def staleness(text: str) -> int | None:
     """A bound on staleness as the command line says it; raises SettingError for what is none.
 

@@ -52,6 +52,7 @@ def add_launch(commands: Commands) -> None:
     add("--threads", type=int, metavar="T", help="BLAS threads of each worker (default: 1)")
     add("--staleness", metavar="S", help="how many steps old the weights under a gradient may be; none: asynchronous, "
         "each gradient is an update of its own (default: what the program says, or 0)")  # fmt: skip
+    add("--local-steps", metavar="H", help="steps that a worker takes on its shards before it contributes (default: 1)")
     add("--codec", metavar="C", help="how gradients travel: float16, bfloat16 or int8 (default: in full)")
     add("--codec-weights", metavar="C", help="how weights come back: float16 or bfloat16 (default: in full)")
     add("--max-restarts", type=int, metavar="K", help="how often a worker that dies is started again (default: 3)")
@@ -80,7 +81,7 @@ def run_launch(options: argparse.Namespace) -> int:
     from karp.launch import local
 
     names = ["workers", "threads", "staleness", "max_restarts", "checkpoint_every", "keep", "on_nonfinite", "exchange"]
-    names += ["codec", "codec_weights", "host", "port", "keys"]
+    names += ["local_steps", "codec", "codec_weights", "host", "port", "keys"]
     given = {name: getattr(options, name) for name in names if getattr(options, name) is not None}
     if options.resume is not None:
         if options.program is not None or options.run_dir is not None:

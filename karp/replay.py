@@ -28,6 +28,7 @@ from karp.protocol.messages import (
     Stop,
     Welcome,
 )
+from karp.protocol.rounds import steps_of
 from karp.protocol.step import Step
 from karp.protocol.training import Training
 from karp.protocol.tree import Vector
@@ -66,7 +67,7 @@ def read(directory: Path) -> tuple[Settings, dict[str, Any], list[Arrival]]:
 
 def in_order(settings: Settings, steps: int, left_out: list[Arrival]) -> Iterator[Arrival]:
     """What a run without staleness applies: every step with its own weights; only what was left out is recorded."""
-    plan = Plan(settings.samples, settings.batch_size, settings.shards, settings.seed)
+    plan = steps_of(Plan(settings.samples, settings.batch_size, settings.shards, settings.seed), settings.local_steps)
     for number in range(steps):
         step = Step(number, plan.shards_of(number))
         for arrival in left_out:

@@ -28,10 +28,12 @@ from karp.arguments import agreed, from_environment
 from karp.autograd import Value
 from karp.data import Plan, Table, fingerprint, generator
 from karp.errors import ProgramError, SettingError
+from karp.inner import OUTER, Inner
 from karp.local import LocalLink
 from karp.protocol import Settings, Worker
 from karp.protocol.messages import Done, Evaluation, FromServer, FromWorker, Lease
-from karp.protocol.settings import ANY_SHARDS
+from karp.protocol.rounds import Rounds, steps_of
+from karp.protocol.settings import ANY_SHARDS, Steps
 from karp.protocol.worker import PING_SECONDS
 from karp.record import fresh_directory, given_directory
 
@@ -62,7 +64,7 @@ class Trainer:
 
     Args:
         model: an `nn.Module`; its parameters become one flat vector.
-        optimizer: of `karp.optim`; the server applies it.
+        optimizer: of `karp.optim`; the server applies it, or with `local_steps` each worker.
         batch_size: samples of a global batch, that is of one step.
         epochs: how often each sample is used.
         shards: slices of a global batch; the number of workers at launch (1 in one process) unless given. The bits
@@ -71,6 +73,10 @@ class Trainer:
         staleness: by how many steps the weights under a gradient may be old; None: asynchronous, the gradient of each
             shard, weighted by its share of the step, is an update of its own. 0 unless given here or by the launcher.
             With any other the bits depend on who came first; `karp replay` repeats them.
+        local_steps: above 1, a step is a round of so many global batches: a worker takes a step of `optimizer` on its
+            shard of each, from the step's weights and afresh, and contributes how far it has come. 1 unless given here or
+            by the launcher.
+        outer: the optimiser that the server then applies; SGD with Nesterov momentum 0.9 and rate 0.7 unless given.
         codec: how gradients go to the server: None, 'float16', 'bfloat16' or 'int8' (`karp.codecs`); each shard's is
             encoded by itself, in one process too, so the bits of the weights depend on it and on nothing else.
         codec_weights: how weights come back: None, 'float16' or 'bfloat16'; gradients are then those of rounded
@@ -106,6 +112,8 @@ class Trainer:
         shards: int | None = None,
         seed: int = 0,
         staleness: int | EllipsisType | None = ...,
+        local_steps: int | None = None,
+        outer: optim.Optimizer | None = None,
         codec: str | None = None,
         codec_weights: str | None = None,
         threads: int | None = None,
@@ -122,6 +130,8 @@ class Trainer:
         self.seed = seed
         staleness = agreed("staleness", staleness, arguments.staleness, left_out=...)
         self.staleness = 0 if isinstance(staleness, EllipsisType) else staleness
+        self.local_steps = agreed("local_steps", local_steps, arguments.whole) or 1
+        self.outer = OUTER if outer is None and self.local_steps > 1 else outer
         self.codec = agreed("codec", codec, str)
         self.codec_weights = agreed("codec_weights", codec_weights, str)
         self.threads = from_environment("KARP_THREADS", 1) if threads is None else threads
@@ -134,6 +144,9 @@ class Trainer:
         self._gradients: Array | None = None  # memory shared with the server that gradients are written to
         self._closed = False  # the `with` block is left
         self._plan: Plan
+        self._steps: Steps  # the plan's, or rounds of them
+        self._batch = 0  # the global batch; without local steps the step
+        self._inner = Inner(optimizer, self._parameters) if self.local_steps > 1 else None
         self._shard = -1  # the one the program is at; -1: none
         self._share = 1.0
         self._given = True  # the current shard's loss to backward
@@ -177,6 +190,7 @@ class Trainer:
         worker = self._worker
         self._wait()
         plan = self._plan = Plan(settings.samples, settings.batch_size, worker.shards, settings.seed)
+        steps = self._steps = steps_of(plan, settings.local_steps)
         while worker.over is None:
             task = worker.task
             self._parameters.touch()  # the weights may be new: a graph of the old ones is stale
@@ -185,13 +199,18 @@ class Trainer:
                 faults.reach("leased", step=step)
                 self._place_gradients()
                 for shard in range(task.start, task.stop):
-                    rows = plan.rows(step, shard)
-                    self._shard, self._share, self._given = shard, plan.share(step, shard), False
-                    self._rng = None
-                    batch = [array.take(rows, axis=0) for array in arrays]
-                    yield batch if len(batch) > 1 else batch[0]
-                    if not self._given:
-                        raise ProgramError(f"the batch of step {step}, shard {shard} was not given to trainer.backward")
+                    self._shard, self._share = shard, steps.share(step, shard)
+                    for self._batch in steps.batches(step, shard) if isinstance(steps, Rounds) else (step,):
+                        rows = plan.rows(self._batch, shard)
+                        self._given, self._rng = False, None
+                        batch = [array.take(rows, axis=0) for array in arrays]
+                        yield batch if len(batch) > 1 else batch[0]
+                        if not self._given:
+                            where = f"the batch of step {step}, shard {shard}"
+                            raise ProgramError(f"{where} was not given to trainer.backward")
+                    if self._inner is not None:
+                        loss = self._inner.end(self._share)
+                        worker.computed(self._parameters.grad, loss, steps.shards_of(step))
                 self._shard = -1
                 self._send(worker.contribution())
             else:
@@ -224,12 +243,15 @@ class Trainer:
             raise ProgramError(f"trainer.backward takes the loss, a Value, not {type(loss).__name__}")
         parameters = self._parameters
         parameters.zero_grad()
-        loss.backward(self._share)
+        inner = self._inner
+        loss.backward(self._share if inner is None else 1.0)
         faults.reach("computing", step=self.step)
         if all(value.grad is None for value in parameters.values):
             raise ProgramError("the loss depends on none of the model's parameters")
-        shards = self._plan.shards_of(self.step)
-        self._worker.computed(parameters.grad, float(loss.data) * self._share, shards)
+        if inner is None:
+            self._worker.computed(parameters.grad, float(loss.data) * self._share, self._plan.shards_of(self._batch))
+        else:
+            inner.step(float(loss.data), self._plan.samples_in(self._batch, self._shard), self._batch)
         self._given = True
 
     def stop(self) -> None:
@@ -255,7 +277,7 @@ class Trainer:
     @property
     def epoch(self) -> int:
         """The epoch of the current batch."""
-        return self.step // self._plan.steps_per_epoch
+        return self.step // self._steps.steps_per_epoch
 
     @property
     def shard(self) -> int:
@@ -268,7 +290,7 @@ class Trainer:
         if self._shard < 0:
             raise ProgramError("trainer.rng belongs to a batch: use it in the loop over trainer.batches")
         if self._rng is None:
-            self._rng = generator(self.seed, self.step, self._shard)
+            self._rng = generator(self.seed, self._batch, self._shard)
         return self._rng
 
     @property
@@ -310,6 +332,8 @@ class Trainer:
         """Leave in good order; a loop that was left early ends the run first."""
         worker = self._worker
         if worker.over is None:
+            if self._inner is not None:
+                self._inner.put_back()
             for message in worker.stop():
                 self._send(message)
             self._wait()
@@ -365,6 +389,8 @@ class Trainer:
             "evaluate": evaluate,
             "steering": steering,
             "staleness": self.staleness,
+            "local_steps": self.local_steps,
+            "outer": None if self.outer is None else optim.to_dict(self.outer),
             "codec": self.codec,
             "codec_weights": self.codec_weights,
         }

@@ -47,6 +47,7 @@ class Options:
     port: int = 0
     exchange: str = "auto"  # or "zeromq": frames even on this host
     staleness: str | None = None  # as KARP_STALENESS says it; None: left to the program
+    local_steps: str | None = None
     codec: str | None = None
     codec_weights: str | None = None
     keys: str = ""  # the directory that holds them; '' for fresh ones where keys are needed
@@ -63,10 +64,12 @@ class Options:
 
     def modes(self) -> dict[str, str]:
         """The variables by which the arguments of Trainer that were given here reach the program."""
-        names = ("staleness", "codec", "codec_weights")
+        names = ("staleness", "local_steps", "codec", "codec_weights")
         given = {f"KARP_{name.upper()}": getattr(self, name) for name in names}
         codecs.check("codec", self.codec, codecs.GRADIENTS)
         codecs.check("codec_weights", self.codec_weights, codecs.WEIGHTS)
+        if self.local_steps is not None:
+            arguments.whole(self.local_steps)
         if self.staleness is not None:
             arguments.staleness(self.staleness)
         return {name: value for name, value in given.items() if value is not None}

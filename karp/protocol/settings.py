@@ -13,6 +13,7 @@ from karp.parameters import Layout
 
 SEEDS = 1 << 63
 LIMITS = {"samples": 1 << 48, "batch_size": 1 << 48, "epochs": 1 << 32, "shards": 1 << 20, "threads": 1 << 16}
+LIMITS["local_steps"] = 1 << 32
 STALENESS = 1 << 16
 ANY_SHARDS = 0  # a program that leaves `shards` to the run
 
@@ -24,7 +25,8 @@ class Settings:
     `program_sha256`, `data_sha256` and `weights_sha256` are hex digests of the program's text, of its data and of the
     weights it starts from ('' where there is no program file). `staleness` is how old weights under a gradient may be,
     None for an asynchronous run. `codec` and `codec_weights` name the short forms in which gradients go to the server
-    and weights to the workers. A field with a default may be left out of a dict.
+    and weights to the workers. With `local_steps` above 1 a step is a round of so many global batches: `optimizer` is
+    that of the workers' local steps, `outer` that of the server. A field with a default may be left out of a dict.
     """
 
     program: str
@@ -44,11 +46,23 @@ class Settings:
     staleness: int | None = 0
     codec: str | None = None
     codec_weights: str | None = None
+    local_steps: int = 1
+    outer: optim.Optimizer | None = None
+
+    @property
+    def applied(self) -> optim.Optimizer:
+        """The optimiser that the server applies."""
+        return self.outer or self.optimizer
 
     def to_dict(self) -> dict[str, Any]:
         """Plain types, for a message or a file."""
         plain = {field.name: getattr(self, field.name) for field in fields(self)}
-        return plain | {"layout": self.layout.to_dict(), "optimizer": optim.to_dict(self.optimizer)}
+        outer = None if self.outer is None else optim.to_dict(self.outer)
+        return plain | {
+            "layout": self.layout.to_dict(),
+            "optimizer": optim.to_dict(self.optimizer),
+            "outer": outer,
+        }
 
     @classmethod
     def from_dict(cls, plain: object) -> "Settings":
@@ -77,7 +91,11 @@ class Settings:
         for name in ("evaluate", "steering"):
             if type(plain[name]) is not bool:
                 raise SettingError(f"settings: {name} is {plain[name]!r:.60}, not true or false")
-        parts = {"layout": Layout.from_dict(plain["layout"]), "optimizer": optim.from_dict(plain["optimizer"])}
+        parts: dict[str, Any] = {"layout": Layout.from_dict(plain["layout"]), "optimizer": optim.from_dict(plain["optimizer"])}
+        if (plain["outer"] is not None) != (plain["local_steps"] > 1):
+            raise SettingError(f"outer is {plain['outer']!r:.60}: it is for more than one local step, and needed there")
+        if plain["outer"] is not None:
+            parts["outer"] = optim.from_dict(plain["outer"])
         return cls(**(dict(plain) | parts))
 
     def with_shards(self, shards: int) -> "Settings":
@@ -122,3 +140,5 @@ class Steps(Protocol):
     def samples_in(self, step: int, shard: int) -> int: ...
 
     def shards_of(self, step: int) -> int: ...
+
+    def share(self, step: int, shard: int) -> float: ...

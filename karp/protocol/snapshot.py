@@ -52,7 +52,7 @@ def restore(server: Server, snapshot: Snapshot) -> None:
         check(plain, vectors, server.training.settings, server.training.final)
         weights = server.training.keep(vectors["weights"], int(plain["version"]))
         state = {name[6:]: vector.copy() for name, vector in vectors.items() if name.startswith("state.")}
-        server.training.updater = Updater(server.training.settings.optimizer, weights, state, int(plain["version"]))
+        server.training.updater = Updater(server.training.settings.applied, weights, state, int(plain["version"]))
         server.training.final = int(plain["final"])
         server.training.evaluations = [
             Evaluation(1, int(epoch), int(version), vectors[f"evaluation.{epoch}"])

@@ -28,6 +28,7 @@ from karp.protocol.actions import Action, Report, Save
 from karp.protocol.form import Form
 from karp.protocol.messages import Contribution, Evaluation, Logs
 from karp.protocol.progress import Progress
+from karp.protocol.rounds import steps_of
 from karp.protocol.settings import Settings, Steps
 from karp.protocol.step import Step, finite, merged, named
 from karp.protocol.tree import Node, Vector
@@ -99,7 +100,8 @@ class Training:
         """These are the run's settings."""
         self.settings = settings
         self.form = Form(settings)
-        self.steps = self.plan(settings.samples, settings.batch_size, settings.shards, settings.seed)
+        plan = self.plan(settings.samples, settings.batch_size, settings.shards, settings.seed)
+        self.steps = steps_of(plan, settings.local_steps)
         self.final = self.steps.steps_per_epoch * settings.epochs
         self.bound, self.rounded = settings.staleness, settings.codec_weights is not None
         if self.bound != 0 or self.form.codec is not None or self.rounded:
@@ -114,10 +116,11 @@ class Training:
         self.form.check_weights("the initial weights", weights)
         if layout.sha256(weights) != self.settings.weights_sha256:
             raise ProtocolError("the initial weights are not those that the settings name")
-        if self.store is None and weights.flags.writeable and not self.rounded:  # in one process: the model's own
-            self.updater = Updater(self.settings.optimizer, weights)
+        own = self.rounded or self.settings.local_steps > 1  # workers go where the server does not
+        if self.store is None and weights.flags.writeable and not own:  # in one process: the model's own vector
+            self.updater = Updater(self.settings.applied, weights)
         else:
-            self.updater = Updater(self.settings.optimizer, self.keep(weights, 0))
+            self.updater = Updater(self.settings.applied, self.keep(weights, 0))
 
     def keep(self, weights: Vector, version: int) -> Vector:
         """A copy of the weights of this version, where weights are kept."""
