@@ -166,8 +166,8 @@ class Server:
         alive = now >= self.alive_at
         if alive:
             self.alive_at = now + ALIVE_SECONDS
-            self.out += [Send(member.peer, Waiting("")) for member in self.members.values() if not member.told]
-            self.out += [Send(peer, Waiting("")) for peer in self.left if not self.done]  # the main one may be gone
+            here = self.members if self.done else [*self.members, *self.left]  # the main one may be gone
+            self.out += [Send(peer, Waiting("")) for peer in here]
         for member in self.leasing.overdue(now):
             self.training.notice(f"waiting for {member.doing(now)}; it has not failed, so the run waits on")
         if self.restless:
@@ -188,8 +188,10 @@ class Server:
         assert self.training.settings is not None
         if differences := self.training.settings.differences(message.settings):
             raise ProtocolError("this program differs from the run's: " + "; ".join(differences))
-        if peer in self.left:  # this message, or one before it, has come twice
-            self.out.append(Send(peer, Welcome(self.left[peer], self.training.settings.shards, False)))
+        known = self.members.get(peer)
+        if peer in self.left or (known is not None and known.told):  # this message, or one before it, has come twice
+            number = self.left[peer] if known is None else known.worker
+            self.out.append(Send(peer, Welcome(number, self.training.settings.shards, False)))
             return
         self._drop(peer)
         taken = {member.worker for member in self.members.values()} | set(self.left.values())
@@ -337,10 +339,11 @@ class Server:
         self.waiting.pop(member.peer, None)
         if member.told:
             self._repeat_finish(member)
-        if not member.stopped and not self.over:
+        elif not member.stopped:
             member.stopped = True
             self.leasing.withdraw(member)
-            self.training.end_after(self.training.step.number + 1)
+            if not self.over:
+                self.training.end_after(self.training.step.number + 1)
         if not self.over and all(member.stopped for member in self.members.values()):
             if not self.training.finished:
                 step = self.training.step.number

@@ -62,11 +62,28 @@ def test_a_worker_that_has_left_its_loop_and_does_not_know_the_end_is_told_again
     assert [Finish] == [type(message) for message in messages(run.send(b"1", Stop()))]
 
 
-def test_a_main_worker_that_has_left_is_looked_for_until_it_is_done() -> None:
+def test_a_worker_that_had_left_its_loop_before_the_server_was_restarted_is_told_the_end() -> None:
+    """It held a lease of the last step, which others completed."""
+    run = Run(2, epochs=1, shards=2)
+    given = leases(run.join(0) + run.join(1))
+    for _ in range(2):
+        given = leases(run.contribute(0, given[0]) + run.contribute(1, given[1]))
+    run.contribute(0, given[0])
+    run.server.leasing.withdraw(run.server.members[b"1"])
+    run.server.members[b"1"].task = given[1]
+    run.server.leasing.hand_out(run.now)
+    run.contribute(0, run.server.members[b"0"].task)
+    assert (True, False) == (run.server.over, run.server.members[b"1"].told)
+    assert [Finish] == [type(message) for message in messages(run.send(b"1", Stop()))]
+
+
+@pytest.mark.parametrize("left", [True, False])
+def test_a_main_worker_is_looked_for_until_it_is_done(left: bool) -> None:
     """Nobody noticed the death of one that no launcher had started."""
     run = finished(2)
-    run.send(b"0", Leave([]))
     run.send(b"1", Leave([]))
+    if left:
+        run.send(b"0", Leave([]))
     assert (b"0", Waiting("")) in run.take(run.server.tick(ALIVE_SECONDS))
     answers = run.take(run.server.lost(b"0", 2.0))
     assert [(b"1", Finish(3, True, "", None))] == answers
@@ -74,11 +91,13 @@ def test_a_main_worker_that_has_left_is_looked_for_until_it_is_done() -> None:
     assert [] == run.take(run.server.tick(9.0))
 
 
-def test_a_join_that_comes_twice_does_not_replace_the_main_worker() -> None:
+@pytest.mark.parametrize("left", [True, False])
+def test_a_join_that_comes_twice_does_not_replace_the_main_worker(left: bool) -> None:
     run = finished(1)
-    run.send(b"0", Leave([]))
+    if left:
+        run.send(b"0", Leave([]))
     assert [Welcome(0, 1, False)] == messages(run.send(b"0", Join(0, run.settings, "host", 1)))
-    assert (0, {b"0": 0}) == (run.server.main, run.server.left)
+    assert (0, left) == (run.server.main, b"0" in run.server.left)
 
 
 def test_initial_weights_that_are_lost_are_asked_for_again() -> None:
