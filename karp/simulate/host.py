@@ -77,7 +77,7 @@ class Host:
             return
         checker = self.cluster.checker
         if checker is not None:
-            checker.arrives(self.server, message)
+            checker.arrives(message)
         self.perform(self.server.receive(peer, message, incarnation, self.cluster.clock.now))
         self._plan_tick()
 
@@ -111,6 +111,8 @@ class Host:
         """Do what the machine says; a peer that turns out to be gone is one more event."""
         server, cluster = self.server, self.cluster
         assert server is not None
+        if cluster.checker is not None:
+            cluster.checker.touched = True
         for action in actions:
             match action:
                 case Send(peer, message):

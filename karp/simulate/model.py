@@ -6,6 +6,7 @@ weights ever after. `Reference` trains it step by step without workers, messages
 order of the sum once more, in its own words.
 """
 
+from copy import copy
 from typing import Any
 
 import numpy as np
@@ -13,7 +14,7 @@ import numpy as np
 from karp.data import Plan
 from karp.optim import Updater, to_dict
 from karp.parameters import Layout
-from karp.protocol import Settings
+from karp.protocol import Settings, Snapshot
 from karp.simulate.schedule import Schedule
 
 Vector = np.ndarray[Any, np.dtype[Any]]
@@ -53,6 +54,7 @@ class Problem:
             "threads": 1,
             "evaluate": schedule.evaluate,
             "steering": schedule.steering,
+            "staleness": schedule.staleness,
         }
         return Settings.from_dict(plain)
 
@@ -78,9 +80,13 @@ class Problem:
 
 
 class Reference:
-    """The weights of every version, and the sum of every node on the way, computed alone and in order.
+    """The weights of every version, and the sum of every node on the way, computed alone.
 
-    `absent` are the (step, shard) that are left out because their gradient is never finite.
+    A run with staleness is no function of its settings: which weights a shard was computed with is decided by time.
+    So the reference is told, and repeats the rest. Without staleness it needs to be told nothing.
+
+    Args:
+        absent: the (step, shard) that are left out because their gradient is never finite.
     """
 
     def __init__(self, problem: Problem, schedule: Schedule, absent: frozenset[tuple[int, int]]) -> None:
@@ -88,10 +94,21 @@ class Reference:
         self.absent = absent
         self.updater = Updater(schedule.optimizer, problem.initial.copy())
         self.versions = [problem.initial.copy()]
+        self.made_with: dict[tuple[int, int], int] = {}  # (step, shard) -> version, where it is not the step's number
         self._nodes: dict[tuple[int, int, int], Vector | None] = {}
 
+    def restored(self, snapshot: Snapshot) -> "Reference":
+        """The reference of a run that goes on from here, and may take other turns than this one."""
+        plain, vectors = snapshot
+        found = copy(self)
+        found.versions = self.versions[: plain["version"] + 1]
+        found.made_with, found._nodes = {}, {}
+        state = {name[6:]: vector.copy() for name, vector in vectors.items() if name.startswith("state.")}
+        found.updater = Updater(self.updater.optimizer, vectors["weights"].copy(), state, plain["version"])
+        return found
+
     def weights(self, version: int) -> Vector:
-        """The weights after so many steps."""
+        """The weights after so many steps (in an asynchronous run: of those updates that it was told)."""
         while len(self.versions) <= version:
             step = len(self.versions) - 1
             total = self.node(step, 0, self.problem.plan.shards_of(step))
@@ -104,13 +121,21 @@ class Reference:
             self.versions.append(self.updater.weights.copy())
         return self.versions[version]
 
+    def update(self, step: int, shard: int, version: int) -> None:
+        """An asynchronous update by one shard."""
+        gradient, _ = self.problem.gradient(self.versions[version], step, shard)
+        self.updater.update(gradient)
+        self.versions.append(self.updater.weights.copy())
+
     def node(self, step: int, start: int, stop: int) -> Vector | None:
         """The sum over the shards start … stop-1: that of as many as the largest power of two, and that of the rest."""
         key = step, start, stop
         if key not in self._nodes:
-            if stop - start == 1:
-                alone, _ = self.problem.gradient(self.weights(step), step, start)
-                self._nodes[key] = None if (step, start) in self.absent else alone
+            if stop - start == 1 and (step, start) in self.absent:
+                self._nodes[key] = None
+            elif stop - start == 1:
+                made_with = self.made_with.get((step, start), step)
+                self._nodes[key], _ = self.problem.gradient(self.weights(made_with), step, start)
             else:
                 half = 1
                 while 2 * half < stop - start:

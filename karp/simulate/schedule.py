@@ -86,7 +86,7 @@ class Schedule:
     evaluate: bool = False
     steering: bool = False
     skip: bool = False  # as --on-nonfinite skip
-    staleness: int = 0  # the bound that is checked; the protocol knows no other yet
+    staleness: int | None = 0  # the bound; None: asynchronous
     stop_at: tuple[int, int] | None = None  # (step, shard) at which the program calls trainer.stop()
     leave_at: tuple[int, int] | None = None  # (step, shard) after which it leaves its loop
     compute: float = 0.05  # for a shard
@@ -152,6 +152,7 @@ def draw(seed: int) -> Schedule:
         save_seconds=(0.0, 0.2, 1.0)[chance.below(3)],
         save_takes=(0.0, 0.05, 0.5)[chance.below(3)],
         external=chance.below(workers + 1) if chance.happens(0.3) else 0,
+        staleness=(0, 0, 0, 1, 3, None)[chance.below(6)],
     )
     schedule = replace(
         schedule,
