@@ -178,17 +178,17 @@ def draw(path: str, done: list[Row], args: Namespace) -> None:
                 picture.Bar(
                     row.mode,
                     Figure(row.seconds, row.low or 0.0, row.high or 0.0),
-                    f"s  ({short((row.samples or 0) / 1000)} thousand samples)",
+                    f"s  ({short((row.samples or 0) / 1000)})",
                     picture.YARDSTICK if row.mode == "one process" else picture.OWN,
                 )
                 for row in done
                 if row.task == name and row.straggler == straggler and row.seconds is not None
             ]
             if bars:
-                with_one = f", worker 1 sleeps {1e3 * TASKS[name].nap:g} ms a batch" if straggler else ""
-                panels.append((f"{TASKS[name].about}{with_one}", bars))
+                panels.append((TASKS[name].about + ", a straggler" * straggler, bars))
     targets = " and ".join(f"{TASKS[name].target:.0%}" for name in args.tasks)
     title = f"Seconds until {targets} of the test rows are named rightly"
-    below = f"{args.workers} workers, {args.exchange}. Less is better. Whiskers: fastest and slowest run.\n"
+    below = f"{args.workers} workers, {args.exchange}; a straggler sleeps at every batch. In brackets: thousand samples. "
+    below += "Whiskers: fastest and slowest run.\n"
     if panels:
         picture.draw(path, title, below + machine.describe(), panels)
