@@ -188,7 +188,7 @@ def draw(path: str, done: list[Row], args: Namespace) -> None:
                 panels.append((TASKS[name].about + ", a straggler" * straggler, bars))
     targets = " and ".join(f"{TASKS[name].target:.0%}" for name in args.tasks)
     title = f"Seconds until {targets} of the test rows are named rightly"
-    below = f"{args.workers} workers, {args.exchange}; a straggler sleeps at every batch. In brackets: thousand samples. "
+    below = f"{args.workers} workers, {args.exchange}; stragglers sleep at every batch. In brackets: thousand samples. "
     below += "Whiskers: fastest and slowest run.\n"
     if panels:
         picture.draw(path, title, below + machine.describe(), panels)
