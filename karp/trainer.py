@@ -26,10 +26,11 @@ import numpy as np
 from karp import arguments, faults, nn, optim
 from karp.arguments import agreed, from_environment
 from karp.autograd import Value
-from karp.data import Plan, Table, fingerprint, generator
+from karp.data import Plan, generator
 from karp.errors import ProgramError, SettingError
 from karp.inner import OUTER, Inner
 from karp.local import LocalLink
+from karp.program import columns, scores, status_of
 from karp.protocol import Settings, Worker
 from karp.protocol.messages import Done, Evaluation, FromServer, FromWorker, Lease
 from karp.protocol.rounds import Rounds, steps_of
@@ -74,8 +75,8 @@ class Trainer:
             shard, weighted by its share of the step, is an update of its own. 0 unless given here or by the launcher.
             With any other the bits depend on who came first; `karp replay` repeats them.
         local_steps: above 1, a step is a round of so many global batches: a worker takes a step of `optimizer` on its
-            shard of each, from the step's weights and afresh, and contributes how far it has come. 1 unless given here or
-            by the launcher.
+            shard of each, from the step's weights and afresh, and contributes how far it has come. 1 unless given here
+            or by the launcher.
         outer: the optimiser that the server then applies; SGD with Nesterov momentum 0.9 and rate 0.7 unless given.
         codec: how gradients go to the server: None, 'float16', 'bfloat16' or 'int8' (`karp.codecs`); each shard's is
             encoded by itself, in one process too, so the bits of the weights depend on it and on nothing else.
@@ -130,7 +131,8 @@ class Trainer:
         self.seed = seed
         staleness = agreed("staleness", staleness, arguments.staleness, left_out=...)
         self.staleness = 0 if isinstance(staleness, EllipsisType) else staleness
-        self.local_steps = agreed("local_steps", local_steps, arguments.whole) or 1
+        agreed_steps = agreed("local_steps", local_steps, arguments.whole)
+        self.local_steps = 1 if agreed_steps is None else agreed_steps
         self.outer = OUTER if outer is None and self.local_steps > 1 else outer
         self.codec = agreed("codec", codec, str)
         self.codec_weights = agreed("codec_weights", codec_weights, str)
@@ -412,37 +414,3 @@ class Trainer:
             run = os.environ.get("KARP_RUN", ANY_RUN)
             return WorkerSocket(self.server, run, self._worker, self._parameters.layout, known)
         return LocalLink(directory or fresh_directory(sys.argv[0]), Path(sys.argv[0]).name, self.show)
-
-
-def columns(data: tuple[Any, ...]) -> tuple[list[Array], str]:
-    """The arrays to draw batches from and the digest of their content."""
-    if len(data) == 1 and isinstance(data[0], Table):
-        return [data[0].x, data[0].y], data[0].fingerprint()
-    arrays = [np.asarray(array) for array in data]
-    if not arrays or any(array.ndim == 0 for array in arrays) or len({len(array) for array in arrays}) != 1:
-        lengths = ", ".join(str(array.shape) for array in arrays)
-        raise SettingError(f"trainer.batches takes a Table or arrays of equal length; these have shapes {lengths}")
-    return arrays, fingerprint(arrays)
-
-
-def scores(values: Mapping[str, Any] | float) -> dict[str, float]:
-    """Numbers under names, as messages carry them."""
-    named = values if isinstance(values, Mapping) else {"score": values}
-    found = {}
-    for name, value in named.items():
-        try:
-            found[str(name)] = float(value.data if isinstance(value, Value) else value)
-        except (TypeError, ValueError):
-            raise ProgramError(f"{name} is {value!r:.60}; only numbers can be logged") from None
-    return found
-
-
-def status_of(error: BaseException | None) -> int:
-    """The exit status that Python ends with after this exception."""
-    if error is None:
-        return 0
-    if isinstance(error, KeyboardInterrupt):
-        return 130
-    if isinstance(error, SystemExit):
-        return error.code if isinstance(error.code, int) else int(error.code is not None)
-    return 1

@@ -21,6 +21,7 @@ ROOMS = [
     "wire",
     "serve",
     "arguments",
+    "program",
     "local",
     "inner",
     "replay",

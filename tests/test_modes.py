@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 import karp
-from karp import nn, optim
+from karp import codecs, nn, optim
 from karp.errors import SettingError
 
 ROOT = Path(__file__).parent.parent
@@ -125,6 +125,46 @@ def test_an_interrupted_asynchronous_run_goes_on_and_its_record_is_whole(tmp_pat
     assert 0 == done.returncode, done.stderr
     found = summary(tmp_path / "run")
     assert (1438 * 12, 0) == (found["samples"], found["exit"])
+    assert replayed(tmp_path / "run")["equal"]
+
+
+def alone(directory: Path, *options: object, **more: str) -> dict[str, Any]:
+    """Digits in one process."""
+    line = [sys.executable, str(DIGITS), *map(str, options)]
+    variables = environment(KARP_RUN_DIR=str(directory), **more)
+    done = subprocess.run(line, cwd=directory.parent, env=variables, capture_output=True, text=True, timeout=100)
+    assert 0 == done.returncode, done.stderr
+    return summary(directory)
+
+
+@pytest.mark.parametrize("codec", codecs.GRADIENTS)
+def test_a_codec_learns_and_shows_no_workers(tmp_path: Path, codec: str) -> None:
+    options = ("--epochs", 8, "--shards", 3)
+    expected = alone(tmp_path / "0", *options, KARP_CODEC=codec, KARP_CODEC_WEIGHTS="bfloat16")
+    assert expected["metrics"]["test_accuracy"] >= 0.95
+    for workers in (1, 2, 3):
+        given = ("--codec", codec, "--codec-weights", "bfloat16")
+        found = launch(tmp_path / str(workers), workers, *given, program=(DIGITS, *options))
+        assert expected["weights_sha256"] == found["weights_sha256"]
+    assert expected["weights_sha256"] == replayed(tmp_path / "3")["weights_sha256"]
+
+
+def test_local_steps_learn_and_show_no_workers(tmp_path: Path) -> None:
+    options = ("--epochs", 20, "--shards", 3, "--lr", 0.05)
+    expected = alone(tmp_path / "0", *options, KARP_LOCAL_STEPS="4")
+    assert (6 * 20, 1438 * 20, 20) == (expected["steps"], expected["samples"], expected["epochs"])
+    assert expected["metrics"]["test_accuracy"] >= 0.95
+    for workers in (1, 2, 3):
+        found = launch(tmp_path / str(workers), workers, "--local-steps", 4, program=(DIGITS, *options))
+        assert (expected["weights_sha256"], 1438 * 20) == (found["weights_sha256"], found["samples"])
+    assert expected["weights_sha256"] == replayed(tmp_path / "2")["weights_sha256"]
+
+
+@pytest.mark.parametrize("staleness", ["1", "none"])
+def test_the_modes_go_together(tmp_path: Path, staleness: str) -> None:
+    given = ("--staleness", staleness, "--local-steps", 4, "--codec", "int8", "--codec-weights", "float16")
+    found = launch(tmp_path / "run", 3, *given, program=(DIGITS, "--epochs", 6, "--lr", 0.05))
+    assert (1438 * 6, 6) == (found["samples"], found["epochs"])
     assert replayed(tmp_path / "run")["equal"]
 
 

@@ -91,9 +91,10 @@ class Settings:
         for name in ("evaluate", "steering"):
             if type(plain[name]) is not bool:
                 raise SettingError(f"settings: {name} is {plain[name]!r:.60}, not true or false")
-        parts: dict[str, Any] = {"layout": Layout.from_dict(plain["layout"]), "optimizer": optim.from_dict(plain["optimizer"])}
+        layout, optimizer = Layout.from_dict(plain["layout"]), optim.from_dict(plain["optimizer"])
+        parts: dict[str, Any] = {"layout": layout, "optimizer": optimizer}
         if (plain["outer"] is not None) != (plain["local_steps"] > 1):
-            raise SettingError(f"outer is {plain['outer']!r:.60}: it is for more than one local step, and needed there")
+            raise SettingError(f"outer is {plain['outer']!r:.60}: it goes with more than one local step, and only then")
         if plain["outer"] is not None:
             parts["outer"] = optim.from_dict(plain["outer"])
         return cls(**(dict(plain) | parts))

@@ -1,0 +1,46 @@
+"""What a program hands to a Trainer, in the form that the protocol carries: data, scores, its end."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from karp.autograd import Value
+from karp.data import Table, fingerprint
+from karp.errors import ProgramError, SettingError
+
+Array = np.ndarray[Any, np.dtype[Any]]
+
+
+def columns(data: tuple[Any, ...]) -> tuple[list[Array], str]:
+    """The arrays to draw batches from and the digest of their content."""
+    if len(data) == 1 and isinstance(data[0], Table):
+        return [data[0].x, data[0].y], data[0].fingerprint()
+    arrays = [np.asarray(array) for array in data]
+    if not arrays or any(array.ndim == 0 for array in arrays) or len({len(array) for array in arrays}) != 1:
+        lengths = ", ".join(str(array.shape) for array in arrays)
+        raise SettingError(f"trainer.batches takes a Table or arrays of equal length; these have shapes {lengths}")
+    return arrays, fingerprint(arrays)
+
+
+def scores(values: Mapping[str, Any] | float) -> dict[str, float]:
+    """Numbers under names, as messages carry them."""
+    named = values if isinstance(values, Mapping) else {"score": values}
+    found = {}
+    for name, value in named.items():
+        try:
+            found[str(name)] = float(value.data if isinstance(value, Value) else value)
+        except (TypeError, ValueError):
+            raise ProgramError(f"{name} is {value!r:.60}; only numbers can be logged") from None
+    return found
+
+
+def status_of(error: BaseException | None) -> int:
+    """The exit status that Python ends with after this exception."""
+    if error is None:
+        return 0
+    if isinstance(error, KeyboardInterrupt):
+        return 130
+    if isinstance(error, SystemExit):
+        return error.code if isinstance(error.code, int) else int(error.code is not None)
+    return 1

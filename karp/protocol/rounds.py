@@ -1,0 +1,55 @@
+"""Steps of several global batches: what a step is when workers take local steps.
+
+Step t of a run with H local steps is a round of H neighbouring global batches of one epoch; the epoch's last round may
+be shorter. Shard s of the step is shard s of each of its batches, as far as they have it, so every sample is used once
+per epoch as ever, and a shard's share is that of its samples among those of the whole round.
+
+    batches of an epoch   0 1 2 3 4 5 6        H = 3
+    steps                 |--0--|--1--|2
+"""
+
+from karp.protocol.settings import Steps
+
+
+class Rounds:
+    """`Steps` whose steps are rounds of at most `local_steps` steps of a plan.
+
+    >>> from karp.data import Plan
+    >>> rounds = Rounds(Plan(samples=10, batch_size=4, shards=3, seed=0), local_steps=2)
+    >>> rounds.steps_per_epoch, [list(rounds.batches(step, 0)) for step in range(3)], list(rounds.batches(1, 2))
+    (2, [[0, 1], [2], [3, 4]], [])
+    >>> rounds.samples_of(0), rounds.samples_in(0, 0), rounds.share(0, 0), rounds.shards_of(1)
+    (8, 4, 0.5, 2)
+    """
+
+    def __init__(self, plan: Steps, local_steps: int) -> None:
+        self.plan = plan
+        self.local_steps = local_steps
+        self.steps_per_epoch = -(-plan.steps_per_epoch // local_steps)
+
+    def batches(self, step: int, shard: int) -> range:
+        """The global batches of a step that have this shard."""
+        epoch, number = divmod(step, self.steps_per_epoch)
+        first = number * self.local_steps
+        last = min(first + self.local_steps, self.plan.steps_per_epoch) - 1
+        start = epoch * self.plan.steps_per_epoch
+        there = shard < self.plan.shards_of(start + last)  # of an epoch's batches only the last may have fewer
+        return range(start + first, start + last + there)
+
+    def samples_of(self, step: int) -> int:
+        return sum(self.plan.samples_of(batch) for batch in self.batches(step, 0))
+
+    def samples_in(self, step: int, shard: int) -> int:
+        return sum(self.plan.samples_in(batch, shard) for batch in self.batches(step, shard))
+
+    def shards_of(self, step: int) -> int:
+        return self.plan.shards_of(self.batches(step, 0)[0])
+
+    def share(self, step: int, shard: int) -> float:
+        """The part of the round's samples that `shard` has."""
+        return self.samples_in(step, shard) / self.samples_of(step)
+
+
+def steps_of(plan: Steps, local_steps: int) -> Steps:
+    """The steps of a run on this plan."""
+    return plan if local_steps == 1 else Rounds(plan, local_steps)
