@@ -56,7 +56,7 @@ def start_worker(
             stderr=subprocess.STDOUT,
             env=environment | {"KARP_WORKER": str(worker), "KARP_LEASH": str(leash)},
             pass_fds=[leash],
-            start_new_session=True,
+            process_group=0,
         )
     return Child(worker, process, log, restarts)
 
@@ -74,7 +74,7 @@ class ServerProcess:
                 stderr=file,
                 env=environment,
                 pass_fds=[config.descriptor],
-                start_new_session=True,
+                process_group=0,
             )
         self.rest = b""
         self.released = False
