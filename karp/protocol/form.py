@@ -17,21 +17,26 @@ class Form:
 
     def __init__(self, settings: Settings) -> None:
         self.size = settings.layout.size
+        self.shape = (self.size,)
         self.dtype: np.dtype[Any] = np.dtype(settings.layout.dtype)
         self.codec = settings.codec
         self.alone = settings.staleness is None or settings.codec is not None  # each shard comes by itself
 
     def check_weights(self, what: str, vector: Vector) -> None:
         """Raises ProtocolError for what cannot be the model's weights."""
-        if vector.shape != (self.size,) or vector.dtype != self.dtype:
+        if vector.shape != self.shape or vector.dtype != self.dtype:
             raise ProtocolError(
-                f"{what}: {vector.shape} {vector.dtype}, but the model has {(self.size,)} {self.dtype}"
+                f"{what}: {vector.shape} {vector.dtype}, but the model has {self.shape} {self.dtype}"
             )
 
     def check_nodes(self, nodes: Iterable[Node], step: int, shards: int) -> None:
         """Raises ProtocolError for what cannot be sums of this step's gradients."""
         for start, stop, _, vector in nodes:
-            if vector is None or not self._fits(vector):
+            if vector is None or not (
+                vector.shape == self.shape and vector.dtype == self.dtype
+                if self.codec is None
+                else codecs.fits(self.codec, vector, self.size)
+            ):
                 found = "nothing" if vector is None else f"{vector.shape} {vector.dtype}"
                 what = f"the gradient of step {step}, {named(start, stop)}"
                 raise ProtocolError(f"{what}: {found}, but {self._expected()}")
@@ -47,13 +52,8 @@ class Form:
             return node
         return node._replace(vector=codecs.decode(self.codec, node.vector, self.size, self.dtype))
 
-    def _fits(self, vector: Vector) -> bool:
-        if self.codec is not None:
-            return codecs.fits(self.codec, vector, self.size)
-        return vector.shape == (self.size,) and vector.dtype == self.dtype
-
     def _expected(self) -> str:
         if self.codec is None:
-            return f"the model has {(self.size,)} {self.dtype}"
+            return f"the model has {self.shape} {self.dtype}"
         dtype, length = codecs.form(self.codec, self.size)
         return f"one as {self.codec} is {(length,)} {dtype}"

@@ -48,10 +48,15 @@ class Leasing:
 
     def _lease(self, now: float) -> None:
         """Share out what is unleased, oldest steps first, and open others for those that still wait."""
-        for step in list(self.training.open.values()):
+        training = self.training
+        if training.bound == 0:
+            if training.step.unleased:
+                self._lease_of(training.step, now)
+            return
+        for step in list(training.open.values()):
             if step.unleased and self.waiting:
                 self._lease_of(step, now)
-        while self.waiting and (another := self.training.open_another()) is not None:
+        while self.waiting and (another := training.open_another()) is not None:
             self._lease_of(another, now)
 
     def _lease_of(self, step: Step, now: float) -> None:
@@ -95,7 +100,8 @@ class Leasing:
         """This range of the step, to be computed with the newest weights."""
         updater = self.training.updater
         assert updater is not None
-        self._give(member, Lease(0, step.number, start, stop, updater.version, self.training.outgoing()), now)
+        weights = self.training.outgoing() if self.training.rounded else updater.weights
+        self._give(member, Lease(0, step.number, start, stop, updater.version, weights), now)
 
     def _give(self, member: Member, task: Lease | Evaluation, now: float) -> None:
         del self.waiting[member.peer]

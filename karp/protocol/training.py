@@ -208,19 +208,24 @@ class Training:
 
         Raises ProtocolError for what cannot belong to this step.
         """
-        self._check(message, step)
+        newest, bound = self.version, self.bound
+        oldest = 0 if bound is None else step.number - bound
+        if not oldest <= message.version <= newest:
+            known = f"{newest}" if oldest >= newest else f"{max(0, oldest)} to {newest}"
+            raise ProtocolError(f"step {step.number}: a gradient of weights {message.version}, not {known}")
+        self.form.check_nodes(message.nodes, step.number, step.tree.shards)
         nodes = message.nodes if self.form.codec is None else [self.form.decoded(node) for node in message.nodes]
         good = [node for node in nodes if self._is_finite(peer, worker, node, step, leased)]
         if self.failure:
             return
-        if self.bound is None:
+        if bound is None:
             for node in good:
                 self._update_by(node, step, worker, message.version)
             self._tell_arrivals(step, self.version)  # of what is left out
             if step.tree.complete and step is not self.step:
                 del self.open[step.number]
         else:
-            if self.bound > 0:
+            if bound > 0:
                 new = [node[:2] for node in good if not step.tree.has(node.start, node.stop)]
                 step.arrivals += [[worker, message.version, *span] for span in merged(new)]
             self.dropped += step.enter(good)
@@ -228,15 +233,6 @@ class Training:
             self.end_after(message.step + 1)
         if message.logs:
             self.log(message.logs, message.step)
-
-    def _check(self, message: Contribution, step: Step) -> None:
-        """Raises ProtocolError for weights that are too old, and for vectors and nodes that are not the step's."""
-        newest = self.version
-        oldest = 0 if self.bound is None else step.number - self.bound
-        if not oldest <= message.version <= newest:
-            known = f"{newest}" if oldest >= newest else f"{max(0, oldest)} to {newest}"
-            raise ProtocolError(f"step {step.number}: a gradient of weights {message.version}, not {known}")
-        self.form.check_nodes(message.nodes, step.number, step.tree.shards)
 
     def _is_finite(self, peer: bytes, worker: int, node: Node, step: Step, leased: bool) -> bool:
         """Whether a gradient can be used; if not, its shards are tried once more, alone and elsewhere."""

@@ -68,6 +68,8 @@ class Worker:
     asked: float | None = 0.0  # when the server was last asked, or told this worker what to wait for; None: not yet
     refused: bool = False
     tree: TreeSum = field(default_factory=lambda: TreeSum(1))
+    codec: str | None = None  # as the settings say
+    codec_weights: str | None = None
     encoded: list[Node] = field(default_factory=list)  # instead of the tree, where there is a codec
     logs: Logs = field(default_factory=list)
     last: bool = False
@@ -76,6 +78,7 @@ class Worker:
     def enter(self, settings: Settings, host: str, pid: int, now: float) -> FromWorker:
         """The first message."""
         self.heard = self.asked = now
+        self.codec, self.codec_weights = settings.codec, settings.codec_weights
         self.join = self.joining = Join(self.number, settings, host, pid)
         return self.joining
 
@@ -127,7 +130,7 @@ class Worker:
         if task.number <= self.seen or self._lacks(task.weights, task.version):
             return None
         self.seen = task.number
-        weights, codec = task.weights, self.settings.codec_weights
+        weights, codec = task.weights, self.codec_weights
         if codec is not None and isinstance(task, Lease) and weights is not None:
             weights = codecs.decode(codec, weights, self.weights.size, self.weights.dtype)
         self._load(weights, task.version)
@@ -192,18 +195,14 @@ class Worker:
             raise ProgramError("no shard is waiting for a gradient")
         if self.shard == lease.start:
             self.tree, self.encoded = TreeSum(shards), []
-        self._add(lease, gradient, loss)
-        self.shard += 1
-
-    def _add(self, lease: Lease, gradient: Vector, loss: float) -> None:
-        settings = self.settings
-        if settings.codec is not None:  # a sum would show which shards this worker had
-            vector = codecs.encode(settings.codec, gradient, settings.seed, lease.step, self.shard)
+        if self.codec is not None:  # a sum would show which shards this worker had
+            vector = codecs.encode(self.codec, gradient, self.settings.seed, lease.step, self.shard)
             self.encoded.append(Node(self.shard, self.shard + 1, loss, vector))
-            return
-        if self.shard + 1 < lease.stop:
-            gradient = gradient.copy()  # the next backward writes into the same vector
-        self.tree.add(Node(self.shard, self.shard + 1, loss, gradient))
+        else:
+            if self.shard + 1 < lease.stop:
+                gradient = gradient.copy()  # the next backward writes into the same vector
+            self.tree.add(Node(self.shard, self.shard + 1, loss, gradient))
+        self.shard += 1
 
     def contribution(self) -> FromWorker:
         """The message for the lease, as far as it is computed."""
