@@ -1,11 +1,13 @@
 """Arguments of Trainer that a launcher may hand on: the program's word, the launcher's, or the default."""
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
+from karp import codecs
 from karp.errors import SettingError
 
+MODES = ("staleness", "local_steps", "codec", "codec_weights")  # those that are also options of the command line
 ASYNCHRONOUS = "none"  # as karp launch --staleness and KARP_STALENESS say it
 
 
@@ -34,6 +36,23 @@ def agreed(name: str, given: Any, read: Callable[[str], Any], left_out: Any = No
             f"{handed_on!r}: give only one of them, or the same"
         )
     return handed_on
+
+
+def variables(given: Mapping[str, str | None]) -> dict[str, str]:
+    """The environment variables that hand these arguments on, by their names as in MODES.
+
+    Raises SettingError for a value that cannot be used.
+
+    >>> variables({"staleness": "none", "codec": None})
+    {'KARP_STALENESS': 'none'}
+    """
+    codecs.check("codec", given.get("codec"), codecs.GRADIENTS)
+    codecs.check("codec_weights", given.get("codec_weights"), codecs.WEIGHTS)
+    for name, read in (("local_steps", whole), ("staleness", staleness)):
+        text = given.get(name)
+        if text is not None:
+            read(text)
+    return {f"KARP_{name.upper()}": text for name, text in given.items() if text is not None}
 
 
 def whole(text: str) -> int:

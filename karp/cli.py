@@ -50,11 +50,7 @@ def add_launch(commands: Commands) -> None:
     add("--run-dir", metavar="DIR", help="where the run's files go (default: a fresh folder under runs/)")
     add("--resume", metavar="DIR", help="go on with the run in DIR, from its newest checkpoint; no PROGRAM is needed")
     add("--threads", type=int, metavar="T", help="BLAS threads of each worker (default: 1)")
-    add("--staleness", metavar="S", help="how many steps old the weights under a gradient may be; none: asynchronous, "
-        "each gradient is an update of its own (default: what the program says, or 0)")  # fmt: skip
-    add("--local-steps", metavar="H", help="steps that a worker takes on its shards before it contributes (default: 1)")
-    add("--codec", metavar="C", help="how gradients travel: float16, bfloat16 or int8 (default: in full)")
-    add("--codec-weights", metavar="C", help="how weights come back: float16 or bfloat16 (default: in full)")
+    add_modes(command)
     add("--max-restarts", type=int, metavar="K", help="how often a worker that dies is started again (default: 3)")
     add("--checkpoint-every", type=float, metavar="S", help="seconds between checkpoints; 0: every step (default: 10)")
     add("--keep", type=int, metavar="K", help="how many checkpoints are kept (default: 3)")
@@ -77,11 +73,22 @@ def add_launch(commands: Commands) -> None:
     command.set_defaults(command=run_launch)
 
 
+def add_modes(command: argparse.ArgumentParser) -> None:
+    """Arguments of Trainer that may be given here instead: all of a run's workers must agree on them."""
+    add = command.add_argument
+    add("--staleness", metavar="S", help="how many steps old the weights under a gradient may be; none: asynchronous, "
+        "each gradient is an update of its own (default: what the program says, or 0)")  # fmt: skip
+    add("--local-steps", metavar="H", help="steps that a worker takes on its shards before it contributes (default: 1)")
+    add("--codec", metavar="C", help="how gradients travel: float16, bfloat16 or int8 (default: in full)")
+    add("--codec-weights", metavar="C", help="how weights come back: float16 or bfloat16 (default: in full)")
+
+
 def run_launch(options: argparse.Namespace) -> int:
+    from karp.arguments import MODES
     from karp.launch import local
 
-    names = ["workers", "threads", "staleness", "max_restarts", "checkpoint_every", "keep", "on_nonfinite", "exchange"]
-    names += ["local_steps", "codec", "codec_weights", "host", "port", "keys"]
+    names = ["workers", "threads", "max_restarts", "checkpoint_every", "keep", "on_nonfinite", "exchange"]
+    names += ["host", "port", "keys", *MODES]
     given = {name: getattr(options, name) for name in names if getattr(options, name) is not None}
     if options.resume is not None:
         if options.program is not None or options.run_dir is not None:
@@ -107,14 +114,18 @@ def add_worker(commands: Commands) -> None:
     command.add_argument("--server", required=True, metavar="ADDRESS", help="tcp://HOST:PORT, as the launcher says it")
     command.add_argument("--keys", metavar="DIR", help="the keys of a server beyond this machine")
     command.add_argument("--threads", type=int, default=1, metavar="T", help="BLAS threads (default: 1)")
+    add_modes(command)
     command.add_argument("program", metavar="PROGRAM", help="the run's program")
     command.add_argument("arguments", metavar="ARGS", nargs=argparse.REMAINDER, help="handed to PROGRAM")
     command.set_defaults(command=run_worker)
 
 
 def run_worker(options: argparse.Namespace) -> int:
+    from karp import arguments
     from karp.launch import child, secrets
 
+    given = {name: getattr(options, name) for name in arguments.MODES}
+    os.environ.update(arguments.variables(given))
     environment = secrets.environment_of(options.server, options.keys, options.threads, options.program)
     os.environ.update(environment)
     child.run(options.program, options.arguments)

@@ -205,3 +205,39 @@ def test_replay_names_what_it_lacks(tmp_path: Path) -> None:
     done = command("replay", tmp_path, cwd=tmp_path)
     assert 2 == done.returncode
     assert "does not hold the record of a run that has ended" in done.stderr
+
+
+def test_a_worker_from_elsewhere_is_told_the_modes_or_refused(tmp_path: Path) -> None:
+    cli, given = [sys.executable, "-m", "karp.cli"], ["--staleness", "1", "--codec", "int8"]
+    program = [str(DIGITS), "--epochs", "100000"]
+    line = [*cli, "launch", "-n", "1", "--run-dir", str(tmp_path / "run"), *given, *program]
+    run = subprocess.Popen(line, cwd=tmp_path, env=environment(), stderr=subprocess.PIPE, text=True)
+    assert run.stderr is not None
+    try:
+        next(text for text in run.stderr if text.startswith("step "))
+        join = ["worker", "--server", server_of(tmp_path / "run")]
+        refused = command(*join, *program, cwd=tmp_path)
+        assert 2 == refused.returncode
+        assert "staleness is 0 in the program, 1 in the run; codec is None in the program" in refused.stderr
+        line = [*cli, *join, *given, *program]
+        with subprocess.Popen(line, cwd=tmp_path, env=environment(), stderr=subprocess.DEVNULL) as joined:
+            try:
+                next(text for text in run.stderr if "2 workers" in text)
+            finally:
+                joined.send_signal(signal.SIGINT)
+    finally:
+        run.send_signal(signal.SIGINT)
+        run.communicate(timeout=60)
+    assert 130 == run.returncode
+
+
+def server_of(directory: Path) -> str:
+    """The address that a run's workers have."""
+    for entry in Path("/proc").iterdir():
+        try:
+            variables = (entry / "environ").read_bytes().split(b"\0") if entry.name.isdigit() else []
+        except OSError:
+            continue
+        if f"KARP_RUN_DIR={directory}".encode() in variables:
+            return next(one.decode().split("=", 1)[1] for one in variables if one.startswith(b"KARP_SERVER="))
+    raise AssertionError(f"no process belongs to {directory}")

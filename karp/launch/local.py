@@ -18,7 +18,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-from karp import arguments, codecs
+from karp import arguments
 from karp.errors import DataError, LostError, RecordError, SettingError
 from karp.launch.processes import THREAD_VARIABLES, Child, ServerProcess, kill_group, start_worker, stop
 from karp.monitor.terminal import Display
@@ -64,15 +64,7 @@ class Options:
 
     def modes(self) -> dict[str, str]:
         """The variables by which the arguments of Trainer that were given here reach the program."""
-        names = ("staleness", "local_steps", "codec", "codec_weights")
-        given = {f"KARP_{name.upper()}": getattr(self, name) for name in names}
-        codecs.check("codec", self.codec, codecs.GRADIENTS)
-        codecs.check("codec_weights", self.codec_weights, codecs.WEIGHTS)
-        if self.local_steps is not None:
-            arguments.whole(self.local_steps)
-        if self.staleness is not None:
-            arguments.staleness(self.staleness)
-        return {name: value for name, value in given.items() if value is not None}
+        return arguments.variables({name: getattr(self, name) for name in arguments.MODES})
 
 
 def launch(options: Options, run_dir: str | None) -> int:
