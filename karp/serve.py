@@ -179,6 +179,8 @@ class Process:
                 self.perform(self.server.tick(now))
                 ticked = now
                 self.forget()
+                for reason in self.socket.strangers():
+                    self.perform(self.server.stranger(reason, now))
         self.finish(self.status)
         return self.status
 

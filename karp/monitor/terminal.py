@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Any, TextIO
 
-NOTICES = {"notice": "text", "failure": "failure", "refused": "reason"}
+NOTICES = {"notice": "text", "failure": "failure", "refused": "reason", "stranger": "reason"}
 
 
 class Display:

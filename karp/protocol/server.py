@@ -88,6 +88,7 @@ class Server:
         self.main = -1  # the worker that speaks for all
         self.done = False  # and has
         self.left: dict[bytes, int] = {}  # those that have left their `with`, and could stand in for it
+        self.strangers = 0  # connections that were turned away
         self.refused = 0  # messages that were not taken
 
     # Events: each returns the actions that follow from it.
@@ -115,6 +116,14 @@ class Server:
         """Something that is no message has arrived."""
         self.now = now
         self._refuse(peer, reason)
+        return self._take()
+
+    def stranger(self, reason: str, now: float) -> list[Action]:
+        """Somebody was turned away at the door; the record gets the 1st, 2nd, 4th, 8th, … of them."""
+        self.now = now
+        self.strangers += 1
+        if self.strangers & (self.strangers - 1) == 0:
+            self.training.report("stranger", {"reason": f"{reason} ({self.strangers} turned away so far)"})
         return self._take()
 
     def lost(self, peer: bytes, now: float) -> list[Action]:

@@ -195,6 +195,7 @@ def summarise(server: Server, program: str, workers: int, status: int) -> dict[s
         "dropped": server.training.dropped,
         "released": server.leasing.released,
         "refused": server.refused,
+        "strangers": server.strangers,
         "failure": server.training.failure,
         "exit": status,
     }

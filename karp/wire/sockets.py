@@ -11,9 +11,11 @@ import os
 import socket
 import sys
 import time
+from collections.abc import Iterator
 from typing import Any
 
 import zmq
+from zmq.utils.monitor import recv_monitor_message
 
 from karp import faults
 from karp.errors import LostError, ProtocolError, SettingError
@@ -37,6 +39,11 @@ from karp.wire.shared import SPIN_SECONDS, Exchange, Place
 MESSAGE_BYTES = 1 << 32  # ZeroMQ drops the connection of a peer that announces a longer frame
 HEARTBEAT_SECONDS = 2.0
 DEAD_SECONDS = 6.0  # a peer whose heart has not beaten for so long is gone
+FAILED_HANDSHAKES = {
+    int(zmq.EVENT_HANDSHAKE_FAILED_NO_DETAIL): "a connection was closed or spoke no ZeroMQ",
+    int(zmq.EVENT_HANDSHAKE_FAILED_PROTOCOL): "a connection did not speak this server's ZeroMQ",
+    int(zmq.EVENT_HANDSHAKE_FAILED_AUTH): "a connection had not the key",
+}
 LOOK_EVERY = 64  # turns of a busy server between two looks at its socket
 UNREAD_MESSAGES = 1000  # kept for a peer that does not read; then it counts as gone
 
@@ -108,10 +115,17 @@ class ServerSocket:
         self.socket.setsockopt(zmq.ROUTER_HANDOVER, 1)  # a worker that reconnects is the one it was
         self.socket.setsockopt(zmq.USE_FD, descriptor)
         self.socket.bind(address)
+        self.handshakes = self.socket.get_monitor_socket(zmq.Event(sum(FAILED_HANDSHAKES)))
         self.poller = zmq.Poller()
         self.poller.register(self.socket, zmq.POLLIN)
         if exchange is not None:
             self.poller.register(exchange.bell, zmq.POLLIN)
+
+    def strangers(self) -> Iterator[str]:
+        """Why connections were turned away since the last call: they do not speak ZeroMQ, or have not the key."""
+        while self.handshakes.poll(0):
+            event = recv_monitor_message(self.handshakes)["event"]
+            yield FAILED_HANDSHAKES.get(event, "a connection failed")
 
     def _guard(self, keys: Keys) -> None:
         """Let in only those who prove the workers' key."""
@@ -182,6 +196,8 @@ class ServerSocket:
     def close(self) -> None:
         if self.exchange is not None:
             self.exchange.close()
+        self.socket.disable_monitor()
+        self.handshakes.close()
         self.socket.close()
         if self.gate is not None:
             self.gate.stop()

@@ -146,6 +146,7 @@ def test_without_the_key_nobody_is_heard(tmp_path: Path, expected: str, key: Cal
     with contextlib.ExitStack() as stack, at_the_gate(tmp_path, "--host", "0.0.0.0") as (host, port):
         stack.enter_context(strangers.dealer(host, port, [b"hello"], **key()))
     assert (expected, 0) == (summary(tmp_path)["weights_sha256"], summary(tmp_path)["refused"])
+    assert summary(tmp_path)["strangers"] > 0
 
 
 def test_the_right_server_key_with_a_workers_key_that_is_not_the_runs(tmp_path: Path, expected: str) -> None:
@@ -164,6 +165,7 @@ def test_the_right_server_key_with_a_workers_key_that_is_not_the_runs(tmp_path: 
     with contextlib.ExitStack() as stack, at_the_gate(tmp_path, "--keys", "keys") as (host, port):
         stack.enter_context(strangers.dealer(host, port, [b"hello"], **options))
     assert (expected, 0) == (summary(tmp_path)["weights_sha256"], summary(tmp_path)["refused"])
+    assert summary(tmp_path)["strangers"] > 0
 
 
 def test_idle_connections_use_up_no_descriptors(tmp_path: Path, expected: str) -> None:
