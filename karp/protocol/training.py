@@ -294,9 +294,12 @@ class Training:
             self._look_for_oldest()
             for number in range(first, self.step.number):
                 self._conclude(number, now, workers)
+        if now >= self.save_at:  # once, when all is applied: a checkpoint is of the state after this event
+            self.save_at = now + self.save_seconds
+            self.out.append(Save())
 
     def _conclude(self, number: int, now: float, workers: int) -> None:
-        """This step is in: is anything to be reported, evaluated or saved?"""
+        """This step is in: is anything to be reported or evaluated?"""
         assert self.updater is not None
         assert self.settings is not None
         epoch, is_last = number // self.steps.steps_per_epoch, number + 1 == self.final
@@ -307,9 +310,6 @@ class Training:
             self.progress.end_epoch()
             if self.settings.evaluate:
                 self.evaluations.append(Evaluation(1, epoch, self.version, self.updater.weights.copy()))
-        if now >= self.save_at:
-            self.save_at = now + self.save_seconds
-            self.out.append(Save())
 
     def _update(self, updater: Updater, gradient: Vector) -> None:
         if self.store is None:

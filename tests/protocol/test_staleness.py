@@ -13,7 +13,7 @@ from machines import gradient as gradient_of
 
 from karp import optim
 from karp.data import Plan
-from karp.protocol import Server, restore, take
+from karp.protocol import Report, Server, restore, take
 from karp.protocol.messages import Contribution, Evaluation, Finish, Join, Lease, Ping, Refusal, Score, Stop
 from karp.protocol.tree import Node, TreeSum
 
@@ -265,3 +265,15 @@ def test_settings_that_differ_in_staleness_do_not_meet() -> None:
     run, _ = begin(1, staleness=1)
     ((_, refusal),) = run.send(b"9", Join(1, Run(1, staleness=None).settings, "host", 1))
     assert "staleness is None in the program, 1 in the run" in refusal.reason
+
+
+def test_a_checkpoint_comes_after_all_that_one_contribution_has_completed() -> None:
+    """Else the record would be cut back to before steps that the checkpoint holds."""
+    run, held = begin(2, staleness=2)
+    run.server.training.save_seconds = run.server.training.save_at = 0.0
+    slow = held.pop(1)
+    while held:
+        held |= leases(run.send(b"0", contribution(held.pop(0))))
+    actions = run.server.receive(b"1", contribution(slow), 0, 0.0)
+    kinds = [action.kind if isinstance(action, Report) else type(action).__name__ for action in actions]
+    assert ["arrivals", "arrivals", "arrivals", "Save"] == [kind for kind in kinds if kind in ("arrivals", "Save")]

@@ -1,4 +1,4 @@
-"""Thousands of clusters in which everything goes wrong, and a checker that looks at every invariant after every event."""
+"""Thousands of clusters in which everything goes wrong; every invariant is looked at after every event."""
 
 from collections import Counter
 from dataclasses import replace
@@ -40,8 +40,7 @@ def violated(count: int = 300) -> bool:
         try:
             run(draw(seed))
         except Violation as violation:
-            assert f"--seed {seed}" in str(violation)  # says how to repeat it
-            return True
+            return f"--seed {seed}" in str(violation)  # it says how to repeat it
     return False
 
 
