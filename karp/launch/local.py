@@ -323,7 +323,10 @@ class Launch:
                 self.status = 1
                 self.display.say("the server wrote no summary")
             return
-        if self.status == 0 and summary["main"] < 0:
+        main = summary["main"]
+        if main < 0:  # the server that named it died when all was over: then those that ended well are equal
+            main = min((child.worker for child in self.children if child.joined and child.ended_well), default=-1)
+        if self.status == 0 and main < 0:
             self.status = 1
             self.display.say(f"no worker trained: {self.options.program} ended without iterating over trainer.batches")
         self.display.conclude(summary, self.directory)
@@ -331,7 +334,7 @@ class Launch:
             again = shlex.join(["karp", "launch", "--resume", str(self.directory), "-n", str(self.options.workers)])
             self.display.say(f"stopped after step {summary.get('steps', 0)}; to go on: {again}")
         elif self.status == 0:
-            log = self.directory / "logs" / f"worker-{summary['main']}.log"
+            log = self.directory / "logs" / f"worker-{main}.log"
             if log.exists():  # else it had joined from elsewhere
                 sys.stdout.write(log.read_text(errors="replace"))
             sys.stdout.flush()

@@ -33,6 +33,10 @@ class Child:
     left: bool = False
 
     @property
+    def ended_well(self) -> bool:
+        return self.process.returncode == 0
+
+    @property
     def how(self) -> str:
         """How it ended, in words."""
         status = self.process.returncode
