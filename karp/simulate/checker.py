@@ -85,7 +85,8 @@ class Checker:
             self.reference = fresh if snapshot is None else self.reference.restored(snapshot)
         self.references[server.incarnation] = self.reference
         self.version, self.first = training.version, training.step.number
-        self.arrived = {number: set(range(self.plan.shards_of(number))) for number in range(self.first, training.opened)}
+        steps = range(self.first, training.opened)
+        self.arrived = {number: set(range(self.plan.shards_of(number))) for number in steps}
         self.arrived |= {number: shards_in(step) for number, step in training.open.items()}
         self.message = None
 
