@@ -1,6 +1,7 @@
 """A whole simulated run: server, workers, network, launcher and whatever befalls them."""
 
 from collections import Counter
+from collections.abc import Callable
 
 from karp.protocol import Report
 from karp.protocol.messages import Contribution, FromServer, FromWorker, Initial
@@ -44,7 +45,7 @@ class Cluster:
         self.restarts: Counter[int] = Counter()
         self.starting = 0  # processes that are announced
         self.spoken = 0  # main workers whose program has come to its end
-        self.losses: list[tuple[float, int, float]] = []  # (seconds, version, loss over the table)
+        self.watch: Callable[[], bool] | None = None  # asked after every event whether to go on
         self.checker = Checker(self) if check else None
         self.host = Host(self)
         self._set_off()
@@ -56,6 +57,8 @@ class Cluster:
         while self.living or self.starting or not self._over():
             if not clock.step() or clock.now > self.limit:
                 raise Violation(self, f"the run has not ended after {clock.now:.0f} s")
+            if self.watch is not None and not self.watch():
+                return
             if checker is not None:
                 checker.look()
             while self.strikes and self.strikes[0].event <= clock.events:
@@ -72,15 +75,15 @@ class Cluster:
 
     def _set_off(self) -> None:
         late = dict(self.schedule.joined_late)
+        some = round(self.schedule.slow_share * self.schedule.workers)
+        self.slow = set(self.chance.generator.permutation(self.schedule.workers)[:some].tolist())
         for worker in range(self.schedule.workers):
             launched = worker < self.schedule.workers - self.schedule.external
             seconds = late.get(worker, 0.0) + self.chance.exponential(0.05)
             self.start_process(worker if launched else -1, seconds, self._pace_of(worker))
 
     def _pace_of(self, worker: int) -> float:
-        schedule = self.schedule
-        chosen = self.chance.happens(schedule.slow_share)
-        return dict(schedule.slow).get(worker, schedule.slow_factor if chosen else 1.0)
+        return dict(self.schedule.slow).get(worker, self.schedule.slow_factor if worker in self.slow else 1.0)
 
     # Processes.
 
