@@ -23,6 +23,8 @@ class Leasing:
         self.members: dict[bytes, Member] = {}
         self.waiting: dict[bytes, Member] = {}  # those that have nothing to do
         self.pace = Pace()
+        self.evaluators: dict[int, Member] = {}  # epoch -> who was given its evaluation last
+        self.portions: dict[int, dict[bytes, int]] = {}  # open step -> how many shards each gets, with staleness
         self.given = 0  # tasks
         self.released = 0  # shards that were given again
 
@@ -40,11 +42,18 @@ class Leasing:
             self._lease(now)
 
     def _evaluate(self, now: float) -> None:
-        held = {member.task.epoch for member in self.members.values() if isinstance(member.task, Evaluation)}
         for due in self.training.evaluations:
-            if self.waiting and due.epoch not in held:
+            if self.waiting and not self._is_evaluated(due.epoch):
                 last = max(self.waiting.values(), key=lambda member: member.worker)
                 self._give(last, Evaluation(0, due.epoch, due.version, due.weights), now)
+                self.evaluators[due.epoch] = last
+
+    def _is_evaluated(self, epoch: int) -> bool:
+        """Whether a member has this evaluation as its task."""
+        member = self.evaluators.get(epoch)
+        if member is None or self.members.get(member.peer) is not member:
+            return False
+        return isinstance(member.task, Evaluation) and member.task.epoch == epoch
 
     def _lease(self, now: float) -> None:
         """Share out what is unleased, oldest steps first, and open others for those that still wait."""
@@ -81,10 +90,13 @@ class Leasing:
             return self.pace.portions(waiting, step.to_lease, now)
         if bound is None:  # each shard is an update of its own
             return [1] * len(waiting)
-        everybody = sorted(self.members.values(), key=lambda member: member.worker)  # the others come for theirs
-        there = [member for member in everybody if not member.stopped and not member.told]
-        portions = self.pace.portions(there, step.tree.shards, now)
-        return [portion for member, portion in zip(there, portions, strict=True) if member.peer in self.waiting]
+        if step.number not in self.portions:  # the others come for theirs
+            everybody = sorted(self.members.values(), key=lambda member: member.worker)
+            there = [member for member in everybody if not member.stopped and not member.told]
+            portions = self.pace.portions(there, step.tree.shards, now)
+            self.portions = {number: self.portions[number] for number in self.portions if number in self.training.open}
+            self.portions[step.number] = {member.peer: each for member, each in zip(there, portions, strict=True)}
+        return [self.portions[step.number].get(member.peer, 0) for member in waiting]
 
     def _lease_refused(self, step: Step, waiting: list[Member], now: float) -> None:
         """A shard whose gradient was not finite goes to another worker than before, if there is one."""
@@ -161,9 +173,12 @@ class Leasing:
     def double(self, now: float) -> None:
         """Give leases that take too long a second time, to workers that have nothing to do."""
         open_steps = self.training.open
+        if any(step.unleased for step in open_steps.values()):
+            return
+        found = 0
         for member in list(self.members.values()):
-            if not self.waiting or any(step.unleased for step in open_steps.values()):
-                return
+            if found >= len(self.waiting):
+                break
             lease = member.task
             if not isinstance(lease, Lease) or lease.step not in open_steps or member.doubled:
                 continue
@@ -171,9 +186,11 @@ class Leasing:
             if now >= self.pace.overdue_at(member, lease):
                 member.doubled = True
                 for start, stop in step.missing(lease.start, lease.stop):
-                    self.released += stop - start
+                    found += stop - start
                     step.give_back(start, stop)
-                self._lease(now)
+        if found:
+            self.released += found
+            self._lease(now)
 
     def overdue(self, now: float) -> list[Member]:
         """Those that keep the run waiting for long enough to be named; each of them again after twice as long."""

@@ -7,6 +7,7 @@ that takes much longer than it should is given a second time to a worker that ha
 """
 
 from dataclasses import dataclass
+from heapq import heapify, heapreplace
 
 from karp.protocol.messages import Evaluation, Lease
 from karp.protocol.step import named
@@ -80,7 +81,10 @@ class Pace:
             return [size + (index < more) for index in range(len(members))]
         paces = [member.pace if now < member.slow_until else self.seconds for member in members]
         portions = [0] * len(members)
+        ends = [(pace, index) for index, pace in enumerate(paces)]  # of each, with one shard more
+        heapify(ends)
         for _ in range(shards):
-            first = min(range(len(members)), key=lambda index: (portions[index] + 1) * paces[index])
+            _, first = ends[0]
             portions[first] += 1
+            heapreplace(ends, ((portions[first] + 1) * paces[first], first))
         return portions

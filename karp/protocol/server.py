@@ -13,7 +13,7 @@ epoch's end its evaluation is leased too, with a copy of that epoch's weights, s
 """
 
 from collections.abc import Callable
-from itertools import count
+from itertools import count, islice
 
 from karp.errors import ProtocolError
 from karp.protocol.actions import Action, Save, Send
@@ -87,6 +87,7 @@ class Server:
         self.over = False
         self.main = -1  # the worker that speaks for all
         self.done = False  # and has
+        self.numbers: dict[int, bytes] = {}  # of those that have joined, whether they have left or not
         self.left: dict[bytes, int] = {}  # those that have left their `with`, and could stand in for it
         self.strangers = 0  # connections that were turned away
         self.refused = 0  # messages that were not taken
@@ -137,10 +138,8 @@ class Server:
         self.now = now
         if worker == self.main and well:
             self._close()
-        for peer in [peer for peer, member in self.members.items() if member.worker == worker]:
-            self._drop(peer)
-        for peer in [peer for peer, number in self.left.items() if number == worker]:
-            self._drop(peer)
+        if worker in self.numbers:
+            self._drop(self.numbers[worker])
         if not self.begun and well:
             self.workers -= 1
             self._hand_out()
@@ -203,10 +202,11 @@ class Server:
             self.out.append(Send(peer, Welcome(number, self.training.settings.shards, False)))
             return
         self._drop(peer)
-        taken = {member.worker for member in self.members.values()} | set(self.left.values())
         worker = message.worker
-        if worker in taken or worker < 0:  # the numbers below `launched` are the launcher's to give
-            worker = next(number for number in count(self.launched) if number not in taken)
+        if worker in self.numbers or worker < 0:  # the numbers below `launched` are the launcher's to give
+            worker = next(number for number in count(self.launched) if number not in self.numbers)
+        self.numbers[worker] = peer
+        self.leasing.portions.clear()
         member = self.members[peer] = Member(peer, worker, self.now)
         ask = self.training.updater is None and (self.asked == peer or self.asked not in self.members)
         if ask:
@@ -269,6 +269,9 @@ class Server:
         member = self.members.pop(peer, None)
         if member is not None:
             number = member.worker
+        self.numbers.pop(number, None)
+        self.leasing.portions.clear()
+        if member is not None:
             if member.task is not None and not self.over:
                 self.training.report("lost", {"worker": number, "step": self.training.step.number})
             self.leasing.withdraw(member)
@@ -338,8 +341,8 @@ class Server:
         """Who keeps the run waiting, since when, and with what."""
         if not self.begun:
             return f"{len(self.members)} of {self.workers} workers have joined; the run begins when all have"
-        busy = [member.doing(self.now) for member in self.members.values() if member.task is not None]
-        return "waiting for " + (", ".join(busy[:4]) or "nobody")
+        busy = (member.doing(self.now) for member in self.members.values() if member.task is not None)
+        return "waiting for " + (", ".join(islice(busy, 4)) or "nobody")
 
     # Leaving and ending.
 
@@ -350,8 +353,11 @@ class Server:
             self._repeat_finish(member)
         elif not member.stopped:
             member.stopped = True
+            self.leasing.portions.clear()
             self.leasing.withdraw(member)
-            if not self.over:
+            if self.over:
+                self._tell(member)
+            else:
                 self.training.end_after(self.training.step.number + 1)
         if not self.over and all(member.stopped for member in self.members.values()):
             if not self.training.finished:
@@ -420,16 +426,21 @@ class Server:
 
     def _finish(self) -> None:
         """Tell every worker that waits; the others are told when they next send."""
-        if not self.over:
-            self.over = True
-            if self.members and not self.training.failure:
-                self.main = min(member.worker for member in self.members.values())
-                self.out.append(Save())
-        for member in self.members.values():
-            if not member.told and (member.peer in self.waiting or member.stopped or self.training.failure):
-                member.told = True
-                self.waiting.pop(member.peer, None)
-                self._send_finish(member)
+        if not self.over and self.members and not self.training.failure:
+            self.main = min(member.worker for member in self.members.values())
+            self.out.append(Save())
+        at_once = bool(self.training.failure)
+        everybody = self.waiting if self.over and not at_once else self.members
+        self.over = True
+        for member in list(everybody.values()):
+            if not member.told and (member.peer in self.waiting or member.stopped or at_once):
+                self._tell(member)
+
+    def _tell(self, member: Member) -> None:
+        """Tell a worker that the run is over."""
+        member.told = True
+        self.waiting.pop(member.peer, None)
+        self._send_finish(member)
 
     def _repeat_finish(self, member: Member) -> None:
         """It has been told, and asks nevertheless: the message was lost, or its Leave."""

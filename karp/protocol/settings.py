@@ -105,6 +105,8 @@ class Settings:
 
     def differences(self, program: "Settings") -> list[str]:
         """What another program's settings say otherwise than this run's, both values named."""
+        if self == program:
+            return []
         mine, others = flat(self.to_dict()), flat(program.to_dict())
         if program.shards == ANY_SHARDS:
             others["shards"] = self.shards

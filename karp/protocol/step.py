@@ -60,16 +60,11 @@ class Step:
 
     def missing(self, start: int, stop: int) -> list[tuple[int, int]]:
         """What has not arrived of a range."""
-        gaps = [(max(first, start), min(last, stop)) for first, last in self.tree.missing()]
-        return [(first, last) for first, last in gaps if first < last]
+        return self.tree.missing(start, stop)
 
     def give_back(self, start: int, stop: int) -> None:
         """What has not arrived of a range that was leased can be leased again."""
-        for first, last in self.missing(start, stop):
-            for shard in range(first, last):
-                if not any(low <= shard < high for low, high in self.unleased):
-                    self.unleased.append((shard, shard + 1))
-        self.unleased = merged(self.unleased)
+        self.unleased = merged([*self.unleased, *self.missing(start, stop)])
 
     def lacks(self, missing: list[tuple[int, int]]) -> None:
         """All but these shards have arrived and left nothing; raises ValueError for what are none of its shards."""

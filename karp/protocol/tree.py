@@ -17,6 +17,7 @@ use the class below, and neither can see who computed what, or when. A tree over
 one, so shards that a small last batch leaves empty are absent, never zero (-0.0 + 0.0 would be +0.0).
 """
 
+from bisect import bisect_left, insort
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -53,17 +54,28 @@ def parent(start: int, stop: int, shards: int) -> tuple[int, int]:
     >>> parent(2, 4, 5), parent(4, 5, 5)
     ((0, 4), (0, 5))
     """
+    return above(start, stop, shards)[-1]
+
+
+def above(start: int, stop: int, shards: int) -> list[tuple[int, int]]:
+    """The nodes above (start, stop), from the root down to its parent; it is not the root itself.
+
+    >>> above(2, 3, 5)
+    [(0, 5), (0, 4), (2, 4)]
+    """
     low, high = 0, shards
+    found = []
     while high - low > 1:
-        split = middle(low, high)
-        if (start, stop) in ((low, split), (split, high)):
-            return low, high
+        found.append((low, high))
+        split = low + (1 << (high - low - 1).bit_length() - 1)  # middle(low, high): this loop is walked for every node
         if stop <= split:
             high = split
         elif start >= split:
             low = split
         else:
             break
+        if low == start and high == stop:
+            return found
     raise ProtocolError(f"({start}, {stop}) is no node of the tree over {shards} shards")
 
 
@@ -79,16 +91,18 @@ class TreeSum:
     (True, True, array([7.]))
     """
 
-    __slots__ = ("complete", "nodes", "shards")
+    __slots__ = ("_starts", "complete", "nodes", "shards")
 
     def __init__(self, shards: int) -> None:
         self.shards = shards
         self.nodes: dict[int, Node] = {}  # by start; disjoint
+        self._starts: list[int] = []  # of the nodes, in order: what lies near a shard is found by halving
         self.complete = False  # one node has them all
 
     def has(self, start: int, stop: int) -> bool:
         """Whether any of the shards start … stop-1 has been added."""
-        return any(node.start < stop and start < node.stop for node in self.nodes.values())
+        after = bisect_left(self._starts, stop)
+        return after > 0 and self.nodes[self._starts[after - 1]].stop > start
 
     def add(self, node: Node) -> bool:
         """Add a node; False, and nothing changed, where any of its shards is already there.
@@ -100,32 +114,37 @@ class TreeSum:
             if self.nodes:
                 return False
             self.nodes[0] = node
+            self._starts = [0]
             self.complete = True
             return True
-        parent(node.start, node.stop, self.shards)  # refuses what is no node
+        nodes_above = above(node.start, node.stop, self.shards)  # refuses what is no node
         if self.has(node.start, node.stop):
             return False
-        while node.stop - node.start < self.shards:
-            low, high = parent(node.start, node.stop, self.shards)
+        for low, high in reversed(nodes_above):
             split = middle(low, high)
             start, stop = (split, high) if node.start == low else (low, split)
             sibling = self.nodes.get(start)
             if sibling is None or sibling.stop != stop:
                 break
             del self.nodes[start]
+            del self._starts[bisect_left(self._starts, start)]
             node = join(node, sibling) if node.start == low else join(sibling, node)
         self.nodes[node.start] = node
+        insort(self._starts, node.start)
         self.complete = node.stop - node.start == self.shards
         return True
 
-    def missing(self) -> list[tuple[int, int]]:
-        """The ranges of shards that have not been added, in order."""
-        gaps, at = [], 0
-        for start in sorted(self.nodes):
-            if at < start:
-                gaps.append((at, start))
-            at = self.nodes[start].stop
-        return gaps if at == self.shards else [*gaps, (at, self.shards)]
+    def missing(self, start: int = 0, stop: int | None = None) -> list[tuple[int, int]]:
+        """The ranges of shards that have not been added, in order; of start … stop-1, where those are given."""
+        stop = self.shards if stop is None else stop
+        gaps, at = [], start
+        first = max(0, bisect_left(self._starts, start + 1) - 1)
+        for index in range(first, bisect_left(self._starts, stop)):
+            node = self.nodes[self._starts[index]]
+            if at < node.start:
+                gaps.append((at, node.start))
+            at = max(at, node.stop)
+        return [*gaps, (at, stop)] if at < stop else gaps
 
 
 def join(left: Node, right: Node) -> Node:

@@ -1,0 +1,60 @@
+"""What keeps a step of many workers from costing the square of their number gives the same as what is obvious."""
+
+import numpy as np
+from hypothesis import given
+from hypothesis import strategies as st
+from machines import Run, leases
+
+from karp.protocol.member import Member, Pace
+from karp.protocol.messages import Stop
+from karp.protocol.tree import Node, TreeSum
+
+
+@given(st.integers(1, 40), st.data())
+def test_a_tree_knows_what_it_has_in_every_range(shards: int, data: st.DataObject) -> None:
+    tree, there = TreeSum(shards), set()
+    for shard in data.draw(st.lists(st.integers(0, shards - 1), max_size=shards)):
+        assert (shard not in there) == tree.add(Node(shard, shard + 1, 0.0, np.ones(1)))
+        there.add(shard)
+    start = data.draw(st.integers(0, shards - 1))
+    stop = data.draw(st.integers(start + 1, shards))
+    lacking = [shard for shard in range(start, stop) if shard not in there]
+    assert lacking == [shard for gap in tree.missing(start, stop) for shard in range(*gap)]
+    assert bool(there & set(range(start, stop))) == tree.has(start, stop)
+    assert all(start <= first < last <= stop for first, last in tree.missing(start, stop))
+
+
+@given(st.lists(st.sampled_from([0.5, 1.0, 2.0, 10.0]), min_size=1, max_size=8), st.integers(0, 30))
+def test_each_shard_goes_to_whom_it_would_end_soonest_with(paces: list[float], shards: int) -> None:
+    pace = Pace()
+    pace.seconds = 1.0
+    members = [Member(b"%d" % index, index, 0.0, pace=each, slow_until=9.0) for index, each in enumerate(paces)]
+    expected = [0] * len(paces)
+    for _ in range(shards):
+        first = min(range(len(paces)), key=lambda index: (expected[index] + 1) * paces[index])
+        expected[first] += 1
+    assert expected == pace.portions(members, shards, now=0.0)
+
+
+def test_numbers_are_free_again_when_their_workers_are_gone() -> None:
+    run = Run(3)
+    for worker in range(3):
+        run.join(worker)
+    run.take(run.server.ended(1, False, 1.0))
+    assert {0: b"0", 2: b"2"} == run.server.numbers
+    run.send(b"2", Stop())
+    run.take(run.server.lost(b"2", 2.0))
+    assert {0: b"0"} == run.server.numbers
+
+
+def test_the_leases_of_all_who_are_late_are_given_again_at_once() -> None:
+    run = Run(4)
+    given = {}
+    for worker in range(4):
+        given |= leases(run.join(worker))
+    run.now = 1.0
+    run.contribute(0, given[0])
+    run.contribute(1, given[1])
+    again = leases(run.take(run.server.tick(9.0)))
+    assert {0: (2, 3), 1: (3, 4)} == {worker: (lease.start, lease.stop) for worker, lease in again.items()}
+    assert 2 == run.server.leasing.released
