@@ -85,8 +85,8 @@ class Checker:
             self.reference = fresh if snapshot is None else self.reference.restored(snapshot)
         self.references[server.incarnation] = self.reference
         self.version, self.first = training.version, training.step.number
-        steps = range(self.first, training.opened)
-        self.arrived = {number: set(range(self.plan.shards_of(number))) for number in steps}
+        whole = range(self.first, training.opened)  # but for those that are open
+        self.arrived = {number: set(range(self.plan.shards_of(number))) for number in whole}
         self.arrived |= {number: shards_in(step) for number, step in training.open.items()}
         self.message = None
 

@@ -11,16 +11,16 @@ mean; it may be lost, doubled and, unless the network keeps the order, overtaken
 import heapq
 from collections import Counter
 from collections.abc import Callable
-from copy import copy
 from typing import Any, TypeVar
 
 import numpy as np
 
-from karp.protocol.messages import Contribution, Message
+from karp.protocol.messages import Contribution, Evaluation, Finish, Initial, Lease, Message
 from karp.simulate.chance import Chance
 from karp.simulate.schedule import Schedule
 
 HEAD_BYTES = 150  # of a message beside its vectors, on average
+CARRIERS = (Contribution, Evaluation, Finish, Initial, Lease)  # messages with vectors
 Kind = TypeVar("Kind", bound=Message)
 Vector = np.ndarray[Any, np.dtype[Any]]
 
@@ -93,7 +93,9 @@ class Network:
 
 def duplicate(message: Kind) -> tuple[Kind, int]:
     """A copy of a message that shares nothing which may change, and its size in bytes."""
-    copied, size = copy(message), HEAD_BYTES
+    if not isinstance(message, CARRIERS):
+        return message, HEAD_BYTES  # nobody changes these
+    copied, size = type(message)(*[getattr(message, name) for name in message.__slots__]), HEAD_BYTES
     if isinstance(copied, Contribution):
         nodes = []
         for node in copied.nodes:
@@ -101,9 +103,9 @@ def duplicate(message: Kind) -> tuple[Kind, int]:
             size += 0 if vector is None else vector.nbytes
             nodes.append(node._replace(vector=vector))
         copied.nodes, copied.logs = nodes, list(copied.logs)
-    elif (weights := getattr(copied, "weights", None)) is not None:
-        copied.weights = frozen(weights)  # type: ignore[union-attr]
-        size += weights.nbytes
+    elif copied.weights is not None:
+        copied.weights = frozen(copied.weights)
+        size += copied.weights.nbytes
     return copied, size
 
 

@@ -6,9 +6,11 @@ loss is that over the whole table, of the server's weights, after each step.
 """
 
 import json
+import math
 from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -57,8 +59,8 @@ class Study:
             if not 0.0 <= getattr(self, name) < FOREVER:
                 raise SettingError(f"--{name} is {getattr(self, name)}; it must be a number of at least 0")
         shards = self.workers if self.shards is None else self.shards
-        if min(self.workers, shards, self.steps, self.rows) < 1 or self.factor < 1.0 or self.compute == 0.0:
-            raise SettingError("--workers, --shards, --steps, --rows and --factor must be at least 1, --compute above 0")
+        if min(self.workers, shards, self.steps, self.rows, self.factor) < 1 or self.compute == 0.0:
+            raise SettingError("--workers, --shards, --steps, --rows, --factor must be at least 1, --compute above 0")
         batch_size, per_epoch = shards * self.rows, min(self.steps, EPOCH_STEPS)
         return Schedule(
             seed=self.seed,
@@ -116,7 +118,8 @@ def run(study: Study, steps_done: Callable[[int, float], None] = lambda steps, l
             return True
         steps = server.training.step.number
         if steps > outcome.curve[-1][1]:
-            seconds, loss = cluster.clock.now - server.training.progress.began, problem.score(server.training.updater.weights)
+            seconds = cluster.clock.now - server.training.progress.began
+            loss = problem.score(server.training.updater.weights)
             outcome.curve.append((seconds, steps, loss))
             steps_done(steps, loss)
             if loss <= outcome.target and outcome.reached is None:
@@ -197,10 +200,9 @@ def size(count: float) -> str:
 
 def bars(outcome: Outcome) -> list[str]:
     """The curve as lines of a terminal: the part of the way to the lowest loss that is left, on a log scale."""
-    import math
-
     curve = outcome.curve
-    chosen = [curve[round(index * (len(curve) - 1) / (BARS - 1))] for index in range(BARS)] if len(curve) > BARS else curve
+    places = [round(index * (len(curve) - 1) / (BARS - 1)) for index in range(BARS)]
+    chosen = [curve[place] for place in places] if len(curve) > BARS else curve
     floor = min(outcome.target, curve[-1][2]) - outcome.least
     top = curve[0][2] - outcome.least
     if floor <= 0.0 or top <= floor:
@@ -266,7 +268,7 @@ def beside(outcome: Outcome, axes: Any) -> None:
             axes.set_xticks(range(max(ages) + 1))
         return
     times = [point[0] for point in outcome.curve]
-    each = [after - before for before, after in zip(times, times[1:], strict=False)]
+    each = [after - before for before, after in pairwise(times)]
     axes.plot(range(1, len(times)), each, color=BLUE, linewidth=1.5)
     axes.set(xlabel="step", ylabel="seconds of the step", ylim=(0, None))
 
