@@ -25,6 +25,8 @@ WIDTH = 16
 TARGET = 0.02  # of the way from the first loss to the lowest is left, where no target is named
 BARS = 16  # lines of the curve in a terminal
 COLUMNS = 48
+BINS = 40  # bars of the staleness in a picture, at most
+TOTALS = ("schedules", "events")  # that `hold` counts beside the faults
 BLUE, GREY = "#1f5fa8", "#9a9a9a"
 
 
@@ -32,7 +34,7 @@ BLUE, GREY = "#1f5fa8", "#9a9a9a"
 class Study:
     """What is to be simulated; times in seconds of the virtual clock."""
 
-    workers: int
+    workers: int = 100
     shards: int | None = None  # one for each worker
     steps: int = 100
     seed: int = 0
@@ -117,6 +119,8 @@ def run(study: Study, steps_done: Callable[[int, float], None] = lambda steps, l
         if server is None or server.training.updater is None or not server.begun:
             return True
         steps = server.training.step.number
+        if study.staleness is None:  # a straggler holds a step up, not the updates by the others' shards
+            steps = server.training.version // cluster.schedule.shards
         if steps > outcome.curve[-1][1]:
             seconds = cluster.clock.now - server.training.progress.began
             loss = problem.score(server.training.updater.weights)
@@ -180,7 +184,7 @@ def lines(outcome: Outcome) -> list[str]:
         f"staleness     {mean:.2f} on average, {max(ages)} at most",
         f"messages      {up:,} up, {down:,} down: {(up + down) / max(1, steps):,.0f} per step",
         f"bytes         {size(found['bytes']['up'])} up, {size(found['bytes']['down'])} down",
-        f"leased again  {found['leased_again']:,} shards; {found['dropped']:,} contributions came too late",
+        f"leased again  {found['leased_again']:,} shards; {found['dropped']:,} came twice or too late",
         f"faults        {found['lost']:,} messages lost, {found['doubled']:,} doubled, {found['crashes']:,} crashes",
     ]
 
@@ -230,6 +234,7 @@ def picture(outcome: Outcome, path: str) -> None:
     """
     try:
         from matplotlib.figure import Figure
+        from matplotlib.ticker import LogLocator, NullFormatter
     except ImportError:
         raise MissingError("--picture needs matplotlib: pip install 'karp[plot]', or leave it out") from None
     figure = Figure(figsize=(10, 4.2), layout="constrained")
@@ -237,9 +242,11 @@ def picture(outcome: Outcome, path: str) -> None:
     seconds = [point[0] for point in outcome.curve]
     left.plot(seconds, [point[2] - outcome.least for point in outcome.curve], color=BLUE, linewidth=2)
     left.axhline(outcome.target - outcome.least, color=GREY, linestyle="--", linewidth=1)
-    left.annotate("target", (seconds[-1], outcome.target - outcome.least), (0, 4), textcoords="offset points",
-                  ha="right", color=GREY)  # fmt: skip
+    left.annotate("target", (0.0, outcome.target - outcome.least), (0, 4), textcoords="offset points", color=GREY)
     left.set(yscale="log", xlabel="seconds (virtual)", ylabel="loss above the lowest")
+    left.yaxis.set_major_locator(LogLocator(10, (1.0, 2.0, 5.0)))
+    left.yaxis.set_major_formatter("{x:g}")
+    left.yaxis.set_minor_formatter(NullFormatter())
     left.set_title(title(outcome), loc="left", fontsize=11)
     beside(outcome, right)
     for axes in (left, right):
@@ -262,8 +269,13 @@ def beside(outcome: Outcome, axes: Any) -> None:
     ages = outcome.figures["staleness"]
     if max(ages) > 0:
         total = sum(ages.values())
-        axes.bar(list(ages), [100 * number / total for number in ages.values()], color=BLUE)
-        axes.set(xlabel="staleness", ylabel="% of contributions")
+        wide = 1 + max(ages) // BINS  # ages to one bar
+        shares: Counter[int] = Counter()
+        for age, number in ages.items():
+            shares[age // wide] += number
+        places = [wide * (index + 0.5) - 0.5 for index in shares]
+        axes.bar(places, [100 * number / total for number in shares.values()], width=0.85 * wide, color=BLUE)
+        axes.set(xlabel="staleness, in updates" if wide > 1 else "staleness, in steps", ylabel="% of contributions")
         if max(ages) <= 20:
             axes.set_xticks(range(max(ages) + 1))
         return
