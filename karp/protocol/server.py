@@ -174,8 +174,8 @@ class Server:
         alive = now >= self.alive_at
         if alive:
             self.alive_at = now + ALIVE_SECONDS
-            here = self.members if self.done else [*self.members, *self.left]  # the main one may be gone
-            self.out += [Send(peer, Waiting("")) for peer in here]
+            there = self.members if self.done else self.numbers.values()  # the main one may have left, and be gone
+            self.out += [Send(peer, Waiting("")) for peer in there]
         for member in self.leasing.overdue(now):
             self.training.notice(f"waiting for {member.doing(now)}; it has not failed, so the run waits on")
         if self.restless:
@@ -206,7 +206,6 @@ class Server:
         if worker in self.numbers or worker < 0:  # the numbers below `launched` are the launcher's to give
             worker = next(number for number in count(self.launched) if number not in self.numbers)
         self.numbers[worker] = peer
-        self.leasing.portions.clear()
         member = self.members[peer] = Member(peer, worker, self.now)
         ask = self.training.updater is None and (self.asked == peer or self.asked not in self.members)
         if ask:
@@ -252,11 +251,11 @@ class Server:
 
     def _look_for_missing(self) -> None:
         """Before the first step: say who has not joined, and in the end begin without."""
-        here = {member.worker for member in self.members.values()}
-        missing = ", ".join(str(number) for number in range(self.workers) if number not in here)
-        text = f"{len(here)} of {self.workers} workers have joined; missing: worker {missing}; the run begins without"
+        here = len(self.members)
+        missing = ", ".join(str(number) for number in range(self.workers) if number not in self.numbers)
+        text = f"{here} of {self.workers} workers have joined; missing: worker {missing}; the run begins without"
         if self.now >= self.join_by and self.training.updater is not None and here:
-            self.workers = len(here)
+            self.workers = here
             self.training.notice(text)
         elif self.now >= self.notice_at:
             self.notice_at = self.now + NOTICE_SECONDS
@@ -265,10 +264,8 @@ class Server:
     def _drop(self, peer: bytes) -> None:
         """A member is here no more; what it was at goes to others."""
         self.waiting.pop(peer, None)
-        number = self.left.pop(peer, -1)
         member = self.members.pop(peer, None)
-        if member is not None:
-            number = member.worker
+        number = self.left.pop(peer, -1) if member is None else member.worker
         self.numbers.pop(number, None)
         self.leasing.portions.clear()
         if member is not None:
@@ -349,11 +346,11 @@ class Server:
     def _stop(self, member: Member, message: Stop) -> None:
         """A program has left its loop: the current step is the last, if anybody is left to complete it."""
         self.waiting.pop(member.peer, None)
+        self.leasing.portions.clear()
         if member.told:
             self._repeat_finish(member)
         elif not member.stopped:
             member.stopped = True
-            self.leasing.portions.clear()
             self.leasing.withdraw(member)
             if self.over:
                 self._tell(member)
@@ -390,11 +387,6 @@ class Server:
             again = Finish(self.training.version, True, self.training.failure, None)
             self.out.append(Send(peer, again if main else Waiting("the main worker to end")))
 
-    def _done(self, member: Member, message: Done) -> None:
-        """The main worker's program has ended, and the message that it left its `with` was lost."""
-        if member.worker == self.main:
-            self._close()
-
     def _close(self) -> None:
         """The main worker has spoken for all; who is not known to have left is told at its Ping."""
         self.done = True
@@ -402,11 +394,9 @@ class Server:
 
     def _name_another(self) -> None:
         """The main worker died before its program's end: another stands in for it."""
-        there = [(number, peer) for peer, number in self.left.items()]
-        there += [(member.worker, peer) for peer, member in self.members.items()]
         self.main = -1  # until one joins
-        if there and not self.training.failure:
-            self.main, peer = min(there)
+        if self.numbers and not self.training.failure:
+            self.main, peer = min(self.numbers.items())
             self.training.report("main", {"worker": self.main})
             self.out.append(Send(peer, Finish(self.training.version, True, "", None)))
 
@@ -430,10 +420,10 @@ class Server:
             self.main = min(member.worker for member in self.members.values())
             self.out.append(Save())
         at_once = bool(self.training.failure)
-        everybody = self.waiting if self.over and not at_once else self.members
+        everybody = list((self.waiting if self.over and not at_once else self.members).values())
         self.over = True
-        for member in list(everybody.values()):
-            if not member.told and (member.peer in self.waiting or member.stopped or at_once):
+        for member in [each for each in everybody if not each.told]:
+            if member.peer in self.waiting or member.stopped or at_once:
                 self._tell(member)
 
     def _tell(self, member: Member) -> None:
@@ -450,10 +440,10 @@ class Server:
             self._send(member, Closed())
 
     def _send_finish(self, member: Member) -> None:
-        training, main = self.training, member.worker == self.main
+        training = self.training
         new = training.updater is not None and (member.version != training.version or training.rounded)
         weights = training.updater.weights if new and training.updater is not None else None
-        self._send(member, Finish(training.version, main, training.failure, weights))
+        self._send(member, Finish(training.version, member.worker == self.main, training.failure, weights))
 
     # What goes out.
 
@@ -482,5 +472,5 @@ HANDLERS: dict[type, Callable[..., None]] = {
     Stop: Server._stop,
     Leave: Server._leave,
     Failure: Server._failed,
-    Done: Server._done,
+    Done: lambda server, member, message: member.worker == server.main and server._close(),  # its Leave was lost
 }
