@@ -1,5 +1,6 @@
 """Checkpoints: whole or passed over; a disk that fails stops nothing."""
 
+import contextlib
 import errno
 import json
 import os
@@ -165,18 +166,23 @@ def test_a_death_while_writing_leaves_the_one_before(tmp_path: Path) -> None:
         assert [] == said
 
 
-@pytest.fixture
-def _small_files() -> Iterator[None]:
-    """No file may grow beyond 4 KiB: what a full disk looks like, without a disk."""
+@contextlib.contextmanager
+def small_files() -> Iterator[None]:
+    """No file may grow beyond 4 KiB: what a full disk looks like, without a disk.
+
+    It must be over before pytest writes its own report, which may go to a file as well.
+    """
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
     resource.setrlimit(resource.RLIMIT_FSIZE, (4096, before[1]))
-    yield
-    resource.setrlimit(resource.RLIMIT_FSIZE, before)
-    signal.signal(signal.SIGXFSZ, handler)
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+        signal.signal(signal.SIGXFSZ, handler)
 
 
-@pytest.mark.usefixtures("_small_files")
+@small_files()
 def test_a_full_disk_is_said_once_with_the_last_good_one_and_writing_is_tried_again(tmp_path: Path) -> None:
     writer = Writer(tmp_path, 3)
     good = writer.directory / checkpoints.FOLDER / "step-00000001.safetensors"
@@ -193,7 +199,7 @@ def test_a_full_disk_is_said_once_with_the_last_good_one_and_writing_is_tried_ag
     assert 2 == len(list((tmp_path / checkpoints.FOLDER).iterdir()))  # no half file
 
 
-@pytest.mark.usefixtures("_small_files")
+@small_files()
 def test_metrics_that_cannot_be_written_are_kept_and_tried_again(tmp_path: Path) -> None:
     record = Record(tmp_path)
     for step in range(200):
