@@ -398,7 +398,10 @@ class Server:
         if self.numbers and not self.training.failure:
             self.main, peer = min(self.numbers.items())
             self.training.report("main", {"worker": self.main})
-            self.out.append(Send(peer, Finish(self.training.version, True, "", None)))
+            if peer in self.members:  # it may not have got the weights yet
+                self._repeat_finish(self.members[peer])
+            else:
+                self.out.append(Send(peer, Finish(self.training.version, True, "", None)))
 
     def _failed(self, member: Member, message: Failure) -> None:
         """The program raised. On another worker it may not; at the same place once more it does."""

@@ -116,6 +116,8 @@ class Worker:
         return None
 
     def _welcome(self, message: Welcome, incarnation: int) -> FromWorker | None:
+        if incarnation != self.incarnation:
+            self.version = -1  # with staleness, another server's weights of this version may be others
         self.incarnation, self.number, self.shards = incarnation, message.worker, message.shards
         self.joining, self.seen = None, 0
         if not message.initial:

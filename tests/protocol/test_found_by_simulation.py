@@ -100,6 +100,28 @@ def test_a_join_that_comes_twice_does_not_replace_the_main_worker(left: bool) ->
     assert (0, left) == (run.server.main, b"0" in run.server.left)
 
 
+def test_another_that_is_named_main_before_it_has_left_gets_the_weights_with_it() -> None:
+    """The message that brought them may have been lost."""
+    run = finished(2)
+    ((_, again),) = run.take(run.server.lost(b"0", 2.0))
+    assert (3, True) == (again.version, again.main)
+    assert again.weights is not None
+
+
+def test_a_version_of_another_server_is_another() -> None:
+    """With staleness each server's history has weights of its own; a worker ended with those of the one before."""
+    worker = Worker(weights(), 1)
+    worker.enter(settings(), "host", 1, 0.0)
+    worker.receive(Welcome(1, 4, False), 0, 0.0)
+    worker.receive(Lease(1, 3, 0, 1, 3, read_only(gradient(3, 3))), 0, 0.0)
+    worker.computed(gradient(3, 0), 0.0, 1)
+    worker.contribution()
+    worker.receive(Rejoin(), 1, 1.0)
+    worker.receive(Welcome(1, 4, False), 1, 1.0)
+    worker.receive(Finish(3, True, "", None), 1, 1.0)
+    assert worker.over is None
+
+
 def test_initial_weights_that_are_lost_are_asked_for_again() -> None:
     """The run waited for them for ever, and said that it waits for nobody."""
     run = Run(1)
