@@ -1,0 +1,201 @@
+"""The checker sees what is wrong: a server or a worker with one fault built in does not get through."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+
+from karp import optim
+from karp.protocol.leasing import Leasing
+from karp.protocol.messages import Finish
+from karp.protocol.server import Server
+from karp.protocol.training import Training
+from karp.protocol.tree import Node, TreeSum
+from karp.protocol.worker import Worker
+from karp.simulate import Bad, Cluster, Kill, Schedule, Strike, Violation, host
+
+STILL = Schedule(workers=3, shards=5, samples=24, batch_size=8, epochs=2, evaluate=True)
+Patch = Callable[[pytest.MonkeyPatch], None]
+
+
+def came_from_a_worker(node: Node) -> bool:
+    return node.vector is not None and not node.vector.flags.writeable
+
+
+def count_a_shard_twice(monkeypatch: pytest.MonkeyPatch) -> None:
+    add = TreeSum.add
+
+    def twice(tree: TreeSum, node: Node) -> bool:
+        doubled = node.start == 0 and came_from_a_worker(node)
+        return add(tree, node._replace(vector=node.vector + node.vector) if doubled else node)
+
+    monkeypatch.setattr(TreeSum, "add", twice)
+
+
+def skip_a_shard(monkeypatch: pytest.MonkeyPatch) -> None:
+    add = TreeSum.add
+
+    def without(tree: TreeSum, node: Node) -> bool:
+        return add(tree, node._replace(vector=None) if node.start == 2 and came_from_a_worker(node) else node)
+
+    monkeypatch.setattr(TreeSum, "add", without)
+
+
+def sum_in_the_order_of_arrival(monkeypatch: pytest.MonkeyPatch) -> None:
+    sums: dict[TreeSum, list[Node]] = {}
+    add = TreeSum.add
+
+    def in_turn(tree: TreeSum, node: Node) -> bool:
+        arrived = came_from_a_worker(node)
+        if not add(tree, node):
+            return False
+        if arrived:
+            sums.setdefault(tree, []).append(node)
+            if tree.complete:
+                total = sums[tree][0].vector
+                for other in sums[tree][1:]:
+                    total = total + other.vector
+                tree.nodes[0] = tree.nodes[0]._replace(vector=total)
+        return True
+
+    monkeypatch.setattr(TreeSum, "add", in_turn)
+
+
+def apply_before_all_has_arrived(monkeypatch: pytest.MonkeyPatch) -> None:
+    add = TreeSum.add
+
+    def early(tree: TreeSum, node: Node) -> bool:
+        added = add(tree, node)
+        if added and came_from_a_worker(node) and 0 in tree.nodes:
+            tree.nodes[0] = tree.nodes[0]._replace(stop=tree.shards)
+            tree.complete = True
+        return added
+
+    monkeypatch.setattr(TreeSum, "add", early)
+
+
+def forget_the_lease_of_a_lost_worker(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Leasing, "withdraw", lambda leasing, member: setattr(member, "task", None))
+    monkeypatch.setattr(Leasing, "double", lambda leasing, now: None)
+
+
+def forget_a_worker(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Leasing, "rest", lambda leasing, member: setattr(member, "task", None))
+
+
+def apply_what_is_not_finite(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Training, "_is_finite", lambda *arguments: True)
+    monkeypatch.setattr("karp.protocol.training.finite", lambda vector: True)
+
+
+def believe_that_a_worker_has_the_weights(monkeypatch: pytest.MonkeyPatch) -> None:
+    give = Leasing._give
+
+    def without(leasing: Leasing, member: Any, task: Any, now: float) -> None:
+        task.weights = task.weights if member.version < 0 else None
+        give(leasing, member, task, now)
+
+    monkeypatch.setattr(Leasing, "_give", without)
+    monkeypatch.setattr(Worker, "_lacks", lambda *arguments: False)
+
+
+def report_a_score_twice(monkeypatch: pytest.MonkeyPatch) -> None:
+    score = Training.score
+
+    def twice(training: Training, epoch: int, scores: dict[str, float], last: bool) -> None:
+        score(training, epoch, scores, last)
+        training.report("evaluation", {"step": 3, "epoch": epoch, "scores": scores})
+
+    monkeypatch.setattr(Training, "score", twice)
+
+
+def evaluate_other_weights(monkeypatch: pytest.MonkeyPatch) -> None:
+    conclude = Training._conclude
+
+    def spoilt(training: Training, *arguments: Any) -> None:
+        conclude(training, *arguments)
+        for due in training.evaluations:
+            due.weights[0] += 1
+
+    monkeypatch.setattr(Training, "_conclude", spoilt)
+
+
+def name_everybody_main(monkeypatch: pytest.MonkeyPatch) -> None:
+    send = Server._send
+
+    def named(server: Server, member: Any, message: Any) -> None:
+        if isinstance(message, Finish):
+            message.main = True
+        send(server, member, message)
+
+    monkeypatch.setattr(Server, "_send", named)
+
+
+def let_everybody_go(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Server, "_after_leaving", lambda server, peer, message: server._close())
+
+
+def lose_the_optimisers_state(monkeypatch: pytest.MonkeyPatch) -> None:
+    restore = host.restore
+
+    def afresh(server: Server, snapshot: Any) -> None:
+        plain, vectors = snapshot
+        zeros = {name: np.zeros_like(vector) if "state" in name else vector for name, vector in vectors.items()}
+        restore(server, (plain, zeros))
+
+    monkeypatch.setattr(host, "restore", afresh)
+
+
+def take_what_is_too_stale(monkeypatch: pytest.MonkeyPatch) -> None:
+    use = Training.use
+
+    def lax(training: Training, settings: Any) -> None:
+        use(training, settings)
+        assert training.bound is not None
+        training.bound += 2
+
+    monkeypatch.setattr(Training, "use", lax)
+
+
+def give_nothing_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing is wrong in the books, only nobody is told."""
+    monkeypatch.setattr(Leasing, "give_once_more", lambda leasing, member: None)
+    monkeypatch.setattr(Leasing, "double", lambda leasing, now: None)
+
+
+def send_weights_that_change(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("karp.simulate.network.frozen", lambda vector: vector)
+
+
+MOMENTUM = optim.SGD(lr=0.05, momentum=0.9)
+SAVING = replace(STILL, optimizer=MOMENTUM, save_seconds=0.0, save_takes=0.0)
+CASES: list[tuple[Patch, Schedule, str]] = [
+    (count_a_shard_twice, STILL, "the sum over .* is another|the weights of version 1 are others"),
+    (skip_a_shard, STILL, "is absent on one side|the weights of version 1 are others"),
+    (sum_in_the_order_of_arrival, replace(STILL, workers=5), "the weights of version 1 are others"),
+    (apply_before_all_has_arrived, STILL, "had not arrived|and nobody has sent them"),
+    (forget_the_lease_of_a_lost_worker, replace(STILL, kills=(Kill("lease"),)), "nobody is to compute the shards"),
+    (forget_a_worker, STILL, "is forgotten"),
+    (apply_what_is_not_finite, replace(STILL, bad=(Bad("nan", 1, 3),)), "nobody has sent|is another|had not arrived"),
+    (believe_that_a_worker_has_the_weights, STILL, "with other weights"),
+    (report_a_score_twice, STILL, r"the epochs \[0, 0, 1, 1\] were evaluated"),
+    (evaluate_other_weights, STILL, "with other weights"),
+    (name_everybody_main, STILL, "all speak for all"),
+    (let_everybody_go, replace(STILL, kills=(Kill("done"),)), "nobody has spoken for all"),
+    (lose_the_optimisers_state, replace(SAVING, strikes=(Strike("server", 40),)), "weights of version .* are others"),
+    (take_what_is_too_stale, replace(STILL, staleness=1, slow=((0, 20.0),)), "of staleness .* was taken"),
+    (give_nothing_again, replace(STILL, loss=0.3), "the run has not ended"),
+    (send_weights_that_change, replace(STILL, staleness=2, spread=0.5, latency=0.05), "with other weights"),
+]
+
+
+@pytest.mark.parametrize(("patch", "schedule", "what"), CASES, ids=[case[0].__name__ for case in CASES])
+def test_a_fault_that_is_built_in_is_found(
+    patch: Patch, schedule: Schedule, what: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Cluster(schedule).run()  # it holds without
+    patch(monkeypatch)
+    with pytest.raises(Violation, match=what):
+        Cluster(schedule, limit=200.0).run()
