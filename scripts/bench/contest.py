@@ -146,6 +146,7 @@ def serve(start: Callable[[], Mapping[str, Callable[[str], Answer]]]) -> None:
     """The child's end: call `start`, then answer commands by the functions it returned until the input ends."""
     with os.fdopen(os.dup(sys.stdout.fileno()), "w") as answers:
         os.dup2(sys.stderr.fileno(), sys.stdout.fileno())  # what libraries print is no answer
+        sys.stdout.reconfigure(line_buffering=True)  # type: ignore[union-attr]  # and stands in its place there
 
         def answer(function: Callable[[], Answer]) -> None:
             try:
