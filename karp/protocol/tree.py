@@ -54,28 +54,22 @@ def parent(start: int, stop: int, shards: int) -> tuple[int, int]:
     >>> parent(2, 4, 5), parent(4, 5, 5)
     ((0, 4), (0, 5))
     """
-    return above(start, stop, shards)[-1]
-
-
-def above(start: int, stop: int, shards: int) -> list[tuple[int, int]]:
-    """The nodes above (start, stop), from the root down to its parent; it is not the root itself.
-
-    >>> above(2, 3, 5)
-    [(0, 5), (0, 4), (2, 4)]
-    """
+    size = stop - start
+    if size > 0 and size & (size - 1) == 0 == start & (size - 1) and start >= 0:
+        low = start & -2 * size
+        if low + 2 * size <= shards:  # inside of a whole power of two, and so are almost all of many
+            return low, low + 2 * size
     low, high = 0, shards
-    found = []
     while high - low > 1:
-        found.append((low, high))
-        split = low + (1 << (high - low - 1).bit_length() - 1)  # middle(low, high): this loop is walked for every node
+        split = middle(low, high)
+        if (start, stop) in ((low, split), (split, high)):
+            return low, high
         if stop <= split:
             high = split
         elif start >= split:
             low = split
         else:
             break
-        if low == start and high == stop:
-            return found
     raise ProtocolError(f"({start}, {stop}) is no node of the tree over {shards} shards")
 
 
@@ -117,10 +111,11 @@ class TreeSum:
             self._starts = [0]
             self.complete = True
             return True
-        nodes_above = above(node.start, node.stop, self.shards)  # refuses what is no node
+        parent(node.start, node.stop, self.shards)  # refuses what is no node
         if self.has(node.start, node.stop):
             return False
-        for low, high in reversed(nodes_above):
+        while node.stop - node.start < self.shards:
+            low, high = parent(node.start, node.stop, self.shards)
             split = middle(low, high)
             start, stop = (split, high) if node.start == low else (low, split)
             sibling = self.nodes.get(start)

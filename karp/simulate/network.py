@@ -60,6 +60,7 @@ class Network:
         self.clock = clock
         self.chance = chance
         self.counts: Counter[str] = Counter()  # messages and bytes, up and down; lost and doubled
+        self.rough = bool(schedule.loss or schedule.duplicate)
         self._last: dict[tuple[str, bytes], float] = {}  # when the last message of a direction arrives
 
     def send(self, way: str, peer: bytes, message: Kind, arrive: Callable[..., None], *arguments: Any) -> None:
@@ -70,16 +71,21 @@ class Network:
         copied, size = duplicate(message)
         self.counts[f"messages {way}"] += 1
         self.counts[f"bytes {way}"] += size
-        rough = self.clock.now < self.schedule.calm
-        copies = 1
-        if rough and self.chance.happens(self.schedule.loss):
-            self.counts["messages lost"] += 1
-            copies = 0
-        if rough and self.chance.happens(self.schedule.duplicate):
-            self.counts["messages doubled"] += 1
-            copies += 1
+        rough = self.rough and self.clock.now < self.schedule.calm
+        copies = self._copies() if rough else 1
         for number in range(copies):
             self.clock.at(self._arrival(way, peer, number), arrive, *arguments, copied)
+
+    def _copies(self) -> int:
+        """How many copies of a message arrive."""
+        copies = 1
+        if self.chance.happens(self.schedule.loss):
+            self.counts["messages lost"] += 1
+            copies = 0
+        if self.chance.happens(self.schedule.duplicate):
+            self.counts["messages doubled"] += 1
+            copies += 1
+        return copies
 
     def _arrival(self, way: str, peer: bytes, number: int) -> float:
         latency = self.schedule.latency

@@ -1,13 +1,15 @@
 """What keeps a step of many workers from costing the square of their number gives the same as what is obvious."""
 
 import numpy as np
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from machines import Run, leases
 
+from karp.errors import ProtocolError
 from karp.protocol.member import Member, Pace
 from karp.protocol.messages import Stop
-from karp.protocol.tree import Node, TreeSum
+from karp.protocol.tree import Node, TreeSum, middle, parent
 
 
 @given(st.integers(1, 40), st.data())
@@ -22,6 +24,23 @@ def test_a_tree_knows_what_it_has_in_every_range(shards: int, data: st.DataObjec
     assert lacking == [shard for gap in tree.missing(start, stop) for shard in range(*gap)]
     assert bool(there & set(range(start, stop))) == tree.has(start, stop)
     assert all(start <= first < last <= stop for first, last in tree.missing(start, stop))
+
+
+def test_every_node_has_the_parent_that_the_tree_gives_it() -> None:
+    def look(start: int, stop: int, shards: int) -> set[tuple[int, int]]:
+        if stop - start == 1:
+            return {(start, stop)}
+        split = middle(start, stop)
+        assert (start, stop) == parent(start, split, shards) == parent(split, stop, shards)
+        return {(start, stop)} | look(start, split, shards) | look(split, stop, shards)
+
+    for shards in range(1, 40):
+        nodes = look(0, shards, shards)
+        for start in range(-3, shards + 2):
+            for stop in range(start - 2, shards + 5):
+                if (start, stop) not in nodes:
+                    with pytest.raises(ProtocolError):
+                        parent(start, stop, shards)
 
 
 @given(st.lists(st.sampled_from([0.5, 1.0, 2.0, 10.0]), min_size=1, max_size=8), st.integers(0, 30))
