@@ -125,10 +125,10 @@ class Host:
                     self._save(server)
 
     def _save(self, server: Server) -> None:
-        """The newest checkpoint; what ends the run is on the disk before anybody is told."""
+        """The newest checkpoint, which is on the disk a little later."""
         cluster = self.cluster
         if cluster.checker is None and not cluster.schedule.strikes:
             return
-        seconds = 0.0 if server.over else cluster.chance.exponential(cluster.schedule.save_takes)
+        seconds = cluster.chance.exponential(cluster.schedule.save_takes)
         self.disk.append((cluster.clock.now + seconds, len(self.reports), take(server)))
         del self.disk[:-KEEP]

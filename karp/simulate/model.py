@@ -32,7 +32,7 @@ class Problem:
         scale = np.geomspace(1.0, 0.2, schedule.width)  # directions that are learnt fast and slowly
         self.x = (rng.normal(size=(schedule.samples, schedule.width)) * scale).astype(np.float32)
         noise = NOISE * rng.normal(size=schedule.samples)
-        self.y = (self.x @ rng.normal(size=schedule.width) + noise).astype(np.float32)
+        self.y = (np.dot(self.x, rng.normal(size=schedule.width)) + noise).astype(np.float32)
         self.initial = self.layout.zeros()
         self.initial[: self.width] = rng.normal(size=schedule.width)
         self.plan = Plan(schedule.samples, schedule.batch_size, schedule.shards, schedule.seed % (1 << 63))
@@ -62,15 +62,15 @@ class Problem:
         """The weighted gradient and loss of a shard: a pure function of what it is given."""
         rows, share = self.plan.rows(step, shard), self.plan.share(step, shard)
         x = self.x[rows]
-        error = x @ weights[: self.width] - self.y[rows]
+        error = np.dot(x, weights[: self.width]) - self.y[rows]  # dot, as matmul may warn of what a BLAS left behind
         found = self.layout.zeros()
-        found[: self.width] = (error @ x) * np.float32(2.0 * share / len(rows))
-        return found, float(error @ error) / len(rows) * share
+        found[: self.width] = np.dot(error, x) * np.float32(2.0 * share / len(rows))
+        return found, float(np.dot(error, error)) / len(rows) * share
 
     def score(self, weights: Vector) -> float:
         """The mean loss over the table's first rows."""
-        error = self.x[:SEEN] @ weights[: self.width] - self.y[:SEEN]
-        return float(error @ error) / len(error)
+        error = np.dot(self.x[:SEEN], weights[: self.width]) - self.y[:SEEN]
+        return float(np.dot(error, error)) / len(error)
 
     def least(self) -> float:
         """The lowest loss there is."""
