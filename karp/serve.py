@@ -111,8 +111,10 @@ class Process:
                     faults.reach("replied", step=self.server.training.version)
                 case Report(kind, values):
                     self.report(kind, values)
-                case Save():
+                case Save(lasting):
                     self.record.save(take(self.server))
+                    if lasting:
+                        self.record.writer.wait()
         for trouble in self.record.writer.take_troubles():
             self.report("notice", {"step": self.server.training.version, "text": trouble})
 
@@ -169,12 +171,12 @@ class Process:
         while self.status is None:
             seconds = RESTLESS_SECONDS if self.server.restless else TICK_SECONDS
             ordered = self.socket.wait(seconds, orders.descriptor)
-            self.receive()
-            if ordered:
+            if ordered:  # first: who joins may stand in for one that has ended
                 for order in orders.read():
                     self.obey(order)
                 if orders.ended and self.status is None:
                     self.status = LAUNCHER_GONE
+            self.receive()
             if (now := time.monotonic()) - ticked >= seconds:
                 self.perform(self.server.tick(now))
                 ticked = now

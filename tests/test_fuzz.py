@@ -56,4 +56,4 @@ def test_the_server_remembers_nothing_of_a_stranger(kind: str) -> None:
     for number in range(200):
         world.arrive(b"stranger %d" % number, made[kind](), number % 2)  # type: ignore[arg-type]
     assert before == held(world.server)
-    assert {} == world.server.left
+    assert {} == world.server.ending.left

@@ -35,7 +35,8 @@ with karp.Trainer(model, optim.SGD(lr=0.1), batch_size=16, epochs=2) as trainer:
         trainer.backward(nn.cross_entropy(model(xs), ys))
 """
 
-ENDLESS = HEAD + LOOP.format(body="pass").replace("epochs=2", "epochs=300")
+GATE = 'if trainer.step == 600: open(os.environ.get("GATE", os.devnull)).close()'
+ENDLESS = HEAD + LOOP.format(body=GATE).replace("epochs=2", "epochs=300")  # goes on when the gate is open
 
 
 def environment() -> dict[str, str]:
@@ -167,10 +168,14 @@ def test_a_fault_that_does_not_come_again_costs_no_bits(tmp_path: Path, fault: s
 
 
 def test_a_worker_that_keeps_dying_is_given_up_and_the_run_goes_on(tmp_path: Path) -> None:
-    path = program(tmp_path, ENDLESS.replace("pass", "if worker == 1: os._exit(3)"))
-    done = karp("launch", "-n", 2, "--max-restarts", 1, "--run-dir", tmp_path / "run", path, cwd=tmp_path)
-    assert 0 == done.returncode, done.stderr
-    assert "worker 1 ended with exit status 3 once more: the run goes on without it" in done.stderr
+    path = program(tmp_path, ENDLESS.replace(GATE, f"if worker == 1: os._exit(3)\n        {GATE}"))
+    with launched(tmp_path, 2, path, "--max-restarts", 1) as (process, gate):
+        for line in process.stderr:
+            if "worker 1 ended with exit status 3 once more: the run goes on without it" in line:
+                break
+        gate.open()
+        _, error = process.communicate(timeout=100)
+    assert 0 == process.returncode, error
     assert 1200 == summary(tmp_path / "run")["steps"]
 
 
@@ -287,21 +292,42 @@ def test_what_cannot_be_launched_is_said_at_once(tmp_path: Path, arguments: list
     assert f"karp: {reason}" in done.stderr
 
 
+class Gate:
+    """A file that a program can only open when the test has: a pipe with a name."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.descriptor = -1
+        os.mkfifo(path)
+
+    def open(self) -> None:
+        self.descriptor = os.open(self.path, os.O_RDWR)
+
+    def close(self) -> None:
+        if self.descriptor >= 0:
+            os.close(self.descriptor)
+
+
 @contextlib.contextmanager
-def launched(tmp_path: Path, workers: int, path: Path, *options: object) -> Iterator[subprocess.Popen[str]]:
-    """A launch that has begun to train, and has written a checkpoint."""
+def launched(
+    tmp_path: Path, workers: int, path: Path, *options: object
+) -> Iterator[tuple[subprocess.Popen[str], Gate]]:
+    """A launch that has begun to train, and has written a checkpoint; it does not end before the gate is open."""
+    gate = Gate(tmp_path / "gate")
     process = subprocess.Popen(
         [sys.executable, "-m", "karp.cli", "launch", "-n", str(workers), "--run-dir", str(tmp_path / "run"),
          "--checkpoint-every", "0.1", *map(str, options), str(path)],
-        cwd=tmp_path, env=environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        cwd=tmp_path, env=environment() | {"GATE": str(gate.path)},
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
     )  # fmt: skip
     try:
         assert process.stderr is not None
         for line in process.stderr:
             if line.startswith("step"):
                 break
-        yield process
+        yield process, gate
     finally:
+        gate.close()
         process.kill()
         process.communicate()
 
@@ -322,7 +348,7 @@ def gone(directory: Path) -> bool:
 
 def test_ctrl_c_ends_everything_and_says_how_to_resume(tmp_path: Path) -> None:
     path = program(tmp_path, ENDLESS)
-    with launched(tmp_path, 2, path) as process:
+    with launched(tmp_path, 2, path) as (process, _):
         process.send_signal(signal.SIGINT)
         _, error = process.communicate(timeout=60)
     assert 130 == process.returncode
@@ -341,7 +367,7 @@ def test_ctrl_c_ends_everything_and_says_how_to_resume(tmp_path: Path) -> None:
 
 def test_nothing_is_left_when_the_launcher_is_killed_and_the_run_can_be_resumed(tmp_path: Path) -> None:
     path = program(tmp_path, ENDLESS)
-    with launched(tmp_path, 3, path) as process:
+    with launched(tmp_path, 3, path) as (process, _):
         process.kill()
         process.communicate()
     assert gone(tmp_path / "run")
@@ -353,9 +379,10 @@ def test_nothing_is_left_when_the_launcher_is_killed_and_the_run_can_be_resumed(
 
 def test_a_server_that_is_killed_is_started_again(tmp_path: Path) -> None:
     path = program(tmp_path, ENDLESS)
-    with launched(tmp_path, 2, path) as process:
+    with launched(tmp_path, 2, path) as (process, gate):
         (server,) = [int(entry.name) for entry in Path("/proc").iterdir() if is_server(entry, tmp_path / "run")]
         os.kill(server, signal.SIGKILL)
+        gate.open()
         _, error = process.communicate(timeout=100)
     assert 0 == process.returncode, error
     assert "the server was killed by SIGKILL; it is started again from its newest checkpoint (1 of 3)" in error
@@ -376,19 +403,19 @@ def is_server(entry: Path, directory: Path) -> bool:
 
 
 def test_a_worker_joins_and_leaves_without_harm(tmp_path: Path) -> None:
-    path = program(tmp_path, ENDLESS)
-    with launched(tmp_path, 2, path, "--port", free_port()) as process:
+    path = program(tmp_path, ENDLESS.replace(GATE, f"print('computes', flush=True)\n        {GATE}"))
+    with launched(tmp_path, 2, path, "--port", free_port()) as (process, gate):
         address = f"tcp://127.0.0.1:{process.args[process.args.index('--port') + 1]}"  # type: ignore[index,union-attr]
-        with (tmp_path / "joined.log").open("wb") as log:
-            joined = subprocess.Popen(
-                [sys.executable, "-m", "karp.cli", "worker", "--server", address, str(path)],
-                cwd=tmp_path, env=environment(), stdout=log, stderr=log,
-            )  # fmt: skip
-        for line in process.stderr:  # type: ignore[union-attr]
-            if "3 workers" in line:
-                break
+        joined = subprocess.Popen(
+            [sys.executable, "-m", "karp.cli", "worker", "--server", address, str(path)],
+            cwd=tmp_path, env=environment() | {"GATE": str(gate.path)}, stdout=subprocess.PIPE, text=True,
+        )  # fmt: skip
+        assert joined.stdout is not None
+        assert "computes\n" == joined.stdout.readline()
         joined.send_signal(signal.SIGINT)
-        assert 130 == joined.wait(timeout=60)
+        joined.communicate(timeout=60)
+        assert 130 == joined.returncode
+        gate.open()
         _, error = process.communicate(timeout=100)
     assert 0 == process.returncode, error
     assert "failed" not in error

@@ -115,6 +115,7 @@ class Launch:
         self.display = Display(sys.stderr)
         self.run_id = os.urandom(8).hex()
         self.children: list[Child] = []  # the newest of each worker, and those that have ended
+        self.endings: dict[int, bool] = {}  # worker -> whether its last process ended well; a new server needs it
         self.server: ServerProcess | None = None
         self.listener: socket.socket | None = None
         self.config: Config
@@ -197,6 +198,8 @@ class Launch:
         config = replace(self.config, incarnation=self.server_starts, resume=again or self.resume)
         self.server = ServerProcess(config, self.environment, self.directory / "logs" / "server.log")
         self.server_starts += 1
+        for worker, well in self.endings.items():
+            self.server.tell(ended=worker, well=well)
 
     def _start_worker(self, worker: int, restarts: int) -> None:
         log = self.directory / "logs" / f"worker-{worker}.log"
@@ -249,6 +252,7 @@ class Launch:
             self.traceback = values["traceback"]
             return
         elif kind in ("joined", "left"):
+            self.endings.pop(values["worker"], None)  # that was another process
             for child in self.children:
                 if child.worker == values["worker"] and not child.ended:
                     child.joined = True
@@ -272,6 +276,7 @@ class Launch:
         assert self.server is not None
         self._read()  # its own word on its end comes before this
         status = child.process.returncode
+        self.endings[child.worker] = status == 0
         self.server.tell(ended=child.worker, well=status == 0)
         if status == 0 or self.failed_at or self.interrupts:
             return

@@ -24,7 +24,9 @@ class Report:
 
 @dataclass(slots=True)
 class Save:
-    """Write a checkpoint of the server as it is now (`Server.snapshot`)."""
+    """Write a checkpoint of the server as it is now; a `lasting` one is on the disk before what follows is done."""
+
+    lasting: bool = False
 
 
 Action = Send | Report | Save

@@ -17,6 +17,7 @@ from itertools import count, islice
 
 from karp.errors import ProtocolError
 from karp.protocol.actions import Action, Save, Send
+from karp.protocol.ending import Ending
 from karp.protocol.leasing import NOTICE_SECONDS, Leasing
 from karp.protocol.member import Member
 from karp.protocol.messages import (
@@ -80,15 +81,12 @@ class Server:
         self.out: list[Action] = []
         self.training = Training(plan, now, self.out, save_seconds, skip, store)
         self.leasing = Leasing(self.training, self.out)
+        self.ending = Ending(self.training, self.leasing, self.out)
         self.members = self.leasing.members
         self.waiting = self.leasing.waiting
+        self.numbers = self.ending.numbers
         self.failures: set[tuple[int, int, int]] = set()  # (step, shard, epoch) at which the program has raised
         self.begun = False
-        self.over = False
-        self.main = -1  # the worker that speaks for all
-        self.done = False  # and has
-        self.numbers: dict[int, bytes] = {}  # of those that have joined, whether they have left or not
-        self.left: dict[bytes, int] = {}  # those that have left their `with`, and could stand in for it
         self.strangers = 0  # connections that were turned away
         self.refused = 0  # messages that were not taken
 
@@ -103,11 +101,13 @@ class Server:
                 HANDLERS[type(message)](self, member, message)
             elif isinstance(message, Join):
                 self._join(peer, message)
-            elif incarnation == self.incarnation and peer in self.left:
-                self._after_leaving(peer, message)
+            elif incarnation == self.incarnation and peer in self.ending.left:
+                self.ending.hear(peer, message)
+            elif isinstance(message, Leave | Done):
+                self.ending.hear_of_another(peer, message)
             elif isinstance(message, Failure):
                 self._refuse(peer, f"a program that is not in this run has failed: {message.error:.500}")
-            elif not isinstance(message, Leave | Done):
+            else:
                 self.out.append(Send(peer, Rejoin()))
         except ProtocolError as error:
             self._refuse(peer, str(error))
@@ -136,8 +136,8 @@ class Server:
     def ended(self, worker: int, well: bool, now: float) -> list[Action]:
         """A worker's process has ended, `well` or not; the launcher tells."""
         self.now = now
-        if worker == self.main and well:
-            self._close()
+        if worker == self.ending.main and well:
+            self.ending.close()
         if worker in self.numbers:
             self._drop(self.numbers[worker])
         if not self.begun and well:
@@ -159,7 +159,7 @@ class Server:
         for member in self.members.values():
             stopped = Finish(self.training.version, False, why[:10_000], None)
             self._send(member, Closed() if member.told else stopped)
-        self._close()
+        self.ending.close()
         return self._take()
 
     def tick(self, now: float) -> list[Action]:
@@ -167,14 +167,14 @@ class Server:
         self.now = now
         if not self.begun:
             self._look_for_missing()
-        elif not self.members and not self.over and now >= self.notice_at:
+        elif not self.members and not self.ending.over and now >= self.notice_at:
             self.notice_at = now + NOTICE_SECONDS
             step = self.training.step.number
             self.training.notice(f"no worker is here to compute step {step}; the run goes on when one joins")
         alive = now >= self.alive_at
         if alive:
             self.alive_at = now + ALIVE_SECONDS
-            there = self.members if self.done else self.numbers.values()  # the main one may have left, and be gone
+            there = self.members if self.ending.done else self.numbers.values()  # who has left may be gone
             self.out += [Send(peer, Waiting("")) for peer in there]
         for member in self.leasing.overdue(now):
             self.training.notice(f"waiting for {member.doing(now)}; it has not failed, so the run waits on")
@@ -186,7 +186,7 @@ class Server:
     @property
     def restless(self) -> bool:
         """Whether a lease may soon have to be given again, so that ticks should come quickly."""
-        return bool(self.waiting) and self.begun and not self.over
+        return bool(self.waiting) and self.begun and not self.ending.over
 
     # Joining.
 
@@ -196,14 +196,16 @@ class Server:
         assert self.training.settings is not None
         if differences := self.training.settings.differences(message.settings):
             raise ProtocolError("this program differs from the run's: " + "; ".join(differences))
-        known = self.members.get(peer)
-        if peer in self.left or (known is not None and known.told):  # this message, or one before it, has come twice
-            number = self.left[peer] if known is None else known.worker
+        known, left = self.members.get(peer), self.ending.left
+        if peer in left or (known is not None and known.told):  # this message, or one before it, has come twice
+            number = left[peer] if known is None else known.worker
             self.out.append(Send(peer, Welcome(number, self.training.settings.shards, False)))
             return
-        self._drop(peer)
+        if known is not None:
+            self._drop(peer)
+        self.leasing.portions.clear()
         worker = message.worker
-        if worker in self.numbers or worker < 0:  # the numbers below `launched` are the launcher's to give
+        if worker < 0 or self.numbers.get(worker, peer) != peer:  # those below `launched` are the launcher's to give
             worker = next(number for number in count(self.launched) if number not in self.numbers)
         self.numbers[worker] = peer
         member = self.members[peer] = Member(peer, worker, self.now)
@@ -212,9 +214,8 @@ class Server:
             self.asked = peer
         self._send(member, Welcome(worker, self.training.settings.shards, ask))
         self.training.report("joined", {"worker": worker, "host": message.host, "pid": message.pid})
-        if self.over and self.main < 0:
-            self.main = worker
-            self.training.report("main", {"worker": worker})
+        if self.ending.over and self.ending.main < 0:
+            self.ending.name(worker)
         if not ask:
             self.leasing.rest(member)
         self._hand_out()
@@ -265,23 +266,25 @@ class Server:
         """A member is here no more; what it was at goes to others."""
         self.waiting.pop(peer, None)
         member = self.members.pop(peer, None)
-        number = self.left.pop(peer, -1) if member is None else member.worker
+        number = self.ending.left.pop(peer, -1) if member is None else member.worker
+        if peer == self.numbers.get(self.ending.main):  # as a checkpoint has named it: it may not have joined again
+            number = self.ending.main
         self.numbers.pop(number, None)
         self.leasing.portions.clear()
         if member is not None:
-            if member.task is not None and not self.over:
+            if member.task is not None and not self.ending.over:
                 self.training.report("lost", {"worker": number, "step": self.training.step.number})
             self.leasing.withdraw(member)
-        if self.over and number == self.main and not self.done:
-            self._name_another()
+        if self.ending.over and number == self.ending.main and not self.ending.done:
+            self.ending.name_another()
         self._hand_out()
 
     # Training.
 
     def _hand_out(self) -> None:
         """Give what there is to do to the workers that wait, in the order of their numbers."""
-        if self.training.failure or self.over:
-            self._finish()
+        if self.training.failure or self.ending.over:
+            self.ending.finish()
             return
         if not self.begun:
             self._begin()
@@ -289,7 +292,7 @@ class Server:
                 return
         training = self.training
         if training.step.number >= training.final and not training.evaluations:
-            self._finish()
+            self.ending.finish()
         else:
             self.leasing.hand_out(self.now)
 
@@ -297,7 +300,7 @@ class Server:
         training = self.training
         lease = self.leasing.returned(member, message, self.now)
         step = training.open.get(message.step)
-        if step is None or self.over:
+        if step is None or self.ending.over:
             training.dropped += len(message.nodes)
         else:
             try:
@@ -320,7 +323,7 @@ class Server:
     def _ping(self, member: Member, message: Ping) -> None:
         """A worker waits: if it should not, one of two messages was lost, the task or the answer to it."""
         if member.told:
-            self._repeat_finish(member)
+            self.ending.repeat(member)
         elif member.task is None:
             if self.training.updater is None and (member.peer == self.asked or self.asked not in self.members):
                 self._send(member, Rejoin())  # the weights that were asked for have not come
@@ -341,22 +344,22 @@ class Server:
         busy = (member.doing(self.now) for member in self.members.values() if member.task is not None)
         return "waiting for " + (", ".join(islice(busy, 4)) or "nobody")
 
-    # Leaving and ending.
+    # Leaving.
 
     def _stop(self, member: Member, message: Stop) -> None:
         """A program has left its loop: the current step is the last, if anybody is left to complete it."""
         self.waiting.pop(member.peer, None)
         self.leasing.portions.clear()
         if member.told:
-            self._repeat_finish(member)
+            self.ending.repeat(member)
         elif not member.stopped:
             member.stopped = True
             self.leasing.withdraw(member)
-            if self.over:
-                self._tell(member)
+            if self.ending.over:
+                self.ending.tell(member)
             else:
                 self.training.end_after(self.training.step.number + 1)
-        if not self.over and all(member.stopped for member in self.members.values()):
+        if not self.ending.over and all(member.stopped for member in self.members.values()):
             if not self.training.finished:
                 step = self.training.step.number
                 self.training.notice(f"step {step} was left before its end by every worker: it is not applied")
@@ -365,43 +368,11 @@ class Server:
         self._hand_out()
 
     def _leave(self, member: Member, message: Leave) -> None:
-        if not self.over:
+        if self.ending.over:
+            self.ending.leave(member, message)
+            self._hand_out()
+        else:
             self._drop(member.peer)
-            return
-        del self.members[member.peer]
-        self.waiting.pop(member.peer, None)
-        self.left[member.peer] = member.worker
-        if member.worker == self.main:
-            self.training.log(message.logs, self.training.step.number)
-        self.training.report("left", {"worker": member.worker})
-        self._hand_out()
-
-    def _after_leaving(self, peer: bytes, message: FromWorker) -> None:
-        """A worker that has left its `with` is done, or asks whether it is to speak for all."""
-        if isinstance(message, Done) and self.left[peer] == self.main:
-            self._close()
-        elif isinstance(message, Ping) and self.done:
-            self.out.append(Send(peer, Closed()))
-        elif isinstance(message, Ping):
-            main = self.left[peer] == self.main
-            again = Finish(self.training.version, True, self.training.failure, None)
-            self.out.append(Send(peer, again if main else Waiting("the main worker to end")))
-
-    def _close(self) -> None:
-        """The main worker has spoken for all; who is not known to have left is told at its Ping."""
-        self.done = True
-        self.out += [Send(peer, Closed()) for peer in self.left]
-
-    def _name_another(self) -> None:
-        """The main worker died before its program's end: another stands in for it."""
-        self.main = -1  # until one joins
-        if self.numbers and not self.training.failure:
-            self.main, peer = min(self.numbers.items())
-            self.training.report("main", {"worker": self.main})
-            if peer in self.members:  # it may not have got the weights yet
-                self._repeat_finish(self.members[peer])
-            else:
-                self.out.append(Send(peer, Finish(self.training.version, True, "", None)))
 
     def _failed(self, member: Member, message: Failure) -> None:
         """The program raised. On another worker it may not; at the same place once more it does."""
@@ -416,37 +387,6 @@ class Server:
             self.failures.add(where)
             self.training.notice(f"worker {member.worker} failed {place} ({message.error}); another worker tries it")
         self._drop(member.peer)
-
-    def _finish(self) -> None:
-        """Tell every worker that waits; the others are told when they next send."""
-        if not self.over and self.members and not self.training.failure:
-            self.main = min(member.worker for member in self.members.values())
-            self.out.append(Save())
-        at_once = bool(self.training.failure)
-        everybody = list((self.waiting if self.over and not at_once else self.members).values())
-        self.over = True
-        for member in [each for each in everybody if not each.told]:
-            if member.peer in self.waiting or member.stopped or at_once:
-                self._tell(member)
-
-    def _tell(self, member: Member) -> None:
-        """Tell a worker that the run is over."""
-        member.told = True
-        self.waiting.pop(member.peer, None)
-        self._send_finish(member)
-
-    def _repeat_finish(self, member: Member) -> None:
-        """It has been told, and asks nevertheless: the message was lost, or its Leave."""
-        member.version = -1  # the weights may be lost, too
-        self._send_finish(member)
-        if self.done:
-            self._send(member, Closed())
-
-    def _send_finish(self, member: Member) -> None:
-        training = self.training
-        new = training.updater is not None and (member.version != training.version or training.rounded)
-        weights = training.updater.weights if new and training.updater is not None else None
-        self._send(member, Finish(training.version, member.worker == self.main, training.failure, weights))
 
     # What goes out.
 
@@ -475,5 +415,5 @@ HANDLERS: dict[type, Callable[..., None]] = {
     Stop: Server._stop,
     Leave: Server._leave,
     Failure: Server._failed,
-    Done: lambda server, member, message: member.worker == server.main and server._close(),  # its Leave was lost
+    Done: lambda server, member, message: member.worker == server.ending.main and server.ending.close(),
 }

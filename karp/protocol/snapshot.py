@@ -14,6 +14,8 @@ from karp.protocol.server import Server
 from karp.protocol.settings import Settings
 from karp.protocol.tree import Vector
 
+RETURN_SECONDS = 10.0  # for the main worker's connection to come back
+
 Snapshot = tuple[dict[str, Any], dict[str, Vector]]
 
 
@@ -31,7 +33,8 @@ def take(server: Server) -> Snapshot:
         "final": server.training.final,
         "open": server.training.under_way(),
         "evaluations": [[due.epoch, due.version] for due in evaluations],
-        "finished": server.over and not server.training.failure,
+        "finished": server.ending.over and not server.training.failure,
+        "main": main_of(server),
         "dropped": server.training.dropped,
         "refused": server.refused,
         "released": server.leasing.released,
@@ -40,8 +43,16 @@ def take(server: Server) -> Snapshot:
     return plain, vectors
 
 
+def main_of(server: Server) -> list[Any] | None:
+    """The worker that speaks for all, and its peer, as long as it may live and has not spoken."""
+    peer = server.numbers.get(server.ending.main)
+    return None if peer is None or server.ending.done else [server.ending.main, peer.hex()]
+
+
 def restore(server: Server, snapshot: Snapshot) -> None:
     """Put a new server where the other was; it goes on with whoever joins.
+
+    The workers of an earlier launch (incarnation 0) are gone; those of this one may not know that their server was.
 
     Raises SettingError for what is not a snapshot.
     """
@@ -61,6 +72,10 @@ def restore(server: Server, snapshot: Snapshot) -> None:
         server.training.dropped, server.refused = int(plain["dropped"]), int(plain["refused"])
         server.leasing.released = int(plain["released"])
         server.training.progress.restore(plain["progress"], server.now)
+        if plain["main"] is not None and server.incarnation > 0:
+            main, peer = plain["main"]
+            server.ending.restore(int(main), bytes.fromhex(peer))
+            server.alive_at = server.now + RETURN_SECONDS
         first, *steps = plain["open"]
         server.training.begin(int(first), [(int(number), missing) for number, missing in steps])
     except (LookupError, TypeError, ValueError, AttributeError, OverflowError) as error:
@@ -76,6 +91,8 @@ def check(plain: dict[str, Any], vectors: dict[str, Vector], settings: Settings,
     version, final, first = int(plain["version"]), int(plain["final"]), int(plain["open"][0])
     if not 0 <= first <= final <= steps or version < 0 or (whole and version != first):
         raise ValueError(f"version {version}, step {first} of {final} steps")
+    if plain["main"] is not None and (first != final or plain["evaluations"]):
+        raise ValueError("a run that is over before its end")
     if len(plain["open"]) > 1 and (whole or len(plain["open"]) > 1 + final):
         raise ValueError(f"{len(plain['open']) - 1} steps that are partly applied")
     if not all(0 <= int(epoch) < settings.epochs and 0 <= int(at) <= version for epoch, at in plain["evaluations"]):

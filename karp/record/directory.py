@@ -191,7 +191,7 @@ def summarise(server: Server, program: str, workers: int, status: int) -> dict[s
         }
     summary |= server.training.progress.summary(server.now) | facts()
     return summary | {
-        "main": server.main,
+        "main": server.ending.main,
         "dropped": server.training.dropped,
         "released": server.leasing.released,
         "refused": server.refused,

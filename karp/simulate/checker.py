@@ -62,6 +62,7 @@ class Checker:
         self.evaluated: dict[int, int] = {}  # epoch -> the version that was evaluated last
         self.message: FromWorker | None = None  # the one that this event has brought
         self.touched = False  # the server, by this event
+        self.unknown: set[bytes] = set()  # main workers that a damaged checkpoint has named
 
     def _left_out(self, kind: str, times: int) -> bool:
         return self.cluster.schedule.skip and times == ALWAYS and kind != "raise"
@@ -75,8 +76,13 @@ class Checker:
         """The server is about to take this message."""
         self.message = message
 
-    def restarted(self, server: Server, snapshot: Snapshot | None) -> None:
-        """Another server is there, with nothing of what was under way but what its checkpoint holds."""
+    def restarted(self, server: Server, snapshot: Snapshot | None, damaged: bool) -> None:
+        """Another server is there, with nothing of what was under way but what its checkpoint holds.
+
+        Where the newest is damaged, nobody knows the main worker any more.
+        """
+        if damaged:
+            self.unknown |= set(self._mains())
         training = server.training
         if training.version != (0 if snapshot is None else snapshot[0]["version"]):
             self.broken("the server is not as its snapshot")
@@ -121,7 +127,7 @@ class Checker:
             if isinstance(message, Contribution) and message.step in self.arrived:
                 self._look_at_contribution(server, message)
             self._look_at_version(server)
-        if server.begun and not server.over and not server.training.failure:
+        if server.begun and not server.ending.over and not server.training.failure:
             self._look_at_leases(server)
         self._look_at_members(server)
         self._look_at_main(server)
@@ -186,7 +192,7 @@ class Checker:
         training = server.training
         updater = training.updater
         assert updater is not None
-        if not training.failure and not server.over:
+        if not training.failure and not server.ending.over:
             for number in range(self.first, training.step.number):
                 there = self.arrived[number] | {shard for step, shard in self.reference.absent if step == number}
                 if missing := set(range(self.plan.shards_of(number))) - there:
@@ -211,7 +217,7 @@ class Checker:
                 if number >= self.first:
                     there = [shard for shard in shards if (number, shard) not in absent]
                     samples += sum(self.plan.samples_in(number, shard) for shard in there)
-        if server.training.progress.samples != samples and not server.over:
+        if server.training.progress.samples != samples and not server.ending.over:
             self.broken(f"{server.training.progress.samples} samples were counted, not {samples}")
 
     def _look_at_leases(self, server: Server) -> None:
@@ -240,23 +246,22 @@ class Checker:
             reason = member.task is not None or member.stopped or member.told or peer == asked
             if not reason and peer not in server.waiting:
                 self.broken(f"{peer!r} is forgotten: {member}")
-        numbers = [member.worker for member in server.members.values()] + list(server.left.values())
+        numbers = [member.worker for member in server.members.values()] + list(server.ending.left.values())
         if len(numbers) != len(set(numbers)):
             self.broken(f"two workers have one number: {sorted(numbers)}")
-        if server.members.keys() & server.left.keys():
+        if server.members.keys() & server.ending.left.keys():
             self.broken("a member has left")
 
     def _look_at_main(self, server: Server) -> None:
-        """Of those whom this server has told, one lives and speaks for all."""
-        if not server.over:
-            return
-        mains = []
-        for process in self.cluster.processes:
-            worker = process.worker
-            told = worker.incarnation == server.incarnation and worker.over is not None and worker.over.main
-            mains += [process.peer] if told and process.alive else []
+        """Of those that have been told, by this server or one before it, one lives and speaks for all."""
+        mains = [peer for peer in self._mains() if peer not in self.unknown] if server.ending.over else []
         if len(mains) > 1:
             self.broken(f"{mains} all speak for all")
+
+    def _mains(self) -> list[bytes]:
+        """Who lives and has been told to speak for all."""
+        processes = [process for process in self.cluster.processes if process.alive]
+        return [process.peer for process in processes if process.worker.over is not None and process.worker.over.main]
 
     # At the end.
 
@@ -269,7 +274,7 @@ class Checker:
             return
         if not cluster.spoken and any(process.status == 0 for process in cluster.processes):
             self.broken("nobody has spoken for all")
-        if server is not None and server.over:  # else it was killed after the end, and nobody is left to ask
+        if server is not None and server.ending.over:  # else it was killed after the end, and nobody is left to ask
             self._conclude_steps(server)
             self._conclude_evaluations(server)
 

@@ -71,7 +71,7 @@ class Cluster:
     def _over(self) -> bool:
         """Whether nothing is left to do, with no process there."""
         server = self.host.server
-        return bool(self.spoken or self.host.failed) or (server is not None and server.over)
+        return bool(self.spoken or self.host.failed) or (server is not None and server.ending.over)
 
     def _set_off(self) -> None:
         late = dict(self.schedule.joined_late)
@@ -128,7 +128,7 @@ class Cluster:
         """A run without workers that can compute says so and waits for one; here one always comes."""
         server = self.host.server
         able = any(process.alive and process.in_loop for process in self.processes)
-        if server is not None and not server.over and not able and not self.starting:
+        if server is not None and not server.ending.over and not able and not self.starting:
             self.start_process(-1, 0.0)
         self.clock.after(RESCUE_SECONDS, self._rescue)
 

@@ -24,6 +24,7 @@ class Host:
         self.disk: list[tuple[float, int, Snapshot]] = []  # (from when it is whole, reports until then, it)
         self.reports: list[Report] = []  # as the record keeps them: cut back to the checkpoint at a restart
         self.ticked = self.tick_at = 0.0
+        self.endings: dict[int, bool] = {}  # as the launcher keeps them: worker -> whether its last process ended well
         self.failed = ""  # why the run has failed
         self.start(None)
 
@@ -48,7 +49,9 @@ class Host:
             if entry is not None:
                 restore(self.server, entry[2])
             if self.cluster.checker is not None:
-                self.cluster.checker.restarted(self.server, None if entry is None else entry[2])
+                self.cluster.checker.restarted(self.server, None if entry is None else entry[2], back > 0)
+            for worker, well in self.endings.items():
+                self.perform(self.server.ended(worker, well, now))
             if entry is not None:
                 self.perform(self.server.tick(now))
         self._plan_tick()
@@ -86,7 +89,8 @@ class Host:
             self.perform(self.server.malformed(peer, "no message", self.cluster.clock.now))
 
     def ended(self, worker: int, well: bool) -> None:
-        """The launcher has seen the end of a worker's process; a server that is down does not hear of it."""
+        """The launcher has seen the end of a worker's process; a server that is down hears of it when it is back."""
+        self.endings[worker] = well
         if self.server is not None:
             self.perform(self.server.ended(worker, well, self.cluster.clock.now))
 
@@ -120,15 +124,17 @@ class Host:
                         self.perform(server.lost(peer, cluster.clock.now))
                 case Report():
                     self.reports.append(action)
+                    if action.kind in ("joined", "left"):
+                        self.endings.pop(action.values["worker"], None)
                     cluster.reported(action)
-                case Save():
-                    self._save(server)
+                case Save(lasting):
+                    self._save(server, lasting)
 
-    def _save(self, server: Server) -> None:
-        """The newest checkpoint, which is on the disk a little later."""
+    def _save(self, server: Server, lasting: bool) -> None:
+        """The newest checkpoint, on the disk a little later; a server that waits for that does nothing else."""
         cluster = self.cluster
         if cluster.checker is None and not cluster.schedule.strikes:
             return
-        seconds = cluster.chance.exponential(cluster.schedule.save_takes)
+        seconds = 0.0 if lasting else cluster.chance.exponential(cluster.schedule.save_takes)
         self.disk.append((cluster.clock.now + seconds, len(self.reports), take(server)))
         del self.disk[:-KEEP]

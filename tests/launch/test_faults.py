@@ -31,6 +31,24 @@ def test_the_program_is_gone_through_even_if_its_worker_dies_after_the_loop(
     assert undisturbed(tmp_path) == summary(tmp_path / "run")["weights_sha256"]
 
 
+@pytest.mark.parametrize("workers", [1, 3])
+@pytest.mark.parametrize("time", [1, 2])
+def test_the_program_is_gone_through_once_if_the_server_dies_when_the_run_is_over(
+    tmp_path: Path, workers: int, time: int
+) -> None:
+    """After it has told one worker, or another, that all is over."""
+    path = program(tmp_path)
+    said = 'print("trained"'
+    path.write_text(path.read_text().replace(said, "os.mkdir(f'main {os.getpid()}')\n    " + said))
+    done = karp(
+        "launch", "-n", workers, "--run-dir", tmp_path / "run", path,
+        cwd=tmp_path, KARP_FAULT=f"server: die replied step 8 time {min(time, workers)}",
+    )  # fmt: skip
+    assert (0, "trained 8\n") == (done.returncode, done.stdout), done.stderr
+    assert "the server was killed by SIGKILL; it is started again" in done.stderr
+    assert 1 == len(list(tmp_path.glob("main *")))
+
+
 def test_a_fault_that_is_none_is_said() -> None:
     from karp import faults
     from karp.errors import SettingError

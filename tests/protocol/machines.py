@@ -7,7 +7,7 @@ import numpy as np
 from karp import optim
 from karp.data import Plan
 from karp.parameters import Layout
-from karp.protocol import Report, Send, Server, Settings
+from karp.protocol import Report, Save, Send, Server, Settings, Snapshot, take
 from karp.protocol.messages import Contribution, Initial, Join, Lease
 from karp.protocol.tree import Node
 
@@ -56,11 +56,15 @@ class Run:
         self.settings = settings(**changes)
         self.server = Server(workers, Plan, 0.0)
         self.now = 0.0
+        self.actions: list[Any] = []
         self.reports: list[Report] = []
+        self.saved: list[Snapshot] = []
 
     def take(self, actions: list[Any]) -> list[tuple[bytes, Any]]:
-        """The messages among these actions; the reports are kept."""
+        """The messages among these actions; everything is kept."""
+        self.actions += actions
         self.reports += [action for action in actions if isinstance(action, Report)]
+        self.saved += [take(self.server) for action in actions if isinstance(action, Save)]
         return [(action.peer, action.message) for action in actions if isinstance(action, Send)]
 
     def send(self, peer: bytes, message: Any) -> list[tuple[bytes, Any]]:

@@ -68,7 +68,7 @@ def train(count: int, choose: Any, seen: list[Any], **changes: Any) -> tuple[Run
                 reply = worker.scored({"a": 1.0})
             if reply is not None:
                 mail.append((to, reply))
-    assert run.server.over
+    assert run.server.ending.over
     return run, list(workers.values())
 
 

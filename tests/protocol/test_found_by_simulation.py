@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 from machines import Run, gradient, leases, read_only, settings, weights
 
+from karp.data import Plan
 from karp.errors import RefusedError
-from karp.protocol import Worker
+from karp.protocol import Save, Send, Server, Worker, restore
 from karp.protocol.messages import (
     Closed,
     Contribution,
@@ -73,7 +74,7 @@ def test_a_worker_that_had_left_its_loop_before_the_server_was_restarted_is_told
     run.server.members[b"1"].task = given[1]
     run.server.leasing.hand_out(run.now)
     run.contribute(0, run.server.members[b"0"].task)
-    assert (True, False) == (run.server.over, run.server.members[b"1"].told)
+    assert (True, False) == (run.server.ending.over, run.server.members[b"1"].told)
     assert [Finish] == [type(message) for message in messages(run.send(b"1", Stop()))]
 
 
@@ -97,7 +98,74 @@ def test_a_join_that_comes_twice_does_not_replace_the_main_worker(left: bool) ->
     if left:
         run.send(b"0", Leave([]))
     assert [Welcome(0, 1, False)] == messages(run.send(b"0", Join(0, run.settings, "host", 1)))
-    assert (0, left) == (run.server.main, b"0" in run.server.left)
+    assert (0, left) == (run.server.ending.main, b"0" in run.server.ending.left)
+
+
+def restarted(run: Run) -> Run:
+    """The same run with another server, from the checkpoint that was on the disk before its main worker was told."""
+    other = Run(len(run.server.numbers), epochs=1, shards=len(run.server.numbers))
+    other.server = Server(len(run.server.numbers), Plan, 5.0, incarnation=1)
+    other.now = 5.0
+    restore(other.server, run.saved[-1])
+    return other
+
+
+def test_the_checkpoint_that_names_the_main_worker_is_written_before_anybody_is_told() -> None:
+    """A server that died between the two named another, and the code after the loop ran twice at once."""
+    run = finished(2)
+    plain, _ = run.saved[-1]
+    assert (True, [0, b"0".hex()]) == (plain["finished"], plain["main"])
+    kinds = [type(action).__name__ for action in run.actions]
+    last = max(index for index, action in enumerate(run.actions) if action == Save(lasting=True))
+    assert last < kinds.index("Send", last)
+    assert not any(isinstance(action, Send) and isinstance(action.message, Finish) for action in run.actions[:last])
+
+
+def test_a_server_that_is_started_again_knows_the_main_worker_still() -> None:
+    other = restarted(finished(2))
+    assert [Rejoin()] == messages(other.send(b"1", Ping(3)))
+    _, finish = messages(other.join(1))
+    assert (False, 0) == (finish.main, other.server.ending.main)
+    assert [] == other.take(other.server.tick(6.0))  # a main worker elsewhere may not have come back yet
+    other.take(other.server.receive(b"0", Leave([(-1, "score", 0.5)]), 0, 6.0))  # it speaks to the one before
+    assert [{"step": 3, "name": "score", "value": 0.5}] == other.reported("log")
+    assert (b"1", Closed()) not in other.send(b"1", Leave([]))
+    assert (b"1", Closed()) in other.take(other.server.receive(b"0", Done(), 0, 7.0))
+
+
+def test_a_main_worker_that_the_end_has_not_reached_joins_the_next_server_as_main() -> None:
+    other = restarted(finished(2))
+    welcome, finish = messages(other.join(0))
+    assert (0, True, True) == (welcome.worker, finish.main, finish.weights is not None)
+
+
+def test_a_run_that_ends_before_it_has_weights_is_not_saved() -> None:
+    """Its server died of the attempt, and nothing said why the run had failed."""
+    run = Run(2)
+    run.send(b"0", Join(0, run.settings, "host", 1))
+    run.take(run.server.fail("worker 1 ended", 1.0))
+    run.take(run.server.lost(b"0", 1.0))
+    assert (True, []) == (run.server.ending.over, run.saved)
+
+
+@pytest.mark.parametrize("told", [True, False])
+def test_a_main_worker_that_ended_while_no_server_was_there_is_replaced(told: bool) -> None:
+    """By the launcher's word; without one, when its connection has not come back."""
+    other = restarted(finished(2))
+    other.join(1)
+    gone = other.server.ended(0, False, 5.0) if told else other.server.lost(b"0", 16.0)
+    assert [(b"1", True)] == [(peer, message.main) for peer, message in other.take(gone)]
+    assert [(b"2", False)] == [(peer, message.main) for peer, message in other.join(2)[1:]]
+    assert (b"0", Waiting("")) not in other.take(other.server.tick(16.0))
+
+
+def test_the_workers_of_an_earlier_launch_are_gone() -> None:
+    run = finished(2)
+    other = Run(2, epochs=1, shards=2)
+    other.server = Server(2, Plan, 5.0)
+    restore(other.server, run.saved[-1])
+    _, finish = messages(other.join(1))
+    assert (True, 1) == (finish.main, other.server.ending.main)
 
 
 def test_another_that_is_named_main_before_it_has_left_gets_the_weights_with_it() -> None:

@@ -249,7 +249,7 @@ def test_each_epoch_is_evaluated_once_with_its_own_weights() -> None:
     run = Run(2, evaluate=True, shards=1)
     todo = leases(run.join(0) + run.join(1))
     evaluated: dict[int, bytes] = {}
-    while not run.server.over:
+    while not run.server.ending.over:
         answers = []
         for worker, lease in todo.items():
             answers += run.contribute(worker, lease)
@@ -444,7 +444,7 @@ def test_the_main_worker_is_replaced_if_it_dies_before_it_is_done() -> None:
     run.send(b"0", Stop())
     run.send(b"1", Stop())
     run.send(b"2", Stop())
-    assert 0 == run.server.main
+    assert 0 == run.server.ending.main
     for worker in range(3):
         run.send(b"%d" % worker, Leave([]))
     assert ["1 Waiting"] == kinds(run.send(b"1", Ping(1)))

@@ -120,7 +120,7 @@ def test_the_bound_is_never_exceeded_and_the_order_of_arrival_repeats_the_run(
     assert Counter(ages) == {int(age): count for age, count in histogram(run).items()}
     assert all(0 <= age <= bound for age in ages)
     assert 40 == run.server.training.progress.samples
-    assert run.server.over
+    assert run.server.ending.over
 
 
 @settings(deadline=None)
@@ -133,7 +133,7 @@ def test_an_asynchronous_run_applies_each_shard_once_on_arrival(workers: int, ra
     assert repeated(run).tobytes() == run.server.training.updater.weights.tobytes()
     assert updates == sum(histogram(run).values()) == len(arrivals(run))
     assert 40 == run.server.training.progress.samples
-    assert run.server.over
+    assert run.server.ending.over
 
 
 @settings(deadline=None)
@@ -195,7 +195,7 @@ def test_every_step_under_way_is_completed_after_a_stop(staleness: int | None) -
     assert 1 == run.server.training.step.number == run.server.training.final
     if staleness != 0:
         assert repeated(run).tobytes() == run.server.training.updater.weights.tobytes()
-    assert run.server.over
+    assert run.server.ending.over
 
 
 @pytest.mark.parametrize("staleness", [2, None])

@@ -151,7 +151,7 @@ def test_a_worker_that_joins_when_the_main_one_is_gone_speaks_for_all() -> None:
     run.take(run.server.ended(0, False, 1.0))
     finish = run.join(1)[-1][1]
     assert isinstance(finish, Finish)
-    assert (True, 1) == (finish.main, run.server.main)
+    assert (True, 1) == (finish.main, run.server.ending.main)
 
 
 def test_a_main_worker_elsewhere_that_is_gone_is_found_out() -> None:

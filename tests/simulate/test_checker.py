@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from karp import optim
+from karp.protocol.ending import Ending
 from karp.protocol.leasing import Leasing
 from karp.protocol.messages import Finish
 from karp.protocol.server import Server
@@ -123,18 +124,23 @@ def evaluate_other_weights(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def name_everybody_main(monkeypatch: pytest.MonkeyPatch) -> None:
-    send = Server._send
+    send = Ending._send
 
-    def named(server: Server, member: Any, message: Any) -> None:
+    def named(ending: Ending, peer: bytes, message: Any) -> None:
         if isinstance(message, Finish):
             message.main = True
-        send(server, member, message)
+        send(ending, peer, message)
 
-    monkeypatch.setattr(Server, "_send", named)
+    monkeypatch.setattr(Ending, "_send", named)
+
+
+def forget_who_is_main(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A server that is started again while the main worker is at its code after the loop names another."""
+    monkeypatch.setattr(Ending, "restore", lambda ending, main, peer: None)
 
 
 def let_everybody_go(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(Server, "_after_leaving", lambda server, peer, message: server._close())
+    monkeypatch.setattr(Ending, "hear", lambda ending, peer, message: ending.close())
 
 
 def lose_the_optimisers_state(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -183,6 +189,7 @@ CASES: list[tuple[Patch, Schedule, str]] = [
     (report_a_score_twice, STILL, r"the epochs \[0, 0, 1, 1\] were evaluated"),
     (evaluate_other_weights, STILL, "with other weights"),
     (name_everybody_main, STILL, "all speak for all"),
+    (forget_who_is_main, replace(SAVING, strikes=(Strike("server", 105),)), "all speak for all"),
     (let_everybody_go, replace(STILL, kills=(Kill("done"),)), "nobody has spoken for all"),
     (lose_the_optimisers_state, replace(SAVING, strikes=(Strike("server", 40),)), "weights of version .* are others"),
     (take_what_is_too_stale, replace(STILL, staleness=1, slow=((0, 20.0),)), "of staleness .* was taken"),
