@@ -184,18 +184,18 @@ def test_apply_takes_plain_floats_and_any_slices(optimizer, dtype, cuts):
     assert expected.weights.tobytes() == weights.tobytes()
 
 
-def test_pieces_are_yielded_when_they_are_new(monkeypatch):
-    monkeypatch.setattr(updater_module, "PIECE", 40)
-    gradient = numbers(25)
-    expected = numbers(25) - gradient * np.float32(0.1)
-    updater = optim.Updater(optim.SGD(0.1), numbers(25))
-    seen = []
-    for place in updater.pieces(gradient):
-        seen.append((place.start, place.stop))
-        assert expected[place].tobytes() == updater.weights[place].tobytes()
-        assert 0 == updater.version
-    assert [(0, 10), (10, 20), (20, 25)] == seen
-    assert 1 == updater.version
+@each_optimizer
+@each_dtype
+@pytest.mark.parametrize("piece", [40, 1 << 20])
+def test_an_update_by_two_vectors_is_one_by_their_sum(optimizer, dtype, piece, monkeypatch):
+    monkeypatch.setattr(updater_module, "PIECE", piece)
+    one, two = (optim.Updater(optimizer, numbers(25, dtype)) for _ in range(2))
+    for scale in (1, 3):
+        left, right = numbers(25, dtype, seed=scale), numbers(25, dtype, seed=-scale % 7)
+        one.update(left + right)
+        two.update(left, right)
+    assert one.weights.tobytes() == two.weights.tobytes()
+    assert 2 == two.version
 
 
 # --- what an update leaves alone ------------------------------------------------------------------------
@@ -352,7 +352,7 @@ def test_an_updater_refuses_what_does_not_fit():
     with pytest.raises(SettingError, match="gradient of float64 for weights of float32"):
         updater.update(np.ones(3))
     with pytest.raises(ShapeError):
-        next(updater.pieces(np.ones((3, 1), np.float32)))
+        updater.update(np.ones((3, 1), np.float32))
     assert ([1, 1, 1], 0) == (updater.weights.tolist(), updater.version)
 
 

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy import add
 
 from karp.errors import SettingError, ShapeError
 from karp.optim.rules import Optimizer
@@ -70,6 +71,7 @@ class Updater:
         self._factors: tuple[float, ...] = ()
         self._cells: tuple[Array, ...] = ()  # the factors as 0-d arrays
         self._pieces = self._cut()
+        self._sum = np.empty_like(self._pieces[0][1]) if self._pieces else weights  # room for a piece of a sum
 
     def _cut(self) -> list[tuple[slice, Array, dict[str, Array], tuple[Array, Array]]]:
         """Views of everything the rule needs but the gradient, piece by piece."""
@@ -84,33 +86,28 @@ class Updater:
             pieces.append((place, self.weights[place], state, scratch))
         return pieces
 
-    def update(self, gradient: Array) -> None:
-        """One step against ``gradient``, ``(n,)`` of the weights' dtype, which is only read.
+    def update(self, gradient: Array, other: Array | None = None) -> None:
+        """One step against ``gradient``, or the sum of two, ``(n,)`` of the weights' dtype, which are only read.
+
+        The sum is made piece by piece as the weights are gone over, unless its norm has to be known first.
 
         Raises:
             ShapeError, SettingError: it has another shape or dtype; nothing was changed.
             NotFiniteError: the optimiser clips and the gradient is not finite; nothing was changed.
         """
-        factors = self._prepare(gradient)
         apply, pieces = self.optimizer.apply, self._pieces
+        if other is not None and (len(pieces) == 1 or self.optimizer.clip_norm is not None):
+            gradient, other = add(gradient, other), None
+        factors = self._prepare(gradient)
         if len(pieces) == 1:  # nothing to cut: a small model's whole update takes 2 us
             _, weights, state, scratch = pieces[0]
             apply(weights, gradient, state, factors, scratch)
         else:
             for place, weights, state, scratch in pieces:
-                apply(weights, gradient[place], state, factors, scratch)
-        self.version += 1
-
-    def pieces(self, gradient: Array) -> Iterator[slice]:
-        """`update` piece by piece: yields the place of each as soon as its weights are new.
-
-        So the server sends one piece while the next is computed. The version counts up after the last
-        piece; leaving the loop earlier leaves the weights partly updated.
-        """
-        factors = self._prepare(gradient)
-        for place, weights, state, scratch in self._pieces:
-            self.optimizer.apply(weights, gradient[place], state, factors, scratch)
-            yield place
+                part = gradient[place]
+                if other is not None:
+                    part = add(part, other[place], self._sum[: part.size])
+                apply(weights, part, state, factors, scratch)
         self.version += 1
 
     def restart(self, version: int) -> None:

@@ -195,6 +195,9 @@ FROM_WORKER: dict[str, type[FromWorker]] = {
 FROM_SERVER: dict[str, type[FromServer]] = {
     kind.__name__.lower(): kind for kind in (Welcome, Rejoin, Refusal, Lease, Evaluation, Waiting, Finish, Closed)
 }
+NAMES: dict[type, tuple[str, ...]] = {
+    kind: tuple(field.name for field in fields(kind)) for kind in {**FROM_WORKER, **FROM_SERVER}.values()
+}
 
 
 def encode(message: Message) -> tuple[dict[str, Any], list[Vector]]:
@@ -204,8 +207,8 @@ def encode(message: Message) -> tuple[dict[str, Any], list[Vector]]:
     ({'kind': 'lease', 'number': 1, 'step': 3, 'start': 0, 'stop': 2, 'version': 3, 'weights': 0}, [])
     """
     head: dict[str, Any] = {"kind": type(message).__name__.lower()}
-    for field in fields(message):
-        head[field.name] = getattr(message, field.name)
+    for name in NAMES[type(message)]:
+        head[name] = getattr(message, name)
     if isinstance(message, Contribution):
         head["nodes"] = [[node.start, node.stop, node.loss] for node in message.nodes]
         return head, [node.vector for node in message.nodes if node.vector is not None]
@@ -231,7 +234,7 @@ def decode(head: Mapping[str, Any], payload: Sequence[Vector], kinds: Mapping[st
     if kind is None:
         raise ProtocolError(f"unknown kind of message {head.get('kind')!r:.60}; known here: {', '.join(kinds)}")
     name = str(head["kind"])
-    expected = [field.name for field in fields(kind)]
+    expected = NAMES[kind]
     if missing := [field for field in expected if field not in head]:
         raise ProtocolError(f"{name}: fields missing: {', '.join(missing)}")
     if surplus := [str(field)[:40] for field in head if field != "kind" and field not in expected]:

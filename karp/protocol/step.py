@@ -18,20 +18,16 @@ class Step:
     [(3, 5)]
     """
 
-    __slots__ = ("arrivals", "number", "refusals", "skipped", "tree", "unleased")
+    __slots__ = ("arrivals", "large", "number", "refusals", "skipped", "tree", "unleased")
 
     def __init__(self, number: int, shards: int) -> None:
         self.number = number
-        self.tree = TreeSum(shards)
+        self.tree = TreeSum(shards, apart=True)
+        self.large = False  # whether a sum of what is finite might not be
         self.unleased = [(0, shards)] if shards else []  # ranges, in order
         self.refusals: dict[int, bytes] = {}  # shard -> who sent a gradient of it that was not finite
         self.arrivals: list[list[int]] = []  # [worker, version, start, stop], in a run with staleness
         self.skipped: set[int] = set()  # shards left out because their gradient is not finite
-
-    @property
-    def total(self) -> Node:
-        """The sum over all shards, once it is complete."""
-        return self.tree.nodes[0]
 
     @property
     def to_lease(self) -> int:
@@ -124,10 +120,22 @@ def named(start: int, stop: int) -> str:
     return f"shard {start}" if stop - start == 1 else f"shards {start} to {stop - 1}"
 
 
+def moderate(vector: Vector) -> bool:
+    """Whether every element is finite and so small that sums of them, however many, are finite too.
+
+    Where the sum of squares does not overflow, no element is beyond the root of the largest number there is.
+    (vdot does not warn of an overflow.)
+
+    >>> moderate(np.array([1e100, 1.0])), moderate(np.array([1e300, 1.0])), moderate(np.array([1.0, np.nan]))
+    (True, False, False)
+    """
+    return math.isfinite(np.vdot(vector, vector))
+
+
 def finite(vector: Vector) -> bool:
-    """Whether every element is finite: one product, and a look at each only if that overflowed.
+    """Whether every element is finite.
 
     >>> finite(np.array([1e300, 1e300])), finite(np.array([1.0, np.nan]))
     (True, False)
     """
-    return math.isfinite(np.vdot(vector, vector)) or bool(np.isfinite(vector).all())  # vdot does not warn
+    return moderate(vector) or bool(np.isfinite(vector).all())

@@ -30,7 +30,7 @@ from karp.protocol.messages import Contribution, Evaluation, Logs
 from karp.protocol.progress import Progress
 from karp.protocol.rounds import steps_of
 from karp.protocol.settings import Settings, Steps
-from karp.protocol.step import Step, finite, merged, named
+from karp.protocol.step import Step, finite, merged, moderate, named
 from karp.protocol.tree import Node, Vector
 
 SAVE_SECONDS = 10.0  # between two checkpoints
@@ -236,8 +236,12 @@ class Training:
 
     def _is_finite(self, peer: bytes, worker: int, node: Node, step: Step, leased: bool) -> bool:
         """Whether a gradient can be used; if not, its shards are tried once more, alone and elsewhere."""
-        if math.isfinite(node.loss) and node.vector is not None and finite(node.vector):
-            return True
+        if math.isfinite(node.loss) and node.vector is not None:
+            if moderate(node.vector):
+                return True
+            if finite(node.vector):
+                step.large = True
+                return True
         if not leased:
             self.dropped += 1
             return False
@@ -283,13 +287,12 @@ class Training:
         while self.step.tree.complete:
             first = self.step.number
             if self.bound is not None:
-                total = self._total()
-                if total is None:
+                loss, vectors = self._total()
+                if self.failure:
                     return
-                assert total.vector is not None
                 self._tell_arrivals(self.step, first)
-                self._update(self.updater, total.vector)
-                self.progress.step(total.loss, self.steps.samples_of(first))
+                self._update(self.updater, *vectors)
+                self.progress.step(loss, self.steps.samples_of(first))
             del self.open[first]
             self._look_for_oldest()
             for number in range(first, self.step.number):
@@ -311,29 +314,34 @@ class Training:
             if self.settings.evaluate:
                 self.evaluations.append(Evaluation(1, epoch, self.version, self.updater.weights.copy()))
 
-    def _update(self, updater: Updater, gradient: Vector) -> None:
+    def _update(self, updater: Updater, *gradient: Vector) -> None:
         if self.store is None:
-            updater.update(gradient)
+            updater.update(*gradient)
         else:
             self.store.writing(-1)
-            updater.update(gradient)
+            updater.update(*gradient)
             self.store.writing(updater.version)
 
-    def _total(self) -> Node | None:
-        """The step's sum, if it is finite; without the shards that were left out, the others count for them."""
-        total = self.step.total
-        if total.vector is None:
-            self.fail(f"step {self.step.number}: the gradient of none of its shards is finite")
-            return None
-        if self.step.skipped:
-            step, there = self.step.number, self.steps.samples_of(self.step.number)
-            kept = there - sum(self.steps.samples_in(step, shard) for shard in self.step.skipped)
-            scale = there / kept
-            total = Node(total.start, total.stop, total.loss * scale, total.vector * self.form.dtype.type(scale))
-        if self.step.tree.shards > 1 and total.vector is not None and not finite(total.vector):
-            self.fail(f"the gradient of step {self.step.number} is not finite, though that of each of its shards is")
-            return None
-        return total
+    def _total(self) -> tuple[float, list[Vector]]:
+        """The step's loss, and what its gradient is the sum of; fails the run if that is not finite.
+
+        Without the shards that were left out, the others count for them.
+        """
+        step, nodes = self.step, list(self.step.tree.nodes.values())
+        loss = sum(node.loss for node in nodes)
+        vectors = [node.vector for node in nodes if node.vector is not None]
+        if not vectors:
+            self.fail(f"step {step.number}: the gradient of none of its shards is finite")
+        elif step.skipped or step.large:
+            total = step.tree.total()
+            assert total.vector is not None
+            there = self.steps.samples_of(step.number)
+            kept = there - sum(self.steps.samples_in(step.number, shard) for shard in step.skipped)
+            loss, vectors = total.loss * (there / kept), [total.vector * self.form.dtype.type(there / kept)]
+            if not finite(vectors[0]):
+                what = f"the gradient of step {step.number} is not finite"
+                self.fail(f"{what}, though that of each of its shards is")
+        return loss, vectors
 
     def outgoing(self) -> Vector:
         """The weights as a lease carries them."""

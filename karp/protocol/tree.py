@@ -76,6 +76,8 @@ def parent(start: int, stop: int, shards: int) -> tuple[int, int]:
 class TreeSum:
     """Collects nodes of the tree over `shards` shards and joins those whose halves are both there.
 
+    With `apart` the last two halves are not joined: an update adds them up as it goes over the weights.
+
     >>> tree = TreeSum(3)
     >>> tree.add(Node(1, 2, 0.5, np.array([2.0]))), tree.add(Node(2, 3, 0.25, np.array([4.0])))
     (True, True)
@@ -85,10 +87,11 @@ class TreeSum:
     (True, True, array([7.]))
     """
 
-    __slots__ = ("_starts", "complete", "nodes", "shards")
+    __slots__ = ("_starts", "apart", "complete", "nodes", "shards")
 
-    def __init__(self, shards: int) -> None:
+    def __init__(self, shards: int, apart: bool = False) -> None:
         self.shards = shards
+        self.apart = apart
         self.nodes: dict[int, Node] = {}  # by start; disjoint
         self._starts: list[int] = []  # of the nodes, in order: what lies near a shard is found by halving
         self.complete = False  # one node has them all
@@ -121,13 +124,21 @@ class TreeSum:
             sibling = self.nodes.get(start)
             if sibling is None or sibling.stop != stop:
                 break
+            if self.apart and high - low == self.shards:
+                self.complete = True
+                break
             del self.nodes[start]
             del self._starts[bisect_left(self._starts, start)]
             node = join(node, sibling) if node.start == low else join(sibling, node)
         self.nodes[node.start] = node
         insort(self._starts, node.start)
-        self.complete = node.stop - node.start == self.shards
+        self.complete = self.complete or node.stop - node.start == self.shards
         return True
+
+    def total(self) -> Node:
+        """The sum over all shards, once it is complete."""
+        left, *right = (self.nodes[start] for start in self._starts)
+        return join(left, right[0]) if right else left
 
     def missing(self, start: int = 0, stop: int | None = None) -> list[tuple[int, int]]:
         """The ranges of shards that have not been added, in order; of start … stop-1, where those are given."""

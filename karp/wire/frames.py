@@ -19,6 +19,7 @@ ANY_RUN = ""  # of a worker that has an address and no more: it learns the run f
 FRAMES = 1 << 12  # no message has more vectors
 DTYPES: dict[str, np.dtype[Any]] = {"float32": np.dtype("<f4"), "float64": np.dtype("<f8")}
 DTYPES |= {"uint8": np.dtype("u1"), "uint16": np.dtype("<u2")}  # of codecs
+NAMES = {dtype: name for name, dtype in DTYPES.items()}
 
 
 class Envelope(NamedTuple):
@@ -35,7 +36,7 @@ def pack(message: Message, envelope: Envelope) -> list[Any]:
         "karp": PROTOCOL,
         "run": envelope.run,
         "incarnation": envelope.incarnation,
-        "dtypes": [vector.dtype.name for vector in payload],
+        "dtypes": [NAMES[vector.dtype] for vector in payload],
     }
     return [msgpack.packb(head), *payload]
 

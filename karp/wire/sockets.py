@@ -11,9 +11,10 @@ import os
 import socket
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
+import numpy as np
 import zmq
 from zmq.utils.monitor import recv_monitor_message
 
@@ -45,6 +46,7 @@ FAILED_HANDSHAKES = {
     int(zmq.EVENT_HANDSHAKE_FAILED_AUTH): "a connection had not the key",
 }
 LOOK_EVERY = 64  # turns of a busy server between two looks at its socket
+LARGE_BYTES = 1 << 16  # of a vector that ZeroMQ is not to copy; smaller ones are sent faster with a copy
 UNREAD_MESSAGES = 1000  # kept for a peer that does not read; then it counts as gone
 
 
@@ -88,6 +90,29 @@ def tune(end: "zmq.Socket[bytes]", keys: Keys | None) -> None:
         end.curve_publickey, end.curve_secretkey = keys.worker_public.encode(), keys.worker_secret.encode()
 
 
+class Rooms:
+    """Vectors that are sent without being copied, none of which is written to while ZeroMQ may still read it."""
+
+    def __init__(self) -> None:
+        self.rooms: list[tuple[Vector, list[Any]]] = []  # each with what tells whether it is sent
+        self.sending: list[Any] = []  # of the room that was named last
+
+    def free(self, make: Callable[[], Vector]) -> Vector:
+        """One that may be written to."""
+        for vector, sending in self.rooms:
+            if all(one.done for one in sending):
+                sending.clear()
+                self.sending = sending
+                return vector
+        self.sending = []
+        self.rooms.append((make(), self.sending))
+        return self.rooms[-1][0]
+
+    def busy(self, tracker: Any) -> None:
+        """The room named last is being sent."""
+        self.sending.append(tracker)
+
+
 class ServerSocket:
     """The server's end, on the descriptor of a socket that listens at `address`."""
 
@@ -104,6 +129,8 @@ class ServerSocket:
         self.turns = 0
         self.look = True  # there may be something on the socket
         self.soon = True  # the last wait was short, so the next is worth a spin
+        self.rooms = Rooms()  # for weights
+        self.copied = (0, -1, np.empty(0))  # of which weights and version, and the copy
         self.envelope = Envelope(run, incarnation)
         self.context: zmq.Context[Any] = zmq.Context()
         self.gate: Any = None
@@ -185,13 +212,29 @@ class ServerSocket:
                 return True
             if type(message) is Welcome:
                 message.shared = self.exchange.invite(peer)
+        *first, last = [peer, *pack(message, self.envelope)]
+        large = type(last) is not bytes and last.nbytes >= LARGE_BYTES
         try:
-            self.socket.send_multipart([peer, *pack(message, self.envelope)], zmq.DONTWAIT)
+            for frame in first:
+                self.socket.send(frame, zmq.SNDMORE | zmq.DONTWAIT)
+            if large:
+                weights = self._steady(last, getattr(message, "version", -1))
+                self.rooms.busy(self.socket.send(weights.data, zmq.DONTWAIT, copy=False, track=True))
+            else:
+                self.socket.send(last, zmq.DONTWAIT)
         except zmq.ZMQError as error:
             if error.errno not in (zmq.EHOSTUNREACH, zmq.EAGAIN):
                 raise
             return False
         return True
+
+    def _steady(self, weights: Vector, version: int) -> Vector:
+        """One copy for all who get the weights of a version: an update may come before the last of them has."""
+        if weights.flags.writeable and self.copied[:2] != (id(weights), version):
+            room = self.rooms.free(lambda: np.empty_like(weights))
+            np.copyto(room, weights)
+            self.copied = id(weights), version, room
+        return self.copied[2] if weights.flags.writeable else weights
 
     def close(self) -> None:
         if self.exchange is not None:
@@ -222,6 +265,7 @@ class WorkerSocket:
         self.worker = worker  # whose weights a lease in shared memory brings up to date
         self.layout = layout
         self.place: Place | None = None
+        self.rooms = Rooms()  # for gradients
         self.turns = 0
         self.soon = True  # the last wait was short, so the next is worth a spin
         self.run = run
@@ -239,17 +283,24 @@ class WorkerSocket:
             raise SettingError(f"the server's address {address!r} cannot be used: {error}") from None
 
     def send(self, message: FromWorker, incarnation: int) -> None:
-        """Send; ZeroMQ copies the vectors, so they may change as soon as this returns."""
+        """Send; of the vectors, the one that `gradients` has named must stay as it is, until that names it again."""
         if self.place is not None and type(message) is Contribution and self.place.send(message):
             faults.reach("sent", step=message.step)
             return
         *first, last = pack(message, Envelope(self.run, incarnation))
         for frame in first:
-            self.socket.send(frame, zmq.SNDMORE)
+            self._send(message, frame, zmq.SNDMORE)
         step = getattr(message, "step", -1)
         faults.reach("half-sent", step=step)
-        self.socket.send(last)
+        self._send(message, last, 0)
         faults.reach("sent", step=step)
+
+    def _send(self, message: FromWorker, frame: Any, flags: int) -> None:
+        """One frame; a large gradient is not copied, and kept as it is until it is sent (`gradients`)."""
+        if type(message) is Contribution and type(frame) is not bytes and frame.nbytes >= LARGE_BYTES:
+            self.rooms.busy(self.socket.send(frame, flags, copy=False, track=True))
+        else:
+            self.socket.send(frame, flags)
 
     def receive(self, seconds: float) -> tuple[FromServer, int] | None:
         """The next message and the server's incarnation, waiting at most so long; None if none came.
@@ -315,8 +366,10 @@ class WorkerSocket:
 
     @property
     def gradients(self) -> Vector | None:
-        """Where gradients may be written so that they need not be copied; None if nowhere."""
-        return None if self.place is None else self.place.slot.vector
+        """Where gradients may be written so that they need not be copied: not where one still waits to be sent."""
+        if self.place is not None:
+            return self.place.slot.vector
+        return self.rooms.free(self.layout.zeros)
 
     def close(self, status: int = 0) -> None:
         """Send what is still to be sent, and close."""
