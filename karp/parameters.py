@@ -261,6 +261,18 @@ class Parameters:
         for value, home in self._homes:
             value.home, value.grad = home, None
 
+    def keep_weights_in(self, vector: Array) -> None:
+        """Have the values read their weights from this vector, ``(layout.size,)``, from now on.
+
+        It may lie in memory that another process writes to, and be read-only. What was made of the values before
+        belongs to the weights they had.
+        """
+        self.data = vector
+        self._views = self.layout.views(vector)
+        for value, view in zip(self.values, self._views.values(), strict=True):
+            value.data = view
+        self.touch()
+
     def zero_grad(self) -> None:
         """Forget the gradients: every ``value.grad`` becomes None, and the next backward starts afresh."""
         for value in self.values:

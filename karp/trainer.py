@@ -195,7 +195,7 @@ class Trainer:
         steps = self._steps = steps_of(plan, settings.local_steps)
         while worker.over is None:
             task = worker.task
-            self._parameters.touch()  # the weights may be new: a graph of the old ones is stale
+            self._place_weights()
             if isinstance(task, Lease):
                 step = task.step
                 faults.reach("leased", step=step)
@@ -221,6 +221,15 @@ class Trainer:
                 faults.reach("evaluation", step=task.version)
                 self._send(worker.scored(scores(evaluate())))
             self._wait()
+        self._place_weights()
+
+    def _place_weights(self) -> None:
+        """Have the model read the weights that the worker has now: a graph of those before is stale."""
+        current, parameters = self._worker.current, self._parameters
+        if current is parameters.data:
+            parameters.touch()
+        else:
+            parameters.keep_weights_in(current)
 
     def _place_gradients(self) -> None:
         """Have backward write where the server can read, if there is such a place."""
@@ -324,6 +333,8 @@ class Trainer:
                 self._send(worker.failed("".join(traceback.format_exception_only(error)).strip(), text))
         finally:
             self._given, self._closed = True, True
+            worker.keep(worker.current)  # as the program may write to them now
+            self._place_weights()
             if link is not None and (error is not None or not self.server):
                 link.close(status_of(error))  # else it is needed until the main worker is done
             self._limits.restore_original_limits()

@@ -304,3 +304,21 @@ def test_a_graph_from_before_an_update_cannot_go_backward():
         updater.update(np.ones(1, np.float32))
     old.backward()  # a refused update leaves graphs as they were
     assert before.tobytes() == parameters.data.tobytes()
+
+
+def test_weights_can_be_read_where_another_process_keeps_them() -> None:
+    weight = Value(np.ones((2, 3), np.float32))
+    parameters = Parameters({"weight": weight})
+    stale = (weight * weight).sum()
+    elsewhere = parameters.layout.zeros() + np.float32(2)
+    elsewhere.flags.writeable = False
+    parameters.keep_weights_in(elsewhere)
+    assert parameters.data is elsewhere
+    assert parameters.is_current()
+    assert 6 * [2.0] == weight.data.ravel().tolist()
+    with pytest.raises(ValueError, match="read-only"):
+        weight.data[0, 0] = 1
+    with pytest.raises(GraphError):
+        stale.backward()
+    (weight * weight).sum().backward()
+    assert 6 * [4.0] == weight.grad.ravel().tolist()

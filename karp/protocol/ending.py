@@ -126,7 +126,8 @@ class Ending:
 
     def _send_finish(self, member: Member) -> None:
         training, updater = self.training, self.training.updater
-        new = updater is not None and (member.version != training.version or training.rounded)
+        passing = training.rounded or training.store is not None  # what a worker has of leases does not stay
+        new = updater is not None and (member.version != training.version or passing)
         weights = updater.weights if new and updater is not None else None
         self._send(member.peer, Finish(training.version, member.worker == self.main, training.failure, weights))
 

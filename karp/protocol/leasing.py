@@ -119,7 +119,8 @@ class Leasing:
         del self.waiting[member.peer]
         self.given += 1
         task.number = member.number = self.given
-        others = self.training.rounded and isinstance(task, Evaluation)  # than those that leases carry
+        # An evaluation needs weights that stay, and that are not rounded: others than those of leases, perhaps.
+        others = isinstance(task, Evaluation) and (self.training.rounded or self.training.store is not None)
         if member.version == task.version and not others:  # it has these weights already
             task.weights = None
         member.task, member.version = task, -1 if others else task.version

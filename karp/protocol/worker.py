@@ -48,10 +48,16 @@ LOST_SECONDS = 60.0  # a server that has not answered for so long is lost
 
 @dataclass(slots=True)
 class Worker:
-    """One worker's state; `weights` is the model's flat vector, which arriving weights overwrite."""
+    """One worker's state; `weights` is the model's flat vector, which arriving weights overwrite.
+
+    `lent` is another one, in which the server's weights can be read where they are. It changes when a step is applied;
+    whoever still computes for that step then computes in vain, and the server drops what comes of it.
+    """
 
     weights: Vector
     number: int = -1  # what the launcher, then the server, calls it
+    lent: Vector | None = None
+    current: Vector = field(init=False)  # the one of them to compute with
     joining: Join | None = None  # until the server has answered
     join: Join | None = None
     incarnation: int = 0  # of the server
@@ -74,6 +80,9 @@ class Worker:
     logs: Logs = field(default_factory=list)
     last: bool = False
     stopped: bool = False
+
+    def __post_init__(self) -> None:
+        self.current = self.weights
 
     def enter(self, settings: Settings, host: str, pid: int, now: float) -> FromWorker:
         """The first message."""
@@ -152,6 +161,7 @@ class Worker:
         if not self._lacks(message.weights, message.version):
             self.over, self.task = message, None
             self._load(message.weights, message.version)
+            self.keep(self.current)
         return None
 
     @property
@@ -164,9 +174,18 @@ class Worker:
         return weights is None and version != self.version
 
     def _load(self, weights: Vector | None, version: int) -> None:
-        if weights is not None and weights is not self.weights:  # in one process they are the same vector
-            np.copyto(self.weights, weights)
+        if weights is not None:
+            if weights is self.lent and self.settings.local_steps == 1:
+                self.current = weights
+            else:
+                self.keep(weights)
         self.version = version
+
+    def keep(self, weights: Vector) -> None:
+        """These are the worker's own."""
+        if weights is not self.weights:  # in one process they are the same vector
+            np.copyto(self.weights, weights)
+        self.current = self.weights
 
     def tick(self, now: float, where: str) -> FromWorker | None:
         """Time has passed without a message; raises LostError if the server at `where` is silent for too long."""

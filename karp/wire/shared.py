@@ -6,13 +6,13 @@ only the same user may, so nothing can be left behind, whoever is killed. A work
 host, in another container or another user's, and goes on with frames; a token tells a segment from a stranger's.
 
 A contribution of one vector and a lease fit the mailboxes; everything else goes over ZeroMQ as ever, and the protocol
-does not mind which of two messages on different ways comes first. The weights are guarded by a counter that is odd
-while they are written: a worker copies them, and discards what it copied if the counter has moved.
+does not mind which of two messages on different ways comes first. Workers compute on the weights where they are. A
+counter that is odd while they are written tells a worker that it is too late to begin; if they change later, then its
+step has been completed by others, and what it contributes to it is dropped.
 
 Whoever waits tries its mailbox for a bounded time, yielding the processor between the tries, and then sleeps on a
 pipe: it says so in the segment, and the other end writes a byte. A flag that is seen too late costs the time of one
-poll, not the run. Where the last wait was longer than that time the next one begins with the sleep: on a machine whose
-cores all compute a spin in vain is taken from somebody.
+poll, not the run. A spin in vain takes little from anybody: whoever else wants the processor gets it at each try.
 """
 
 import contextlib
@@ -232,6 +232,7 @@ class Place:
         self.weights = Segment.find(process, weights, weights_token, layout)
         self.slot = Segment.find(process, slot, slot_token, layout)
         self.words = self.slot.words
+        self.weights.vector.flags.writeable = False
         self.server_bell = os.open(f"/proc/{process}/fd/{bell}", os.O_WRONLY | os.O_NONBLOCK | os.O_CLOEXEC)
         self.bell = os.open(f"/proc/{process}/fd/{mine}", os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
         self.sent = 0
@@ -269,24 +270,14 @@ class Place:
             os.sched_yield()
         return True
 
-    def lease(self, into: Vector) -> Lease | None:
-        """The lease in the mailbox, with its weights copied; None if they have been overwritten meanwhile."""
+    def lease(self) -> Lease | None:
+        """The lease in the mailbox; None if its weights have been overwritten already."""
         number, step, start, stop, version, new = LEASE.unpack_from(self.slot.memory, IN)
-        weights = None
-        if new:
-            words = self.weights.words
-            changes = words[CHANGES]
-            good = changes % 2 == 0 and words[VERSION] == version
-            if good:
-                np.copyto(into, self.weights.vector)
-                fence()
-                good = words[CHANGES] == changes
-            weights = into
         self.read += 1
         self.words[READ] = self.read
-        if new and not good:
+        if new and (self.weights.words[CHANGES] % 2 or self.weights.words[VERSION] != version):
             return None
-        return Lease(number, step, start, stop, version, weights)
+        return Lease(number, step, start, stop, version, self.weights.vector if new else None)
 
     @property
     def waiting(self) -> bool:

@@ -10,7 +10,6 @@ server learns of it when it next sends to that peer, which it does every second.
 import os
 import socket
 import sys
-import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -35,7 +34,7 @@ from karp.protocol.messages import (
 from karp.protocol.tree import Vector
 from karp.wire.frames import ANY_RUN, Envelope, pack, unpack
 from karp.wire.keys import Keys
-from karp.wire.shared import SPIN_SECONDS, Exchange, Place
+from karp.wire.shared import Exchange, Place
 
 MESSAGE_BYTES = 1 << 32  # ZeroMQ drops the connection of a peer that announces a longer frame
 HEARTBEAT_SECONDS = 2.0
@@ -128,7 +127,6 @@ class ServerSocket:
         self.exchange = exchange
         self.turns = 0
         self.look = True  # there may be something on the socket
-        self.soon = True  # the last wait was short, so the next is worth a spin
         self.rooms = Rooms()  # for weights
         self.copied = (0, -1, np.empty(0))  # of which weights and version, and the copy
         self.envelope = Envelope(run, incarnation)
@@ -168,15 +166,13 @@ class ServerSocket:
         if exchange is not None and exchange.slots:
             self.turns += 1
             self.look = False
-            began = time.perf_counter()
-            if self.soon and exchange.spin() and self.turns % LOOK_EVERY:
+            if exchange.spin() and self.turns % LOOK_EVERY:
                 return False
             exchange.sleep(True)
             if exchange.waiting:
                 seconds = 0.0
             ready = dict(self.poller.poll(int(seconds * 1000)))
             exchange.sleep(False)
-            self.soon = time.perf_counter() - began < SPIN_SECONDS
             if exchange.bell in ready:
                 exchange.drain()
         else:
@@ -262,12 +258,11 @@ class WorkerSocket:
 
     def __init__(self, address: str, run: str, worker: Worker, layout: Layout, keys: Keys | None = None) -> None:
         self.address = address
-        self.worker = worker  # whose weights a lease in shared memory brings up to date
+        self.worker = worker  # that the server may lend its weights to
         self.layout = layout
         self.place: Place | None = None
         self.rooms = Rooms()  # for gradients
         self.turns = 0
-        self.soon = True  # the last wait was short, so the next is worth a spin
         self.run = run
         self.context: zmq.Context[Any] = zmq.Context()
         self.socket = self.context.socket(zmq.DEALER)
@@ -329,19 +324,17 @@ class WorkerSocket:
         """A lease from the mailbox, waiting for it or for a message on the socket."""
         place = self.place
         assert place is not None
-        began = time.perf_counter()
-        if not self.soon or not place.spin():
+        if not place.spin():
             place.sleep(True)
             if not place.waiting:
                 self.poller.poll(int(seconds * 1000))
             place.sleep(False)
-            self.soon = time.perf_counter() - began < SPIN_SECONDS
             if not place.drain():
                 self._leave()
                 return None
             if not place.waiting:
                 return None
-        lease = place.lease(self.worker.weights)
+        lease = place.lease()
         return Rejoin() if lease is None else lease  # its weights were overwritten while they were read
 
     def _enter(self, invitation: str) -> None:
@@ -351,6 +344,7 @@ class WorkerSocket:
             return
         try:
             self.place = Place(invitation, self.layout)
+            self.worker.lent = self.place.weights.vector
         except OSError as error:
             why = f"karp: no memory can be shared with the server ({error})"
             print(f"{why}: gradients travel as frames", file=sys.stderr)
@@ -362,7 +356,7 @@ class WorkerSocket:
     def _leave(self) -> None:
         if self.place is not None:
             self.place.close()
-            self.place = None
+            self.place = self.worker.lent = None
 
     @property
     def gradients(self) -> Vector | None:

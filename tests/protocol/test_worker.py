@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from machines import gradient, read_only, settings, weights
 
+from karp import optim
 from karp.errors import LostError, ProgramError, RefusedError, RunError
 from karp.protocol import Worker
 from karp.protocol.messages import (
@@ -105,6 +106,41 @@ def test_the_end_brings_the_final_weights() -> None:
     assert worker.over is not None
     assert worker.over.main
     assert Leave([]) == worker.leave()
+
+
+def test_weights_that_are_lent_are_read_where_they_are() -> None:
+    worker = joined()
+    before, lent = worker.weights.copy(), read_only(gradient(9, 9))
+    worker.lent = lent
+    worker.receive(Lease(1, 5, 1, 2, 5, lent), 0, 0.0)
+    assert worker.current is lent
+    assert before.tobytes() == worker.weights.tobytes()
+    worker.computed(gradient(5, 1), 0.5, 4)
+    worker.contribution()
+    own = read_only(gradient(1, 1))
+    worker.receive(Evaluation(2, 0, 4, own), 0, 0.0)  # others go on training meanwhile
+    assert worker.current is worker.weights
+    assert own.tobytes() == worker.weights.tobytes()
+
+
+def test_at_the_end_the_weights_are_the_workers_own() -> None:
+    worker = joined()
+    worker.lent = read_only(gradient(9, 9))
+    worker.receive(Lease(1, 5, 1, 2, 5, worker.lent), 0, 0.0)
+    worker.contribution()
+    worker.receive(Finish(5, True, "", None), 0, 0.0)
+    assert worker.current is worker.weights
+    assert worker.lent.tobytes() == worker.weights.tobytes()
+
+
+def test_local_steps_are_made_on_weights_of_ones_own() -> None:
+    worker = Worker(weights(), 3)
+    worker.enter(settings(local_steps=2, outer=optim.to_dict(optim.SGD(lr=1.0))), "host", 1, 0.0)
+    worker.receive(Welcome(3, 4, False), 0, 0.0)
+    worker.lent = read_only(gradient(9, 9))
+    worker.receive(Lease(1, 5, 1, 2, 5, worker.lent), 0, 0.0)
+    assert worker.current is worker.weights
+    assert worker.lent.tobytes() == worker.weights.tobytes()
 
 
 def test_a_task_that_relies_on_weights_which_have_not_come_is_not_taken() -> None:
