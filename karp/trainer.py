@@ -153,6 +153,7 @@ class Trainer:
         self._share = 1.0
         self._given = True  # the current shard's loss to backward
         self._rng: np.random.Generator | None = None
+        self._clock = time.thread_time if self.server else float  # of computing; what it has not to be compared with
 
     def __enter__(self) -> Self:
         global _trainers
@@ -197,7 +198,7 @@ class Trainer:
             task = worker.task
             self._place_weights()
             if isinstance(task, Lease):
-                step = task.step
+                step, began = task.step, self._clock()
                 faults.reach("leased", step=step)
                 self._place_gradients()
                 for shard in range(task.start, task.stop):
@@ -214,7 +215,7 @@ class Trainer:
                         loss = self._inner.end(self._share)
                         worker.computed(self._parameters.grad, loss, steps.shards_of(step))
                 self._shard = -1
-                self._send(worker.contribution())
+                self._send(worker.contribution(self._clock() - began))
             else:
                 assert isinstance(task, Evaluation)
                 assert evaluate is not None

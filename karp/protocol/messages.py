@@ -66,6 +66,7 @@ class Contribution:
     logs: Logs
     last: bool  # the program called trainer.stop(): the run ends once this step is applied
     lease: int = 0  # its number; 0 where nothing on the way can double it
+    seconds: float = 0.0  # of processor time that it took to compute
 
 
 @dataclass(slots=True)
@@ -275,6 +276,12 @@ def number(value: object) -> float:
     return float(value)  # type: ignore[arg-type]
 
 
+def seconds(value: object) -> float:
+    if type(value) is not float or not 0.0 <= value < 1e9:
+        raise ValueError("seconds, from 0")
+    return value
+
+
 def flag(value: object) -> bool:
     if type(value) is not bool:
         raise ValueError("true or false")
@@ -342,6 +349,7 @@ CHECKS: dict[str, Callable[[Any], Any]] = {
     "main": flag,
     "last": flag,
     "lease": count,
+    "seconds": seconds,
     "reason": text(10_000),
     "failure": text(10_000),
 }

@@ -214,6 +214,7 @@ class Training:
             known = f"{newest}" if oldest >= newest else f"{max(0, oldest)} to {newest}"
             raise ProtocolError(f"step {step.number}: a gradient of weights {message.version}, not {known}")
         self.form.check_nodes(message.nodes, step.number, step.tree.shards)
+        self.progress.busy += message.seconds
         nodes = message.nodes if self.form.codec is None else [self.form.decoded(node) for node in message.nodes]
         good = [node for node in nodes if self._is_finite(peer, worker, node, step, leased)]
         if self.failure:
@@ -309,6 +310,12 @@ class Training:
         ends_epoch = is_last or (number + 1) % self.steps.steps_per_epoch == 0
         if is_last or self.progress.due(now, ends_epoch):
             self.report("progress", self.progress.take(now, number + 1, epoch, workers))
+            if rates := self.progress.compare(now):
+                together, alone = (f"{rate:,.0f}" for rate in rates)
+                self.notice(
+                    f"{workers} worker{'s' * (workers > 1)} train {together} samples/s; one process would train about "
+                    f"{alone}, without an exchange: python {self.settings.program}"
+                )
         if ends_epoch:
             self.progress.end_epoch()
             if self.settings.evaluate:

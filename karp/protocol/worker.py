@@ -225,14 +225,14 @@ class Worker:
             self.tree.add(Node(self.shard, self.shard + 1, loss, gradient))
         self.shard += 1
 
-    def contribution(self) -> FromWorker:
-        """The message for the lease, as far as it is computed."""
+    def contribution(self, seconds: float = 0.0) -> FromWorker:
+        """The message for the lease, as far as it is computed, in so many seconds of processor time."""
         lease = self.task
         assert isinstance(lease, Lease)
         self.task = None
         self.asked = None
         nodes = self.encoded or list(self.tree.nodes.values()) if self.shard > lease.start else []
-        return Contribution(lease.step, lease.version, nodes, self._logs(), self.last, lease.number)
+        return Contribution(lease.step, lease.version, nodes, self._logs(), self.last, lease.number, seconds)
 
     def scored(self, scores: dict[str, float]) -> FromWorker:
         """The message with the scores of the evaluation that was leased."""

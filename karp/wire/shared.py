@@ -35,7 +35,7 @@ SPIN_SECONDS = 0.0005  # of trying before sleeping
 # uint64 words of a head, after the token
 READY, SENT, TAKEN, GIVEN, READ, ASLEEP, VERSION, CHANGES = range(2, 10)
 OUT, IN = 256, 512  # where the worker's and the server's mailbox begin
-CONTRIBUTION = struct.Struct("<QQQQd")  # step, version, start, stop, loss
+CONTRIBUTION = struct.Struct("<QQQQdd")  # step, version, start, stop, loss, seconds
 LEASE = struct.Struct("<QQQQQQ")  # number, step, start, stop, version, whether the weights are new
 
 _fence = threading.Lock()
@@ -192,8 +192,8 @@ class Slot:
         os.set_blocking(self.bell_end, False)
 
     def contribution(self) -> Contribution:
-        step, version, start, stop, loss = CONTRIBUTION.unpack_from(self.segment.memory, OUT)
-        return Contribution(step, version, [Node(start, stop, loss, self.segment.vector)], [], False)
+        step, version, start, stop, loss, seconds = CONTRIBUTION.unpack_from(self.segment.memory, OUT)
+        return Contribution(step, version, [Node(start, stop, loss, self.segment.vector)], [], False, 0, seconds)
 
     def give(self, lease: Lease) -> bool:
         """Put a lease into the mailbox; False if the worker has not opened it, or not read the last one."""
@@ -249,7 +249,8 @@ class Place:
         if node.vector is not self.slot.vector:
             np.copyto(self.slot.vector, node.vector)
         CONTRIBUTION.pack_into(
-            self.slot.memory, OUT, contribution.step, contribution.version, node.start, node.stop, node.loss
+            self.slot.memory, OUT, contribution.step, contribution.version, node.start, node.stop, node.loss,
+            contribution.seconds,
         )
         faults.reach("half-sent", step=contribution.step)
         fence()
