@@ -258,7 +258,7 @@ class Trainer:
         inner = self._inner
         loss.backward(self._share if inner is None else 1.0)
         faults.reach("computing", step=self.step)
-        if all(value.grad is None for value in parameters.values):
+        if parameters.values[-1].grad is None and all(value.grad is None for value in parameters.values):
             raise ProgramError("the loss depends on none of the model's parameters")
         if inner is None:
             self._worker.computed(parameters.grad, float(loss.data) * self._share, self._plan.shards_of(self._batch))

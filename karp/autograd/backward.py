@@ -68,6 +68,8 @@ def _start(root: Value, gradient: Any) -> Any:
         return np.ones(data.shape, data.dtype)
     if data.__class__ is float:
         return float(gradient)
+    if gradient.__class__ is float and data.ndim == 0:
+        return ONE[data.dtype] if gradient == 1.0 else np.array(gradient, data.dtype)
     start = np.asarray(gradient, data.dtype)
     if start.shape != data.shape:
         if start.size != 1 or data.size != 1:

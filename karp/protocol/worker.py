@@ -102,7 +102,10 @@ class Worker:
         if isinstance(message, Waiting) and not message.reason:
             return self._ask(now)  # a sign of life is no answer
         self.asked = now
+        known = incarnation == self.incarnation and self.joining is None
         match message:
+            case Lease() | Evaluation() if known:
+                return self._take(message)
             case Welcome():
                 return self._welcome(message, incarnation)
             case Rejoin():
@@ -111,16 +114,11 @@ class Worker:
             case Refusal():
                 self.refused = True
                 raise RefusedError(f"the server refused: {message.reason}")
-        if incarnation != self.incarnation or self.joining is not None:
-            return None
-        match message:
-            case Lease() | Evaluation():
-                return self._take(message)
-            case Finish():
+            case Finish() if known:
                 return self._finish(message)
-            case Waiting():
+            case Waiting() if known:
                 self.waits_for = message.reason
-            case Closed():
+            case Closed() if known:
                 self.closed = True
         return None
 

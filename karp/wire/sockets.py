@@ -44,7 +44,9 @@ FAILED_HANDSHAKES = {
     int(zmq.EVENT_HANDSHAKE_FAILED_PROTOCOL): "a connection did not speak this server's ZeroMQ",
     int(zmq.EVENT_HANDSHAKE_FAILED_AUTH): "a connection had not the key",
 }
-LOOK_EVERY = 64  # turns of a busy server between two looks at its socket
+# Every so many turns a busy server does not spin but sleeps. It looks at its socket then, and the kernel at its cores:
+# beside one that never sleeps, two workers may stay on another core for ever.
+LOOK_EVERY = 32
 LARGE_BYTES = 1 << 16  # of a vector that ZeroMQ is not to copy; smaller ones are sent faster with a copy
 UNREAD_MESSAGES = 1000  # kept for a peer that does not read; then it counts as gone
 
@@ -166,7 +168,7 @@ class ServerSocket:
         if exchange is not None and exchange.slots:
             self.turns += 1
             self.look = False
-            if exchange.spin() and self.turns % LOOK_EVERY:
+            if self.turns % LOOK_EVERY and exchange.spin():
                 return False
             exchange.sleep(True)
             if exchange.waiting:

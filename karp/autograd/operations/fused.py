@@ -150,13 +150,14 @@ def _cross_entropy_backward(node: Any, g: Any, give: Any) -> None:
     gradient = node.saved
     if gradient.ndim != logits.data.ndim:
         gradient = gradient.reshape(logits.data.shape)
-    if g is not ONE[gradient.dtype]:
-        give(logits, gradient * g)
-    elif logits.operation is not None and logits.grad is None:
-        logits.grad = gradient  # kept for another backward, so lent
-        logits.owned = False
+    lent = g is ONE[gradient.dtype]  # kept for another backward
+    if not lent:
+        gradient = _multiply(gradient, g)
+    if logits.operation is not None and logits.grad is None:
+        logits.grad = gradient  # what give would do, after many questions
+        logits.owned = not lent
     else:
-        give(logits, gradient, True)
+        give(logits, gradient, lent)
 
 
 CROSS_ENTROPY = Operation("cross_entropy", _cross_entropy, _cross_entropy_shape, backward=_cross_entropy_backward,
