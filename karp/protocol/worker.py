@@ -43,6 +43,7 @@ from karp.protocol.settings import Settings
 from karp.protocol.tree import Node, TreeSum, Vector
 
 PING_SECONDS = 1.0  # a worker that has heard nothing for so long asks
+LARGE_BYTES = 1 << 18  # of weights
 LOST_SECONDS = 60.0  # a server that has not answered for so long is lost
 
 
@@ -51,7 +52,8 @@ class Worker:
     """One worker's state; `weights` is the model's flat vector, which arriving weights overwrite.
 
     `lent` is another one, in which the server's weights can be read where they are. It changes when a step is applied;
-    whoever still computes for that step then computes in vain, and the server drops what comes of it.
+    whoever still computes for that step then computes in vain, and the server drops what comes of it. Large weights
+    that arrive in a message are read there, too: it takes longer to copy them than to look elsewhere.
     """
 
     weights: Vector
@@ -173,7 +175,8 @@ class Worker:
 
     def _load(self, weights: Vector | None, version: int) -> None:
         if weights is not None:
-            if weights is self.lent and self.settings.local_steps == 1:
+            message = weights.nbytes >= LARGE_BYTES and not weights.flags.writeable
+            if (weights is self.lent or message) and self.settings.local_steps == 1:
                 self.current = weights
             else:
                 self.keep(weights)

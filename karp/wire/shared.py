@@ -31,7 +31,8 @@ from karp.protocol.tree import Node, Vector
 
 HEAD = 4096  # bytes before the vector of a segment
 TOKEN = 16
-SPIN_SECONDS = 0.0005  # of trying before sleeping
+SPIN_SECONDS = 0.0005  # of the server's trying before it sleeps
+WORKER_SPIN_SECONDS = 0.002  # a worker has nothing else to do, and once asleep it may be woken on another's core
 # uint64 words of a head, after the token
 READY, SENT, TAKEN, GIVEN, READ, ASLEEP, VERSION, CHANGES = range(2, 10)
 OUT, IN = 256, 512  # where the worker's and the server's mailbox begin
@@ -264,7 +265,7 @@ class Place:
 
     def spin(self) -> bool:
         """Try the mailbox for a while; whether there is a lease."""
-        words, read, until = self.words, self.read, time.perf_counter() + SPIN_SECONDS
+        words, read, until = self.words, self.read, time.perf_counter() + WORKER_SPIN_SECONDS
         while words[GIVEN] == read:
             if time.perf_counter() > until:
                 return False

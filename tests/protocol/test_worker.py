@@ -123,6 +123,20 @@ def test_weights_that_are_lent_are_read_where_they_are() -> None:
     assert own.tobytes() == worker.weights.tobytes()
 
 
+@pytest.mark.parametrize("limit", [1, 1 << 20])
+def test_large_weights_are_read_in_their_message(limit: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("karp.protocol.worker.LARGE_BYTES", limit)
+    worker = joined()
+    new = read_only(gradient(9, 9))
+    worker.receive(Lease(1, 5, 1, 2, 5, new), 0, 0.0)
+    assert (limit == 1) == (worker.current is new)
+    assert new.tobytes() == worker.current.tobytes()
+    worker.contribution()
+    worker.receive(Finish(5, True, "", None), 0, 0.0)
+    assert worker.current is worker.weights
+    assert new.tobytes() == worker.weights.tobytes()
+
+
 def test_at_the_end_the_weights_are_the_workers_own() -> None:
     worker = joined()
     worker.lent = read_only(gradient(9, 9))
