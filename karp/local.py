@@ -17,6 +17,7 @@ class LocalLink:
 
     address = "this process"
     gradients = None
+    overtaken = False
     peer = b"local"
 
     def __init__(self, directory: Path, program: str, show: bool) -> None:
@@ -27,6 +28,9 @@ class LocalLink:
         self.display = Display(sys.stderr if show else None)
         self.server = Server(1, Plan, time.monotonic())
         self.inbox: deque[FromServer] = deque()
+
+    def settle(self) -> None:
+        """The model's weights are its own."""
 
     def send(self, message: FromWorker, incarnation: int) -> None:
         now = time.monotonic()

@@ -122,16 +122,11 @@ class Module:
     def parameters(self) -> Parameters:
         """All parameters as one vector; made at the first use, and again when they are no longer the same."""
         found = self._find()
-        for value, view in found.views:
-            if value.data is not view:
-                break
-        else:
-            if found.vector is not None:
-                return found.vector
+        if found.vector is not None and found.vector.is_current():
+            return found.vector
         from karp.parameters import Parameters
 
         found.vector = Parameters(found.named)
-        found.views = [(value, value.data) for value in found.named.values()]
         return found.vector
 
     def zero_grad(self) -> None:
@@ -153,7 +148,7 @@ class Module:
                 pass
         fresh = _Found(self)
         if found is not None and found.same(fresh):
-            fresh.vector, fresh.views = found.vector, found.views
+            fresh.vector = found.vector
         self.__dict__["_found"] = fresh
         return fresh
 
@@ -175,7 +170,7 @@ class _Found:
 
     assignments = 0  # to attributes of any module: while this stands, only lists can have changed
 
-    __slots__ = ("at", "lists", "named", "values", "vector", "views")
+    __slots__ = ("at", "lists", "named", "values", "vector")
 
     def __init__(self, module: Module) -> None:
         self.at = self.assignments
@@ -183,7 +178,6 @@ class _Found:
         self.named = dict(_walk(module, "", set(), self.lists))
         self.values = list(self.named.values())
         self.vector: Parameters | None = None
-        self.views: list[tuple[Value, Any]] = []  # value and its place in the vector
 
     def same(self, other: _Found) -> bool:
         """Whether both found the same values under the same names."""

@@ -82,6 +82,7 @@ class ReplayLink:
 
     address = "the record"
     gradients = None
+    overtaken = False
 
     def __init__(self, directory: Path) -> None:
         self.directory = directory
@@ -92,6 +93,9 @@ class ReplayLink:
         self.inbox: deque[FromServer] = deque()
         self.actions: list[Action] = []  # nobody performs them
         self.training = Training(Plan, 0.0, self.actions, save_seconds=NEVER)
+
+    def settle(self) -> None:
+        """The model's weights are its own."""
 
     def send(self, message: FromWorker, incarnation: int) -> None:
         match message:

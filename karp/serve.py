@@ -11,6 +11,7 @@ tells each of them that the other is gone:
 import contextlib
 import json
 import os
+import select
 import sys
 import time
 from collections.abc import Iterator
@@ -23,7 +24,8 @@ import zmq
 from karp import data, faults
 from karp.errors import KarpError, ProtocolError
 from karp.protocol import Action, Report, Save, Send, Server, restore, take
-from karp.protocol.messages import FromServer, Lease
+from karp.protocol.messages import Evaluation, FromServer, Lease, Waiting
+from karp.protocol.server import ALIVE_SECONDS
 from karp.record import Record, summarise
 from karp.wire import shared
 from karp.wire.keys import Keys
@@ -33,6 +35,7 @@ from karp.wire.sockets import ServerSocket
 TICK_SECONDS = 0.25
 RESTLESS_SECONDS = 0.05  # between ticks, while a lease may soon have to be given again
 LAUNCHER_GONE = 1
+LASTING_SECONDS = 30.0  # for the last checkpoint to reach the disk
 BATCH = 200  # messages taken before the pipe and the clock are looked at again
 
 
@@ -98,6 +101,8 @@ class Process:
         self.status: int | None = None
         if config.resume and (snapshot := self.record.newest_checkpoint()) is not None:
             restore(self.server, snapshot)
+            if config.incarnation == 0:
+                self.record.save(take(self.server))  # without the workers of the earlier launch
             self.perform(self.server.tick(time.monotonic()))
 
     def perform(self, actions: list[Action]) -> None:
@@ -114,14 +119,25 @@ class Process:
                 case Save(lasting):
                     self.record.save(take(self.server))
                     if lasting:
-                        self.record.writer.wait()
+                        self.outlast()
         for trouble in self.record.writer.take_troubles():
             self.report("notice", {"step": self.server.training.version, "text": trouble})
 
+    def outlast(self) -> None:
+        """Until the checkpoint is on the disk; whoever waits hears that this server lives."""
+        until = time.monotonic() + LASTING_SECONDS
+        while not self.record.writer.wait(ALIVE_SECONDS):
+            for peer in self.server.members:
+                self.socket.send(peer, Waiting(""))
+            if time.monotonic() > until:
+                late = f"the last checkpoint is not on the disk after {LASTING_SECONDS:.0f} s: the run ends without it"
+                self.report("notice", {"step": self.server.training.version, "text": late})
+                return
+
     def lend(self, peer: bytes, message: FromServer) -> None:
         """Before a worker is given work, and so writes into its slot again, keep what it has contributed there."""
-        if self.exchange is not None and isinstance(message, Lease) and (slot := self.exchange.slots.get(peer)):
-            self.server.training.step.own(slot.segment.vector)
+        if self.exchange is not None and isinstance(message, Lease | Evaluation) and peer in self.exchange.slots:
+            self.server.training.step.own(self.exchange.slots[peer].segment.vector)
 
     def report(self, kind: str, values: dict[str, Any]) -> None:
         self.record.report(kind, values)
@@ -164,19 +180,24 @@ class Process:
         else:
             self.perform(self.server.ended(order["ended"], order["well"], now))
 
+    def take_orders(self, orders: Lines) -> None:
+        for order in orders.read():
+            self.obey(order)
+        if orders.ended and self.status is None:
+            self.status = LAUNCHER_GONE
+
     def run(self, orders: Lines) -> int:
         """Serve until the launcher closes the run or is gone; returns the run's exit status."""
         self.socket.poller.register(orders.descriptor, zmq.POLLIN)
         ticked = time.monotonic()
+        if select.select([orders.descriptor], [], [], 0)[0]:  # before anybody joins for a worker that has ended
+            self.take_orders(orders)
         while self.status is None:
             seconds = RESTLESS_SECONDS if self.server.restless else TICK_SECONDS
             ordered = self.socket.wait(seconds, orders.descriptor)
-            if ordered:  # first: who joins may stand in for one that has ended
-                for order in orders.read():
-                    self.obey(order)
-                if orders.ended and self.status is None:
-                    self.status = LAUNCHER_GONE
             self.receive()
+            if ordered:
+                self.take_orders(orders)
             if (now := time.monotonic()) - ticked >= seconds:
                 self.perform(self.server.tick(now))
                 ticked = now

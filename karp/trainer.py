@@ -53,6 +53,13 @@ class Link(Protocol):
     def gradients(self) -> Array | None:
         """Where gradients may be written so that they need not be copied; None if nowhere."""
 
+    @property
+    def overtaken(self) -> bool:
+        """Whether the weights have changed while the worker computed on them."""
+
+    def settle(self) -> None:
+        """Give the worker weights of its own."""
+
     def send(self, message: FromWorker, incarnation: int) -> None: ...
 
     def receive(self, seconds: float) -> tuple[FromServer, int] | None: ...
@@ -192,36 +199,51 @@ class Trainer:
     def _iterate(self, arrays: list[Array], evaluate: Evaluate | None, settings: Settings) -> Iterator[Any]:
         worker = self._worker
         self._wait()
-        plan = self._plan = Plan(settings.samples, settings.batch_size, worker.shards, settings.seed)
-        steps = self._steps = steps_of(plan, settings.local_steps)
-        while worker.over is None:
-            task = worker.task
-            self._place_weights()
-            if isinstance(task, Lease):
-                step, began = task.step, self._clock()
-                faults.reach("leased", step=step)
-                self._place_gradients()
-                for shard in range(task.start, task.stop):
-                    self._shard, self._share = shard, steps.share(step, shard)
-                    for self._batch in steps.batches(step, shard) if isinstance(steps, Rounds) else (step,):
-                        rows = plan.rows(self._batch, shard)
-                        self._given, self._rng = False, None
-                        batch = [array.take(rows, axis=0) for array in arrays]
-                        yield batch if len(batch) > 1 else batch[0]
-                        if not self._given:
-                            where = f"the batch of step {step}, shard {shard}"
-                            raise ProgramError(f"{where} was not given to trainer.backward")
-                    if self._inner is not None:
-                        loss = self._inner.end(self._share)
-                        worker.computed(self._parameters.grad, loss, steps.shards_of(step))
-                self._shard = -1
-                self._send(worker.contribution(self._clock() - began))
-            else:
-                assert isinstance(task, Evaluation)
-                assert evaluate is not None
-                faults.reach("evaluation", step=task.version)
-                self._send(worker.scored(scores(evaluate())))
-            self._wait()
+        self._plan = Plan(settings.samples, settings.batch_size, worker.shards, settings.seed)
+        self._steps = steps_of(self._plan, settings.local_steps)
+        try:
+            while worker.over is None:
+                self._place_weights()
+                if isinstance(worker.task, Lease):
+                    yield from self._shards(worker.task, arrays)
+                else:
+                    assert isinstance(worker.task, Evaluation)
+                    assert evaluate is not None
+                    faults.reach("evaluation", step=worker.task.version)
+                    self._send(worker.scored(scores(evaluate())))
+                self._wait()
+        finally:
+            self._settle()
+
+    def _shards(self, lease: Lease, arrays: list[Array]) -> Iterator[Any]:
+        """The batches of a lease; when all are computed it is answered."""
+        worker, link, plan, steps, step = self._worker, self._link, self._plan, self._steps, lease.step
+        assert link is not None
+        began, last = self._clock(), worker.last
+        faults.reach("leased", step=step)
+        self._place_gradients()
+        for shard in range(lease.start, lease.stop):
+            self._shard, self._share = shard, steps.share(step, shard)
+            for self._batch in steps.batches(step, shard) if isinstance(steps, Rounds) else (step,):
+                rows = plan.rows(self._batch, shard)
+                self._given, self._rng = False, None
+                batch = [array.take(rows, axis=0) for array in arrays]
+                yield batch if len(batch) > 1 else batch[0]
+                if not self._given:
+                    where = f"the batch of step {step}, shard {shard}"
+                    raise ProgramError(f"{where} was not given to trainer.backward")
+            if self._inner is not None:
+                loss = self._inner.end(self._share)
+                worker.computed(self._parameters.grad, loss, steps.shards_of(step))
+        self._shard = -1
+        if link.overtaken:  # what the program has seen is of no version
+            worker.discard(last)
+        self._send(worker.contribution(max(0.0, self._clock() - began)))
+
+    def _settle(self) -> None:
+        """Outside of the loop the model has weights of its own."""
+        if self._link is not None:
+            self._link.settle()
         self._place_weights()
 
     def _place_weights(self) -> None:
@@ -334,8 +356,7 @@ class Trainer:
                 self._send(worker.failed("".join(traceback.format_exception_only(error)).strip(), text))
         finally:
             self._given, self._closed = True, True
-            worker.keep(worker.current)  # as the program may write to them now
-            self._place_weights()
+            self._settle()
             if link is not None and (error is not None or not self.server):
                 link.close(status_of(error))  # else it is needed until the main worker is done
             self._limits.restore_original_limits()

@@ -440,6 +440,44 @@ def test_a_run_beyond_loopback_has_keys(tmp_path: Path) -> None:
     assert 0 == done.returncode, done.stderr
 
 
+LARGE = HEAD.replace("nn.MLP(3, [8], 2)", "nn.MLP(3, [8192], 2)") + """
+codec = sys.argv[1] if len(sys.argv) > 1 else None
+def score():
+    return float(model(x).data.sum())
+trainer = karp.Trainer(model, optim.SGD(lr=0.01), batch_size=16, epochs=2, shards=2, codec_weights=codec, show=False)
+with trainer:
+    for xs, ys in trainer.batches(x, y, evaluate=score, steering=True):
+        trainer.backward(nn.cross_entropy(model(xs), ys))
+"""
+
+
+@pytest.mark.parametrize("codec", ["", "float16", "bfloat16"])
+def test_large_vectors_arrive_as_they_were_sent(tmp_path: Path, codec: str) -> None:
+    """ZeroMQ does not copy them: nothing may be written to where it still reads, nor be sent in another's place."""
+    path, arguments = program(tmp_path, LARGE), [codec] if codec else []
+    alone = environment() | {"KARP_RUN_DIR": str(tmp_path / "alone")}
+    subprocess.run([sys.executable, str(path), *arguments], cwd=tmp_path, env=alone, check=True, timeout=100)
+    expected = summary(tmp_path / "alone")
+    for exchange in ("auto", "zeromq"):
+        options = ["--exchange", exchange, "--run-dir", tmp_path / exchange]
+        done = karp("launch", "-n", 2, *options, path, *arguments, cwd=tmp_path)
+        assert 0 == done.returncode, done.stderr
+        assert "started again" not in done.stderr
+        found = summary(tmp_path / exchange)
+        assert (expected["weights_sha256"], expected["metrics"]) == (found["weights_sha256"], found["metrics"])
+
+
+def test_a_program_that_looks_at_its_weights_trains_as_ever(tmp_path: Path) -> None:
+    """They are the server's own, read where they lie."""
+    plain = launch(tmp_path / "a", 2, HEAD + LOOP.format(body="pass"))
+    body = "assert not model.parameters.data.flags.writeable; model.parameters.data.sum()"
+    after = "\nmodel.parameters.data *= 2\nif trainer.main: print(model.parameters.sha256())"
+    done = launch(tmp_path / "b", 2, HEAD + LOOP.format(body=body) + after)
+    assert (0, 0) == (plain.returncode, done.returncode), done.stderr
+    expected, found = summary(tmp_path / "a" / "run"), summary(tmp_path / "b" / "run")
+    assert expected["weights_sha256"] == found["weights_sha256"] != done.stdout.strip()
+
+
 def test_a_terminal_gets_a_progress_bar(tmp_path: Path) -> None:
     path = program(tmp_path, HEAD + LOOP.format(body="pass"))
     mine, theirs = pty.openpty()

@@ -337,3 +337,11 @@ def test_four_points_are_learned_by_numbers_alone() -> None:
         for leaf in leaves:
             leaf.data -= 0.1 * leaf.grad
     assert [1, -1, -1, 1] == [round(predict(point).data) for point in points]
+
+
+def test_weights_that_lie_elsewhere_are_the_same_parameters() -> None:
+    """They were taken for new ones, and the model for a copy that no update reached."""
+    model = nn.MLP(3, [4], 2)
+    parameters = model.parameters
+    parameters.keep_weights_in(parameters.data.copy())
+    assert model.parameters is parameters

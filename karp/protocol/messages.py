@@ -34,7 +34,7 @@ from karp.errors import ProtocolError
 from karp.protocol.settings import Settings
 from karp.protocol.tree import Node, Vector
 
-PROTOCOL = 1  # counts the changes that make two versions of karp unable to work in one run
+PROTOCOL = 2  # counts the changes that make two versions of karp unable to work in one run
 
 Logs = list[tuple[int, str, float]]  # (shard, name, value); shard -1: logged outside of a shard
 

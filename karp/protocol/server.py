@@ -205,6 +205,8 @@ class Server:
             self._drop(peer)
         self.leasing.portions.clear()
         worker = message.worker
+        if peer == self.numbers.get(self.ending.main):  # as a checkpoint has named it
+            worker = self.ending.main
         if worker < 0 or self.numbers.get(worker, peer) != peer:  # those below `launched` are the launcher's to give
             worker = next(number for number in count(self.launched) if number not in self.numbers)
         self.numbers[worker] = peer

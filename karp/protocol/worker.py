@@ -43,7 +43,6 @@ from karp.protocol.settings import Settings
 from karp.protocol.tree import Node, TreeSum, Vector
 
 PING_SECONDS = 1.0  # a worker that has heard nothing for so long asks
-LARGE_BYTES = 1 << 18  # of weights
 LOST_SECONDS = 60.0  # a server that has not answered for so long is lost
 
 
@@ -52,8 +51,7 @@ class Worker:
     """One worker's state; `weights` is the model's flat vector, which arriving weights overwrite.
 
     `lent` is another one, in which the server's weights can be read where they are. It changes when a step is applied;
-    whoever still computes for that step then computes in vain, and the server drops what comes of it. Large weights
-    that arrive in a message are read there, too: it takes longer to copy them than to look elsewhere.
+    whoever still computes for that step then computes in vain, and the server drops what comes of it.
     """
 
     weights: Vector
@@ -132,6 +130,7 @@ class Worker:
         if not message.initial:
             return None
         self.version = max(self.version, 0)
+        self.current = self.weights
         return Initial(self.weights)
 
     def _take(self, task: Lease | Evaluation) -> FromWorker | None:
@@ -175,8 +174,7 @@ class Worker:
 
     def _load(self, weights: Vector | None, version: int) -> None:
         if weights is not None:
-            message = weights.nbytes >= LARGE_BYTES and not weights.flags.writeable
-            if (weights is self.lent or message) and self.settings.local_steps == 1:
+            if weights is self.lent and self.settings.local_steps == 1:
                 self.current = weights
             else:
                 self.keep(weights)
@@ -234,6 +232,11 @@ class Worker:
         self.asked = None
         nodes = self.encoded or list(self.tree.nodes.values()) if self.shard > lease.start else []
         return Contribution(lease.step, lease.version, nodes, self._logs(), self.last, lease.number, seconds)
+
+    def discard(self, last: bool) -> None:
+        """What is computed of the lease, and logged, is worth nothing: its weights changed meanwhile."""
+        assert isinstance(self.task, Lease)
+        self.shard, self.logs, self.last = self.task.start, [], last or self.stopped
 
     def scored(self, scores: dict[str, float]) -> FromWorker:
         """The message with the scores of the evaluation that was leased."""

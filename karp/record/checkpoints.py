@@ -136,10 +136,10 @@ class Writer:
             self._thread = threading.Thread(target=self._run, name="karp-checkpoints", daemon=True)
             self._thread.start()
 
-    def wait(self) -> None:
-        """Until all that was submitted is written, or has failed."""
+    def wait(self, seconds: float | None = None) -> bool:
+        """Until all that was submitted is written, or has failed; False if that takes longer."""
         with self._changed:
-            self._changed.wait_for(lambda: self._next is None and not self._busy)
+            return self._changed.wait_for(lambda: self._next is None and not self._busy, seconds)
 
     def close(self) -> None:
         """Write what is waiting, and end."""

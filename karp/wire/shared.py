@@ -33,6 +33,7 @@ HEAD = 4096  # bytes before the vector of a segment
 TOKEN = 16
 SPIN_SECONDS = 0.0005  # of the server's trying before it sleeps
 WORKER_SPIN_SECONDS = 0.002  # a worker has nothing else to do, and once asleep it may be woken on another's core
+COPIES = 1000  # tried
 # uint64 words of a head, after the token
 READY, SENT, TAKEN, GIVEN, READ, ASLEEP, VERSION, CHANGES = range(2, 10)
 OUT, IN = 256, 512  # where the worker's and the server's mailbox begin
@@ -238,6 +239,7 @@ class Place:
         self.bell = os.open(f"/proc/{process}/fd/{mine}", os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
         self.sent = 0
         self.read = 0
+        self.changes = 0  # of the weights, when a lease brought them
         self.words[READY] = 1
 
     def send(self, contribution: Contribution) -> bool:
@@ -277,9 +279,27 @@ class Place:
         number, step, start, stop, version, new = LEASE.unpack_from(self.slot.memory, IN)
         self.read += 1
         self.words[READ] = self.read
-        if new and (self.weights.words[CHANGES] % 2 or self.weights.words[VERSION] != version):
-            return None
+        if new:
+            self.changes = self.weights.words[CHANGES]
+            if self.changes % 2 or self.weights.words[VERSION] != version:
+                return None
         return Lease(number, step, start, stop, version, self.weights.vector if new else None)
+
+    @property
+    def changed(self) -> bool:
+        """Whether the weights have been written to since a lease brought them."""
+        fence()
+        return bool(self.weights.words[CHANGES] != self.changes)
+
+    def copy(self, into: Vector) -> None:
+        """The weights of one version, whichever it is; of a server that died while it wrote, what is there."""
+        for _ in range(COPIES):
+            before = self.weights.words[CHANGES]
+            np.copyto(into, self.weights.vector)
+            fence()
+            if before % 2 == 0 and self.weights.words[CHANGES] == before:
+                return
+            os.sched_yield()
 
     @property
     def waiting(self) -> bool:

@@ -10,7 +10,7 @@ server learns of it when it next sends to that peer, which it does every second.
 import os
 import socket
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -98,15 +98,15 @@ class Rooms:
         self.rooms: list[tuple[Vector, list[Any]]] = []  # each with what tells whether it is sent
         self.sending: list[Any] = []  # of the room that was named last
 
-    def free(self, make: Callable[[], Vector]) -> Vector:
-        """One that may be written to."""
+    def free(self, like: Vector) -> Vector:
+        """One that may be written to, of this size and dtype."""
         for vector, sending in self.rooms:
-            if all(one.done for one in sending):
+            if vector.dtype == like.dtype and vector.shape == like.shape and all(one.done for one in sending):
                 sending.clear()
                 self.sending = sending
                 return vector
         self.sending = []
-        self.rooms.append((make(), self.sending))
+        self.rooms.append((np.zeros_like(like), self.sending))
         return self.rooms[-1][0]
 
     def busy(self, tracker: Any) -> None:
@@ -130,7 +130,7 @@ class ServerSocket:
         self.turns = 0
         self.look = True  # there may be something on the socket
         self.rooms = Rooms()  # for weights
-        self.copied = (0, -1, np.empty(0))  # of which weights and version, and the copy
+        self.copied: tuple[Vector, int, Vector] = (np.empty(0), -1, np.empty(0))  # weights, their version, a copy
         self.envelope = Envelope(run, incarnation)
         self.context: zmq.Context[Any] = zmq.Context()
         self.gate: Any = None
@@ -228,11 +228,11 @@ class ServerSocket:
 
     def _steady(self, weights: Vector, version: int) -> Vector:
         """One copy for all who get the weights of a version: an update may come before the last of them has."""
-        if weights.flags.writeable and self.copied[:2] != (id(weights), version):
-            room = self.rooms.free(lambda: np.empty_like(weights))
+        if self.copied[0] is not weights or self.copied[1] != version:
+            room = self.rooms.free(weights)
             np.copyto(room, weights)
-            self.copied = id(weights), version, room
-        return self.copied[2] if weights.flags.writeable else weights
+            self.copied = weights, version, room
+        return self.copied[2]
 
     def close(self) -> None:
         if self.exchange is not None:
@@ -294,7 +294,8 @@ class WorkerSocket:
 
     def _send(self, message: FromWorker, frame: Any, flags: int) -> None:
         """One frame; a large gradient is not copied, and kept as it is until it is sent (`gradients`)."""
-        if type(message) is Contribution and type(frame) is not bytes and frame.nbytes >= LARGE_BYTES:
+        large = type(frame) is not bytes and frame.nbytes >= LARGE_BYTES
+        if large and self.place is None and type(message) is Contribution:
             self.rooms.busy(self.socket.send(frame, flags, copy=False, track=True))
         else:
             self.socket.send(frame, flags)
@@ -320,6 +321,9 @@ class WorkerSocket:
             self.run = envelope.run
         if isinstance(message, Welcome):
             self._enter(message.shared)
+        if isinstance(message, Lease) and message.weights is not None and message.weights.nbytes >= LARGE_BYTES:
+            message.weights.flags.writeable = False
+            self.worker.lent = message.weights  # it takes longer to copy them than to look elsewhere
         return message, envelope.incarnation
 
     def _lease(self, seconds: float) -> FromServer | None:
@@ -361,11 +365,26 @@ class WorkerSocket:
             self.place = self.worker.lent = None
 
     @property
+    def overtaken(self) -> bool:
+        """Whether the worker computes on weights that have changed since: others have completed its step."""
+        place = self.place
+        return place is not None and self.worker.current is place.weights.vector and place.changed
+
+    def settle(self) -> None:
+        """Give the worker weights of its own."""
+        worker, place = self.worker, self.place
+        if place is not None and worker.current is place.weights.vector:
+            place.copy(worker.weights)
+            worker.keep(worker.weights)
+        else:
+            worker.keep(worker.current)
+
+    @property
     def gradients(self) -> Vector | None:
         """Where gradients may be written so that they need not be copied: not where one still waits to be sent."""
         if self.place is not None:
             return self.place.slot.vector
-        return self.rooms.free(self.layout.zeros)
+        return self.rooms.free(self.worker.weights)
 
     def close(self, status: int = 0) -> None:
         """Send what is still to be sent, and close."""

@@ -148,6 +148,14 @@ def test_a_run_that_ends_before_it_has_weights_is_not_saved() -> None:
     assert (True, []) == (run.server.ending.over, run.saved)
 
 
+def test_a_main_worker_that_no_launcher_has_numbered_is_main_again() -> None:
+    """It got another number, and everybody waited for the end of the one it had had."""
+    other = restarted(finished(2))
+    answers = other.send(b"0", Join(-1, other.settings, "host", 1))
+    welcome, finish = messages(answers)
+    assert (0, True) == (welcome.worker, finish.main)
+
+
 @pytest.mark.parametrize("told", [True, False])
 def test_a_main_worker_that_ended_while_no_server_was_there_is_replaced(told: bool) -> None:
     """By the launcher's word; without one, when its connection has not come back."""

@@ -17,6 +17,7 @@ from karp.protocol.messages import (
     Leave,
     Ping,
     Refusal,
+    Rejoin,
     Score,
     Stop,
     Waiting,
@@ -123,18 +124,31 @@ def test_weights_that_are_lent_are_read_where_they_are() -> None:
     assert own.tobytes() == worker.weights.tobytes()
 
 
-@pytest.mark.parametrize("limit", [1, 1 << 20])
-def test_large_weights_are_read_in_their_message(limit: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("karp.protocol.worker.LARGE_BYTES", limit)
+def test_a_worker_that_is_asked_for_the_initial_weights_again_computes_with_them() -> None:
+    """Of a server that died before its first checkpoint it had the memory still, with weights of a later version."""
     worker = joined()
-    new = read_only(gradient(9, 9))
-    worker.receive(Lease(1, 5, 1, 2, 5, new), 0, 0.0)
-    assert (limit == 1) == (worker.current is new)
-    assert new.tobytes() == worker.current.tobytes()
+    worker.lent = read_only(gradient(9, 9))
+    worker.receive(Lease(1, 5, 1, 2, 5, worker.lent), 0, 0.0)
     worker.contribution()
-    worker.receive(Finish(5, True, "", None), 0, 0.0)
-    assert worker.current is worker.weights
-    assert new.tobytes() == worker.weights.tobytes()
+    assert worker.receive(Rejoin(), 0, 0.0) is worker.join
+    answer = worker.receive(Welcome(3, 4, True), 1, 0.0)
+    assert isinstance(answer, Initial)
+    worker.receive(Lease(1, 0, 1, 2, 0, None), 1, 0.0)
+    assert worker.current is worker.weights is answer.weights
+
+
+def test_what_was_computed_on_weights_that_changed_is_worth_nothing() -> None:
+    worker = joined()
+    worker.receive(Lease(1, 5, 1, 3, 5, read_only(gradient(9, 9))), 0, 0.0)
+    worker.last = True  # the program has stopped the run because of a loss it should not have seen
+    worker.log("loss", 0.1, 1)
+    worker.computed(gradient(5, 1), 0.5, 4)
+    worker.computed(gradient(5, 2), 0.5, 4)
+    worker.discard(last=False)
+    answer = worker.contribution()
+    assert isinstance(answer, Contribution)
+    assert ([], [], False, 1) == (answer.nodes, answer.logs, answer.last, answer.lease)
+    assert worker.task is None
 
 
 def test_at_the_end_the_weights_are_the_workers_own() -> None:

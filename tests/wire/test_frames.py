@@ -21,7 +21,7 @@ def packed(message: object) -> list[bytes]:
 
 
 def head(**changes: object) -> bytes:
-    plain = {"kind": "ping", "seen": 0, "karp": 1, "run": "run-1", "incarnation": 2, "dtypes": []} | changes
+    plain = {"kind": "ping", "seen": 0, "karp": PROTOCOL, "run": "run-1", "incarnation": 2, "dtypes": []} | changes
     return msgpack.packb({name: value for name, value in plain.items() if value is not ...})
 
 
@@ -47,8 +47,8 @@ def test_a_message_survives_the_way(dtype: type) -> None:
         ([b"GET / HTTP/1.1\r\n\r\n"], "not msgpack"),
         ([msgpack.packb([1])], "not a map"),
         ([b"\0" * (HEAD_BYTES + 1)], "a head of more than"),
-        ([head(karp=2)], "protocol 2 instead of 1: both ends need the same karp"),
-        ([head(karp=True)], "protocol True instead of 1"),
+        ([head(karp=1)], "protocol 1 instead of 2: both ends need the same karp"),
+        ([head(karp=True)], "protocol True instead of 2"),
         ([head(karp=...)], "protocol None"),
         ([head(run="run-2")], "a message of run 'run-2', but this is run 'run-1'"),
         ([head(incarnation="2")], "without a good incarnation"),

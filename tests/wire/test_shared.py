@@ -115,6 +115,29 @@ def test_weights_that_have_been_written_since_are_not_used(
     assert place.lease() is None
 
 
+def test_a_worker_sees_that_its_weights_have_changed_and_can_copy_those_of_one_version(
+    exchange: Exchange, place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert exchange.weights is not None
+    assert exchange.slots[b"a"].give(lease(weights=exchange.weights.vector))
+    assert place.lease() is not None
+    assert not place.changed
+    mine, yields = np.ones(LAYOUT.size, np.float32), []
+
+    def write() -> None:
+        """The server ends its update while the worker tries."""
+        yields.append(1)
+        exchange.weights.vector[:] = 5.0  # type: ignore[union-attr]
+        exchange.writing(1)
+
+    exchange.writing(-1)
+    assert place.changed
+    monkeypatch.setattr("os.sched_yield", write)
+    place.copy(mine)
+    assert [1] == yields
+    assert (5.0, 5.0) == (mine.min(), mine.max())
+
+
 def test_whoever_sleeps_is_woken(exchange: Exchange, place: Place) -> None:
     exchange.sleep(True)
     assert place.send(contribution(place.slot.vector))

@@ -119,7 +119,7 @@ def test_one_who_never_reads_is_counted_and_leaves_few_lines(tmp_path: Path, exp
 def test_a_worker_of_another_run_is_told_so_and_counted(tmp_path: Path, expected: str) -> None:
     from chaos import strangers
 
-    head = {"kind": "ping", "seen": 0, "karp": 1, "run": "another", "incarnation": 0, "dtypes": []}
+    head = {"kind": "ping", "seen": 0, "karp": PROTOCOL, "run": "another", "incarnation": 0, "dtypes": []}
     with contextlib.ExitStack() as stack, at_the_gate(tmp_path) as (host, port):
         stack.enter_context(strangers.dealer(host, port, [msgpack.packb(head)]))
     assert expected == summary(tmp_path)["weights_sha256"]
