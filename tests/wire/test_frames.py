@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from karp.errors import ProtocolError
-from karp.protocol.messages import FROM_WORKER, Contribution, Initial, Ping
+from karp.protocol.messages import FROM_WORKER, PROTOCOL, Contribution, Initial, Ping
 from karp.protocol.tree import Node
 from karp.wire.frames import HEAD_BYTES, Envelope, pack, unpack
 

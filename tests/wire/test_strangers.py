@@ -18,6 +18,8 @@ from typing import Any
 import msgpack
 import pytest
 
+from karp.protocol.messages import PROTOCOL
+
 ROOT = Path(__file__).parent.parent.parent
 PROGRAM = """
 import os

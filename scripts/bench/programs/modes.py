@@ -52,12 +52,15 @@ with karp.Trainer(
     model, optim.SGD(lr=task.rate), batch_size=task.batch, epochs=given["limit"], seed=seed, show=False,
     **given["trainer"],
 ) as trainer:  # fmt: skip
-    begin = 0.0
+    begin, looked = 0.0, -1
     for xs, ys in trainer.batches(x, y):
         begin = begin or time.perf_counter()
-        if trainer.shard == 0 and trainer.step % task.look == 0 and score() >= task.target:
-            report |= {"reached": trainer.step, "seconds": time.perf_counter() - begin}
-            trainer.stop()
+        batches = trainer.step * trainer.local_steps  # of all workers together, before the step's weights were there
+        if trainer.shard == 0 and looked < trainer.step and batches % task.look < trainer.local_steps:
+            looked = trainer.step
+            if score() >= task.target:
+                report |= {"reached": batches, "seconds": time.perf_counter() - begin}
+                trainer.stop()
         if nap:
             time.sleep(nap)
         report["batches"] += 1
