@@ -321,9 +321,6 @@ class WorkerSocket:
             self.run = envelope.run
         if isinstance(message, Welcome):
             self._enter(message.shared)
-        if isinstance(message, Lease) and message.weights is not None and message.weights.nbytes >= LARGE_BYTES:
-            message.weights.flags.writeable = False
-            self.worker.lent = message.weights  # it takes longer to copy them than to look elsewhere
         return message, envelope.incarnation
 
     def _lease(self, seconds: float) -> FromServer | None:

@@ -49,6 +49,17 @@ def test_the_program_is_gone_through_once_if_the_server_dies_when_the_run_is_ove
     assert 1 == len(list(tmp_path.glob("main *")))
 
 
+def test_the_end_waits_for_a_slow_disk_and_nobody_gives_the_server_up(tmp_path: Path) -> None:
+    """The last checkpoint takes longer than the time between two signs of life."""
+    done = karp(
+        "launch", "-n", 2, "--run-dir", tmp_path / "run", program(tmp_path),
+        cwd=tmp_path, KARP_FAULT="server: delay 1.5 writing step 8",
+    )  # fmt: skip
+    assert (0, "trained 8\n") == (done.returncode, done.stdout), done.stderr
+    assert (tmp_path / "run" / "faults" / "0").exists()
+    assert undisturbed(tmp_path) == summary(tmp_path / "run")["weights_sha256"]
+
+
 def test_a_fault_that_is_none_is_said() -> None:
     from karp import faults
     from karp.errors import SettingError

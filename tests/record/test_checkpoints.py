@@ -9,6 +9,7 @@ import resource
 import signal
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -183,6 +184,17 @@ def small_files() -> Iterator[None]:
 
 
 @small_files()
+def test_a_wait_for_a_disk_has_a_deadline(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    go_on = threading.Event()
+    monkeypatch.setattr(checkpoints, "write", lambda *arguments: go_on.wait())
+    writer = Writer(tmp_path, 3)
+    writer.submit(({"version": 1}, {}))
+    assert not writer.wait(0.0)
+    go_on.set()
+    assert writer.wait()
+    writer.close()
+
+
 def test_a_full_disk_is_said_once_with_the_last_good_one_and_writing_is_tried_again(tmp_path: Path) -> None:
     writer = Writer(tmp_path, 3)
     good = writer.directory / checkpoints.FOLDER / "step-00000001.safetensors"
