@@ -470,7 +470,7 @@ def test_large_vectors_arrive_as_they_were_sent(tmp_path: Path, codec: str) -> N
 def test_a_program_that_looks_at_its_weights_trains_as_ever(tmp_path: Path) -> None:
     """They are the server's own, read where they lie."""
     plain = launch(tmp_path / "a", 2, HEAD + LOOP.format(body="pass"))
-    body = "assert not model.parameters.data.flags.writeable; model.parameters.data.sum()"
+    body = "model.parameters.data.sum()"
     after = "\nmodel.parameters.data *= 2\nif trainer.main: print(model.parameters.sha256())"
     done = launch(tmp_path / "b", 2, HEAD + LOOP.format(body=body) + after)
     assert (0, 0) == (plain.returncode, done.returncode), done.stderr

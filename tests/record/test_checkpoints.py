@@ -184,17 +184,6 @@ def small_files() -> Iterator[None]:
 
 
 @small_files()
-def test_a_wait_for_a_disk_has_a_deadline(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    go_on = threading.Event()
-    monkeypatch.setattr(checkpoints, "write", lambda *arguments: go_on.wait())
-    writer = Writer(tmp_path, 3)
-    writer.submit(({"version": 1}, {}))
-    assert not writer.wait(0.0)
-    go_on.set()
-    assert writer.wait()
-    writer.close()
-
-
 def test_a_full_disk_is_said_once_with_the_last_good_one_and_writing_is_tried_again(tmp_path: Path) -> None:
     writer = Writer(tmp_path, 3)
     good = writer.directory / checkpoints.FOLDER / "step-00000001.safetensors"
@@ -209,6 +198,17 @@ def test_a_full_disk_is_said_once_with_the_last_good_one_and_writing_is_tried_ag
     assert "step-00000004" in second
     assert same(snapshot(4), newest(tmp_path, lambda text: None))
     assert 2 == len(list((tmp_path / checkpoints.FOLDER).iterdir()))  # no half file
+
+
+def test_a_wait_for_a_disk_has_a_deadline(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    go_on = threading.Event()
+    monkeypatch.setattr(checkpoints, "write", lambda *arguments: go_on.wait())
+    writer = Writer(tmp_path, 3)
+    writer.submit(({"version": 1}, {}))
+    assert not writer.wait(0.0)
+    go_on.set()
+    assert writer.wait()
+    writer.close()
 
 
 @small_files()
