@@ -21,6 +21,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from math import prod
+from operator import is_
 from reprlib import repr as short  # whatever a message held, a line of it is enough
 from typing import TYPE_CHECKING, Any
 
@@ -312,7 +313,7 @@ class Parameters:
 
     def is_current(self) -> bool:
         """Whether every ``value.data`` is still the view made here, and none has been replaced."""
-        return all(value.data is view for value, view in zip(self.values, self._views.values(), strict=True))
+        return all(map(is_, [value.data for value in self.values], self._views.values()))
 
     def sha256(self) -> str:
         """Hex SHA-256 of the weights' bytes in the order of the names, without the gaps."""

@@ -32,6 +32,10 @@ class Ending:
         self.over, self.main = True, main
         self.numbers[main] = peer
 
+    def is_main(self, peer: bytes) -> bool:
+        """Whether this is the main worker, which may not have joined again since a checkpoint named it."""
+        return peer == self.numbers.get(self.main)
+
     def name(self, worker: int) -> None:
         """This worker speaks for all, whatever happens to the server."""
         self.main = worker
@@ -41,7 +45,9 @@ class Ending:
     def name_another(self) -> None:
         """The main worker died before its program's end: another stands in for it."""
         self.main = -1
-        if not self.numbers or self.training.failure:
+        if self.training.failure:
+            return
+        if not self.numbers:
             self._save(lasting=True)  # the next one that joins is named
         else:
             worker, peer = min(self.numbers.items())
@@ -106,7 +112,7 @@ class Ending:
 
     def hear_of_another(self, peer: bytes, message: Leave | Done) -> None:
         """The last words to another server; if its main worker says them, this one has to hear them."""
-        if not self.over or peer != self.numbers.get(self.main) or peer in self.leasing.members:
+        if not self.over or not self.is_main(peer) or peer in self.leasing.members:
             return
         self.left[peer] = self.main
         if isinstance(message, Done):
@@ -126,8 +132,7 @@ class Ending:
 
     def _send_finish(self, member: Member) -> None:
         training, updater = self.training, self.training.updater
-        passing = training.rounded or training.store is not None  # what a worker has of leases does not stay
-        new = updater is not None and (member.version != training.version or passing)
+        new = updater is not None and (member.version != training.version or training.passing)
         weights = updater.weights if new and updater is not None else None
         self._send(member.peer, Finish(training.version, member.worker == self.main, training.failure, weights))
 

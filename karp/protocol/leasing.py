@@ -119,8 +119,7 @@ class Leasing:
         del self.waiting[member.peer]
         self.given += 1
         task.number = member.number = self.given
-        # An evaluation needs weights that stay, and that are not rounded: others than those of leases, perhaps.
-        others = isinstance(task, Evaluation) and (self.training.rounded or self.training.store is not None)
+        others = isinstance(task, Evaluation) and self.training.passing  # than those of leases
         if member.version == task.version and not others:  # it has these weights already
             task.weights = None
         member.task, member.version = task, -1 if others else task.version

@@ -196,7 +196,7 @@ FROM_WORKER: dict[str, type[FromWorker]] = {
 FROM_SERVER: dict[str, type[FromServer]] = {
     kind.__name__.lower(): kind for kind in (Welcome, Rejoin, Refusal, Lease, Evaluation, Waiting, Finish, Closed)
 }
-NAMES: dict[type, tuple[str, ...]] = {
+FIELDS: dict[type, tuple[str, ...]] = {
     kind: tuple(field.name for field in fields(kind)) for kind in {**FROM_WORKER, **FROM_SERVER}.values()
 }
 
@@ -208,7 +208,7 @@ def encode(message: Message) -> tuple[dict[str, Any], list[Vector]]:
     ({'kind': 'lease', 'number': 1, 'step': 3, 'start': 0, 'stop': 2, 'version': 3, 'weights': 0}, [])
     """
     head: dict[str, Any] = {"kind": type(message).__name__.lower()}
-    for name in NAMES[type(message)]:
+    for name in FIELDS[type(message)]:
         head[name] = getattr(message, name)
     if isinstance(message, Contribution):
         head["nodes"] = [[node.start, node.stop, node.loss] for node in message.nodes]
@@ -235,7 +235,7 @@ def decode(head: Mapping[str, Any], payload: Sequence[Vector], kinds: Mapping[st
     if kind is None:
         raise ProtocolError(f"unknown kind of message {head.get('kind')!r:.60}; known here: {', '.join(kinds)}")
     name = str(head["kind"])
-    expected = NAMES[kind]
+    expected = FIELDS[kind]
     if missing := [field for field in expected if field not in head]:
         raise ProtocolError(f"{name}: fields missing: {', '.join(missing)}")
     if surplus := [str(field)[:40] for field in head if field != "kind" and field not in expected]:

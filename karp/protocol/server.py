@@ -205,7 +205,7 @@ class Server:
             self._drop(peer)
         self.leasing.portions.clear()
         worker = message.worker
-        if peer == self.numbers.get(self.ending.main):  # as a checkpoint has named it
+        if self.ending.is_main(peer):
             worker = self.ending.main
         if worker < 0 or self.numbers.get(worker, peer) != peer:  # those below `launched` are the launcher's to give
             worker = next(number for number in count(self.launched) if number not in self.numbers)
@@ -269,7 +269,7 @@ class Server:
         self.waiting.pop(peer, None)
         member = self.members.pop(peer, None)
         number = self.ending.left.pop(peer, -1) if member is None else member.worker
-        if peer == self.numbers.get(self.ending.main):  # as a checkpoint has named it: it may not have joined again
+        if self.ending.is_main(peer):
             number = self.ending.main
         self.numbers.pop(number, None)
         self.leasing.portions.clear()
@@ -277,7 +277,7 @@ class Server:
             if member.task is not None and not self.ending.over:
                 self.training.report("lost", {"worker": number, "step": self.training.step.number})
             self.leasing.withdraw(member)
-        if self.ending.over and number == self.ending.main and not self.ending.done:
+        if self.ending.over and 0 <= number == self.ending.main and not self.ending.done:
             self.ending.name_another()
         self._hand_out()
 

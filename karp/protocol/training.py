@@ -362,6 +362,11 @@ class Training:
         return self.encoded[1]
 
     @property
+    def passing(self) -> bool:
+        """Whether a worker has the weights of a lease in another form, or only as long as its step lasts."""
+        return self.rounded or self.store is not None
+
+    @property
     def steering(self) -> bool:
         """Whether a score must be known before the next epoch."""
         return self.settings is not None and self.settings.steering and bool(self.evaluations)

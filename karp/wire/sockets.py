@@ -91,6 +91,11 @@ def tune(end: "zmq.Socket[bytes]", keys: Keys | None) -> None:
         end.curve_publickey, end.curve_secretkey = keys.worker_public.encode(), keys.worker_secret.encode()
 
 
+def is_large(frame: Any) -> bool:
+    """Whether ZeroMQ is not to copy it."""
+    return type(frame) is not bytes and frame.nbytes >= LARGE_BYTES
+
+
 class Rooms:
     """Vectors that are sent without being copied, none of which is written to while ZeroMQ may still read it."""
 
@@ -211,11 +216,10 @@ class ServerSocket:
             if type(message) is Welcome:
                 message.shared = self.exchange.invite(peer)
         *first, last = [peer, *pack(message, self.envelope)]
-        large = type(last) is not bytes and last.nbytes >= LARGE_BYTES
         try:
             for frame in first:
                 self.socket.send(frame, zmq.SNDMORE | zmq.DONTWAIT)
-            if large:
+            if is_large(last):
                 weights = self._steady(last, getattr(message, "version", -1))
                 self.rooms.busy(self.socket.send(weights.data, zmq.DONTWAIT, copy=False, track=True))
             else:
@@ -294,8 +298,7 @@ class WorkerSocket:
 
     def _send(self, message: FromWorker, frame: Any, flags: int) -> None:
         """One frame; a large gradient is not copied, and kept as it is until it is sent (`gradients`)."""
-        large = type(frame) is not bytes and frame.nbytes >= LARGE_BYTES
-        if large and self.place is None and type(message) is Contribution:
+        if is_large(frame) and self.place is None and type(message) is Contribution:
             self.rooms.busy(self.socket.send(frame, flags, copy=False, track=True))
         else:
             self.socket.send(frame, flags)
@@ -338,7 +341,7 @@ class WorkerSocket:
             if not place.waiting:
                 return None
         lease = place.lease()
-        return Rejoin() if lease is None else lease  # its weights were overwritten while they were read
+        return Rejoin() if lease is None else lease  # its weights have been overwritten already
 
     def _enter(self, invitation: str) -> None:
         """Use the server's memory, if it can be had."""
@@ -364,13 +367,12 @@ class WorkerSocket:
     @property
     def overtaken(self) -> bool:
         """Whether the worker computes on weights that have changed since: others have completed its step."""
-        place = self.place
-        return place is not None and self.worker.current is place.weights.vector and place.changed
+        return self.place is not None and self.worker.current is self.worker.lent and self.place.changed
 
     def settle(self) -> None:
         """Give the worker weights of its own."""
         worker, place = self.worker, self.place
-        if place is not None and worker.current is place.weights.vector:
+        if place is not None and worker.current is worker.lent:
             place.copy(worker.weights)
             worker.keep(worker.weights)
         else:

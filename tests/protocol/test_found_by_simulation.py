@@ -44,6 +44,17 @@ def finished(workers: int) -> Run:
     return run
 
 
+def contributed(initial: bool) -> Worker:
+    """A worker that has contributed to step 3, with weights that the server has sent it."""
+    worker = Worker(weights(), 1)
+    worker.enter(settings(), "host", 1, 0.0)
+    worker.receive(Welcome(1, 4, initial), 0, 0.0)
+    worker.receive(Lease(1, 3, 0, 1, 3, read_only(gradient(3, 3))), 0, 0.0)
+    worker.computed(gradient(3, 0), 0.0, 1)
+    worker.contribution()
+    return worker
+
+
 def messages(answers: list[tuple[bytes, Any]]) -> list[Any]:
     return [message for _, message in answers]
 
@@ -156,6 +167,22 @@ def test_a_main_worker_that_no_launcher_has_numbered_is_main_again() -> None:
     assert (0, True) == (welcome.worker, finish.main)
 
 
+def test_a_stranger_that_is_gone_is_no_main_worker() -> None:
+    """Where none was named each of them cost a checkpoint, and the wait for it."""
+    run = Run(1)
+    run.join(0)
+    run.take(run.server.fail("worker 0 ended", 1.0))
+    run.take(run.server.lost(b"0", 1.0))
+    before = len(run.saved)
+    run.take(run.server.lost(b"stranger", 1.0))
+    assert (True, -1, before) == (run.server.ending.over, run.server.ending.main, len(run.saved))
+    over = finished(1)
+    over.take(over.server.lost(b"0", 2.0))
+    before = len(over.saved)
+    over.take(over.server.lost(b"stranger", 2.0))
+    assert (-1, before) == (over.server.ending.main, len(over.saved))
+
+
 @pytest.mark.parametrize("told", [True, False])
 def test_a_main_worker_that_ended_while_no_server_was_there_is_replaced(told: bool) -> None:
     """By the launcher's word; without one, when its connection has not come back."""
@@ -186,12 +213,7 @@ def test_another_that_is_named_main_before_it_has_left_gets_the_weights_with_it(
 
 def test_a_version_of_another_server_is_another() -> None:
     """With staleness each server's history has weights of its own; a worker ended with those of the one before."""
-    worker = Worker(weights(), 1)
-    worker.enter(settings(), "host", 1, 0.0)
-    worker.receive(Welcome(1, 4, False), 0, 0.0)
-    worker.receive(Lease(1, 3, 0, 1, 3, read_only(gradient(3, 3))), 0, 0.0)
-    worker.computed(gradient(3, 0), 0.0, 1)
-    worker.contribution()
+    worker = contributed(initial=False)
     worker.receive(Rejoin(), 1, 1.0)
     worker.receive(Welcome(1, 4, False), 1, 1.0)
     worker.receive(Finish(3, True, "", None), 1, 1.0)
@@ -299,12 +321,7 @@ def test_signs_of_life_that_have_waited_through_a_computation_are_no_reason_to_a
 
 
 def test_being_asked_for_the_weights_twice_does_not_say_that_they_are_the_first() -> None:
-    worker = Worker(weights(), 1)
-    worker.enter(settings(), "host", 1, 0.0)
-    worker.receive(Welcome(1, 4, True), 0, 0.0)
-    worker.receive(Lease(2, 3, 0, 1, 3, read_only(gradient(3, 3))), 0, 0.0)
-    worker.computed(gradient(3, 0), 0.0, 1)
-    worker.contribution()
+    worker = contributed(initial=True)
     worker.receive(Welcome(1, 4, True), 0, 1.0)
     assert worker.receive(Lease(1, 0, 0, 1, 0, None), 0, 1.0) is None
     assert worker.task is None
