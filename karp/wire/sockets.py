@@ -134,6 +134,7 @@ class ServerSocket:
         self.exchange = exchange
         self.turns = 0
         self.look = True  # there may be something on the socket
+        self.idle = False  # nothing came in the last wait: a spin would be for nothing, too
         self.rooms = Rooms()  # for weights
         self.copied: tuple[Vector, int, Vector] = (np.empty(0), -1, np.empty(0))  # weights, their version, a copy
         self.envelope = Envelope(run, incarnation)
@@ -173,13 +174,14 @@ class ServerSocket:
         if exchange is not None and exchange.slots:
             self.turns += 1
             self.look = False
-            if self.turns % LOOK_EVERY and exchange.spin():
+            if not self.idle and self.turns % LOOK_EVERY and exchange.spin():
                 return False
             exchange.sleep(True)
             if exchange.waiting:
                 seconds = 0.0
             ready = dict(self.poller.poll(int(seconds * 1000)))
             exchange.sleep(False)
+            self.idle = not ready
             if exchange.bell in ready:
                 exchange.drain()
         else:
