@@ -80,12 +80,13 @@ def _picks(target: Any, rows: int, classes: int) -> Any:
     if grid is None:
         if len(_grids) >= 32:
             _grids.clear()
-        grid = _grids[rows, classes] = np.arange(rows), np.array(rows), np.array(classes, _uint64)
-    places, width, count = grid
+        grid = _grids[rows, classes] = np.arange(rows), np.array(rows)
+    places, width = grid
     if target.dtype is not _int64:
         target = target.astype(_int64)
-    # Read as unsigned, a negative index is a huge one: one pass checks both bounds.
-    if b"\1" in (target.view(_uint64) >= count).tobytes():
+    # Read as unsigned, a negative index is a huge one: the largest tells of both bounds (argmax finds it quickly).
+    unsigned = target.view(_uint64)
+    if unsigned.item(unsigned.argmax()) >= classes:
         wrong = target[(target < 0) | (target >= classes)][0]
         raise SettingError(f"cross_entropy: class index {wrong} is none of the {classes} classes 0 to {classes - 1}")
     picks = _multiply(target, width)
