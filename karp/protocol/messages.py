@@ -234,22 +234,27 @@ def decode(head: Mapping[str, Any], payload: Sequence[Vector], kinds: Mapping[st
     kind = kinds.get(head["kind"]) if isinstance(head.get("kind"), str) else None
     if kind is None:
         raise ProtocolError(f"unknown kind of message {head.get('kind')!r:.60}; known here: {', '.join(kinds)}")
-    name = str(head["kind"])
-    expected = FIELDS[kind]
-    if missing := [field for field in expected if field not in head]:
-        raise ProtocolError(f"{name}: fields missing: {', '.join(missing)}")
-    if surplus := [str(field)[:40] for field in head if field != "kind" and field not in expected]:
-        raise ProtocolError(f"{name}: unknown fields: {', '.join(surplus[:8])}")
+    name, checks = str(head["kind"]), FORMS[kind]
+    if head.keys() - {"kind"} != checks.keys():
+        raise ProtocolError(f"{name}: {misfit(head, FIELDS[kind])}")
     values = {}
-    for field in expected:
+    for field, check in checks.items():
         try:
-            values[field] = CHECKS[field](head[field])
+            values[field] = check(head[field])
         except (TypeError, ValueError) as error:
             raise ProtocolError(f"{name}: {field} is {head[field]!r:.80}, not {error}") from None
-    return kind(**attach(name, values, list(payload)))
+    return kind(**attach(name, values, payload))
 
 
-def attach(name: str, values: dict[str, Any], payload: list[Vector]) -> dict[str, Any]:
+def misfit(head: Mapping[str, Any], expected: Sequence[str]) -> str:
+    """Which fields are missing from a head, or else too many."""
+    if missing := [field for field in expected if field not in head]:
+        return f"fields missing: {', '.join(missing)}"
+    surplus = [str(field)[:40] for field in head if field != "kind" and field not in expected]
+    return f"unknown fields: {', '.join(surplus[:8])}"
+
+
+def attach(name: str, values: dict[str, Any], payload: Sequence[Vector]) -> dict[str, Any]:
     """The fields with the payload's vectors in their places."""
     expected = len(values["nodes"]) if "nodes" in values else values.get("weights", 0)
     if len(payload) != expected:
@@ -264,10 +269,16 @@ def attach(name: str, values: dict[str, Any], payload: list[Vector]) -> dict[str
     return values
 
 
-def count(value: object, low: int = 0) -> int:
-    if type(value) is not int or not low <= value < 1 << 48:
-        raise ValueError(f"a whole number of at least {low}")
-    return value
+def whole(low: int) -> Callable[[object], int]:
+    def check(value: object) -> int:
+        if type(value) is not int or not low <= value < 1 << 48:
+            raise ValueError(f"a whole number of at least {low}")
+        return value
+
+    return check
+
+
+any_shard, count = whole(-1), whole(0)
 
 
 def number(value: object) -> float:
@@ -304,18 +315,23 @@ def numbers(value: object) -> dict[str, float]:
 
 
 def nodes(value: object) -> list[tuple[int, int, float]]:
-    if type(value) is not list or any(type(item) is not list or len(item) != 3 for item in value):
+    if type(value) is not list:
         raise ValueError("a list of [start, stop, loss]")
-    found = [(count(start), count(stop, 1), number(loss)) for start, stop, loss in value]
-    if any(start >= stop for start, stop, _ in found):
-        raise ValueError("a list of [start, stop, loss] with start < stop")
+    found = []
+    for item in value:
+        if type(item) is not list or len(item) != 3:
+            raise ValueError("a list of [start, stop, loss]")
+        start, stop, loss = item
+        if count(start) >= count(stop):
+            raise ValueError("a list of [start, stop, loss] with start < stop")
+        found.append((start, stop, number(loss)))
     return found
 
 
 def logs(value: object) -> Logs:
     if type(value) is not list or any(type(item) not in (list, tuple) or len(item) != 3 for item in value):
         raise ValueError("a list of [shard, name, value]")
-    return [(count(shard, -1), text(200)(name), number(item)) for shard, name, item in value]
+    return [(any_shard(shard), text(200)(name), number(item)) for shard, name, item in value]
 
 
 def vectors(value: object) -> int:
@@ -325,22 +341,22 @@ def vectors(value: object) -> int:
 
 
 CHECKS: dict[str, Callable[[Any], Any]] = {
-    "worker": lambda value: count(value, -1),
+    "worker": whole(-1),
     "settings": Settings.from_dict,
     "host": text(255),
     "pid": count,
     "seen": count,
-    "number": lambda value: count(value, 1),
-    "shards": lambda value: count(value, 1),
-    "shard": lambda value: count(value, -1),
+    "number": whole(1),
+    "shards": whole(1),
+    "shard": whole(-1),
     "weights": vectors,
-    "step": lambda value: count(value, -1),
+    "step": whole(-1),
     "start": count,
-    "stop": lambda value: count(value, 1),
+    "stop": whole(1),
     "version": count,
     "nodes": nodes,
     "logs": logs,
-    "epoch": lambda value: count(value, -1),
+    "epoch": whole(-1),
     "scores": numbers,
     "error": text(10_000),
     "traceback": text(200_000),
@@ -352,4 +368,7 @@ CHECKS: dict[str, Callable[[Any], Any]] = {
     "seconds": seconds,
     "reason": text(10_000),
     "failure": text(10_000),
+}
+FORMS: dict[type, dict[str, Callable[[Any], Any]]] = {
+    kind: {field: CHECKS[field] for field in names} for kind, names in FIELDS.items()
 }
