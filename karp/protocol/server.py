@@ -4,7 +4,7 @@ Events go in (a message from a peer, a worker lost, the clock), actions come out
 checkpoint); time is an argument. So one class serves the ZeroMQ server, the run in one process, the tests and the
 simulated cluster.
 
-    joining --(all workers are here, or the join deadline passed)--> training --(last step, last score)--> over
+    joining --(joining.py)--> training --(last step, last score)--> over (ending.py)
 
 In training, the shards of the step under way are leased to the workers that wait. When one is applied (training.py),
 they are leased the next together with the new weights. What is lost (a worker, a message) is leased again. At an
@@ -13,11 +13,12 @@ epoch's end its evaluation is leased too, with a copy of that epoch's weights, s
 """
 
 from collections.abc import Callable
-from itertools import count, islice
+from itertools import islice
 
 from karp.errors import ProtocolError
-from karp.protocol.actions import Action, Save, Send
+from karp.protocol.actions import Action, Send
 from karp.protocol.ending import Ending
+from karp.protocol.joining import Joining
 from karp.protocol.leasing import NOTICE_SECONDS, Leasing
 from karp.protocol.member import Member
 from karp.protocol.messages import (
@@ -38,12 +39,10 @@ from karp.protocol.messages import (
     Score,
     Stop,
     Waiting,
-    Welcome,
 )
-from karp.protocol.settings import ANY_SHARDS, Settings, Steps
+from karp.protocol.settings import Steps
 from karp.protocol.training import SAVE_SECONDS, Store, Training
 
-JOIN_SECONDS = 60.0  # the run begins without the workers that have not joined by then
 ALIVE_SECONDS = 1.0  # a sign of life to every worker this often; sending it is how a lost one is found
 
 
@@ -71,22 +70,19 @@ class Server:
         skip: bool = False,
         store: Store | None = None,
     ) -> None:
-        self.workers = self.launched = workers
         self.now = now
         self.incarnation = incarnation
-        self.join_by = now + JOIN_SECONDS
         self.notice_at = now + NOTICE_SECONDS
         self.alive_at = now + ALIVE_SECONDS
-        self.asked = b""  # the peer that was asked for the initial weights
         self.out: list[Action] = []
         self.training = Training(plan, now, self.out, save_seconds, skip, store)
         self.leasing = Leasing(self.training, self.out)
         self.ending = Ending(self.training, self.leasing, self.out)
+        self.joining = Joining(workers, self.training, self.leasing, self.ending, self.out, now)
         self.members = self.leasing.members
         self.waiting = self.leasing.waiting
         self.numbers = self.ending.numbers
         self.failures: set[tuple[int, int, int]] = set()  # (step, shard, epoch) at which the program has raised
-        self.begun = False
         self.strangers = 0  # connections that were turned away
         self.refused = 0  # messages that were not taken
 
@@ -140,8 +136,8 @@ class Server:
             self.ending.close()
         if worker in self.numbers:
             self._drop(self.numbers[worker])
-        if not self.begun and well:
-            self.workers -= 1
+        if not self.joining.begun and well:
+            self.joining.workers -= 1
             self._hand_out()
         return self._take()
 
@@ -165,8 +161,8 @@ class Server:
     def tick(self, now: float) -> list[Action]:
         """Time has passed: look at the deadlines."""
         self.now = now
-        if not self.begun:
-            self._look_for_missing()
+        if not self.joining.begun:
+            self.joining.look_for_missing(now)
         elif not self.members and not self.ending.over and now >= self.notice_at:
             self.notice_at = now + NOTICE_SECONDS
             step = self.training.step.number
@@ -186,83 +182,22 @@ class Server:
     @property
     def restless(self) -> bool:
         """Whether a lease may soon have to be given again, so that ticks should come quickly."""
-        return bool(self.waiting) and self.begun and not self.ending.over
+        return bool(self.waiting) and self.joining.begun and not self.ending.over
 
-    # Joining.
+    # Coming and going.
 
     def _join(self, peer: bytes, message: Join) -> None:
-        if self.training.settings is None:
-            self._settle(message.settings)
-        assert self.training.settings is not None
-        if differences := self.training.settings.differences(message.settings):
-            raise ProtocolError("this program differs from the run's: " + "; ".join(differences))
-        known, left = self.members.get(peer), self.ending.left
-        if peer in left or (known is not None and known.told):  # this message, or one before it, has come twice
-            number = left[peer] if known is None else known.worker
-            self.out.append(Send(peer, Welcome(number, self.training.settings.shards, False)))
+        if (number := self.joining.known(peer, message)) is not None:
+            self.joining.welcome(peer, number)
             return
-        if known is not None:
+        if peer in self.members:
             self._drop(peer)
-        self.leasing.portions.clear()
-        worker = message.worker
-        if self.ending.is_main(peer):
-            worker = self.ending.main
-        if worker < 0 or self.numbers.get(worker, peer) != peer:  # those below `launched` are the launcher's to give
-            worker = next(number for number in count(self.launched) if number not in self.numbers)
-        self.numbers[worker] = peer
-        member = self.members[peer] = Member(peer, worker, self.now)
-        ask = self.training.updater is None and (self.asked == peer or self.asked not in self.members)
-        if ask:
-            self.asked = peer
-        self._send(member, Welcome(worker, self.training.settings.shards, ask))
-        self.training.report("joined", {"worker": worker, "host": message.host, "pid": message.pid})
-        if self.ending.over and self.ending.main < 0:
-            self.ending.name(worker)
-        if not ask:
-            self.leasing.rest(member)
+        self.joining.enter(peer, message, self.now)
         self._hand_out()
-
-    def _settle(self, settings: Settings) -> None:
-        """The first worker's settings are the run's."""
-        if settings.shards == ANY_SHARDS:
-            settings = settings.with_shards(self.workers)
-        self.training.use(settings)
-        self.training.report("settings", settings.to_dict())
-        if (idle := self.workers - settings.shards) > 0:
-            self.training.notice(
-                f"{self.workers} workers share {settings.shards} shards, so {idle} of them will have nothing to do: "
-                "ask for more shards or fewer workers"
-            )
 
     def _initial(self, member: Member, message: Initial) -> None:
-        if self.training.updater is None:
-            self.training.start_from(message.weights)
-            member.version = -1 if self.training.rounded else 0
-        if member.task is None:
-            self.leasing.rest(member)
+        self.joining.initial(member, message)
         self._hand_out()
-
-    def _begin(self) -> None:
-        """Open the first step, once the weights and all workers are there."""
-        if self.training.updater is not None and len(self.members) >= self.workers:
-            self.begun = True
-            self.training.progress.begin(self.now)
-            steps, step = self.training.final, self.training.version
-            self.training.report("begin", {"steps": steps, "step": step, "workers": len(self.members)})
-            self.training.begin(step)
-            self.out.append(Save())
-
-    def _look_for_missing(self) -> None:
-        """Before the first step: say who has not joined, and in the end begin without."""
-        here = len(self.members)
-        missing = ", ".join(str(number) for number in range(self.workers) if number not in self.numbers)
-        text = f"{here} of {self.workers} workers have joined; missing: worker {missing}; the run begins without"
-        if self.now >= self.join_by and self.training.updater is not None and here:
-            self.workers = here
-            self.training.notice(text)
-        elif self.now >= self.notice_at:
-            self.notice_at = self.now + NOTICE_SECONDS
-            self.training.notice(f"{text} in {max(0.0, self.join_by - self.now):.0f} s")
 
     def _drop(self, peer: bytes) -> None:
         """A member is here no more; what it was at goes to others."""
@@ -288,9 +223,9 @@ class Server:
         if self.training.failure or self.ending.over:
             self.ending.finish()
             return
-        if not self.begun:
-            self._begin()
-            if not self.begun:
+        if not self.joining.begun:
+            self.joining.begin(self.now)
+            if not self.joining.begun:
                 return
         training = self.training
         if training.step.number >= training.final and not training.evaluations:
@@ -327,7 +262,7 @@ class Server:
         if member.told:
             self.ending.repeat(member)
         elif member.task is None:
-            if self.training.updater is None and (member.peer == self.asked or self.asked not in self.members):
+            if self.joining.to_ask(member.peer):
                 self._send(member, Rejoin())  # the weights that were asked for have not come
             else:
                 self.leasing.rest(member)
@@ -341,8 +276,8 @@ class Server:
 
     def waited_for(self) -> str:
         """Who keeps the run waiting, since when, and with what."""
-        if not self.begun:
-            return f"{len(self.members)} of {self.workers} workers have joined; the run begins when all have"
+        if not self.joining.begun:
+            return self.joining.waited_for()
         busy = (member.doing(self.now) for member in self.members.values() if member.task is not None)
         return "waiting for " + (", ".join(islice(busy, 4)) or "nobody")
 

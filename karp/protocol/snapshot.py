@@ -80,7 +80,7 @@ def restore(server: Server, snapshot: Snapshot) -> None:
         server.training.begin(int(first), [(int(number), missing) for number, missing in steps])
     except (LookupError, TypeError, ValueError, AttributeError, OverflowError) as error:
         raise SettingError(f"this is no checkpoint of a run: {error!r:.200}") from None
-    server.begun = True
+    server.joining.begun = True
     server.training.report("settings", server.training.settings.to_dict())
     server.training.report("begin", {"steps": server.training.final, "step": server.training.step.number, "workers": 0})
 

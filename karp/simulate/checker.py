@@ -121,13 +121,13 @@ class Checker:
         touched, self.touched, self.message = self.touched, False, None
         if server is None or not touched:
             return
-        if server.training.updater is not None and server.begun:
+        if server.training.updater is not None and server.joining.begun:
             for number in server.training.open:
                 self.arrived.setdefault(number, set())
             if isinstance(message, Contribution) and message.step in self.arrived:
                 self._look_at_contribution(server, message)
             self._look_at_version(server)
-        if server.begun and not server.ending.over and not server.training.failure:
+        if server.joining.begun and not server.ending.over and not server.training.failure:
             self._look_at_leases(server)
         self._look_at_members(server)
         self._look_at_main(server)
@@ -241,7 +241,7 @@ class Checker:
                 self.broken(f"{peer!r} waits and is no member")
             if member.task is not None or member.stopped or member.told:
                 self.broken(f"{peer!r} waits, and should not: {member}")
-        asked = server.asked if server.training.updater is None else b""
+        asked = server.joining.asked if server.training.updater is None else b""
         for peer, member in server.members.items():
             reason = member.task is not None or member.stopped or member.told or peer == asked
             if not reason and peer not in server.waiting:

@@ -116,7 +116,7 @@ def run(study: Study, steps_done: Callable[[int, float], None] = lambda steps, l
     def look() -> bool:
         """After every event of the server: a point of the curve for each step; whether to go on."""
         server = cluster.host.server
-        if server is None or server.training.updater is None or not server.begun:
+        if server is None or server.training.updater is None or not server.joining.begun:
             return True
         steps = server.training.step.number
         if study.staleness is None:  # a straggler holds a step up, not the updates by the others' shards

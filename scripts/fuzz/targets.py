@@ -109,7 +109,7 @@ def machine(inputs: int, chance: random.Random) -> int:
         for _ in range(chance.randrange(3)):
             world.turn(chance)
         peer = chance.choice([b"s1", b"s2", b"mad"])
-        if peer == b"mad" and not joined and world.server.begun:
+        if peer == b"mad" and not joined and world.server.joining.begun:
             joined = True
             world.arrive(peer, say.Join(-1, settings(), "host", 1), 0)
         accepted += hostile(world, peer, chance)

@@ -11,6 +11,7 @@ from machines import LAYOUT, Run, gradient, leases, read_only, weights
 from karp import optim
 from karp.data import Plan
 from karp.protocol import Server, restore, take
+from karp.protocol.joining import JOIN_SECONDS, NOTICE_SECONDS
 from karp.protocol.messages import (
     Contribution,
     Done,
@@ -27,7 +28,6 @@ from karp.protocol.messages import (
     Stop,
     Welcome,
 )
-from karp.protocol.server import JOIN_SECONDS, NOTICE_SECONDS
 from karp.protocol.tree import Node, TreeSum
 
 
@@ -63,7 +63,7 @@ def test_the_first_worker_is_asked_for_the_weights_and_the_run_waits_for_all() -
 def test_another_is_asked_if_the_first_is_gone_before_it_sent_the_weights() -> None:
     run = Run(2)
     run.send(b"0", Join(0, run.settings, "host", 1))
-    run.server.workers = 1
+    run.server.joining.workers = 1
     del run.server.members[b"0"]
     assert Welcome(1, 4, True) == run.send(b"1", Join(1, run.settings, "host", 1))[0][1]
 
