@@ -19,7 +19,7 @@ import traceback
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from types import EllipsisType, TracebackType
-from typing import Any, Protocol, Self
+from typing import Any, Self
 
 import numpy as np
 
@@ -29,42 +29,18 @@ from karp.autograd import Value
 from karp.data import Plan, generator
 from karp.errors import ProgramError, SettingError
 from karp.inner import OUTER, Inner
-from karp.local import LocalLink
+from karp.link import Link, connect
 from karp.program import columns, scores, status_of
 from karp.protocol import Settings, Worker
-from karp.protocol.messages import Done, Evaluation, FromServer, FromWorker, Lease
+from karp.protocol.messages import Done, Evaluation, FromWorker, Lease
 from karp.protocol.rounds import Rounds, steps_of
 from karp.protocol.settings import ANY_SHARDS, Steps
 from karp.protocol.worker import PING_SECONDS
-from karp.record import fresh_directory, given_directory
 
 Array = np.ndarray[Any, np.dtype[Any]]
 Evaluate = Callable[[], Mapping[str, float] | float]
 
 _trainers = 0  # entered in this process; under a launcher a program has one
-
-
-class Link(Protocol):
-    """How a worker's messages reach the server and its answers come back."""
-
-    address: str
-
-    @property
-    def gradients(self) -> Array | None:
-        """Where gradients may be written so that they need not be copied; None if nowhere."""
-
-    @property
-    def overtaken(self) -> bool:
-        """Whether the weights have changed while the worker computed on them."""
-
-    def settle(self) -> None:
-        """Give the worker weights of its own."""
-
-    def send(self, message: FromWorker, incarnation: int) -> None: ...
-
-    def receive(self, seconds: float) -> tuple[FromServer, int] | None: ...
-
-    def close(self, status: int) -> None: ...
 
 
 class Trainer:
@@ -191,7 +167,7 @@ class Trainer:
             raise ProgramError(f"trainer.batches was {state}")
         arrays, digest = columns(data)
         settings = self._settings(len(arrays[0]), digest, evaluate is not None, steering)
-        self._link = self._connect()
+        self._link = connect(self._worker, self._parameters.layout, self._run_dir, self.show)
         faults.reach("join")
         self._send(self._worker.enter(settings, socket.gethostname(), os.getpid(), time.monotonic()))
         return self._iterate(arrays, evaluate, settings)
@@ -430,20 +406,3 @@ class Trainer:
             "codec_weights": self.codec_weights,
         }
         return Settings.from_dict(plain)
-
-    def _connect(self) -> Link:
-        if recorded := os.environ.get("KARP_REPLAY"):
-            from karp.replay import ReplayLink
-
-            return ReplayLink(Path(recorded))
-        directory = given_directory(self._run_dir)
-        if self.server:
-            from karp.wire.frames import ANY_RUN
-            from karp.wire.keys import Keys
-            from karp.wire.sockets import WorkerSocket
-
-            keys = os.environ.get("KARP_KEYS")
-            known = Keys.from_text(keys, "KARP_KEYS").for_worker() if keys else None
-            run = os.environ.get("KARP_RUN", ANY_RUN)
-            return WorkerSocket(self.server, run, self._worker, self._parameters.layout, known)
-        return LocalLink(directory or fresh_directory(sys.argv[0]), Path(sys.argv[0]).name, self.show)
