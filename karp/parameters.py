@@ -240,7 +240,10 @@ class Parameters:
         for name, value in distinct.items():
             value.data = self._views[name]
         self.values = tuple(distinct.values())
+        gradients = [value.grad for value in self.values]
         self.keep_gradients_in(self.layout.zeros())
+        for value, gradient in zip(self.values, gradients, strict=True):
+            value.grad = gradient  # `grad` brings it home
 
     def __repr__(self) -> str:
         total = sum(view.size for view in self._views.values())

@@ -41,7 +41,7 @@ def backward(root: Value, gradient: Any = None, retain_grad: bool = False) -> No
     """Add d root / d leaf to the `grad` of every leaf under `root`; see `Value.backward`."""
     start = _start(root, gradient)
     if root.operation is None:
-        give(root, start, start is gradient)
+        give(root, start, borrowed=True)
         return
     order = _collect(root)
     order.sort(key=_by_number, reverse=True)
@@ -67,7 +67,9 @@ def _start(root: Value, gradient: Any) -> Any:
                              " array to one number (sum, mean, a loss) or pass gradient= of that shape")
         return np.ones(data.shape, data.dtype)
     if data.__class__ is float:
-        return float(gradient)
+        if np.size(gradient) != 1:
+            raise ShapeError(f"backward of shape (): gradient has shape {np.shape(gradient)} and must be one number")
+        return float(np.asarray(gradient).item())
     if gradient.__class__ is float and data.ndim == 0:
         return ONE[data.dtype] if gradient == 1.0 else np.array(gradient, data.dtype)
     start = np.asarray(gradient, data.dtype)
@@ -127,6 +129,8 @@ def _run(order: list[Value], retain_grad: bool) -> None:
                         grad = a.grad
                         a.grad = left if grad is None else grad + left
             continue
+        if retain_grad:
+            node.owned = False  # nobody may compute in its place
         if operation.backward is not None:
             operation.backward(node, g, give)
         else:

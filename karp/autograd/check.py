@@ -2,7 +2,8 @@
 
 For each element x the derivative is estimated from four values of the function,
 (8 (f(x+h) - f(x-h)) - (f(x+2h) - f(x-2h))) / 12h, whose error is of order h^4: at h = 1e-4 about 1e-12 of f. So a
-tolerance of 1e-5 finds a gradient that is wrong by a thousandth, and does not mistake rounding for one.
+tolerance of 1e-5 finds a gradient that is wrong by a thousandth, and does not mistake rounding for one. Which h is
+right depends on the scale on which f changes: that of x, where f is like a power of x, or 1. Both are tried.
 """
 
 from __future__ import annotations
@@ -47,6 +48,8 @@ def check_grads(
             out = f(*[Value(one.copy()) if one.ndim else Value(float(one)) for one in inputs])
         return float(np.sum(out.data * weights))
 
+    if not np.isfinite(number(arrays)):
+        raise GraphError(f"check_grads: the function is {number(arrays)} at these values; it must be finite")
     if number(arrays) != number(arrays):
         raise GraphError(
             "check_grads: the function gives another result each time; draw what is random from a generator made in it"
@@ -68,16 +71,21 @@ def _check_input(
     largest = max(1.0, float(np.max(np.abs(gradient), initial=0.0)))
     for element in elements:
         where = np.unravel_index(int(element), array.shape)
-        step = _STEP * max(1.0, abs(float(array[where])))
 
         def moved(by: float, where: Any = where) -> float:
             shifted = array.copy()
             shifted[where] += by
             return number([*arrays[:place], shifted, *arrays[place + 1:]])
 
-        slope = (8.0 * (moved(step) - moved(-step)) - (moved(2.0 * step) - moved(-2.0 * step))) / (12.0 * step)
-        found = float(gradient[where])
-        if not abs(found - slope) <= rtol * max(abs(found), abs(slope)) + atol * largest:
+        found, slope = float(gradient[where]), np.inf
+        for scale in (1.0, max(abs(float(array[where])), 1e-3)):
+            step = _STEP * scale
+            near = (8.0 * (moved(step) - moved(-step)) - (moved(2.0 * step) - moved(-2.0 * step))) / (12.0 * step)
+            if not abs(found - slope) <= abs(found - near):
+                slope = near
+            if abs(found - slope) <= rtol * max(abs(found), abs(slope)) + atol * largest:
+                break
+        else:
             at = f"[{', '.join(map(str, map(int, where)))}]" if where else ""
             off = abs(found - slope) / max(abs(slope), 1e-300)
             raise GraphError(

@@ -46,6 +46,19 @@ def constant(data: Any) -> Any:
     return data
 
 
+def floating(data: Any) -> Any:
+    """The only operand of an operation: a value as it is, everything else as a leaf would hold it."""
+    return data if data.__class__ is _value.Value else leaf_data(data)
+
+
+def together(*operands: Any) -> tuple[Any, ...]:
+    """The operands of one operation: constants as they are beside a value, and as leaves hold them without one."""
+    found = tuple([constant(one) for one in operands])
+    if any(one.__class__ is _value.Value for one in found):
+        return found
+    return tuple([leaf_data(one) for one in found])
+
+
 def as_array(data: Any) -> Any:
     """A constant, or a value as it is; a number as a 0-d array."""
     data = constant(data)
@@ -55,6 +68,20 @@ def as_array(data: Any) -> Any:
 def data_of(data: Any) -> Any:
     """The plain number or array of a value or a constant."""
     return data.data if data.__class__ is _value.Value else data
+
+
+def bound(data: Any) -> Any:
+    """A bound of `clip`: a constant or None."""
+    if data.__class__ is _value.Value:
+        raise GraphError("the bounds of clip are constants; use maximum and minimum to differentiate them")
+    return data if data is None else constant(data)
+
+
+def as_axis(axis: Any, x: Any) -> Any:
+    """The axes to reduce of a value or a constant, as NumPy takes them; a number has none, as torch sees it."""
+    if axis.__class__ is list:
+        axis = tuple(axis)
+    return None if axis in (0, -1) and not np.ndim(data_of(x)) else axis
 
 
 def as_shape(shape: tuple[Any, ...]) -> tuple[int, ...]:

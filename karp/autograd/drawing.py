@@ -60,6 +60,8 @@ def draw(
     >>> picture.svg.startswith("<svg")
     True
     """
+    if not isinstance(value, Value):
+        raise GraphError(f"draw takes a Value, the result of a computation, not {type(value).__name__}")
     if hasattr(names, "named_parameters"):
         names = dict(names.named_parameters())
     called = {id(one): name for name, one in (names or {}).items()}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
 from typing import Any
 
@@ -13,11 +14,19 @@ from karp.errors import GraphError, ShapeError
 Places = int | tuple[int, ...]
 
 
+class _State(threading.local):
+    inside = 0  # how many of the functions made here are under way in this thread
+
+
+_state = _State()
+
+
 def value_and_grad(f: Callable[..., Any], places: Places = 0) -> Callable[..., tuple[Any, Any]]:
     """A function of the same arguments that gives f's result and its gradient, both as plain numbers or arrays.
 
     `places` names the positional arguments to differentiate: a number, or a tuple for a tuple of gradients. `f` gets
-    Values there and must give one number. Values from outside that `f` uses are left as they were.
+    Values there and must give one number. Values from outside that `f` uses are left as they were. Gradients of
+    gradients are refused.
 
     >>> value_and_grad(lambda x, y: x * x * y)(3.0, 2.0)
     (18.0, 12.0)
@@ -29,8 +38,14 @@ def value_and_grad(f: Callable[..., Any], places: Places = 0) -> Callable[..., t
         for place in wanted:
             if not -len(args) <= place < len(args):
                 raise GraphError(f"there is no argument {place} to differentiate, only {len(args)}")
+            if isinstance(args[place], Value) and _state.inside:
+                raise GraphError("grad within grad: a gradient has no history, so gradients of it are not computed")
             inputs[place] = args[place].detach() if isinstance(args[place], Value) else Value(args[place])
-        result = f(*inputs, **kwargs)
+        _state.inside += 1
+        try:
+            result = f(*inputs, **kwargs)
+        finally:
+            _state.inside -= 1
         leaves = [inputs[place] for place in wanted]
         if not isinstance(result, Value):
             result = Value(result)  # does not depend on them

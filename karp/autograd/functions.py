@@ -11,12 +11,12 @@ from typing import Any
 
 import numpy as np
 
-from karp.autograd.convert import as_array, as_shape, constant, data_of
+from karp.autograd.convert import as_array, as_axis, as_shape, bound, data_of, floating, together
 from karp.autograd.methods import Axis
 from karp.autograd.operation import Operation, normal_axes
 from karp.autograd.operations import elementwise, products, reductions, shapes
 from karp.autograd.value import Value, apply
-from karp.errors import GraphError, SettingError, ShapeError
+from karp.errors import SettingError, ShapeError
 
 # --- functions of one number ----------------------------------------------------------------------------------------
 
@@ -27,52 +27,52 @@ def exp(x: Any) -> Value:
     >>> exp(Value(0.0))
     Value(1.0)
     """
-    return apply(elementwise.EXP, constant(x))
+    return apply(elementwise.EXP, floating(x))
 
 
 def expm1(x: Any) -> Value:
     """exp(x) - 1, precise near 0."""
-    return apply(elementwise.EXPM1, constant(x))
+    return apply(elementwise.EXPM1, floating(x))
 
 
 def log(x: Any) -> Value:
     """The natural logarithm; -inf at 0 and NaN below, with NumPy's warnings."""
-    return apply(elementwise.LOG, constant(x))
+    return apply(elementwise.LOG, floating(x))
 
 
 def log1p(x: Any) -> Value:
     """log(1 + x), precise near 0."""
-    return apply(elementwise.LOG1P, constant(x))
+    return apply(elementwise.LOG1P, floating(x))
 
 
 def sqrt(x: Any) -> Value:
     """The square root."""
-    return apply(elementwise.SQRT, constant(x))
+    return apply(elementwise.SQRT, floating(x))
 
 
 def square(x: Any) -> Value:
     """x * x."""
-    return apply(elementwise.SQUARE, constant(x))
+    return apply(elementwise.SQUARE, floating(x))
 
 
 def abs(x: Any) -> Value:
     """The absolute value; gradient 0 at 0."""
-    return apply(elementwise.ABS, constant(x))
+    return apply(elementwise.ABS, floating(x))
 
 
 def sin(x: Any) -> Value:
     """The sine of radians."""
-    return apply(elementwise.SIN, constant(x))
+    return apply(elementwise.SIN, floating(x))
 
 
 def cos(x: Any) -> Value:
     """The cosine of radians."""
-    return apply(elementwise.COS, constant(x))
+    return apply(elementwise.COS, floating(x))
 
 
 def tanh(x: Any) -> Value:
     """The hyperbolic tangent."""
-    return apply(elementwise.TANH, constant(x))
+    return apply(elementwise.TANH, floating(x))
 
 
 def sigmoid(x: Any) -> Value:
@@ -81,7 +81,7 @@ def sigmoid(x: Any) -> Value:
     >>> sigmoid(Value([-1000.0, 0.0]))
     Value([0.  0.5])
     """
-    return apply(elementwise.SIGMOID, constant(x))
+    return apply(elementwise.SIGMOID, floating(x))
 
 
 def relu(x: Any) -> Value:
@@ -90,32 +90,32 @@ def relu(x: Any) -> Value:
     >>> relu(Value([-1.0, 2.0]))
     Value([0. 2.])
     """
-    return apply(elementwise.RELU, constant(x))
+    return apply(elementwise.RELU, floating(x))
 
 
 def leaky_relu(x: Any, slope: float = 0.01) -> Value:
     """x above 0, slope * x below."""
-    return apply(elementwise.LEAKY_RELU, constant(x), float(slope))
+    return apply(elementwise.LEAKY_RELU, floating(x), float(slope))
 
 
 def elu(x: Any, alpha: float = 1.0) -> Value:
     """x above 0, alpha * (exp(x) - 1) below. Clevert, Unterthiner and Hochreiter, 2016."""
-    return apply(elementwise.ELU, constant(x), float(alpha))
+    return apply(elementwise.ELU, floating(x), float(alpha))
 
 
 def gelu(x: Any) -> Value:
     """x times the normal distribution's P(Z < x), the exact form. Hendrycks and Gimpel, 2016."""
-    return apply(elementwise.GELU, constant(x))
+    return apply(elementwise.GELU, floating(x))
 
 
 def silu(x: Any) -> Value:
     """x * sigmoid(x)."""
-    return apply(elementwise.SILU, constant(x))
+    return apply(elementwise.SILU, floating(x))
 
 
 def softplus(x: Any) -> Value:
     """log(1 + exp(x)), for any x without overflow."""
-    return apply(elementwise.SOFTPLUS, constant(x))
+    return apply(elementwise.SOFTPLUS, floating(x))
 
 
 # --- functions of two -----------------------------------------------------------------------------------------------
@@ -123,42 +123,42 @@ def softplus(x: Any) -> Value:
 
 def add(a: Any, b: Any) -> Value:
     """a + b, broadcast."""
-    return apply(elementwise.ADD, constant(a), constant(b))
+    return apply(elementwise.ADD, *together(a, b))
 
 
 def subtract(a: Any, b: Any) -> Value:
     """a - b, broadcast."""
-    return apply(elementwise.SUBTRACT, constant(a), constant(b))
+    return apply(elementwise.SUBTRACT, *together(a, b))
 
 
 def multiply(a: Any, b: Any) -> Value:
     """a * b, broadcast."""
-    return apply(elementwise.MULTIPLY, constant(a), constant(b))
+    return apply(elementwise.MULTIPLY, *together(a, b))
 
 
 def divide(a: Any, b: Any) -> Value:
     """a / b, broadcast; 1 / 0 is infinite, with NumPy's warning."""
-    return apply(elementwise.DIVIDE, constant(a), constant(b))
+    return apply(elementwise.DIVIDE, *together(a, b))
 
 
 def power(a: Any, b: Any) -> Value:
     """a ** b, broadcast. The gradient of the exponent needs a >= 0; it is NaN below."""
-    return apply(elementwise.POWER, constant(a), constant(b))
+    return apply(elementwise.POWER, *together(a, b))
 
 
 def negative(x: Any) -> Value:
     """-x."""
-    return apply(elementwise.NEGATIVE, constant(x))
+    return apply(elementwise.NEGATIVE, floating(x))
 
 
 def maximum(a: Any, b: Any) -> Value:
     """The larger of a and b, broadcast; where they are equal each takes half of the gradient."""
-    return apply(elementwise.MAXIMUM, constant(a), constant(b))
+    return apply(elementwise.MAXIMUM, *together(a, b))
 
 
 def minimum(a: Any, b: Any) -> Value:
     """The smaller of a and b, broadcast; where they are equal each takes half of the gradient."""
-    return apply(elementwise.MINIMUM, constant(a), constant(b))
+    return apply(elementwise.MINIMUM, *together(a, b))
 
 
 def where(condition: Any, a: Any, b: Any) -> Value:
@@ -169,14 +169,12 @@ def where(condition: Any, a: Any, b: Any) -> Value:
     """
     condition = data_of(condition)
     mask = np.asarray(condition, bool) if np.ndim(condition) else bool(condition)
-    return apply(elementwise.WHERE, mask, constant(a), constant(b))
+    return apply(elementwise.WHERE, mask, *together(a, b))
 
 
 def clip(x: Any, low: Any = None, high: Any = None) -> Value:
     """x held between two constants, either of which may be None; no gradient outside."""
-    if low.__class__ is Value or high.__class__ is Value:
-        raise GraphError("the bounds of clip are constants; use maximum and minimum to differentiate them")
-    return apply(elementwise.CLIP, constant(x), low, high)
+    return apply(elementwise.CLIP, floating(x), bound(low), bound(high))
 
 
 def dropout(x: Any, p: float, rng: np.random.Generator) -> Value:
@@ -189,7 +187,9 @@ def dropout(x: Any, p: float, rng: np.random.Generator) -> Value:
     """
     if not 0.0 <= p < 1.0:
         raise SettingError(f"dropout: p={p} must be at least 0 and below 1")
-    x = constant(x)
+    if not isinstance(rng, np.random.Generator):
+        raise SettingError(f"dropout draws from a numpy.random.Generator, such as trainer.rng, not from {rng!r:.60}")
+    x = floating(x)
     data = np.asarray(data_of(x))
     kept = rng.random(data.shape, np.float32) >= p
     return apply(elementwise.DROPOUT, x, kept * np.asarray(1.0 / (1.0 - p), data.dtype))
@@ -199,7 +199,7 @@ def dropout(x: Any, p: float, rng: np.random.Generator) -> Value:
 
 
 def _reduce(operation: Operation, x: Any, axis: Any, keepdims: bool, *settings: Any) -> Value:
-    return apply(operation, constant(x), tuple(axis) if isinstance(axis, list) else axis, keepdims, *settings)
+    return apply(operation, floating(x), as_axis(axis, x), keepdims, *settings)
 
 
 def sum(x: Any, axis: Axis = None, keepdims: bool = False) -> Value:
@@ -249,12 +249,12 @@ def logsumexp(x: Any, axis: Axis = None, keepdims: bool = False) -> Value:
 
 def softmax(x: Any, axis: int = -1) -> Value:
     """exp(x) / sum(exp(x)) along one axis, without overflow."""
-    return apply(reductions.SOFTMAX, constant(x), axis)
+    return apply(reductions.SOFTMAX, floating(x), axis)
 
 
 def log_softmax(x: Any, axis: int = -1) -> Value:
     """log(softmax(x)) along one axis, precise also for small probabilities."""
-    return apply(reductions.LOG_SOFTMAX, constant(x), axis)
+    return apply(reductions.LOG_SOFTMAX, floating(x), axis)
 
 
 # --- shapes ---------------------------------------------------------------------------------------------------------
@@ -262,39 +262,40 @@ def log_softmax(x: Any, axis: int = -1) -> Value:
 
 def reshape(x: Any, shape: int | Sequence[int]) -> Value:
     """The same elements in another shape; one axis may be -1."""
-    return apply(shapes.RESHAPE, constant(x), as_shape((shape,)))
+    return apply(shapes.RESHAPE, floating(x), as_shape((shape,)))
 
 
 def transpose(x: Any, axes: Sequence[int] | None = None) -> Value:
     """The axes in another order: reversed for None."""
-    return apply(shapes.TRANSPOSE, constant(x), None if axes is None else tuple(axes))
+    return apply(shapes.TRANSPOSE, floating(x), None if axes is None else tuple(axes))
 
 
 def swapaxes(x: Any, first: int, second: int) -> Value:
     """Two axes exchanged."""
-    return apply(shapes.SWAPAXES, constant(x), first, second)
+    return apply(shapes.SWAPAXES, floating(x), first, second)
 
 
 def squeeze(x: Any, axis: Axis = None) -> Value:
     """Without axes of size 1: all of them, or the named ones."""
-    return apply(shapes.SQUEEZE, constant(x), axis)
+    return apply(shapes.SQUEEZE, floating(x), axis)
 
 
 def expand_dims(x: Any, axis: int | tuple[int, ...]) -> Value:
     """With a new axis of size 1 at each of the places `axis` in the result."""
-    return apply(shapes.EXPAND_DIMS, constant(x), axis)
+    return apply(shapes.EXPAND_DIMS, floating(x), axis)
 
 
 def broadcast_to(x: Any, shape: int | Sequence[int]) -> Value:
     """Repeated along axes of size 1 until it has `shape`."""
-    return apply(shapes.BROADCAST_TO, constant(x), as_shape((shape,)))
+    return apply(shapes.BROADCAST_TO, floating(x), as_shape((shape,)))
 
 
 def concatenate(arrays: Sequence[Any], axis: int | None = 0) -> Value:
     """Joined along an axis they have; all others must be equal."""
-    if not len(arrays):
+    operands = together(*arrays)
+    if not operands:
         raise ShapeError("concatenate needs at least one array")
-    return apply(shapes.CONCATENATE, *[as_array(one) for one in arrays], axis)
+    return apply(shapes.CONCATENATE, *[as_array(one) for one in operands], axis)
 
 
 def stack(arrays: Sequence[Any], axis: int = 0) -> Value:
@@ -303,9 +304,10 @@ def stack(arrays: Sequence[Any], axis: int = 0) -> Value:
     >>> stack([Value(1.0), Value(2.0)])
     Value([1. 2.])
     """
-    if not len(arrays):
+    operands = together(*arrays)
+    if not operands:
         raise ShapeError("stack needs at least one array")
-    return apply(shapes.STACK, *[constant(one) for one in arrays], axis)
+    return apply(shapes.STACK, *operands, axis)
 
 
 def split(x: Any, sections: int | Sequence[int], axis: int = 0) -> list[Value]:
@@ -320,6 +322,8 @@ def split(x: Any, sections: int | Sequence[int], axis: int = 0) -> list[Value]:
             raise ShapeError(f"split of shape {value.shape}: axis {axis} of size {length} does not cut into {sections}"
                              " equal parts")
         places = list(range(0, length + 1, length // int(sections))) if length else [0] * (int(sections) + 1)
+    elif isinstance(sections, float):
+        raise ShapeError(f"split: {sections} is no number of parts; a whole number or a list of places is")
     else:
         places = [0, *sections, length]
     before = (slice(None),) * axis
@@ -328,4 +332,4 @@ def split(x: Any, sections: int | Sequence[int], axis: int = 0) -> list[Value]:
 
 def matmul(a: Any, b: Any) -> Value:
     """The matrix product, in all of NumPy's shapes: (..., n, k) @ (..., k, m), and vectors on either side."""
-    return apply(products.MATMUL, constant(a), constant(b))
+    return apply(products.MATMUL, *together(a, b))

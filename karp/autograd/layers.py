@@ -13,7 +13,7 @@ from karp.autograd.operations import fused, shapes
 from karp.autograd.operations.products import LINEAR, linear_forward
 from karp.autograd.traces import next_number
 from karp.autograd.value import Value, apply, finish
-from karp.errors import SettingError
+from karp.errors import SettingError, ShapeError
 
 _new = Value.__new__
 _float64 = np.dtype(np.float64)
@@ -76,6 +76,8 @@ def like(x: Any, model: Any) -> Any:
 
 def embedding(table: Any, rows: Any) -> Value:
     """Rows of `table` (count, ...) by integer index: the result is (*rows.shape, ...). Repeated rows add up."""
+    if not np.ndim(data_of(table)):
+        raise ShapeError("embedding: the table has no rows, only a number")
     rows = np.asarray(data_of(rows))
     if rows.dtype.kind not in "iu":
         raise SettingError(f"embedding: rows must be integers, not {rows.dtype}")

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from karp.autograd.convert import constant, data_of
+from karp.autograd.convert import data_of, floating
 from karp.autograd.functions import abs, clip, mean, multiply, relu, softplus, subtract
 from karp.autograd.layers import like
 from karp.autograd.operations import fused
@@ -24,13 +24,12 @@ def mse(prediction: Any, target: Any) -> Value:
     Value(2.0)
     """
     if prediction.__class__ is not Value:
-        prediction = constant(prediction)
+        prediction = Value(prediction)
     if target.__class__ is not Value:
         target = like(target, prediction)
-    if prediction.__class__ is Value and prediction.data.__class__ is float:
-        if np.shape(data_of(target)):
-            raise ShapeError(f"mse of shapes () and {np.shape(data_of(target))}: both must have the same shape")
-        off = prediction - (target if target.__class__ is Value else float(target))
+    if prediction.data.__class__ is float or (target.__class__ is Value and target.data.__class__ is float):
+        _check_loss("mse", prediction, target)
+        off: Value = prediction - (target if target.__class__ is Value else float(target))
         return off * off
     return apply(fused.MSE, prediction, target)
 
@@ -55,7 +54,7 @@ def cross_entropy(
             raise GraphError("cross_entropy: the target is a constant; pass target.data")
         target = np.asarray(target)
     if logits.__class__ is not Value:
-        logits = constant(logits)
+        logits = floating(logits)
     if label_smoothing and not 0.0 <= label_smoothing < 1.0:
         raise SettingError(f"cross_entropy: label_smoothing={label_smoothing} must be at least 0 and below 1")
     if class_weights is not None:
@@ -129,4 +128,5 @@ def binary_cross_entropy(logits: Any, target: Any) -> Value:
     logits = logits if isinstance(logits, Value) else Value(logits)
     target = np.asarray(target, logits.dtype)
     _check_loss("binary_cross_entropy", logits, target)
-    return mean(softplus(logits) - multiply(logits, target))
+    # Not softplus(z) - z t: that loses a small loss in the difference of two large numbers.
+    return mean(multiply(softplus(-logits), target) + multiply(softplus(logits), 1.0 - target))

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from karp.autograd.convert import as_shape, data_of
+from karp.autograd.convert import as_axis, as_shape, bound
 from karp.autograd.operation import Operation
 from karp.autograd.operations import elementwise, reductions, shapes
 
@@ -41,7 +41,7 @@ def _reduction(operation: Operation) -> Callable[..., Value]:
     """A method that reduces `axis` (all of them for None, one, or a tuple)."""
 
     def method(self: Value, axis: Axis = None, keepdims: bool = False) -> Value:
-        return _value.apply(operation, self, axis, keepdims)
+        return _value.apply(operation, self, as_axis(axis, self), keepdims)
 
     method.__name__ = operation.name
     method.__doc__ = f"`karp.autograd.{operation.name}` of this value, over `axis`."
@@ -63,7 +63,7 @@ class Methods:
 
     def transpose(self, *axes: int | tuple[int, ...]) -> Value:
         """The axes in another order: reversed if none are given."""
-        return _value.apply(shapes.TRANSPOSE, self, as_shape(axes) if axes else None)
+        return _value.apply(shapes.TRANSPOSE, self, None if axes in ((), (None,)) else as_shape(axes))
 
     def swapaxes(self, first: int, second: int) -> Value:
         """Two axes exchanged."""
@@ -77,17 +77,17 @@ class Methods:
         """All elements in one axis."""
         return _value.apply(shapes.RESHAPE, self, (-1,))
 
-    def clip(self, low: Any = None, high: Any = None) -> Value:
+    def clip(self, min: Any = None, max: Any = None) -> Value:
         """Each element held between two constants."""
-        return _value.apply(elementwise.CLIP, self, data_of(low), data_of(high))
+        return _value.apply(elementwise.CLIP, self, bound(min), bound(max))
 
     def var(self, axis: Axis = None, keepdims: bool = False, ddof: float = 0) -> Value:
         """Variance over `axis`."""
-        return _value.apply(reductions.VAR, self, axis, keepdims, ddof)
+        return _value.apply(reductions.VAR, self, as_axis(axis, self), keepdims, ddof)
 
     def std(self, axis: Axis = None, keepdims: bool = False, ddof: float = 0) -> Value:
         """Standard deviation over `axis`."""
-        return _value.apply(reductions.STD, self, axis, keepdims, ddof)
+        return _value.apply(reductions.STD, self, as_axis(axis, self), keepdims, ddof)
 
     exp = _unary(elementwise.EXP)
     log = _unary(elementwise.LOG)

@@ -71,6 +71,8 @@ def run(order: list[Value], retain_grad: bool) -> None:
                     _check_gradient(node, gradient)
                     one.grad = gradient if one.grad is None else one.grad + gradient
             continue
+        if retain_grad:
+            node.owned = False
         apply_rules(node, g, give)
         for one in node.inputs:
             if one.__class__ is value and one.grad is not None:

@@ -135,4 +135,5 @@ def undo_broadcast(gradient: Any, shape: tuple[int, ...]) -> Any:
     axes = tuple(range(extra)) + tuple(
         axis + extra for axis, size in enumerate(shape) if size == 1 and gradient.shape[axis + extra] != 1
     )
-    return np.add.reduce(gradient, axis=axes, keepdims=True).reshape(shape)
+    wide = np.float32 if gradient.dtype == np.float16 else None  # in which a sum of thousands is still right
+    return np.add.reduce(gradient, axis=axes, keepdims=True, dtype=wide).reshape(shape)

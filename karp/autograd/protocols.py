@@ -36,16 +36,36 @@ PLAIN_UFUNCS = frozenset({
 })
 
 
-def _reduction(function: Function) -> Function:
-    def reduce(a: Any, axis: Any = None, *, keepdims: Any = False, **settings: Any) -> Value:
-        result: Value = function(a, axis, bool(keepdims), **settings)
+# Arguments that say what holds anyway.
+DEFAULTS = {"out": None, "dtype": None, "where": True, "order": "C", "copy": None, "initial": None, "mean": None}
+
+
+def _said(settings: dict[str, Any]) -> dict[str, Any]:
+    """The arguments that say something."""
+    said = {name: one for name, one in settings.items() if one is not np._NoValue}
+    plain = (bool, str, type(None))  # an array is nobody's default
+    return {name: one for name, one in said.items() if type(one) not in plain or one != DEFAULTS.get(name, plain)}
+
+
+def _reduction(function: Function, *order: str) -> Function:
+    """With NumPy's order of arguments after the array."""
+
+    def reduce(a: Any, *args: Any, **settings: Any) -> Value:
+        settings = _said(dict(zip(order, args, strict=False)) | settings)
+        if "correction" in settings:
+            settings["ddof"] = settings.pop("correction")
+        result: Value = function(a, **settings)
         return result
 
     return reduce
 
 
+def _clip(a: Any, a_min: Any = None, a_max: Any = None, *, min: Any = None, max: Any = None) -> Value:
+    return functions.clip(a, min if a_min is None else a_min, max if a_max is None else a_max)
+
+
 def _norm(x: Any, ord: Any = None, axis: Any = None, keepdims: bool = False) -> Value:
-    vector = ord == 2 and (np.ndim(data_of(x)) == 1 or isinstance(axis, int))
+    vector = ord == 2 and (np.ndim(data_of(x)) == 1 or (np.size(axis) == 1 and axis is not None))
     if ord is not None and not vector and not (ord == "fro" and np.ndim(data_of(x)) == 2):
         raise GraphError(f"norm with ord={ord!r} is not differentiable here; only the Euclidean norm is")
     return functions.norm(x, axis, keepdims)
@@ -66,15 +86,13 @@ def _where(condition: Any, *choices: Any) -> Value:
 
 
 FUNCTIONS: dict[Any, Function] = {
-    np.sum: _reduction(functions.sum),
-    np.mean: _reduction(functions.mean),
-    np.max: _reduction(functions.max),
-    np.amax: _reduction(functions.max),
-    np.min: _reduction(functions.min),
-    np.amin: _reduction(functions.min),
-    np.prod: _reduction(functions.prod),
-    np.var: _reduction(functions.var),
-    np.std: _reduction(functions.std),
+    np.sum: _reduction(functions.sum, "axis", "dtype", "out", "keepdims", "initial", "where"),
+    np.mean: _reduction(functions.mean, "axis", "dtype", "out", "keepdims"),
+    np.max: _reduction(functions.max, "axis", "out", "keepdims", "initial", "where"),
+    np.min: _reduction(functions.min, "axis", "out", "keepdims", "initial", "where"),
+    np.prod: _reduction(functions.prod, "axis", "dtype", "out", "keepdims", "initial", "where"),
+    np.var: _reduction(functions.var, "axis", "dtype", "out", "ddof", "keepdims"),
+    np.std: _reduction(functions.std, "axis", "dtype", "out", "ddof", "keepdims"),
     np.linalg.norm: _norm,
     np.reshape: lambda a, shape: functions.reshape(a, shape),
     np.ravel: lambda a: functions.reshape(a, -1),
@@ -87,9 +105,11 @@ FUNCTIONS: dict[Any, Function] = {
     np.stack: lambda arrays, axis=0: functions.stack(arrays, axis),
     np.split: lambda ary, indices_or_sections, axis=0: functions.split(ary, indices_or_sections, axis),
     np.where: _where,
-    np.clip: lambda a, a_min=None, a_max=None: functions.clip(a, a_min, a_max),
+    np.clip: _clip,
     np.dot: _dot,
 }
+
+FUNCTIONS[np.amax], FUNCTIONS[np.amin] = FUNCTIONS[np.max], FUNCTIONS[np.min]
 
 # Shapes, places, truths, and new arrays like this one.
 PLAIN_FUNCTIONS = frozenset({
@@ -106,6 +126,7 @@ def array_ufunc(ufunc: Any, method: str, *inputs: Any, **settings: Any) -> Any:
             f"np.{ufunc.__name__} cannot write a Value into an array, as its history would be lost; instead of `a += v`"
             " write `a = a + v`"
         )
+    settings = _said(settings)
     if method == "__call__" and not settings:
         if ufunc in UFUNCS:
             return UFUNCS[ufunc](*inputs)
@@ -118,6 +139,8 @@ def array_ufunc(ufunc: Any, method: str, *inputs: Any, **settings: Any) -> Any:
 
 def array_function(function: Any, args: Any, kwargs: Any) -> Any:
     """NumPy's question about any other function that was given a Value."""
+    if function is np.full_like and isinstance(kwargs.get("fill_value", args[-1]), Value):
+        raise GraphError(_refusal("np.full_like of a Value to fill with"))
     if function in PLAIN_FUNCTIONS:
         return function(*[data_of(one) for one in args], **{name: data_of(one) for name, one in kwargs.items()})
     name = f"np.{function.__name__}"
@@ -125,7 +148,7 @@ def array_function(function: Any, args: Any, kwargs: Any) -> Any:
     if known is None:
         raise GraphError(_refusal(name))
     try:
-        return known(*args, **kwargs)
+        return known(*args, **_said(kwargs))
     except TypeError as error:
         raise GraphError(f"{_refusal(name + ' with these arguments')} ({error})") from None
 

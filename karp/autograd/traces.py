@@ -34,9 +34,11 @@ _KEPT_BYTES = 8192
 _ndarray = np.ndarray
 
 
-def trace_of(array: Any) -> bytes | int:
-    """What is remembered of an array: its bytes if they are few, else a hash of them."""
-    content = array.tobytes()
+def trace_of(operand: Any) -> bytes | int | tuple[Any, ...]:
+    """What is remembered of an array: its bytes if they are few, else a hash of them. An index may hold several."""
+    if operand.__class__ is tuple:
+        return tuple([trace_of(one) for one in operand if one.__class__ is _ndarray])
+    content = operand.tobytes()
     return content if len(content) <= _KEPT_BYTES else hash(content)
 
 
@@ -47,7 +49,7 @@ def remember(node: Value) -> None:
     operands = node.operands
     found = {}
     for read, asker in node.operation.reads:  # type: ignore[union-attr]
-        if inputs[asker].__class__ is value and operands[read].__class__ is _ndarray:
+        if inputs[asker].__class__ is value and operands[read].__class__ in (_ndarray, tuple):
             owner = inputs[read]
             if owner.__class__ is not value or owner.operation is None:  # else a result, which is read-only
                 found[read] = trace_of(operands[read])
@@ -69,7 +71,9 @@ def stale(node: Value, read: int) -> GraphError:
     """The error for an operand that was written to."""
     owner = node.inputs[read]
     what = "constant" if owner.__class__ is not node.__class__ else "parameter" if owner.home is not None else "value"
-    shape = node.operands[read].shape
+    operand = node.operands[read]
+    arrays = operand if operand.__class__ is tuple else (operand,)
+    shape = next(one.shape for one in arrays if one.__class__ is _ndarray)
     name = node.operation.name  # type: ignore[union-attr]
     return GraphError(
         f"the {what} of shape {shape} that {name} read (operand {read}) was written to between forward and backward,"

@@ -78,6 +78,9 @@ class Value(Methods):
         self.number = next_number()
         self.mark = self.home = None
 
+    def __init_subclass__(cls) -> None:
+        raise GraphError("Value has no subclasses: the engine knows its values by their type; keep one in an attribute")
+
     # --- looking at it ----------------------------------------------------------------------------------------------
 
     def __repr__(self) -> str:
@@ -128,7 +131,7 @@ class Value(Methods):
 
     def __array__(self, *_args: Any, **_kwargs: Any) -> Any:
         raise GraphError("a Value does not turn into an array by itself, as its history would be lost; use value.data,"
-                         " or karp.stack([...]) to make one Value of several")
+                         " or karp.autograd.stack([...]) to make one Value of several")
 
     def __array_ufunc__(self, ufunc: Any, method: str, *inputs: Any, **settings: Any) -> Any:
         from karp.autograd.protocols import array_ufunc
@@ -305,7 +308,8 @@ class Value(Methods):
     # --- indexing ---------------------------------------------------------------------------------------------------
 
     def __getitem__(self, key: Any) -> Value:
-        return apply(shapes.INDEX, self, index_key(key))
+        value = apply(shapes.RESHAPE, self, ()) if self.data.__class__ is float else self
+        return apply(shapes.INDEX, value, index_key(key))
 
     def __setitem__(self, key: Any, item: Any) -> None:
         raise GraphError(
@@ -364,7 +368,7 @@ def finish(node: Value) -> None:
         if modes.state.find_nan:
             nans.check_forward(node)
         if not modes.state.recording:
-            node.operation = None
+            node.operation = node.home = None  # a leaf
             node.inputs = node.operands = ()
             return
         if modes.state.guard and data.__class__ is _ndarray:

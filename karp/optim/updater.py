@@ -137,7 +137,9 @@ class Updater:
         self._factors = factors
 
 
-def _check_weights(weights: Array) -> None:
+def _check_weights(weights: object) -> None:
+    if not isinstance(weights, np.ndarray):
+        raise SettingError(f"an Updater takes Parameters or a vector of weights, not {type(weights).__name__}")
     if weights.ndim != 1:
         raise ShapeError(f"weights must be a flat vector, not of shape {weights.shape}")
     if weights.dtype not in (np.float32, np.float64):

@@ -10,12 +10,12 @@ from typing import Any
 import numpy as np
 
 from karp.autograd.operation import Operation
-from karp.autograd.operations.numbers import ONE, ONES, SHARES
+from karp.autograd.operations.numbers import ONE, ONES, SHARES, select
 from karp.errors import SettingError, ShapeError
 
 _add, _divide, _exp, _log, _multiply, _subtract = np.add, np.divide, np.exp, np.log, np.multiply, np.subtract
 _highest = np.maximum.reduce
-_int64, _uint64 = np.dtype(np.int64), np.dtype(np.uint64)
+_int64, _uint64, _float16 = np.dtype(np.int64), np.dtype(np.uint64), np.dtype(np.float16)
 
 # --- cross entropy --------------------------------------------------------------------------------------------------
 # For logits z (n, classes), p = softmax(z), targets t and class weights w:
@@ -42,7 +42,8 @@ def _cross_entropy(logits: Any, target: Any, smoothing: float, class_weights: An
     aims, norm = _aims(target, by_index, rows, classes, smoothing, class_weights, sample_weights, logits.dtype)
     gradient = powers * (np.add.reduce(aims, axis=1, keepdims=True) / totals) - aims
     gradient *= 1.0 / norm
-    return -np.add.reduce(aims * logs, axis=None) / norm, gradient
+    # A class that is not aimed at counts for nothing, also where its logit is -inf.
+    return -np.add.reduce(aims * select(logs, aims != 0), axis=None) / norm, gradient
 
 
 def _by_index(logits: Any, target: Any) -> Any:
@@ -185,6 +186,8 @@ def _mse(prediction: Any, target: Any) -> Any:
     off = _subtract(prediction, target)
     flat = off.ravel()
     dtype = off.dtype
+    if dtype is _float16:  # whose squares and sums are soon beyond it
+        return np.asarray(np.mean(np.square(off, dtype=np.float32)), dtype), off
     loss = np.empty((), dtype)
     flat.dot(flat, loss)
     return _multiply(loss, _scales_of(flat.size, dtype)[0], loss), off
@@ -219,6 +222,9 @@ MSE = Operation("mse", _mse, losses_shape, backward=_mse_backward, reads=(), sav
 
 def _layer_norm(x: Any, weight: Any, bias: Any, eps: float) -> Any:
     _layer_norm_shape(x, weight, bias, eps)
+    if x.dtype is _float16:  # whose squares are soon beyond it
+        out, saved = _layer_norm(x.astype(np.float32), weight, bias, eps)
+        return out.astype(_float16), saved
     centred = x - np.mean(x, axis=-1, keepdims=True)
     scale = 1.0 / np.sqrt(np.mean(np.square(centred), axis=-1, keepdims=True) + eps)  # (..., 1)
     centred *= scale

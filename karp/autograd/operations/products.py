@@ -10,6 +10,7 @@ own method `a.dot(b)`: the function `np.dot` asks first who else might want to d
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
@@ -79,7 +80,7 @@ def _relu(a: Any, out: Any) -> None:
 
 
 def _relu_backward(g: Any, out: Any) -> None:
-    _multiply(g, _greater(out, ZERO[out.dtype]), g)
+    _multiply(g, _greater(out, ZERO[out.dtype]), g)  # `select` takes 0.5 us longer on 32 x 128
 
 
 def _tanh_backward(g: Any, out: Any) -> None:
@@ -135,6 +136,8 @@ ACTIVATIONS: dict[str, tuple[Any, Any]] = {
 
 
 def linear_forward(x: Any, weight: Any, bias: Any, activation: str | None) -> Any:
+    if not x.ndim:
+        raise ValueError
     out = x.dot(weight)
     if bias is not None:
         if bias.shape != weight.shape[1:]:
@@ -175,8 +178,9 @@ def _linear_backward(node: Any, g: Any, give: Any) -> None:
             g = g.copy()
         ACTIVATIONS[activation][1](g, node.data)
     if rows.ndim != 2:  # (..., inputs) as (rows, inputs)
-        g = g.reshape(-1, g.shape[-1])
-        rows = rows.reshape(-1, rows.shape[-1])
+        count = math.prod(g.shape[:-1])
+        g = g.reshape(count, g.shape[-1])
+        rows = rows.reshape(count, rows.shape[-1])
     dtype = g.dtype
     if bias.__class__ is value:
         home = bias.home if bias.grad is None and bias.operation is None else None

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from karp.autograd.operation import Operation, normal_axes
+from karp.autograd.operations.numbers import select
 from karp.errors import ShapeError
 
 Axis = int | tuple[int, ...] | None
@@ -71,7 +72,8 @@ def _prod_gradient(g: Any, out: Any, a: Any, axis: Axis, keepdims: bool) -> Any:
     axes = normal_axes(axis, np.ndim(a))
     last = tuple(range(-len(axes), 0))
     moved = np.moveaxis(a, axes, last)
-    flat = moved.reshape(*moved.shape[: moved.ndim - len(axes)], -1)
+    kept = moved.shape[: moved.ndim - len(axes)]
+    flat = moved.reshape(*kept, math.prod(moved.shape[len(kept) :]))
     left, right = np.ones_like(flat), np.ones_like(flat)
     np.cumprod(flat[..., :-1], axis=-1, out=left[..., 1:])
     np.cumprod(flat[..., :0:-1], axis=-1, out=right[..., -2::-1])
@@ -102,8 +104,8 @@ def _var_gradient(g: Any, out: Any, a: Any, axis: Axis, keepdims: bool, ddof: fl
 
 def _divided(g: Any, out: Any) -> Any:
     """g / out, and 0 where out is 0: the gradient taken where a root has none."""
-    flat = out == 0
-    return g * ~flat / (out + flat)
+    flat = np.equal(out, 0)
+    return select(g, ~flat) / (out + flat)
 
 
 def _std_gradient(g: Any, out: Any, a: Any, axis: Axis, keepdims: bool, ddof: float) -> Any:
@@ -136,6 +138,8 @@ def _logsumexp_gradient(g: Any, out: Any, a: Any, axis: Axis, keepdims: bool) ->
 
 
 def _softmax(a: Any, axis: int) -> Any:
+    if not np.size(a):
+        return np.copy(a)
     powers = np.exp(a - np.max(a, axis=axis, keepdims=True))
     return powers / np.sum(powers, axis=axis, keepdims=True)
 
@@ -146,6 +150,8 @@ def _softmax_gradient(g: Any, out: Any, a: Any, axis: int) -> Any:
 
 
 def _log_softmax(a: Any, axis: int) -> Any:
+    if not np.size(a):
+        return np.copy(a)
     low = a - np.max(a, axis=axis, keepdims=True)
     return low - np.log(np.sum(np.exp(low), axis=axis, keepdims=True))
 

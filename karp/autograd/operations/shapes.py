@@ -95,8 +95,8 @@ def _concatenate_backward(node: Any, g: Any, give: Any) -> None:
     start = 0
     for value, array in zip(node.inputs, arrays, strict=False):
         if axis is None:
-            stop = start + array.size
-            part = g[start:stop].reshape(array.shape)
+            stop = start + int(np.size(array))
+            part = g[start:stop].reshape(np.shape(array))
         else:
             stop = start + array.shape[axis]
             place = axis % array.ndim
@@ -148,16 +148,19 @@ def _embedded(a: Any, rows: Any) -> tuple[int, ...]:
     return (*np.shape(rows), *np.shape(a)[1:])
 
 
-RESHAPE = Operation("reshape", lambda a, shape: np.reshape(a, shape), _reshaped,
-                    (lambda g, out, a, shape: g.reshape(a.shape),), reads=())
+def _as_before(g: Any, out: Any, a: Any, *_settings: Any) -> Any:
+    return g.reshape(np.shape(a))
+
+
+RESHAPE = Operation("reshape", lambda a, shape: np.reshape(a, shape), _reshaped, (_as_before,), reads=())
 TRANSPOSE = Operation("transpose", np.transpose, _transposed,
                       (lambda g, out, a, axes: np.transpose(g, None if axes is None else np.argsort(
                           normal_axes(axes, len(axes)))),), reads=())
 SWAPAXES = Operation("swapaxes", np.swapaxes, _swapped,
                      (lambda g, out, a, first, second: np.swapaxes(g, first, second),), reads=())
-SQUEEZE = Operation("squeeze", np.squeeze, _squeezed, (lambda g, out, a, axis: g.reshape(a.shape),), reads=())
-EXPAND_DIMS = Operation("expand_dims", np.expand_dims, _expanded, (lambda g, out, a, axis: g.reshape(a.shape),),
-                        reads=())
+# A view, as NumPy gives back the array itself where there is nothing to squeeze.
+SQUEEZE = Operation("squeeze", lambda a, axis: np.squeeze(a, axis).view(), _squeezed, (_as_before,), reads=())
+EXPAND_DIMS = Operation("expand_dims", np.expand_dims, _expanded, (_as_before,), reads=())
 BROADCAST_TO = Operation("broadcast_to", np.broadcast_to, _broadcast, (lambda g, out, a, shape: g,), reads=())
 CONCATENATE = Operation("concatenate", lambda *operands: np.concatenate(operands[:-1], axis=operands[-1]),
                         _concatenated, backward=_concatenate_backward, reads=())
