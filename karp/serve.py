@@ -26,7 +26,7 @@ from karp.errors import KarpError, ProtocolError
 from karp.protocol import Action, Report, Save, Send, Server, restore, take
 from karp.protocol.messages import Evaluation, FromServer, Lease, Waiting
 from karp.protocol.server import ALIVE_SECONDS
-from karp.record import Record, summarise
+from karp.record import Record, finished, summarise
 from karp.wire import shared
 from karp.wire.keys import Keys
 from karp.wire.shared import Exchange
@@ -215,6 +215,7 @@ class Process:
                 self.socket.send(action.peer, action.message)
         if server.training.updater is not None:
             self.record.save(take(server))
+        status = status or int(not finished(server))  # workers may end well before their run does
         summary = summarise(server, self.config.program, self.config.workers, status)
         layout = server.training.settings.layout if server.training.settings is not None else None
         updater = server.training.updater

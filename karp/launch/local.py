@@ -27,6 +27,8 @@ from karp.serve import Config
 
 WATCH_SECONDS = 0.1
 GRACE_SECONDS = 3.0  # for the other workers to end by themselves after a failure
+LAST_SECONDS = 30.0  # for the other workers to end by themselves when the main worker has
+NAME_SECONDS = 5.0  # after which they are named
 CLOSE_SECONDS = 60.0  # for the server to write what is left
 FILE = "launch.json"
 
@@ -59,7 +61,7 @@ class Options:
         if self.workers < 1 or self.threads < 1:
             raise SettingError(f"{self.workers} workers with {self.threads} threads each: both must be at least 1")
         self.modes()
-        if self.checkpoint_every < 0 or self.keep < 1 or self.max_restarts < 0:
+        if not self.checkpoint_every >= 0 or self.keep < 1 or self.max_restarts < 0:
             raise SettingError("--checkpoint-every and --max-restarts must be at least 0, --keep at least 1")
 
     def modes(self) -> dict[str, str]:
@@ -80,7 +82,7 @@ def launch(options: Options, run_dir: str | None) -> int:
             f"or go on with it: karp launch --resume {directory}"
         )
     try:
-        (directory / "logs").mkdir(parents=True, exist_ok=True)
+        make_logs(directory)
         absolute = replace(options, program=str(Path(options.program).resolve()))
         (directory / FILE).write_text(json.dumps(asdict(absolute) | {"cwd": str(Path.cwd())}, indent=2) + "\n")
     except OSError as error:
@@ -96,13 +98,26 @@ def resume(run_dir: str, changes: dict[str, Any]) -> int:
         cwd = plain.pop("cwd")
         options = replace(Options(**plain), **changes)
         options.check()
-        os.chdir(cwd)
     except (OSError, KeyError, TypeError, ValueError) as error:
         if isinstance(error, SettingError):
             raise
         found = f"{directory} holds no run that `karp launch` has started ({error})"
         raise DataError(f"{found}: pass its --run-dir") from None
+    try:
+        os.chdir(cwd)
+    except OSError as error:
+        raise DataError(f"{cwd}, where the run was launched, cannot be entered: {error.strerror}") from None
+    try:
+        make_logs(directory)
+    except OSError as error:
+        raise RecordError(f"the run directory {directory} cannot be written: {error.strerror}") from None
     return Launch(options, directory, resume=True).run()
+
+
+def make_logs(directory: Path) -> None:
+    """Make the folder for what processes print; raises OSError if it cannot be written to."""
+    (directory / "logs").mkdir(parents=True, exist_ok=True)
+    (directory / "logs" / "server.log").open("ab").close()
 
 
 class Launch:
@@ -121,6 +136,9 @@ class Launch:
         self.config: Config
         self.server_starts = 0
         self.failed_at = 0.0  # when the run was seen to fail
+        self.main = -1  # the worker that speaks for all, once the server has named it
+        self.over_at = 0.0  # when that one had ended well
+        self.named = False  # those that have not ended since
         self.warned = self.tail_shown = False
         self.traceback = ""
         self.interrupts = 0
@@ -218,6 +236,20 @@ class Launch:
                 self._ended(child)
         if self.failed_at and time.monotonic() - self.failed_at > GRACE_SECONDS:
             stop([child.process for child in self.children])
+        if self.over_at:
+            self._end_the_others()
+
+    def _end_the_others(self) -> None:
+        """The run is over, whatever the other workers are at."""
+        waited = time.monotonic() - self.over_at
+        others = [child for child in self.children if not child.ended]
+        if others and waited > LAST_SECONDS:
+            stop([child.process for child in others])
+        elif others and waited > NAME_SECONDS and not self.named:
+            self.named = True
+            names = ", ".join(f"worker {child.worker} (process {child.process.pid})" for child in others)
+            left = LAST_SECONDS - NAME_SECONDS
+            self.display.say(f"the run is over; waiting for {names} to end, for {left:.0f} s more at most")
 
     def _read(self) -> None:
         """Reports that the server has written; if it has ended, start it again."""
@@ -257,6 +289,8 @@ class Launch:
                 if child.worker == values["worker"] and not child.ended:
                     child.joined = True
                     child.left = child.left or kind == "left"
+        elif kind == "main":
+            self.main = values["worker"]
         elif kind == "failure":
             self.status = 1
             self.failed_at = self.failed_at or time.monotonic()
@@ -278,7 +312,9 @@ class Launch:
         status = child.process.returncode
         self.endings[child.worker] = status == 0
         self.server.tell(ended=child.worker, well=status == 0)
-        if status == 0 or self.failed_at or self.interrupts:
+        if status == 0 and child.worker == self.main:
+            self.over_at = time.monotonic()
+        if status == 0 or self.failed_at or self.interrupts or (status < 0 and self.over_at):
             return
         if status > 0 and (child.left or not child.joined):
             self._fail(child, f"worker {child.worker} {child.how}")
@@ -331,15 +367,20 @@ class Launch:
         main = summary["main"]
         if main < 0:  # the server that named it died when all was over: then those that ended well are equal
             main = min((child.worker for child in self.children if child.joined and child.ended_well), default=-1)
-        if self.status == 0 and main < 0:
+        if self.status == 0 and "steps" not in summary:
             self.status = 1
             self.display.say(f"no worker trained: {self.options.program} ended without iterating over trainer.batches")
+        elif self.status == 0 and not summary["finished"]:
+            self.status = 1
+            self.display.say(f"{self.options.program} ended in every worker before the run did: it is at step "
+                             f"{summary['steps']}")  # fmt: skip
         self.display.conclude(summary, self.directory)
         if self.interrupts:
             again = shlex.join(["karp", "launch", "--resume", str(self.directory), "-n", str(self.options.workers)])
             self.display.say(f"stopped after step {summary.get('steps', 0)}; to go on: {again}")
         elif self.status == 0:
-            log = self.directory / "logs" / f"worker-{main}.log"
-            if log.exists():  # else it had joined from elsewhere
-                sys.stdout.write(log.read_text(errors="replace"))
-            sys.stdout.flush()
+            for child in self.children[::-1]:
+                if child.worker == main:  # else it had joined from elsewhere
+                    sys.stdout.write(child.printed())
+                    sys.stdout.flush()
+                    break

@@ -27,6 +27,7 @@ class Child:
     worker: int
     process: subprocess.Popen[bytes]
     log: Path
+    begin: int  # of what it prints, in the log
     restarts: int
     ended: bool = False
     joined: bool = False
@@ -42,9 +43,13 @@ class Child:
         status = self.process.returncode
         return f"was killed by {signal.Signals(-status).name}" if status < 0 else f"ended with exit status {status}"
 
+    def printed(self) -> str:
+        """What it has printed."""
+        return self.log.read_bytes()[self.begin :].decode(errors="replace")
+
     def tail(self) -> str:
         """What it printed last."""
-        lines = self.log.read_text(errors="replace").splitlines()[-TAIL_LINES:]
+        lines = self.printed().splitlines()[-TAIL_LINES:]
         return "\n".join(lines) if lines else "(nothing)"
 
 
@@ -53,6 +58,7 @@ def start_worker(
 ) -> Child:
     """Start a program as a worker; what it prints is appended to the log."""
     with log.open("ab") as file:
+        begin = file.tell()
         process = subprocess.Popen(
             [sys.executable, "-m", "karp.launch.child", program, *arguments],
             stdin=subprocess.DEVNULL,
@@ -62,7 +68,7 @@ def start_worker(
             pass_fds=[leash],
             process_group=0,
         )
-    return Child(worker, process, log, restarts)
+    return Child(worker, process, log, begin, restarts)
 
 
 class ServerProcess:

@@ -197,5 +197,12 @@ def summarise(server: Server, program: str, workers: int, status: int) -> dict[s
         "refused": server.refused,
         "strangers": server.strangers,
         "failure": server.training.failure,
+        "finished": finished(server),
         "exit": status,
     }
+
+
+def finished(server: Server) -> bool:
+    """Whether the run of this server has come to its end: every step is in, every score due is known."""
+    training = server.training
+    return training.settings is not None and training.finished and not training.evaluations and not training.failure

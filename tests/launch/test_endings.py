@@ -1,0 +1,59 @@
+"""How a launch ends when its workers do not end as they should."""
+
+import os
+import re
+from pathlib import Path
+
+import pytest
+from running import PROGRAM, ROOT, karp, program, summary
+
+from karp.launch import local
+
+HEAD = PROGRAM.split("with karp")[0]
+LOOP = """
+with karp.Trainer(model, optim.SGD(lr=0.1), batch_size=16, epochs=4) as trainer:
+    for xs, ys in trainer.batches(x, y):
+        {body}
+        trainer.backward(nn.cross_entropy(model(xs), ys))
+"""
+
+
+def test_a_worker_that_does_not_end_holds_nobody_up(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    after = "import signal\nif not trainer.main: os.kill(os.getpid(), signal.SIGSTOP)\nprint('main')"
+    path = program(tmp_path, text=HEAD + LOOP.format(body="pass") + after)
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    monkeypatch.setattr(local, "NAME_SECONDS", 0.0)
+    monkeypatch.setattr(local, "LAST_SECONDS", 1.0)
+    status = local.launch(local.Options(str(path), [], 2), str(tmp_path / "run"))
+    printed = capfd.readouterr()
+    assert (0, "main\n") == (status, printed.out), printed.err
+    assert "the run is over; waiting for worker" in printed.err
+    assert (0, True) == (summary(tmp_path / "run")["exit"], summary(tmp_path / "run")["finished"])
+    named = re.search(r"process (\d+)", printed.err)
+    assert named is not None
+    with pytest.raises(ProcessLookupError):
+        os.kill(int(named[1]), 0)
+
+
+def test_a_program_that_ends_well_in_the_middle_does_not_end_the_run_well(tmp_path: Path) -> None:
+    path = program(tmp_path, text=HEAD + LOOP.format(body="if trainer.step == 5: raise SystemExit(0)"))
+    done = karp("launch", "-n", 2, "--run-dir", tmp_path / "run", path, cwd=tmp_path)
+    assert 1 == done.returncode
+    assert "ended in every worker before the run did: it is at step 5" in done.stderr
+    found = summary(tmp_path / "run")
+    assert (1, False, 5) == (found["exit"], found["finished"], found["steps"])
+
+
+def test_what_an_earlier_launch_printed_is_not_printed_again(tmp_path: Path) -> None:
+    path = program(tmp_path, text=HEAD + LOOP.format(body="pass") + "print('printed')")
+    first = karp("launch", "-n", 2, "--run-dir", tmp_path / "run", path, cwd=tmp_path)
+    again = karp("launch", "--resume", tmp_path / "run", "-n", 1, cwd=tmp_path)
+    assert (0, "printed\n", 0, "printed\n") == (first.returncode, first.stdout, again.returncode, again.stdout)
+
+
+def test_a_time_between_checkpoints_is_a_number(tmp_path: Path) -> None:
+    path = program(tmp_path, text=HEAD)
+    done = karp("launch", "-n", 1, "--checkpoint-every", "nan", "--run-dir", tmp_path / "run", path, cwd=tmp_path)
+    assert (2, True) == (done.returncode, "--checkpoint-every" in done.stderr)
