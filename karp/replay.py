@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from karp.data import Plan
-from karp.errors import DataError, RefusedError, RunError
+from karp.errors import DataError, RefusedError, RunError, SettingError
 from karp.protocol import Action, Settings
 from karp.protocol.messages import (
     Contribution,
@@ -29,6 +29,7 @@ from karp.protocol.messages import (
     Welcome,
 )
 from karp.protocol.rounds import steps_of
+from karp.protocol.settings import Steps
 from karp.protocol.step import Step
 from karp.protocol.training import Training
 from karp.protocol.tree import Vector
@@ -53,21 +54,59 @@ def read(directory: Path) -> tuple[Settings, dict[str, Any], list[Arrival]]:
 
     Raises DataError if the directory does not hold the record of a whole run.
     """
+    if (directory / "settings.json").exists() and not (directory / "summary.json").exists():
+        raise DataError(f"the run in {directory} has not ended: go on with it (karp launch --resume {directory}) first")
     try:
         settings = Settings.from_dict(json.loads((directory / "settings.json").read_text()))
         summary = json.loads((directory / "summary.json").read_text())
-        steps = int(summary["steps"])
+        steps, updates = int(summary["steps"]), int(summary["updates"])
+        if type(summary["weights_sha256"]) is not str:
+            raise ValueError("weights_sha256")
         path = directory / "arrivals.jsonl"
-        lines = [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
-        found = [Arrival(step, *numbers) for step, arrivals in lines for _, *numbers in arrivals]
+        lines = path.read_text().splitlines() if path.exists() else []
     except (OSError, KeyError, TypeError, ValueError) as error:
-        raise DataError(f"{directory} does not hold the record of a run that has ended: {error}") from None
-    return settings, summary, found if settings.staleness != 0 else list(in_order(settings, steps, found))
-
-
-def in_order(settings: Settings, steps: int, left_out: list[Arrival]) -> Iterator[Arrival]:
-    """What a run without staleness applies: every step with its own weights; only what was left out is recorded."""
+        raise DataError(f"{directory} does not hold the record of a run that has ended: {error!r}") from None
     plan = steps_of(Plan(settings.samples, settings.batch_size, settings.shards, settings.seed), settings.local_steps)
+    found = list(arrivals(path, lines, settings.staleness, plan, updates))
+    return settings, summary, found if settings.staleness != 0 else list(in_order(plan, steps, found))
+
+
+def arrivals(path: Path, lines: list[str], bound: int | None, plan: Steps, updates: int) -> Iterator[Arrival]:
+    """What the lines of a record say was applied; raises DataError, naming the line, for what cannot have been."""
+    version, there = 0, set[tuple[int, int]]()
+    for number, line in enumerate(lines, 1):
+        try:
+            step, of = json.loads(line)
+            if bound:
+                check(step == version, f"step {step} instead of {version}")
+            before = len(there)
+            for _, made_with, start, stop in of:
+                check(0 <= start < stop <= plan.shards_of(step), f"shards {start} to {stop} of step {step}")
+                shards = {(step, shard) for shard in range(start, stop)}
+                check(there.isdisjoint(shards), f"shards {start} to {stop} of step {step} once more")
+                oldest = 0 if bound is None else version - bound
+                known = made_with == LEFT_OUT or (bound != 0 and max(0, oldest) <= made_with <= version)
+                check(known, f"weights {made_with} where the run had {version}")
+                there |= shards
+                version += bound is None and made_with != LEFT_OUT
+                yield Arrival(step, made_with, start, stop)
+            if bound:
+                check(len(there) - before == plan.shards_of(step), f"step {step} is not whole")
+                version += 1
+        except (TypeError, ValueError, SettingError) as error:
+            raise DataError(f"{path}, line {number}, is damaged: {error}") from None
+    if bound != 0 and version != updates:
+        raise DataError(f"{path} is damaged: it ends after {version} of the run's {updates} updates")
+
+
+def check(good: bool, what: str) -> None:
+    """Raise ValueError unless it is good."""
+    if not good:
+        raise ValueError(what)
+
+
+def in_order(plan: Steps, steps: int, left_out: list[Arrival]) -> Iterator[Arrival]:
+    """What a run without staleness applies: every step with its own weights; only what was left out is recorded."""
     for number in range(steps):
         step = Step(number, plan.shards_of(number))
         for arrival in left_out:
@@ -116,7 +155,10 @@ class ReplayLink:
                 self.at += 1
                 self._go_on()
             case Stop() if self.at < len(self.order):
-                raise RunError(f"the program left its loop at step {self.training.step.number}, the recorded run later")
+                raise RunError(
+                    f"the program left its loop at step {self.training.step.number}, but the recorded run went on: its "
+                    "workers left each by itself; a run that is to be repeated ends by trainer.stop()"
+                )
             case Failure():
                 self.training.fail(message.error)
 

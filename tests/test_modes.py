@@ -2,6 +2,8 @@
 
 import json
 import os
+import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -12,7 +14,10 @@ import pytest
 
 import karp
 from karp import codecs, nn, optim
-from karp.errors import SettingError
+from karp.errors import DataError, RunError, SettingError
+from karp.protocol.messages import Stop
+from karp.record import Record
+from karp.replay import ReplayLink, read
 
 ROOT = Path(__file__).parent.parent
 DIGITS = ROOT / "workers" / "digits.py"
@@ -205,6 +210,63 @@ def test_replay_names_what_it_lacks(tmp_path: Path) -> None:
     done = command("replay", tmp_path, cwd=tmp_path)
     assert 2 == done.returncode
     assert "does not hold the record of a run that has ended" in done.stderr
+
+
+@pytest.fixture(scope="module")
+def record(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A short run with staleness."""
+    directory = tmp_path_factory.mktemp("record") / "run"
+    launch(directory, 2, "--staleness", 2, program=(DIGITS, "--epochs", 1, "--shards", 4))
+    return directory
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        (lambda lines: [], "it ends after 0 of the run's"),
+        (lambda lines: lines[:-1], "of the run's"),
+        (lambda lines: [*lines[:3], *lines[4:]], "line 4, is damaged: step 4 instead of 3"),
+        (lambda lines: [*lines[:3], lines[2], *lines[4:]], "line 4, is damaged: step 2 instead of 3"),
+        (lambda lines: ['[0,[[0,0,0,1],[1,0,0,4]]]', *lines[1:]], "line 1, is damaged: shards 0 to 4 of step 0 once"),
+        (lambda lines: ['[0,[[0,0,0,9]]]', *lines[1:]], "line 1, is damaged: shards 0 to 9 of step 0"),
+        (lambda lines: ['[0,[[0,3,0,4]]]', *lines[1:]], "line 1, is damaged: weights 3 where the run had 0"),
+        (lambda lines: ['[0,[[0,0,0,1]]]', *lines[1:]], "line 1, is damaged: step 0 is not whole"),
+        (lambda lines: ['[0,"x"]', *lines[1:]], "line 1, is damaged"),
+        (lambda lines: ["{", *lines[1:]], "line 1, is damaged"),
+    ],
+    ids=["empty", "short", "gap", "twice", "overlap", "beyond", "future", "part", "text", "syntax"],
+)
+def test_a_damaged_record_is_said_at_once(record: Path, tmp_path: Path, change: Any, reason: str) -> None:
+    directory = tmp_path / "run"
+    shutil.copytree(record, directory)
+    path = directory / "arrivals.jsonl"
+    path.write_text("".join(f"{line}\n" for line in change(path.read_text().splitlines())))
+    with pytest.raises(DataError, match=re.escape(reason)):
+        read(directory)
+
+
+def test_modes_that_the_launcher_gave_are_the_records(record: Path, tmp_path: Path) -> None:
+    directory = tmp_path / "run"
+    shutil.copytree(record, directory)
+    (directory / "launch.json").unlink()
+    done = command("replay", directory, DIGITS, "--epochs", 1, "--shards", 4, cwd=tmp_path)
+    assert (0, True) == (done.returncode, ": equal" in done.stdout), done.stderr
+
+
+def test_a_run_that_goes_on_has_not_ended(record: Path, tmp_path: Path) -> None:
+    directory = tmp_path / "run"
+    shutil.copytree(record, directory)
+    resumed = Record(directory, resume=True)  # by a server that is then killed
+    resumed.writer.close()
+    done = command("replay", directory, cwd=tmp_path)
+    assert 2 == done.returncode
+    assert f"has not ended: go on with it (karp launch --resume {directory})" in done.stderr
+
+
+def test_a_program_that_leaves_before_the_record_ends_is_told_how_to_end(record: Path) -> None:
+    link = ReplayLink(record)
+    with pytest.raises(RunError, match="left each by itself"):
+        link.send(Stop(), 0)
 
 
 def test_a_worker_from_elsewhere_is_told_the_modes_or_refused(tmp_path: Path) -> None:

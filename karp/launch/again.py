@@ -6,10 +6,12 @@ import subprocess
 import sys
 from pathlib import Path
 
-from karp.errors import DataError
+from karp.arguments import ASYNCHRONOUS, variables
+from karp.errors import DataError, RecordError
 from karp.launch.local import FILE as LAUNCH_FILE
 from karp.launch.local import Options
 from karp.launch.processes import THREAD_VARIABLES
+from karp.protocol import Settings
 from karp.replay import FILE, read
 
 
@@ -24,8 +26,13 @@ def replay(run_dir: str, program: str | None, arguments: list[str]) -> int:
     threads = str(settings.threads)
     environment = {name: value for name, value in os.environ.items() if not name.startswith("KARP_")}
     environment |= dict.fromkeys(THREAD_VARIABLES, threads)
-    environment |= {"KARP_REPLAY": str(directory), "KARP_THREADS": threads, **options.modes()}
-    (directory / FILE).unlink(missing_ok=True)
+    environment |= {"KARP_REPLAY": str(directory), "KARP_THREADS": threads, **modes_of(settings)}
+    if not Path(cwd, options.program).is_file():
+        raise DataError(f"there is no program {options.program!r} in {cwd}: name it: karp replay {run_dir} PROGRAM")
+    try:
+        (directory / FILE).unlink(missing_ok=True)
+    except OSError as error:
+        raise RecordError(f"{directory / FILE} cannot be written: {error.strerror}") from None
     done = subprocess.run([sys.executable, options.program, *options.arguments], cwd=cwd, env=environment, check=False)
     if done.returncode != 0:
         return done.returncode if done.returncode > 0 else 128 - done.returncode
@@ -39,6 +46,17 @@ def replay(run_dir: str, program: str | None, arguments: list[str]) -> int:
     if not found["equal"]:
         print("karp: the same bits need the same kind of CPU, NumPy and BLAS: summary.json names the run's")
     return 0 if found["equal"] else 1
+
+
+def modes_of(settings: Settings) -> dict[str, str]:
+    """The variables by which the run's modes reach the program, whoever had chosen them."""
+    staleness = ASYNCHRONOUS if settings.staleness is None else str(settings.staleness)
+    return variables({
+        "staleness": staleness,
+        "local_steps": str(settings.local_steps),
+        "codec": settings.codec,
+        "codec_weights": settings.codec_weights,
+    })
 
 
 def launched(directory: Path, program: str | None, arguments: list[str]) -> tuple[Options, str]:

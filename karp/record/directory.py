@@ -3,19 +3,21 @@
     settings.json        what the run is (protocol/settings.py), where and with what it computes
     metrics.jsonl        one line per report, as it happened
     arrivals.jsonl       of a run with staleness: [step, [[worker, version, start, stop], …]], what was applied in order
-    weights.safetensors  the weights at the end, under the names and shapes of the model
+    weights.safetensors  the weights at the end, under the names and shapes of the model; summary.json has their hash
     checkpoints/         what the run can be resumed from (checkpoints.py)
     launch.json          how it was launched: program, arguments, workers (written by the launcher)
-    summary.json         the totals, the last metrics, the weights' hash, the exit status
+    summary.json         the totals, the last metrics, the weights' hash, the exit status; made at the end
     logs/                what each worker printed (written by the launcher)
 
 Files that others may read while the run writes are written aside and renamed.
 """
 
 import json
+import math
 import os
 import platform
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -104,10 +106,14 @@ class Record:
             path.mkdir(parents=True, exist_ok=True)
             self._metrics = Lines(path / "metrics.jsonl", self._say, mode)
         except FileExistsError:
+            if not path.is_dir():
+                raise RecordError(f"{path} is a file: pass a directory for the run") from None
             raise RecordError(f"{path} holds a run already: pass another directory, or resume it") from None
         except OSError as error:
             raise RecordError(f"the run directory {path} cannot be written: {error.strerror}") from None
         self._lock()
+        if resume:
+            (path / "summary.json").unlink(missing_ok=True)  # it says that the run has ended
         self.writer = Writer(path, keep)
         self._metrics.cut(self._metrics.written)
         self._arrivals = Lines(path / "arrivals.jsonl", self._say, buffer=BUFFER_BYTES)
@@ -145,7 +151,7 @@ class Record:
             return
         if kind == "settings":
             self._write_json("settings.json", values)
-        self._metrics.append(json.dumps({"report": kind, **values}))
+        self._metrics.append(json.dumps(plain({"report": kind, **values}), allow_nan=False))
 
     def _say(self, text: str) -> None:
         self.writer.troubles.append(text)
@@ -164,7 +170,7 @@ class Record:
         self._metrics.close()
 
     def _write_json(self, name: str, content: dict[str, Any]) -> None:
-        self._write(name, (json.dumps(content, indent=2) + "\n").encode())
+        self._write(name, (json.dumps(plain(content), indent=2, allow_nan=False) + "\n").encode())
 
     def _write(self, name: str, content: bytes) -> None:
         aside = self.path / f".{name}.part"
@@ -173,6 +179,19 @@ class Record:
             os.replace(aside, self.path / name)
         except OSError as error:
             self._say(f"{self.path / name} cannot be written: {error.strerror}")
+
+
+def plain(content: Any) -> Any:
+    """What JSON can say: numbers that are not finite as null.
+
+    >>> plain({"loss": float("nan"), "of": [1, 2.5]})
+    {'loss': None, 'of': [1, 2.5]}
+    """
+    if isinstance(content, float) and not math.isfinite(content):
+        return None
+    if isinstance(content, Mapping):
+        return {name: plain(one) for name, one in content.items()}
+    return [plain(one) for one in content] if isinstance(content, list | tuple) else content
 
 
 def summarise(server: Server, program: str, workers: int, status: int) -> dict[str, Any]:

@@ -59,6 +59,8 @@ class Lines:
 
     def cut(self, size: int) -> None:
         """Go on after so many bytes; what stands behind them is gone."""
+        if size > self.written:
+            self.say(f"{self.path.name} is shorter than its run's checkpoint: {size - self.written} bytes are lost")
         self.written = min(size, self.written)
         if self.path.exists():
             os.truncate(self.path, self.written)
