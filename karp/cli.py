@@ -64,7 +64,8 @@ def add_launch(commands: Commands) -> None:
     add(
         "--exchange",
         choices=["auto", "zeromq"],
-        help="auto: workers on the server's host share memory with it; zeromq: frames over tcp (default: auto)",
+        help="auto: workers on the server's host share memory with it, but for runs with staleness or codecs; zeromq: "
+        "frames over tcp (default: auto)",
     )
     add("--host", metavar="ADDRESS", help="the IP address the server listens on (default: 127.0.0.1); any that is not "
         "loopback needs keys, which are made for the run unless --keys names some")  # fmt: skip

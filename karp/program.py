@@ -1,5 +1,6 @@
-"""What a program hands to a Trainer, in the form that the protocol carries: data, scores, its end."""
+"""What a program hands to a Trainer, in the form that the protocol carries: data, scores, its time, its end."""
 
+import time
 from collections.abc import Mapping
 from typing import Any
 
@@ -33,6 +34,42 @@ def scores(values: Mapping[str, Any] | float) -> dict[str, float]:
         except (TypeError, ValueError):
             raise ProgramError(f"{name} is {value!r:.60}; only numbers can be logged") from None
     return found
+
+
+class Work:
+    """Measures what a lease would take the program alone: processor time, or all the time that passes if it has slept.
+
+    It measures for the first seconds, in which a run is compared with one process, and then no more.
+    """
+
+    SECONDS = 10.0
+
+    def __init__(self) -> None:
+        self.until = 0.0
+        self.began = (0.0, 0.0, 0)
+
+    def begin(self) -> None:
+        """A lease has come."""
+        self.until = self.until or time.perf_counter() + self.SECONDS
+        if time.perf_counter() < self.until:
+            self.began = time.perf_counter(), time.thread_time(), sleeps()
+
+    def seconds(self) -> float:
+        """Since then; 0 when nothing is measured any more."""
+        if time.perf_counter() >= self.until:
+            return 0.0
+        passed, busy, slept = self.began
+        return time.thread_time() - busy if sleeps() == slept else time.perf_counter() - passed
+
+
+def sleeps() -> int:
+    """How often this thread has waited for anything but a processor."""
+    try:
+        import resource
+
+        return resource.getrusage(resource.RUSAGE_THREAD).ru_nvcsw
+    except (ImportError, AttributeError):  # not on this system: as if always
+        return time.perf_counter_ns()
 
 
 def status_of(error: BaseException | None) -> int:

@@ -84,7 +84,12 @@ class Process:
     def __init__(self, config: Config) -> None:
         self.config = config
         self.record = Record(Path(config.run_dir), config.resume, config.keep)
-        self.exchange = Exchange() if config.exchange == "auto" and shared.available() else None
+        trouble = shared.trouble() if config.exchange == "auto" else ""
+        shares = config.exchange == "auto" and not trouble
+        self.exchange = Exchange(self.record.writer.troubles.append) if shares else None
+        if trouble:
+            text = f"no memory is shared with workers ({trouble}): gradients and weights travel as frames"
+            self.record.writer.troubles.append(text)
         self.server = Server(
             config.workers,
             data.Plan,
@@ -165,10 +170,18 @@ class Process:
                 self.perform(actions)
 
     def forget(self) -> None:
-        """Free the memory of workers that are here no more."""
-        if self.exchange is not None:
-            for peer in self.exchange.slots.keys() - self.server.members.keys():
+        """Free the memory of workers that are here no more, or work without it."""
+        if self.exchange is None:
+            return
+        for peer, slot in list(self.exchange.slots.items()):
+            member = self.server.members.get(peer)
+            if member is None:
                 self.exchange.forget(peer)
+            elif slot.is_idle:
+                self.exchange.forget(peer)
+                why = "it is on another host, in another container or another user's"
+                text = f"worker {member.worker} cannot open the server's memory ({why}): its gradients travel as frames"
+                self.record.writer.troubles.append(text)
 
     def obey(self, order: dict[str, Any]) -> None:
         """A line from the launcher."""

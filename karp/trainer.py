@@ -30,7 +30,7 @@ from karp.data import Plan, generator
 from karp.errors import ProgramError, SettingError
 from karp.inner import OUTER, Inner
 from karp.link import Link, connect
-from karp.program import columns, scores, status_of
+from karp.program import Work, columns, scores, status_of
 from karp.protocol import Settings, Worker
 from karp.protocol.messages import Done, Evaluation, FromWorker, Lease
 from karp.protocol.rounds import Rounds, steps_of
@@ -136,7 +136,7 @@ class Trainer:
         self._share = 1.0
         self._given = True  # the current shard's loss to backward
         self._rng: np.random.Generator | None = None
-        self._clock = time.thread_time if self.server else float  # of computing; what it has not to be compared with
+        self._work = Work() if self.server else None  # one process is not compared with itself
 
     def __enter__(self) -> Self:
         global _trainers
@@ -195,7 +195,9 @@ class Trainer:
         """The batches of a lease; when all are computed it is answered."""
         worker, link, plan, steps, step = self._worker, self._link, self._plan, self._steps, lease.step
         assert link is not None
-        began, last = self._clock(), worker.last
+        last, work = worker.last, self._work
+        if work is not None:
+            work.begin()
         faults.reach("leased", step=step)
         self._place_gradients()
         for shard in range(lease.start, lease.stop):
@@ -214,7 +216,7 @@ class Trainer:
         self._shard = -1
         if link.overtaken:  # what the program has seen is of no version
             worker.discard(last)
-        self._send(worker.contribution(max(0.0, self._clock() - began)))
+        self._send(worker.contribution(0.0 if work is None else work.seconds()))
 
     def _settle(self) -> None:
         """Outside of the loop the model has weights of its own."""

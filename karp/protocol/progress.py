@@ -8,7 +8,6 @@ REPORT_SECONDS = 1.0  # a report this often, and at the end of every epoch
 EPOCH_SECONDS = 0.05  # epochs shorter than this share one
 WARM_SECONDS = 1.0  # not counted when workers are compared with one process
 COMPARE_SECONDS = 3.0  # of training, after which they are
-FASTER = 1.1  # times: less is not worth a word
 
 
 class Progress:
@@ -24,7 +23,7 @@ class Progress:
         self.last: dict[str, tuple[int, float]] = {}
         self.ages: Counter[int] = Counter()  # staleness -> contributions, in a run that has any; since the last report
         self.all_ages: Counter[int] = Counter()  # and before
-        self.busy = 0.0  # seconds of processor time that workers have computed what is in
+        self.busy = 0.0  # seconds that workers have worked for what is in
         self.since: tuple[float, int, float] | None = None  # time, samples and busy when the comparison began
         self.compared = False
 
@@ -74,7 +73,8 @@ class Progress:
     def compare(self, now: float) -> tuple[float, float] | None:
         """Once, after the first seconds: samples/s of all together and of one process, if that would be faster.
 
-        One process makes no exchange and waits for nobody; it takes as long as the workers compute, one after another.
+        One process makes no exchange and waits for nobody; it takes as long as the workers work, one after another, or
+        less, as nobody takes its caches and its batches may be larger. So the figure is not too high.
         """
         if self.since is None and now - self.began >= WARM_SECONDS:
             self.since = now, self.samples, self.busy
@@ -85,7 +85,7 @@ class Progress:
         done, busy = self.samples - samples, self.busy - busy
         together = done / (now - since)
         alone = done / busy if busy else 0.0
-        return (together, alone) if alone >= FASTER * together else None
+        return (together, alone) if alone > together else None
 
     def metrics(self, values: dict[str, float], order: int) -> None:
         """Keep these values, unless one of a later epoch or step is known under the same name."""

@@ -41,7 +41,8 @@ Ranges = list[tuple[int, int]]  # of shards
 class Store(Protocol):
     """Memory for the weights that others read while they are written to."""
 
-    def allocate(self, layout: Layout) -> Vector: ...
+    def allocate(self, layout: Layout) -> Vector | None:
+        """The vector to keep them in; None if there is none."""
 
     def writing(self, version: int) -> None:
         """The weights are about to change (-1), or are now those of a version."""
@@ -108,6 +109,8 @@ class Training:
             self.store = None  # the weights may change while a worker reads them, or are not those it gets
         if self.store is not None:
             self.room = self.store.allocate(settings.layout)
+        if self.room is None:
+            self.store = None
 
     def start_from(self, weights: Vector) -> None:
         """These are the weights the model starts from; raises ProtocolError if the settings name others."""
@@ -313,8 +316,8 @@ class Training:
             if rates := self.progress.compare(now):
                 together, alone = (f"{rate:,.0f}" for rate in rates)
                 self.notice(
-                    f"{workers} worker{'s' * (workers > 1)} train {together} samples/s; one process would train about "
-                    f"{alone}, without an exchange: python {self.settings.program}"
+                    f"{workers} worker{'s' * (workers > 1)} train {together} samples/s; one process, without exchange, "
+                    f"would train about {alone}: run {self.settings.program} with python instead of karp launch"
                 )
         if ends_epoch:
             self.progress.end_epoch()

@@ -225,7 +225,7 @@ class Worker:
         self.shard += 1
 
     def contribution(self, seconds: float = 0.0) -> FromWorker:
-        """The message for the lease, as far as it is computed, in so many seconds of processor time."""
+        """The message for the lease, as far as it is computed, in so many seconds of work."""
         lease = self.task
         assert isinstance(lease, Lease)
         self.task = None

@@ -21,6 +21,7 @@ import os
 import struct
 import threading
 import time
+from collections.abc import Callable
 
 import numpy as np
 
@@ -49,9 +50,15 @@ def fence() -> None:
     _fence.release()
 
 
-def available() -> bool:
-    """Whether this system has what the segments need."""
-    return hasattr(os, "memfd_create") and os.path.isdir("/proc/self/fd")
+def trouble() -> str:
+    """Why this system has not what the segments need; '' if it has."""
+    if not hasattr(os, "memfd_create") or not os.path.isdir("/proc/self/fd"):
+        return "it takes Linux with /proc"
+    try:
+        os.close(os.memfd_create("karp", os.MFD_CLOEXEC))
+    except OSError as error:
+        return f"memfd_create: {error.strerror}"
+    return ""
 
 
 class Segment:
@@ -67,8 +74,12 @@ class Segment:
     def make(cls, layout: Layout) -> "Segment":
         """A fresh one, zero but for its token."""
         descriptor = os.memfd_create("karp", os.MFD_CLOEXEC)
-        os.ftruncate(descriptor, HEAD + layout.nbytes)
-        segment = cls(descriptor, layout)
+        try:
+            os.ftruncate(descriptor, HEAD + layout.nbytes)
+            segment = cls(descriptor, layout)
+        except OSError:
+            os.close(descriptor)
+            raise
         segment.memory[:TOKEN] = os.urandom(TOKEN)
         return segment
 
@@ -95,9 +106,13 @@ class Segment:
 
 
 class Exchange:
-    """The server's side: the weights, a slot for each worker, the pipe that wakes the server."""
+    """The server's side: the weights, a slot for each worker, the pipe that wakes the server.
 
-    def __init__(self) -> None:
+    `say` is told where memory cannot be had; frames then do.
+    """
+
+    def __init__(self, say: Callable[[str], None]) -> None:
+        self.say = say
         self.layout: Layout
         self.weights: Segment | None = None
         self.slots: dict[bytes, Slot] = {}
@@ -105,10 +120,14 @@ class Exchange:
         os.set_blocking(self.bell, False)
         os.set_blocking(self.bell_end, False)
 
-    def allocate(self, layout: Layout) -> Vector:
-        """The vector of the weights."""
+    def allocate(self, layout: Layout) -> Vector | None:
+        """The vector of the weights; None if there is no memory for it."""
         self.layout = layout
-        self.weights = Segment.make(layout)
+        try:
+            self.weights = Segment.make(layout)
+        except OSError as error:
+            self.say(f"no memory is shared with workers ({error.strerror}): gradients and weights travel as frames")
+            return None
         return self.weights.vector
 
     def writing(self, version: int) -> None:
@@ -126,12 +145,16 @@ class Exchange:
         if self.weights is None:
             return ""
         self.forget(peer)
-        slot = self.slots[peer] = Slot(self.layout)
+        try:
+            slot = self.slots[peer] = Slot(self.layout)
+        except OSError as error:
+            self.say(f"no memory is shared with a worker ({error.strerror}): its gradients travel as frames")
+            return ""
         numbers = [os.getpid(), self.weights.descriptor, slot.segment.descriptor, self.bell_end, slot.bell]
         return " ".join([*map(str, numbers), self.weights.token, slot.segment.token])
 
     def forget(self, peer: bytes) -> None:
-        """This worker is here no more; what it has contributed stays as long as it is needed."""
+        """This worker needs no slot any more; what it has contributed stays as long as it is needed."""
         slot = self.slots.pop(peer, None)
         if slot is not None:
             slot.close()
@@ -186,12 +209,23 @@ class Slot:
     """The server's side of one worker's segment."""
 
     def __init__(self, layout: Layout) -> None:
-        self.segment = Segment.make(layout)
+        self.bell, self.bell_end = os.pipe()
+        try:
+            self.segment = Segment.make(layout)
+        except OSError:
+            os.close(self.bell)
+            os.close(self.bell_end)
+            raise
         self.words = self.segment.words
         self.taken = 0
         self.given = 0
-        self.bell, self.bell_end = os.pipe()
+        self.missed = 0  # leases while the worker had not opened it
         os.set_blocking(self.bell_end, False)
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether the worker cannot open it: it has answered a lease, and so had read the invitation before."""
+        return self.missed > 1 and not self.words[READY]
 
     def contribution(self) -> Contribution:
         step, version, start, stop, loss, seconds = CONTRIBUTION.unpack_from(self.segment.memory, OUT)
@@ -201,6 +235,7 @@ class Slot:
         """Put a lease into the mailbox; False if the worker has not opened it, or not read the last one."""
         words = self.words
         if not words[READY] or words[READ] != self.given:
+            self.missed += not words[READY]
             return False
         new = lease.weights is not None
         LEASE.pack_into(

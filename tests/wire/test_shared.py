@@ -11,14 +11,14 @@ import pytest
 from karp.parameters import Layout
 from karp.protocol.messages import Contribution, Lease
 from karp.protocol.tree import Node
-from karp.wire.shared import ASLEEP, CHANGES, HEAD, Exchange, Place, Segment
+from karp.wire.shared import ASLEEP, CHANGES, HEAD, Exchange, Place, Segment, trouble
 
 LAYOUT = Layout({"weight": (5, 3), "bias": (3,)}, "float32")
 
 
 @pytest.fixture
 def exchange() -> Iterator[Exchange]:
-    made = Exchange()
+    made = Exchange(pytest.fail)
     made.allocate(LAYOUT)
     made.writing(-1)
     made.writing(0)
@@ -168,6 +168,37 @@ def test_an_invitation_that_leads_nowhere_is_an_error_and_nothing_else(exchange:
             Place(" ".join(changed), LAYOUT)
     with pytest.raises(OSError, match="another process's file"):
         Place(" ".join(words), Layout({"weight": (1,)}, "float32"))
+
+
+def test_a_slot_that_its_worker_cannot_open_is_known(exchange: Exchange) -> None:
+    invitation = exchange.invite(b"a")
+    slot = exchange.slots[b"a"]
+    assert (False, False) == (slot.give(lease(1)), slot.is_idle)  # it may not have read the invitation yet
+    assert (False, True) == (slot.give(lease(2)), slot.is_idle)
+    place = Place(invitation, LAYOUT)
+    assert (False, True) == (slot.is_idle, slot.give(lease(3)))
+    place.close()
+
+
+@pytest.mark.parametrize("refused", ["memfd_create", "pipe"])
+def test_memory_that_cannot_be_had_is_said_and_nothing_is_left(monkeypatch: pytest.MonkeyPatch, refused: str) -> None:
+    said: list[str] = []
+    exchange = Exchange(said.append)
+    if refused == "pipe":
+        exchange.allocate(LAYOUT)
+    before = len(os.listdir("/proc/self/fd"))
+
+    def refuse(*arguments: object) -> None:
+        raise OSError(24, "Too many open files")
+
+    monkeypatch.setattr(os, refused, refuse)
+    if refused == "memfd_create":
+        assert "memfd_create: Too many open files" == trouble()
+        assert None is exchange.allocate(LAYOUT)
+    assert "" == exchange.invite(b"a")
+    assert before == len(os.listdir("/proc/self/fd"))
+    assert ["Too many open files" in text and "travel as frames" in text for text in said] == [True]
+    exchange.close()
 
 
 def test_memory_is_as_large_as_it_must_be_and_aligned() -> None:
