@@ -6,6 +6,7 @@ from typing import Any
 
 from karp import codecs
 from karp.errors import SettingError
+from karp.protocol.settings import LIMITS, STALENESS
 
 MODES = ("staleness", "local_steps", "codec", "codec_weights")  # those that are also options of the command line
 ASYNCHRONOUS = "none"  # as karp launch --staleness and KARP_STALENESS say it
@@ -55,14 +56,22 @@ def variables(given: Mapping[str, str | None]) -> dict[str, str]:
     return {f"KARP_{name.upper()}": text for name, text in given.items() if text is not None}
 
 
+def check_whole(**given: object) -> None:
+    """Raise SettingError for what is no whole number, by its name."""
+    for name, value in given.items():
+        if type(value) is not int:
+            raise SettingError(f"{name} is {value!r:.60}; it must be a whole number")
+
+
 def whole(text: str) -> int:
-    """A whole number of at least 1; raises SettingError for anything else.
+    """A number of local steps; raises SettingError for what is none.
 
     >>> whole("8")
     8
     """
-    if not text.isdecimal() or int(text) < 1:
-        raise SettingError(f"{text!r} is no number of steps; it must be a whole number of at least 1")
+    most = LIMITS["local_steps"] - 1
+    if not text.isdecimal() or not 1 <= int(text) <= most:
+        raise SettingError(f"{text!r} is no number of local steps; it must be a whole number from 1 to {most}")
     return int(text)
 
 
@@ -72,6 +81,7 @@ def staleness(text: str) -> int | None:
     >>> staleness("2"), staleness("none")
     (2, None)
     """
-    if text != ASYNCHRONOUS and not text.isdecimal():
-        raise SettingError(f"staleness is {text!r}; it must be a whole number, or {ASYNCHRONOUS!r}: asynchronous")
+    if text != ASYNCHRONOUS and not (text.isdecimal() and int(text) < STALENESS):
+        wanted = f"a whole number from 0 to {STALENESS - 1}, or {ASYNCHRONOUS!r}: asynchronous"
+        raise SettingError(f"staleness is {text!r}; it must be {wanted}")
     return None if text == ASYNCHRONOUS else int(text)

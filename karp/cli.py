@@ -72,8 +72,14 @@ def add_launch(commands: Commands) -> None:
     add("--port", type=int, metavar="PORT", help="the port it listens on (default: a free one)")
     add("--keys", metavar="DIR", help="lasting keys, made with `karp keys DIR`")
     add("program", metavar="PROGRAM", nargs="?", help="a Python file with a karp.Trainer")
-    add("arguments", metavar="ARGS", nargs=argparse.REMAINDER, help="handed to PROGRAM")
+    add_arguments(command)
     command.set_defaults(command=run_launch)
+
+
+def add_arguments(command: argparse.ArgumentParser) -> None:
+    """What follows PROGRAM; argparse calls it required where it names what is missing, if it is not told."""
+    rest = command.add_argument("arguments", metavar="ARGS", nargs=argparse.REMAINDER, help="handed to PROGRAM")
+    rest.required = False
 
 
 def add_modes(command: argparse.ArgumentParser) -> None:
@@ -119,7 +125,7 @@ def add_worker(commands: Commands) -> None:
     command.add_argument("--threads", type=int, default=1, metavar="T", help="BLAS threads (default: 1)")
     add_modes(command)
     command.add_argument("program", metavar="PROGRAM", help="the run's program")
-    command.add_argument("arguments", metavar="ARGS", nargs=argparse.REMAINDER, help="handed to PROGRAM")
+    add_arguments(command)
     command.set_defaults(command=run_worker)
 
 
@@ -147,7 +153,7 @@ def add_replay(commands: Commands) -> None:
     )
     command.add_argument("directory", metavar="DIR", help="the run's directory")
     command.add_argument("program", metavar="PROGRAM", nargs="?", help="needed if no launcher has started the run")
-    command.add_argument("arguments", metavar="ARGS", nargs=argparse.REMAINDER, help="handed to PROGRAM")
+    add_arguments(command)
     command.set_defaults(command=run_replay)
 
 

@@ -33,7 +33,7 @@ from karp.link import Link, connect
 from karp.program import Work, columns, scores, status_of
 from karp.protocol import Settings, Worker
 from karp.protocol.messages import Done, Evaluation, FromWorker, Lease
-from karp.protocol.rounds import Rounds, steps_of
+from karp.protocol.rounds import Rounds, steps_made, steps_of
 from karp.protocol.settings import ANY_SHARDS, Steps
 from karp.protocol.worker import PING_SECONDS
 
@@ -116,10 +116,12 @@ class Trainer:
         self.staleness = 0 if isinstance(staleness, EllipsisType) else staleness
         agreed_steps = agreed("local_steps", local_steps, arguments.whole)
         self.local_steps = 1 if agreed_steps is None else agreed_steps
+        self.threads = from_environment("KARP_THREADS", 1) if threads is None else threads
+        arguments.check_whole(local_steps=self.local_steps, threads=self.threads)
+        optim.to_dict(optimizer)  # raises SettingError for what is none
         self.outer = OUTER if outer is None and self.local_steps > 1 else outer
         self.codec = agreed("codec", codec, str)
         self.codec_weights = agreed("codec_weights", codec_weights, str)
-        self.threads = from_environment("KARP_THREADS", 1) if threads is None else threads
         self.show = show
         self.server = os.environ.get("KARP_SERVER")
         self._run_dir = run_dir
@@ -284,12 +286,16 @@ class Trainer:
     def step(self) -> int:
         """The step of the current batch; after the loop, the number of steps applied."""
         task = self._worker.task
-        return task.step if isinstance(task, Lease) else max(0, self._worker.version)
+        if isinstance(task, Lease):
+            return task.step
+        updates = max(0, self._worker.version)
+        return updates if self.staleness is not None or not updates else steps_made(self._steps, updates)
 
     @property
     def epoch(self) -> int:
-        """The epoch of the current batch."""
-        return self.step // self._steps.steps_per_epoch
+        """The epoch of the current batch, or of the evaluation."""
+        task = self._worker.task
+        return task.epoch if isinstance(task, Evaluation) else self.step // self._steps.steps_per_epoch
 
     @property
     def shard(self) -> int:

@@ -321,3 +321,36 @@ def test_progress_is_plain_lines_where_there_is_no_terminal(tmp_path: Path, caps
     lines = capsys.readouterr().err.splitlines()
     assert any(line.startswith("step 12/12  epoch 3  loss ") and "1 worker" in line for line in lines)
     assert lines[-1].endswith(f"files in {tmp_path / 'run'}")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "reason"),
+    [
+        ({"optimizer": 3}, "3 is no optimiser"),
+        ({"optimizer": optim.SGD}, "is no optimiser; one is made like"),
+        ({"outer": "nesterov", "local_steps": 2}, "'nesterov' is no optimiser"),
+        ({"outer": optim.SGD(lr=0.7)}, "outer is given with local_steps=1"),
+        ({"local_steps": "4"}, "local_steps is '4'; it must be a whole number"),
+        ({"threads": "x"}, "threads is 'x'; it must be a whole number"),
+        ({"local_steps": 1 << 40}, "it must be a whole number from 1 to 4294967295"),
+        ({"staleness": 70_000}, "it must be a whole number from 0 to 65535, or None"),
+    ],
+)
+def test_an_argument_that_cannot_be_is_named(tmp_path: Path, arguments: dict[str, Any], reason: str) -> None:
+    with pytest.raises(SettingError, match=reason):
+        train(tmp_path, **arguments)
+
+
+def test_an_asynchronous_run_counts_steps_and_epochs_as_any_other(tmp_path: Path) -> None:
+    seen = []
+
+    def evaluate() -> float:
+        seen.append((training.step, training.epoch))
+        return 0.0
+
+    with trainer(tmp_path, net := model(), shards=3, staleness=None) as training:
+        for x, y in training.batches(X, Y, evaluate=evaluate):
+            training.backward(nn.cross_entropy(net(x), y))
+    assert [(4, 0), (8, 1), (12, 2)] == seen
+    assert (12, 3) == (training.step, training.epoch)
+    assert 3 * (3 * 3 + 2) == summary(tmp_path)["updates"]  # the last batch of an epoch has two samples

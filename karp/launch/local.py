@@ -22,6 +22,7 @@ from karp import arguments
 from karp.errors import DataError, LostError, RecordError, SettingError
 from karp.launch.processes import THREAD_VARIABLES, Child, ServerProcess, kill_group, start_worker, stop
 from karp.monitor.terminal import Display
+from karp.protocol.settings import LIMITS
 from karp.record import fresh_directory
 from karp.serve import Config
 
@@ -58,8 +59,9 @@ class Options:
         """Raises SettingError for what cannot be launched."""
         if not Path(self.program).is_file():
             raise SettingError(f"there is no program {self.program!r}: pass the path of a Python file")
-        if self.workers < 1 or self.threads < 1:
-            raise SettingError(f"{self.workers} workers with {self.threads} threads each: both must be at least 1")
+        if self.workers < 1 or not 1 <= self.threads < LIMITS["threads"]:
+            few = f"at least 1, and threads below {LIMITS['threads']}"
+            raise SettingError(f"{self.workers} workers with {self.threads} threads each: both must be {few}")
         self.modes()
         if not self.checkpoint_every >= 0 or self.keep < 1 or self.max_restarts < 0:
             raise SettingError("--checkpoint-every and --max-restarts must be at least 0, --keep at least 1")
@@ -75,6 +77,8 @@ def launch(options: Options, run_dir: str | None) -> int:
     Raises SettingError or RecordError before anything is started, if it cannot be.
     """
     options.check()
+    if run_dir == "":
+        raise SettingError("--run-dir is empty: pass a directory, or leave it out")
     directory = Path(run_dir) if run_dir is not None else fresh_directory(options.program)
     if (directory / "metrics.jsonl").exists():
         raise RecordError(

@@ -2,6 +2,7 @@
 
 import ipaddress
 import re
+import socket
 from pathlib import Path
 
 from karp.errors import SettingError
@@ -27,8 +28,13 @@ def environment_of(server: str, directory: str | None, threads: int, program: st
 
     Raises SettingError for an address, keys or a program that cannot be.
     """
-    if re.fullmatch(r"tcp://.+:\d{1,5}", server) is None:
-        raise SettingError(f"--server is {server!r}; it must be tcp://HOST:PORT")
+    match = re.fullmatch(r"tcp://(.+):(\d{1,5})", server)
+    if match is None or not 1 <= int(match[2]) < 1 << 16:
+        raise SettingError(f"--server is {server!r}; it must be tcp://HOST:PORT, with a port from 1 to 65535")
+    try:
+        socket.getaddrinfo(match[1].strip("[]"), int(match[2]))
+    except OSError as error:
+        raise SettingError(f"--server is {server!r}, but there is no such host: {error.strerror}") from None
     if not Path(program).is_file():
         raise SettingError(f"there is no program {program!r}: pass the path of a Python file")
     found = {"KARP_SERVER": server, "KARP_THREADS": str(threads)}

@@ -20,6 +20,8 @@ def to_dict(optimizer: Optimizer) -> dict[str, Any]:
     >>> to_dict(SGD(lr=WarmUp(0.1, steps=5)))["lr"]
     {'name': 'WarmUp', 'lr': 0.1, 'steps': 5}
     """
+    if type(optimizer) not in OPTIMIZERS.values():
+        raise SettingError(f"{optimizer!r:.60} is no optimiser; one is made like optim.SGD(lr=0.1)")
     return _plain(optimizer)
 
 

@@ -80,12 +80,13 @@ class Settings:
         for name, limit in LIMITS.items():
             least = ANY_SHARDS if name == "shards" else 1
             if type(plain[name]) is not int or not least <= plain[name] < limit:
-                raise SettingError(f"{name} is {plain[name]!r:.60}; it must be a whole number of at least 1")
+                raise SettingError(f"{name} is {plain[name]!r:.60}; it must be a whole number from 1 to {limit - 1}")
         if type(plain["seed"]) is not int or not 0 <= plain["seed"] < SEEDS:
             raise SettingError(f"seed is {plain['seed']!r:.60}; it must be a whole number from 0 to 2**63 - 1")
         staleness = plain["staleness"]
         if staleness is not None and (type(staleness) is not int or not 0 <= staleness < STALENESS):
-            raise SettingError(f"staleness is {staleness!r:.60}; it must be a whole number, or None: asynchronous")
+            wanted = f"a whole number from 0 to {STALENESS - 1}, or None: asynchronous"
+            raise SettingError(f"staleness is {staleness!r:.60}; it must be {wanted}")
         codecs.check("codec", plain["codec"], codecs.GRADIENTS)
         codecs.check("codec_weights", plain["codec_weights"], codecs.WEIGHTS)
         for name in ("evaluate", "steering"):
@@ -94,7 +95,9 @@ class Settings:
         layout, optimizer = Layout.from_dict(plain["layout"]), optim.from_dict(plain["optimizer"])
         parts: dict[str, Any] = {"layout": layout, "optimizer": optimizer}
         if (plain["outer"] is not None) != (plain["local_steps"] > 1):
-            raise SettingError(f"outer is {plain['outer']!r:.60}: it goes with more than one local step, and only then")
+            given = "missing" if plain["outer"] is None else "given"
+            local = f"local_steps={plain['local_steps']}"
+            raise SettingError(f"outer is {given} with {local}: it goes with more than one local step, and only then")
         if plain["outer"] is not None:
             parts["outer"] = optim.from_dict(plain["outer"])
         return cls(**(dict(plain) | parts))

@@ -188,6 +188,11 @@ class Worker:
 
     def tick(self, now: float, where: str) -> FromWorker | None:
         """Time has passed without a message; raises LostError if the server at `where` is silent for too long."""
+        if now - self.heard >= LOST_SECONDS and not self.incarnation and self.shards == 0:
+            raise LostError(
+                f"no server has answered at {where} for {now - self.heard:.0f} s: is that its address, does its run go "
+                "on, and are these its keys?"
+            )
         if now - self.heard >= LOST_SECONDS:
             raise LostError(
                 f"the server at {where} has not answered for {now - self.heard:.0f} s (last known: {self.waits_for})"

@@ -16,6 +16,7 @@ from typing import Any
 
 from karp import optim
 from karp.errors import MissingError, SettingError
+from karp.protocol.settings import LIMITS, SEEDS
 from karp.simulate.cluster import Cluster
 from karp.simulate.schedule import Schedule, draw
 
@@ -23,6 +24,7 @@ EPOCH_STEPS = 10  # the table has rows for so many steps
 FOREVER = float("inf")
 WIDTH = 16
 TARGET = 0.02  # of the way from the first loss to the lowest is left, where no target is named
+MOST_NUMBERS = 1 << 28  # of the table
 BARS = 16  # lines of the curve in a terminal
 COLUMNS = 48
 BINS = 40  # bars of the staleness in a picture, at most
@@ -57,10 +59,18 @@ class Study:
         for name in ("straggler", "loss", "duplicate"):
             if not 0.0 <= getattr(self, name) < 1.0:
                 raise SettingError(f"--{name} is {getattr(self, name)}; it must be a share: at least 0 and below 1")
-        for name in ("compute", "spread", "latency", "crash"):
-            if not 0.0 <= getattr(self, name) < FOREVER:
-                raise SettingError(f"--{name} is {getattr(self, name)}; it must be a number of at least 0")
+        for name, most in {"compute": 1e6, "spread": 10.0, "latency": 1e6, "factor": 1e6}.items():
+            if not 0.0 <= getattr(self, name) <= most:
+                raise SettingError(f"--{name} is {getattr(self, name)}; it must be a number from 0 to {most:g}")
+        if not 0.0 <= self.crash * self.compute <= 1.0:
+            raise SettingError(f"--crash is {self.crash}; it must be from 0 to one in the time of a shard")
+        if not 0 <= self.seed < SEEDS:
+            raise SettingError(f"--seed is {self.seed}; it must be a whole number from 0 to 2**63 - 1")
+        if self.target is not None and not math.isfinite(self.target):
+            raise SettingError(f"--target is {self.target}; it must be a number")
         shards = self.workers if self.shards is None else self.shards
+        if shards * self.rows * min(self.steps, EPOCH_STEPS) * WIDTH > MOST_NUMBERS or shards >= LIMITS["shards"]:
+            raise SettingError(f"{shards} shards of {self.rows} rows make too large a table: take fewer")
         if min(self.workers, shards, self.steps, self.rows, self.factor) < 1 or self.compute == 0.0:
             raise SettingError("--workers, --shards, --steps, --rows, --factor must be at least 1, --compute above 0")
         batch_size, per_epoch = shards * self.rows, min(self.steps, EPOCH_STEPS)
@@ -214,7 +224,7 @@ def bars(outcome: Outcome) -> list[str]:
     found = ["  seconds  step  loss"]
     for seconds, step, loss in chosen:
         excess = max(loss - outcome.least, floor)
-        share = math.log(excess / floor) / math.log(top / floor)
+        share = min(1.0, math.log(excess / floor) / math.log(top / floor)) if math.isfinite(excess) else 1.0
         found.append(f"{seconds:9.2f} {step:5d}  {loss:<9.4g} {'█' * max(1, round(share * COLUMNS))}")
     return found
 

@@ -119,7 +119,7 @@ def test_what_is_wrong_is_named(head: dict[str, Any], payload: list[np.ndarray],
 @pytest.mark.parametrize(
     ("change", "reason"),
     [
-        ({"epochs": 0}, "epochs is 0; it must be a whole number of at least 1"),
+        ({"epochs": 0}, "epochs is 0; it must be a whole number from 1 to 4294967295"),
         ({"batch_size": 1.5}, "batch_size is 1.5; it must be a whole number"),
         ({"seed": -1}, "seed is -1; it must be a whole number from 0"),
         ({"threads": True}, "threads is True"),

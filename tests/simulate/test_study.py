@@ -1,8 +1,10 @@
 """`karp simulate`: the figures of a large cluster."""
 
 import json
+import math
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -61,7 +63,7 @@ def test_faults_are_counted() -> None:
     [
         ({"loss": 1.0}, "--loss is 1.0; it must be a share"),
         ({"straggler": -0.1}, "--straggler is -0.1; it must be a share"),
-        ({"latency": float("nan")}, "--latency is nan; it must be a number of at least 0"),
+        ({"latency": float("nan")}, "--latency is nan; it must be a number from 0"),
         ({"workers": 0}, "--workers, --shards"),
         ({"compute": 0.0}, "--compute above 0"),
     ],
@@ -109,3 +111,23 @@ def test_ticks_are_those_of_the_server_process() -> None:
 
     assert (serve.TICK_SECONDS, serve.RESTLESS_SECONDS) == (host.TICK_SECONDS, host.RESTLESS_SECONDS)
     assert sockets.DEAD_SECONDS == cluster.DEAD_SECONDS
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        {"seed": -1}, {"target": math.nan}, {"rows": 10**11}, {"factor": math.inf}, {"crash": 100.0}, {"spread": 1e9},
+        {"shards": 2_000_000},
+    ],
+    ids=lambda given: next(iter(given)),
+)
+def test_what_cannot_be_imagined_is_refused(given: dict[str, Any]) -> None:
+    with pytest.raises(SettingError, match=next(iter(given))):
+        study.run(Study(workers=5, steps=5, **given))
+
+
+@pytest.mark.filterwarnings("ignore:overflow", "ignore:invalid value")
+def test_a_study_that_diverges_draws_bars_of_a_line(tmp_path: Path) -> None:
+    for rate in (3.0, 1000.0):
+        lines = study.bars(study.run(Study(workers=5, steps=20, lr=rate)))
+        assert all(len(line) < 100 for line in lines)
