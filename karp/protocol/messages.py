@@ -66,7 +66,7 @@ class Contribution:
     logs: Logs
     last: bool  # the program called trainer.stop(): the run ends once this step is applied
     lease: int = 0  # its number; 0 where nothing on the way can double it
-    seconds: float = 0.0  # that it took to compute, alone on a processor
+    seconds: float = 0.0  # that it took to compute, alone on a processor; 0: not measured
 
 
 @dataclass(slots=True)

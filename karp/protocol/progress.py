@@ -23,8 +23,8 @@ class Progress:
         self.last: dict[str, tuple[int, float]] = {}
         self.ages: Counter[int] = Counter()  # staleness -> contributions, in a run that has any; since the last report
         self.all_ages: Counter[int] = Counter()  # and before
-        self.busy = 0.0  # seconds that workers have worked for what is in
-        self.since: tuple[float, int, float] | None = None  # time, samples and busy when the comparison began
+        self.measured = (0, 0.0)  # samples of those leases that workers have timed, and the seconds they took
+        self.since: tuple[float, int] | None = None  # time and samples when the comparison began
         self.compared = False
 
     def begin(self, now: float) -> None:
@@ -70,6 +70,10 @@ class Progress:
         self.losses = self.weight = 0.0
         return report
 
+    def timed(self, samples: int, seconds: float) -> None:
+        """A lease of so many samples has kept a worker busy for so long."""
+        self.measured = self.measured[0] + samples, self.measured[1] + seconds
+
     def compare(self, now: float) -> tuple[float, float] | None:
         """Once, after the first seconds: samples/s of all together and of one process, if that would be faster.
 
@@ -77,14 +81,14 @@ class Progress:
         less, as nobody takes its caches and its batches may be larger. So the figure is not too high.
         """
         if self.since is None and now - self.began >= WARM_SECONDS:
-            self.since = now, self.samples, self.busy
+            self.since, self.measured = (now, self.samples), (0, 0.0)
         if self.since is None or self.compared or now - self.since[0] < COMPARE_SECONDS:
             return None
         self.compared = True
-        since, samples, busy = self.since
-        done, busy = self.samples - samples, self.busy - busy
-        together = done / (now - since)
-        alone = done / busy if busy else 0.0
+        since, samples = self.since
+        together = (self.samples - samples) / (now - since)
+        timed, seconds = self.measured
+        alone = timed / seconds if seconds else 0.0
         return (together, alone) if alone > together else None
 
     def metrics(self, values: dict[str, float], order: int) -> None:

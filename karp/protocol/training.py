@@ -217,7 +217,9 @@ class Training:
             known = f"{newest}" if oldest >= newest else f"{max(0, oldest)} to {newest}"
             raise ProtocolError(f"step {step.number}: a gradient of weights {message.version}, not {known}")
         self.form.check_nodes(message.nodes, step.number, step.tree.shards)
-        self.progress.busy += message.seconds
+        if message.seconds:
+            shards = [shard for start, stop, *_ in message.nodes for shard in range(start, stop)]
+            self.progress.timed(sum(self.steps.samples_in(step.number, shard) for shard in shards), message.seconds)
         nodes = message.nodes if self.form.codec is None else [self.form.decoded(node) for node in message.nodes]
         good = [node for node in nodes if self._is_finite(peer, worker, node, step, leased)]
         if self.failure:

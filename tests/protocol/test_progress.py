@@ -15,10 +15,10 @@ def after(seconds: float, samples: int, busy: float) -> tuple[float, float] | No
     progress = Progress(0.0)
     progress.begin(10.0)
     progress.step(0.5, 999)
-    progress.busy = 50.0
+    progress.timed(999, 50.0)
     assert progress.compare(10.0 + WARM_SECONDS) is None
     progress.step(0.5, samples)
-    progress.busy += busy
+    progress.timed(samples, busy)
     said = progress.compare(10.0 + WARM_SECONDS + seconds)
     assert progress.compare(1000.0) is None  # once is enough
     return said
@@ -35,7 +35,7 @@ def test_one_process_is_named_where_it_would_be_faster(busy: float, expected: tu
 def test_nothing_is_said_before_the_first_seconds_are_over() -> None:
     progress = Progress(0.0)
     assert progress.compare(WARM_SECONDS) is None
-    progress.busy = 1.0
+    progress.timed(100, 1.0)
     progress.step(0.5, 100)
     assert progress.compare(WARM_SECONDS + COMPARE_SECONDS - 0.1) is None
     assert progress.compare(WARM_SECONDS + COMPARE_SECONDS) is not None
