@@ -195,7 +195,7 @@ class Parameters:
     """The values of one model, moved into one data vector and one gradient vector.
 
     Each value is bound to its place: ``value.data`` becomes a view of the data vector, ``value.home`` the
-    view of the gradient vector where backward writes its gradient, ``value.grad`` None. A value that stands
+    view of the gradient vector where backward writes its gradient; one that it has is kept. A value that stands
     under two names (tied weights) has one place, under the first.
 
     Args:
@@ -242,8 +242,10 @@ class Parameters:
         self.values = tuple(distinct.values())
         gradients = [value.grad for value in self.values]
         self.keep_gradients_in(self.layout.zeros())
-        for value, gradient in zip(self.values, gradients, strict=True):
-            value.grad = gradient  # `grad` brings it home
+        for (value, home), gradient in zip(self._homes, gradients, strict=True):
+            if gradient is not None:
+                value.grad = gradient
+                self._bring_home(value, home)
 
     def __repr__(self) -> str:
         total = sum(view.size for view in self._views.values())

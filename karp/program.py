@@ -54,7 +54,7 @@ class Work:
         """A lease has come."""
         self.began = None
         self.leases += 1
-        if self.leases % self.EVERY == 0:
+        if self.leases % self.EVERY == 1:
             now = time.perf_counter()
             self.until = self.until or now + self.SECONDS
             if now < self.until:

@@ -55,7 +55,9 @@ def read(directory: Path) -> tuple[Settings, dict[str, Any], list[Arrival]]:
     Raises DataError if the directory does not hold the record of a whole run.
     """
     if (directory / "settings.json").exists() and not (directory / "summary.json").exists():
-        raise DataError(f"the run in {directory} has not ended: go on with it (karp launch --resume {directory}) first")
+        launched = (directory / "launch.json").exists()
+        how = f": go on with it first (karp launch --resume {directory})" if launched else ""
+        raise DataError(f"the run in {directory} has not ended{how}")
     try:
         settings = Settings.from_dict(json.loads((directory / "settings.json").read_text()))
         summary = json.loads((directory / "summary.json").read_text())
@@ -156,8 +158,8 @@ class ReplayLink:
                 self._go_on()
             case Stop() if self.at < len(self.order):
                 raise RunError(
-                    f"the program left its loop at step {self.training.step.number}, but the recorded run went on: its "
-                    "workers left each by itself; a run that is to be repeated ends by trainer.stop()"
+                    f"the program left its loop at step {self.training.step.number}, but the recorded run went on: it "
+                    "is another program, or its workers left each by itself; a run to repeat ends by trainer.stop()"
                 )
             case Failure():
                 self.training.fail(message.error)
@@ -186,7 +188,7 @@ class ReplayLink:
         assert training.updater is not None
         self._keep(training.version)
         if self.at == len(self.order):
-            self.inbox.append(Finish(training.version, True, "", training.updater.weights))
+            self.inbox.append(Finish(training.version, True, "", training.updater.weights, training.step.number))
             return
         arrival = self.order[self.at]
         self._step(arrival.step)

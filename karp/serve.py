@@ -86,10 +86,10 @@ class Process:
         self.record = Record(Path(config.run_dir), config.resume, config.keep)
         trouble = shared.trouble() if config.exchange == "auto" else ""
         shares = config.exchange == "auto" and not trouble
-        self.exchange = Exchange(self.record.writer.troubles.append) if shares else None
+        self.exchange = Exchange(self.record.say) if shares else None
         if trouble:
             text = f"no memory is shared with workers ({trouble}): gradients and weights travel as frames"
-            self.record.writer.troubles.append(text)
+            self.record.say(text)
         self.server = Server(
             config.workers,
             data.Plan,
@@ -177,11 +177,11 @@ class Process:
             member = self.server.members.get(peer)
             if member is None:
                 self.exchange.forget(peer)
-            elif slot.is_idle:
+            elif slot.unopened:
                 self.exchange.forget(peer)
                 why = "it is on another host, in another container or another user's"
                 text = f"worker {member.worker} cannot open the server's memory ({why}): its gradients travel as frames"
-                self.record.writer.troubles.append(text)
+                self.record.say(text)
 
     def obey(self, order: dict[str, Any]) -> None:
         """A line from the launcher."""
@@ -217,11 +217,10 @@ class Process:
                 self.forget()
                 for reason in self.socket.strangers():
                     self.perform(self.server.stranger(reason, now))
-        self.finish(self.status)
-        return self.status
+        return self.finish(self.status)
 
-    def finish(self, status: int) -> None:
-        """Leave a checkpoint, the weights and the summary."""
+    def finish(self, status: int) -> int:
+        """Leave a checkpoint, the weights and the summary; returns the run's exit status."""
         server = self.server
         for action in server.closing(time.monotonic()):
             if isinstance(action, Send):
@@ -236,6 +235,7 @@ class Process:
         for trouble in self.record.writer.take_troubles():
             print(json.dumps({"report": "notice", "step": server.training.version, "text": trouble}), flush=True)
         self.socket.close()
+        return status
 
 
 def more_descriptors() -> None:

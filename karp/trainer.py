@@ -33,7 +33,7 @@ from karp.link import Link, connect
 from karp.program import Work, columns, scores, status_of
 from karp.protocol import Settings, Worker
 from karp.protocol.messages import Done, Evaluation, FromWorker, Lease
-from karp.protocol.rounds import Rounds, steps_made, steps_of
+from karp.protocol.rounds import Rounds, steps_of
 from karp.protocol.settings import ANY_SHARDS, Steps
 from karp.protocol.worker import PING_SECONDS
 
@@ -288,8 +288,10 @@ class Trainer:
         task = self._worker.task
         if isinstance(task, Lease):
             return task.step
-        updates = max(0, self._worker.version)
-        return updates if self.staleness is not None or not updates else steps_made(self._steps, updates)
+        if isinstance(task, Evaluation) and self.staleness is None:  # its version counts shards
+            return (task.epoch + 1) * self._steps.steps_per_epoch
+        over = self._worker.over
+        return max(0, self._worker.version) if over is None else over.steps
 
     @property
     def epoch(self) -> int:

@@ -260,7 +260,7 @@ def test_a_run_that_goes_on_has_not_ended(record: Path, tmp_path: Path) -> None:
     resumed.writer.close()
     done = command("replay", directory, cwd=tmp_path)
     assert 2 == done.returncode
-    assert f"has not ended: go on with it (karp launch --resume {directory})" in done.stderr
+    assert f"has not ended: go on with it first (karp launch --resume {directory})" in done.stderr
 
 
 def test_a_program_that_leaves_before_the_record_ends_is_told_how_to_end(record: Path) -> None:

@@ -48,9 +48,10 @@ def check_grads(
             out = f(*[Value(one.copy()) if one.ndim else Value(float(one)) for one in inputs])
         return float(np.sum(out.data * weights))
 
-    if not np.isfinite(number(arrays)):
-        raise GraphError(f"check_grads: the function is {number(arrays)} at these values; it must be finite")
-    if number(arrays) != number(arrays):
+    first = number(arrays)
+    if not np.isfinite(first):
+        raise GraphError(f"check_grads: the function is {first} at these values; it must be finite")
+    if first != number(arrays):
         raise GraphError(
             "check_grads: the function gives another result each time; draw what is random from a generator made in it"
         )

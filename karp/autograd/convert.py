@@ -79,9 +79,9 @@ def bound(data: Any) -> Any:
 
 def as_axis(axis: Any, x: Any) -> Any:
     """The axes to reduce of a value or a constant, as NumPy takes them; a number has none, as torch sees it."""
-    if axis.__class__ is list:
-        axis = tuple(axis)
-    return None if axis in (0, -1) and not np.ndim(data_of(x)) else axis
+    if axis.__class__ is list or axis.__class__ is _ndarray:
+        axis = tuple(int(one) for one in axis)
+    return None if not np.ndim(data_of(x)) and axis in (0, -1) else axis
 
 
 def as_shape(shape: tuple[Any, ...]) -> tuple[int, ...]:

@@ -15,7 +15,7 @@ Places = int | tuple[int, ...]
 
 
 class _State(threading.local):
-    inside = 0  # how many of the functions made here are under way in this thread
+    under_way: tuple[int, ...] = ()  # what this thread differentiates by at the moment, outer calls first: ids
 
 
 _state = _State()
@@ -38,17 +38,18 @@ def value_and_grad(f: Callable[..., Any], places: Places = 0) -> Callable[..., t
         for place in wanted:
             if not -len(args) <= place < len(args):
                 raise GraphError(f"there is no argument {place} to differentiate, only {len(args)}")
-            if isinstance(args[place], Value) and _state.inside:
-                raise GraphError("grad within grad: a gradient has no history, so gradients of it are not computed")
+            if isinstance(args[place], Value):
+                _refuse_within(args[place])
             inputs[place] = args[place].detach() if isinstance(args[place], Value) else Value(args[place])
-        _state.inside += 1
+        leaves = [inputs[place] for place in wanted]
+        _state.under_way = (*_state.under_way, *map(id, leaves))
         try:
             result = f(*inputs, **kwargs)
         finally:
-            _state.inside -= 1
-        leaves = [inputs[place] for place in wanted]
+            _state.under_way = _state.under_way[: -len(leaves)]
         if not isinstance(result, Value):
             result = Value(result)  # does not depend on them
+        _refuse_within(result)
         if result.size != 1:
             raise ShapeError(f"grad: the function must give one number, not shape {result.shape}")
         outside = [leaf for leaf in _leaves(result) if not any(leaf is one for one in leaves)]
@@ -80,6 +81,12 @@ def grad(f: Callable[..., Any], places: Places = 0) -> Callable[..., Any]:
         return both(*args, **kwargs)[1]
 
     return gradient
+
+
+def _refuse_within(value: Value) -> None:
+    """Raise GraphError if a value depends on what an outer call differentiates by: its gradient would be lost."""
+    if _state.under_way and any(id(leaf) in _state.under_way for leaf in _leaves(value)):
+        raise GraphError("grad within grad: a gradient has no history, so gradients of it are not computed")
 
 
 def _gradient(leaf: Value) -> Any:

@@ -172,9 +172,9 @@ def where(condition: Any, a: Any, b: Any) -> Value:
     return apply(elementwise.WHERE, mask, *together(a, b))
 
 
-def clip(x: Any, low: Any = None, high: Any = None) -> Value:
+def clip(x: Any, min: Any = None, max: Any = None) -> Value:
     """x held between two constants, either of which may be None; no gradient outside."""
-    return apply(elementwise.CLIP, floating(x), bound(low), bound(high))
+    return apply(elementwise.CLIP, floating(x), bound(min), bound(max))
 
 
 def dropout(x: Any, p: float, rng: np.random.Generator) -> Value:

@@ -139,7 +139,7 @@ def array_ufunc(ufunc: Any, method: str, *inputs: Any, **settings: Any) -> Any:
 
 def array_function(function: Any, args: Any, kwargs: Any) -> Any:
     """NumPy's question about any other function that was given a Value."""
-    if function is np.full_like and isinstance(kwargs.get("fill_value", args[-1]), Value):
+    if function is np.full_like and isinstance(kwargs.get("fill_value", args[1] if args[1:] else None), Value):
         raise GraphError(_refusal("np.full_like of a Value to fill with"))
     if function in PLAIN_FUNCTIONS:
         return function(*[data_of(one) for one in args], **{name: data_of(one) for name, one in kwargs.items()})

@@ -248,6 +248,9 @@ class Launch:
         waited = time.monotonic() - self.over_at
         others = [child for child in self.children if not child.ended]
         if others and waited > LAST_SECONDS:
+            for child in others:
+                child.dismissed = True
+            self.display.say(f"{len(others)} of them had not ended and {'is' if len(others) == 1 else 'are'} stopped")
             stop([child.process for child in others])
         elif others and waited > NAME_SECONDS and not self.named:
             self.named = True
@@ -318,7 +321,7 @@ class Launch:
         self.server.tell(ended=child.worker, well=status == 0)
         if status == 0 and child.worker == self.main:
             self.over_at = time.monotonic()
-        if status == 0 or self.failed_at or self.interrupts or (status < 0 and self.over_at):
+        if status == 0 or self.failed_at or self.interrupts or child.dismissed:
             return
         if status > 0 and (child.left or not child.joined):
             self._fail(child, f"worker {child.worker} {child.how}")

@@ -32,6 +32,7 @@ class Child:
     ended: bool = False
     joined: bool = False
     left: bool = False
+    dismissed: bool = False  # ended by the launcher, as the run is over
 
     @property
     def ended_well(self) -> bool:

@@ -33,8 +33,8 @@ def environment_of(server: str, directory: str | None, threads: int, program: st
         raise SettingError(f"--server is {server!r}; it must be tcp://HOST:PORT, with a port from 1 to 65535")
     try:
         socket.getaddrinfo(match[1].strip("[]"), int(match[2]))
-    except OSError as error:
-        raise SettingError(f"--server is {server!r}, but there is no such host: {error.strerror}") from None
+    except (OSError, UnicodeError) as error:
+        raise SettingError(f"--server is {server!r}, but there is no such host: {error}") from None
     if not Path(program).is_file():
         raise SettingError(f"there is no program {program!r}: pass the path of a Python file")
     found = {"KARP_SERVER": server, "KARP_THREADS": str(threads)}

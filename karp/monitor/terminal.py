@@ -78,7 +78,8 @@ class Display:
         self.close()
         if self.stream is None:
             return
-        found = [f"{name} {value:.6g}" for name, value in summary["metrics"].items()]
+        metrics = summary["metrics"].items()
+        found = [f"{name} not finite" if value is None else f"{name} {value:.6g}" for name, value in metrics]
         if summary["loss"] is not None:
             found.append(f"loss {summary['loss']:.6g}")
         found += [f"{summary.get('steps', 0):,} steps in {summary['seconds']:.2f} s", f"files in {directory}"]

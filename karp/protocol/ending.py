@@ -55,7 +55,7 @@ class Ending:
             if peer in self.leasing.members:  # it may not have got the weights yet
                 self.repeat(self.leasing.members[peer])
             else:
-                self._send(peer, Finish(self.training.version, True, "", None))
+                self._send(peer, Finish(self.training.version, True, "", None, self.training.step.number))
 
     def finish(self) -> None:
         """Tell every worker that waits; the others are told when they next send."""
@@ -106,7 +106,8 @@ class Ending:
         elif isinstance(message, Ping) and self.done:
             self._send(peer, Closed())
         elif isinstance(message, Ping) and main:
-            self._send(peer, Finish(self.training.version, True, self.training.failure, None))
+            finish = Finish(self.training.version, True, self.training.failure, None, self.training.step.number)
+            self._send(peer, finish)
         elif isinstance(message, Ping):
             self._send(peer, Waiting("the main worker to end"))
 
@@ -134,7 +135,8 @@ class Ending:
         training, updater = self.training, self.training.updater
         new = updater is not None and (member.version != training.version or training.passing)
         weights = updater.weights if new and updater is not None else None
-        self._send(member.peer, Finish(training.version, member.worker == self.main, training.failure, weights))
+        is_main, steps = member.worker == self.main, training.step.number
+        self._send(member.peer, Finish(training.version, is_main, training.failure, weights, steps))
 
     def _send(self, peer: bytes, message: FromServer) -> None:
         self.out.append(Send(peer, message))

@@ -34,7 +34,7 @@ from karp.errors import ProtocolError
 from karp.protocol.settings import Settings
 from karp.protocol.tree import Node, Vector
 
-PROTOCOL = 2  # counts the changes that make two versions of karp unable to work in one run
+PROTOCOL = 3  # counts the changes that make two versions of karp unable to work in one run
 
 Logs = list[tuple[int, str, float]]  # (shard, name, value); shard -1: logged outside of a shard
 
@@ -172,12 +172,16 @@ class Waiting:
 
 @dataclass(slots=True)
 class Finish:
-    """The run is over: `main` names this worker the one that speaks for all; `failure` says why it failed, or ''."""
+    """The run is over, after so many steps.
+
+    `main` names this worker the one that speaks for all; `failure` says why the run failed, or ''.
+    """
 
     version: int
     main: bool
     failure: str
     weights: Vector | None
+    steps: int = 0
 
 
 @dataclass(slots=True)
@@ -278,7 +282,7 @@ def whole(low: int) -> Callable[[object], int]:
     return check
 
 
-any_shard, count = whole(-1), whole(0)
+from_minus_one, count, ordinal = whole(-1), whole(0), whole(1)
 
 
 def number(value: object) -> float:
@@ -331,7 +335,7 @@ def nodes(value: object) -> list[tuple[int, int, float]]:
 def logs(value: object) -> Logs:
     if type(value) is not list or any(type(item) not in (list, tuple) or len(item) != 3 for item in value):
         raise ValueError("a list of [shard, name, value]")
-    return [(any_shard(shard), text(200)(name), number(item)) for shard, name, item in value]
+    return [(from_minus_one(shard), text(200)(name), number(item)) for shard, name, item in value]
 
 
 def vectors(value: object) -> int:
@@ -341,22 +345,23 @@ def vectors(value: object) -> int:
 
 
 CHECKS: dict[str, Callable[[Any], Any]] = {
-    "worker": whole(-1),
+    "worker": from_minus_one,
     "settings": Settings.from_dict,
     "host": text(255),
     "pid": count,
     "seen": count,
-    "number": whole(1),
-    "shards": whole(1),
-    "shard": whole(-1),
+    "number": ordinal,
+    "shards": ordinal,
+    "shard": from_minus_one,
     "weights": vectors,
-    "step": whole(-1),
+    "step": from_minus_one,
+    "steps": count,
     "start": count,
-    "stop": whole(1),
+    "stop": ordinal,
     "version": count,
     "nodes": nodes,
     "logs": logs,
-    "epoch": whole(-1),
+    "epoch": from_minus_one,
     "scores": numbers,
     "error": text(10_000),
     "traceback": text(200_000),

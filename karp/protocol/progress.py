@@ -82,13 +82,13 @@ class Progress:
         """
         if self.since is None and now - self.began >= WARM_SECONDS:
             self.since, self.measured = (now, self.samples), (0, 0.0)
-        if self.since is None or self.compared or now - self.since[0] < COMPARE_SECONDS:
+        if self.since is None or self.compared or not self.measured[1] or now - self.since[0] < COMPARE_SECONDS:
             return None
         self.compared = True
         since, samples = self.since
         together = (self.samples - samples) / (now - since)
         timed, seconds = self.measured
-        alone = timed / seconds if seconds else 0.0
+        alone = timed / seconds
         return (together, alone) if alone > together else None
 
     def metrics(self, values: dict[str, float], order: int) -> None:

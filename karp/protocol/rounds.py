@@ -53,15 +53,3 @@ class Rounds:
 def steps_of(plan: Steps, local_steps: int) -> Steps:
     """The steps of a run on this plan."""
     return plan if local_steps == 1 else Rounds(plan, local_steps)
-
-
-def steps_made(steps: Steps, updates: int) -> int:
-    """The steps that so many updates make in an asynchronous run, where each shard is an update.
-
-    >>> from karp.data import Plan
-    >>> [steps_made(Plan(samples=10, batch_size=4, shards=3), updates) for updates in (0, 2, 3, 8, 11)]
-    [0, 0, 1, 3, 4]
-    """
-    shards = [steps.shards_of(step) for step in range(steps.steps_per_epoch)]
-    epochs, rest = divmod(updates, sum(shards))
-    return epochs * len(shards) + rest // shards[0]

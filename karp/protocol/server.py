@@ -153,7 +153,7 @@ class Server:
         self.now = now
         why = self.training.failure or f"it was stopped after step {self.training.version}"
         for member in self.members.values():
-            stopped = Finish(self.training.version, False, why[:10_000], None)
+            stopped = Finish(self.training.version, False, why[:10_000], None, self.training.step.number)
             self._send(member, Closed() if member.told else stopped)
         self.ending.close()
         return self._take()

@@ -104,7 +104,7 @@ class Record:
         mode = os.O_RDWR | os.O_CREAT | (0 if resume else os.O_EXCL)
         try:
             path.mkdir(parents=True, exist_ok=True)
-            self._metrics = Lines(path / "metrics.jsonl", self._say, mode)
+            self._metrics = Lines(path / "metrics.jsonl", self.say, mode)
         except FileExistsError:
             if not path.is_dir():
                 raise RecordError(f"{path} is a file: pass a directory for the run") from None
@@ -112,11 +112,14 @@ class Record:
         except OSError as error:
             raise RecordError(f"the run directory {path} cannot be written: {error.strerror}") from None
         self._lock()
-        if resume:
-            (path / "summary.json").unlink(missing_ok=True)  # it says that the run has ended
+        try:
+            if resume:
+                (path / "summary.json").unlink(missing_ok=True)  # it says that the run has ended
+        except OSError as error:
+            raise RecordError(f"the run directory {path} cannot be written: {error.strerror}") from None
         self.writer = Writer(path, keep)
         self._metrics.cut(self._metrics.written)
-        self._arrivals = Lines(path / "arrivals.jsonl", self._say, buffer=BUFFER_BYTES)
+        self._arrivals = Lines(path / "arrivals.jsonl", self.say, buffer=BUFFER_BYTES)
 
     def _lock(self) -> None:
         """One run at a time; the lock goes with the process."""
@@ -153,7 +156,8 @@ class Record:
             self._write_json("settings.json", values)
         self._metrics.append(json.dumps(plain({"report": kind, **values}), allow_nan=False))
 
-    def _say(self, text: str) -> None:
+    def say(self, text: str) -> None:
+        """A line for the terminal and the record."""
         self.writer.troubles.append(text)
 
     def finish(self, summary: dict[str, Any], layout: Layout | None, weights: Vector | None) -> None:
@@ -178,7 +182,7 @@ class Record:
             aside.write_bytes(content)
             os.replace(aside, self.path / name)
         except OSError as error:
-            self._say(f"{self.path / name} cannot be written: {error.strerror}")
+            self.say(f"{self.path / name} cannot be written: {error.strerror}")
 
 
 def plain(content: Any) -> Any:

@@ -223,7 +223,7 @@ class Slot:
         os.set_blocking(self.bell_end, False)
 
     @property
-    def is_idle(self) -> bool:
+    def unopened(self) -> bool:
         """Whether the worker cannot open it: it has answered a lease, and so had read the invitation before."""
         return self.missed > 1 and not self.words[READY]
 

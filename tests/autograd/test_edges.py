@@ -11,6 +11,7 @@ from karp import autograd as ag
 from karp import nn, optim
 from karp.autograd import Value
 from karp.errors import GraphError, SettingError, ShapeError
+from karp.parameters import Parameters
 
 
 def gradient(f: Callable[..., Value], *arrays: Any) -> Any:
@@ -142,6 +143,7 @@ def test_half_precision_sums_in_single() -> None:
     assert 1e4 == nn.mse(Value(np.full(10, 100, np.float16)), np.zeros(10)).item()
     normal = ag.layer_norm(np.array([300, -300, 0], np.float16))
     np.testing.assert_allclose([1.2247, -1.2247, 0.0], normal.data, atol=1e-3)
+    assert np.float32 == ag.layer_norm(np.ones((2, 3), np.float16), np.ones(3, np.float32)).dtype
     x = Value(np.ones(2, np.float16))
     (x + np.zeros((5000, 1), np.float16)).sum(axis=0).backward(np.ones(2))
     assert ([5000.0, 5000.0], np.float16) == (x.grad.tolist(), x.grad.dtype)
@@ -223,10 +225,22 @@ def test_the_vector_of_parameters_takes_over_their_gradients() -> None:
         nn.mse(model(np.ones((4, 2))), np.zeros((4, 1))).backward()
 
 
+def test_the_gradient_of_a_number_is_taken_over_too() -> None:
+    w = Value(2.0)
+    (w * w).backward()
+    parameters = Parameters({"w": w})
+    assert [4.0] == parameters.grad[:1].tolist()
+    (w * w).sum().backward()
+    assert [8.0] == parameters.grad[:1].tolist()
+
+
 def test_grad_within_grad_is_refused() -> None:
     with pytest.raises(GraphError, match="grad within grad"):
         karp.grad(karp.grad(lambda x: x ** 3))(2.0)
-    assert 12.0 == karp.grad(lambda x: x ** 3)(Value(2.0))  # and the refusal leaves nothing behind
+    with pytest.raises(GraphError, match="grad within grad"):
+        karp.grad(lambda x: karp.grad(lambda y: x * y)(2.0))(3.0)
+    assert 6.0 == karp.grad(lambda x: x * karp.grad(lambda y: y * y)(Value(3.0)))(2.0)  # a constant
+    assert 12.0 == karp.grad(lambda x: x ** 3)(Value(2.0))  # and the refusals leave nothing behind
 
 
 def test_a_value_has_no_subclasses() -> None:
@@ -277,6 +291,8 @@ def test_numpys_defaults_may_be_said() -> None:
     assert 3.5 == np.mean(v, None, None, None).item()
     assert v.std(ddof=1).item() == np.std(v, correction=1).item() == np.std(v, None, None, None, 1).item()
     assert (3, 2) == np.reshape(v, (3, 2), order="C").shape
+    assert [2.0, 2.0] == np.full_like(a=v, fill_value=2.0)[0, :2].tolist()
+    assert 21.0 == v.sum(axis=np.array([0, 1])).item()
     assert [2.0, 3.0] == np.add(v, 1, where=True).data[0, :2].tolist()
     for axis in (np.int64(0), (0,)):
         np.testing.assert_allclose(np.linalg.norm(v.data, 2, axis=0), np.linalg.norm(v, axis=0).data)
@@ -284,7 +300,7 @@ def test_numpys_defaults_may_be_said() -> None:
     for refused in (
         lambda: np.sum(v, dtype=np.float32), lambda: np.sum(v, where=np.ones((2, 3), bool)),
         lambda: np.add(v, 1, where=np.ones((2, 3), bool)), lambda: np.reshape(v, (3, 2), order="F"),
-        lambda: np.full_like(v, Value(3.0)),
+        lambda: np.full_like(v, Value(3.0)), lambda: np.full_like(a=v, fill_value=Value(3.0)),
     ):
         with pytest.raises(GraphError, match="not differentiable here"):
             refused()

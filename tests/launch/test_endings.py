@@ -18,11 +18,26 @@ with karp.Trainer(model, optim.SGD(lr=0.1), batch_size=16, epochs=4) as trainer:
 """
 
 
+AFTER = {
+    "stopped": """
+import signal
+if not trainer.main: os.kill(os.getpid(), signal.SIGSTOP)
+print("main")
+""",
+    "ends by itself when told to": """
+import signal, sys
+signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+if not trainer.main: signal.pause()
+print("main")
+""",
+}
+
+
+@pytest.mark.parametrize("how", AFTER)
 def test_a_worker_that_does_not_end_holds_nobody_up(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], how: str
 ) -> None:
-    after = "import signal\nif not trainer.main: os.kill(os.getpid(), signal.SIGSTOP)\nprint('main')"
-    path = program(tmp_path, text=HEAD + LOOP.format(body="pass") + after)
+    path = program(tmp_path, text=HEAD + LOOP.format(body="pass") + AFTER[how])
     monkeypatch.setenv("PYTHONPATH", str(ROOT))
     monkeypatch.setattr(local, "NAME_SECONDS", 0.0)
     monkeypatch.setattr(local, "LAST_SECONDS", 1.0)
@@ -44,6 +59,14 @@ def test_a_program_that_ends_well_in_the_middle_does_not_end_the_run_well(tmp_pa
     assert "ended in every worker before the run did: it is at step 5" in done.stderr
     found = summary(tmp_path / "run")
     assert (1, False, 5) == (found["exit"], found["finished"], found["steps"])
+
+
+def test_a_score_that_is_no_number_is_shown_as_such(tmp_path: Path) -> None:
+    loop = LOOP.format(body="pass").replace("(x, y):", "(x, y, evaluate=lambda: {'auc': float('nan')}):")
+    path = program(tmp_path, text=HEAD + loop + "print('end')")
+    done = karp("launch", "-n", 2, "--run-dir", tmp_path / "run", path, cwd=tmp_path)
+    assert (0, "end\n") == (done.returncode, done.stdout), done.stderr
+    assert "karp: auc not finite" in done.stderr
 
 
 def test_what_an_earlier_launch_printed_is_not_printed_again(tmp_path: Path) -> None:

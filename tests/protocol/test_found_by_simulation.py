@@ -98,7 +98,7 @@ def test_a_main_worker_is_looked_for_until_it_is_done(left: bool) -> None:
         run.send(b"0", Leave([]))
     assert (b"0", Waiting("")) in run.take(run.server.tick(ALIVE_SECONDS))
     answers = run.take(run.server.lost(b"0", 2.0))
-    assert [(b"1", Finish(3, True, "", None))] == answers
+    assert [(b"1", Finish(3, True, "", None, 3))] == answers
     run.send(b"1", Done())
     assert [] == run.take(run.server.tick(9.0))
 

@@ -173,10 +173,10 @@ def test_an_invitation_that_leads_nowhere_is_an_error_and_nothing_else(exchange:
 def test_a_slot_that_its_worker_cannot_open_is_known(exchange: Exchange) -> None:
     invitation = exchange.invite(b"a")
     slot = exchange.slots[b"a"]
-    assert (False, False) == (slot.give(lease(1)), slot.is_idle)  # it may not have read the invitation yet
-    assert (False, True) == (slot.give(lease(2)), slot.is_idle)
+    assert (False, False) == (slot.give(lease(1)), slot.unopened)  # it may not have read the invitation yet
+    assert (False, True) == (slot.give(lease(2)), slot.unopened)
     place = Place(invitation, LAYOUT)
-    assert (False, True) == (slot.is_idle, slot.give(lease(3)))
+    assert (False, True) == (slot.unopened, slot.give(lease(3)))
     place.close()
 
 

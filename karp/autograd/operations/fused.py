@@ -224,7 +224,8 @@ def _layer_norm(x: Any, weight: Any, bias: Any, eps: float) -> Any:
     _layer_norm_shape(x, weight, bias, eps)
     if x.dtype is _float16:  # whose squares are soon beyond it
         out, saved = _layer_norm(x.astype(np.float32), weight, bias, eps)
-        return out.astype(_float16), saved
+        others = [one.dtype for one in (weight, bias) if one is not None]
+        return out.astype(np.result_type(_float16, *others)), saved
     centred = x - np.mean(x, axis=-1, keepdims=True)
     scale = 1.0 / np.sqrt(np.mean(np.square(centred), axis=-1, keepdims=True) + eps)  # (..., 1)
     centred *= scale
