@@ -255,6 +255,10 @@ def main(name: str, case_name: str, workers: int, seconds: float, rank: int) -> 
 
         rank = MPI.COMM_WORLD.Get_rank()
     train(step, agree, case, rank, seconds)
+    if name in ("ddp", "torch-flat"):
+        from torch import distributed
+
+        distributed.destroy_process_group()  # else its threads may end this process with an abort
 
 
 if __name__ == "__main__":
