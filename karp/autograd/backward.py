@@ -26,7 +26,7 @@ import numpy as np
 
 from karp.autograd import modes, nans, traces
 from karp.autograd.operation import Operation, undo_broadcast
-from karp.autograd.operations.elementwise import ADD, MULTIPLY
+from karp.autograd.operations.elementwise import ADD, MULTIPLY, RELU
 from karp.autograd.operations.numbers import ONE
 from karp.errors import ShapeError
 
@@ -108,7 +108,7 @@ def _run(order: list[Value], retain_grad: bool) -> None:
         operation: Operation = node.operation  # type: ignore[assignment]
         inputs = node.inputs
         if g.__class__ is float:
-            # Numbers. Products and sums, most of what a graph of numbers is made of, are written out.
+            # Numbers. Products, sums and ReLU, most of what a graph of numbers is made of, are written out.
             if operation is MULTIPLY or operation is ADD:
                 a, b = inputs
                 if operation is ADD:
@@ -123,6 +123,12 @@ def _run(order: list[Value], retain_grad: bool) -> None:
                 if b.__class__ is value:
                     grad = b.grad
                     b.grad = right if grad is None else grad + right
+            elif operation is RELU:
+                a = inputs[0]
+                if a.__class__ is value:
+                    left = g if node.data > 0.0 else 0.0
+                    grad = a.grad
+                    a.grad = left if grad is None else grad + left
             else:
                 for a, left in zip(inputs, number_gradients(node, g), strict=False):
                     if a.__class__ is value:
