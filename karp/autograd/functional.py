@@ -40,13 +40,16 @@ def value_and_grad(f: Callable[..., Any], places: Places = 0) -> Callable[..., t
                 raise GraphError(f"there is no argument {place} to differentiate, only {len(args)}")
             if isinstance(args[place], Value):
                 _refuse_within(args[place])
-            inputs[place] = args[place].detach() if isinstance(args[place], Value) else Value(args[place])
+                inputs[place] = args[place].detach()
+            else:
+                inputs[place] = Value(args[place])
         leaves = [inputs[place] for place in wanted]
-        _state.under_way = (*_state.under_way, *map(id, leaves))
+        outer = _state.under_way
+        _state.under_way = (*outer, *map(id, leaves))
         try:
             result = f(*inputs, **kwargs)
         finally:
-            _state.under_way = _state.under_way[: -len(leaves)]
+            _state.under_way = outer
         if not isinstance(result, Value):
             result = Value(result)  # does not depend on them
         _refuse_within(result)

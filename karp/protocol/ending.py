@@ -12,6 +12,7 @@ from karp.protocol.leasing import Leasing
 from karp.protocol.member import Member
 from karp.protocol.messages import Closed, Done, Finish, FromServer, FromWorker, Leave, Ping, Waiting
 from karp.protocol.training import Training
+from karp.protocol.tree import Vector
 
 
 class Ending:
@@ -55,7 +56,7 @@ class Ending:
             if peer in self.leasing.members:  # it may not have got the weights yet
                 self.repeat(self.leasing.members[peer])
             else:
-                self._send(peer, Finish(self.training.version, True, "", None, self.training.step.number))
+                self._send(peer, self._finish(main=True))
 
     def finish(self) -> None:
         """Tell every worker that waits; the others are told when they next send."""
@@ -106,8 +107,7 @@ class Ending:
         elif isinstance(message, Ping) and self.done:
             self._send(peer, Closed())
         elif isinstance(message, Ping) and main:
-            finish = Finish(self.training.version, True, self.training.failure, None, self.training.step.number)
-            self._send(peer, finish)
+            self._send(peer, self._finish(main=True))
         elif isinstance(message, Ping):
             self._send(peer, Waiting("the main worker to end"))
 
@@ -135,8 +135,11 @@ class Ending:
         training, updater = self.training, self.training.updater
         new = updater is not None and (member.version != training.version or training.passing)
         weights = updater.weights if new and updater is not None else None
-        is_main, steps = member.worker == self.main, training.step.number
-        self._send(member.peer, Finish(training.version, is_main, training.failure, weights, steps))
+        self._send(member.peer, self._finish(member.worker == self.main, weights))
+
+    def _finish(self, main: bool, weights: Vector | None = None) -> Finish:
+        training = self.training
+        return Finish(training.version, main, training.failure, weights, training.step.number)
 
     def _send(self, peer: bytes, message: FromServer) -> None:
         self.out.append(Send(peer, message))

@@ -200,9 +200,6 @@ FROM_WORKER: dict[str, type[FromWorker]] = {
 FROM_SERVER: dict[str, type[FromServer]] = {
     kind.__name__.lower(): kind for kind in (Welcome, Rejoin, Refusal, Lease, Evaluation, Waiting, Finish, Closed)
 }
-FIELDS: dict[type, tuple[str, ...]] = {
-    kind: tuple(field.name for field in fields(kind)) for kind in {**FROM_WORKER, **FROM_SERVER}.values()
-}
 
 
 def encode(message: Message) -> tuple[dict[str, Any], list[Vector]]:
@@ -212,7 +209,7 @@ def encode(message: Message) -> tuple[dict[str, Any], list[Vector]]:
     ({'kind': 'lease', 'number': 1, 'step': 3, 'start': 0, 'stop': 2, 'version': 3, 'weights': 0}, [])
     """
     head: dict[str, Any] = {"kind": type(message).__name__.lower()}
-    for name in FIELDS[type(message)]:
+    for name in FORMS[type(message)]:
         head[name] = getattr(message, name)
     if isinstance(message, Contribution):
         head["nodes"] = [[node.start, node.stop, node.loss] for node in message.nodes]
@@ -240,7 +237,7 @@ def decode(head: Mapping[str, Any], payload: Sequence[Vector], kinds: Mapping[st
         raise ProtocolError(f"unknown kind of message {head.get('kind')!r:.60}; known here: {', '.join(kinds)}")
     name, checks = str(head["kind"]), FORMS[kind]
     if head.keys() - {"kind"} != checks.keys():
-        raise ProtocolError(f"{name}: {misfit(head, FIELDS[kind])}")
+        raise ProtocolError(f"{name}: {misfit(head, checks)}")
     values = {}
     for field, check in checks.items():
         try:
@@ -250,7 +247,7 @@ def decode(head: Mapping[str, Any], payload: Sequence[Vector], kinds: Mapping[st
     return kind(**attach(name, values, payload))
 
 
-def misfit(head: Mapping[str, Any], expected: Sequence[str]) -> str:
+def misfit(head: Mapping[str, Any], expected: Mapping[str, object]) -> str:
     """Which fields are missing from a head, or else too many."""
     if missing := [field for field in expected if field not in head]:
         return f"fields missing: {', '.join(missing)}"
@@ -374,6 +371,7 @@ CHECKS: dict[str, Callable[[Any], Any]] = {
     "reason": text(10_000),
     "failure": text(10_000),
 }
-FORMS: dict[type, dict[str, Callable[[Any], Any]]] = {
-    kind: {field: CHECKS[field] for field in names} for kind, names in FIELDS.items()
+FORMS: dict[type, dict[str, Callable[[Any], Any]]] = {  # the fields of each kind in order, with their checks
+    kind: {field.name: CHECKS[field.name] for field in fields(kind)}
+    for kind in {**FROM_WORKER, **FROM_SERVER}.values()
 }
