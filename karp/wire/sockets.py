@@ -5,11 +5,15 @@ known to all of them, and outlives the server, so a server that is started again
 
 ZeroMQ's own heartbeats, answered by its I/O threads while a program computes, tell a dead peer from a busy one: the
 server learns of it when it next sends to that peer, which it does every second.
+
+Both ends spin before they sleep, as with shared memory (`karp.wire.shared`): waking a core that has gone to sleep costs
+more than the message does.
 """
 
 import os
 import socket
 from collections.abc import Iterator
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -33,7 +37,7 @@ from karp.protocol.messages import (
 from karp.protocol.tree import Vector
 from karp.wire.frames import ANY_RUN, Envelope, pack, unpack
 from karp.wire.keys import Keys
-from karp.wire.shared import Exchange, Place
+from karp.wire.shared import SERVER_SPIN_SECONDS, WORKER_SPIN_SECONDS, Exchange, Place, spin
 
 MESSAGE_BYTES = 1 << 32  # ZeroMQ drops the connection of a peer that announces a longer frame
 HEARTBEAT_SECONDS = 2.0
@@ -43,10 +47,12 @@ FAILED_HANDSHAKES = {
     int(zmq.EVENT_HANDSHAKE_FAILED_PROTOCOL): "a connection did not speak this server's ZeroMQ",
     int(zmq.EVENT_HANDSHAKE_FAILED_AUTH): "a connection had not the key",
 }
-# Every so many turns a busy server does not spin but sleeps. It looks at its socket then, and the kernel at its cores:
-# beside one that never sleeps, two workers may stay on another core for ever.
-LOOK_EVERY = 32
+# Every so many turns a busy server does not spin but sleeps. It looks at all that may come then, and the kernel at its
+# cores: beside one that never sleeps, two workers may stay on another core for ever.
+LOOK_EVERY = 256
+IO_THREADS = 2  # of the server: what two workers send is read, and what they get is written, at the same time
 LARGE_BYTES = 1 << 16  # of a vector that ZeroMQ is not to copy; smaller ones are sent faster with a copy
+EVENTS, POLLIN = int(zmq.EVENTS), int(zmq.POLLIN)  # plain numbers: they are used often
 UNREAD_MESSAGES = 1000  # kept for a peer that does not read; then it counts as gone
 
 
@@ -95,6 +101,11 @@ def is_large(frame: Any) -> bool:
     return type(frame) is not bytes and frame.nbytes >= LARGE_BYTES
 
 
+def arrival(end: "zmq.Socket[bytes]") -> bool:
+    """Whether a message has arrived."""
+    return bool(int(end.getsockopt(EVENTS)) & POLLIN)
+
+
 class Rooms:
     """Vectors that are sent without being copied, none of which is written to while ZeroMQ may still read it."""
 
@@ -137,7 +148,7 @@ class ServerSocket:
         self.rooms = Rooms()  # for weights
         self.copied: tuple[Vector, int, Vector] = (np.empty(0), -1, np.empty(0))  # weights, their version, a copy
         self.envelope = Envelope(run, incarnation)
-        self.context: zmq.Context[Any] = zmq.Context()
+        self.context: zmq.Context[Any] = zmq.Context(IO_THREADS)
         self.gate: Any = None
         if keys is not None:
             self._guard(keys)
@@ -169,22 +180,23 @@ class ServerSocket:
 
     def wait(self, seconds: float, orders: int) -> bool:
         """Until something has arrived, at most so long; whether it is something on the descriptor of the orders."""
-        exchange = self.exchange
-        if exchange is not None and exchange.slots:
-            self.turns += 1
-            self.look = False
-            if not self.idle and self.turns % LOOK_EVERY and exchange.spin():
+        exchange = self.exchange if self.exchange is not None and self.exchange.slots else None
+        self.look = exchange is None
+        self.turns += 1
+        if not self.idle and self.turns % LOOK_EVERY:
+            arrived = exchange.waiting if exchange is not None else partial(arrival, self.socket)
+            if spin(arrived, SERVER_SPIN_SECONDS):
                 return False
+        if exchange is not None:
             exchange.sleep(True)
-            if exchange.waiting:
+            if exchange.waiting():
                 seconds = 0.0
-            ready = dict(self.poller.poll(int(seconds * 1000)))
+        ready = dict(self.poller.poll(int(seconds * 1000)))
+        self.idle = not ready
+        if exchange is not None:
             exchange.sleep(False)
-            self.idle = not ready
             if exchange.bell in ready:
                 exchange.drain()
-        else:
-            ready = dict(self.poller.poll(int(seconds * 1000)))
         self.look = self.socket in ready
         return orders in ready
 
@@ -314,6 +326,8 @@ class WorkerSocket:
             lease = self._lease(seconds)
             if lease is not None:
                 return lease, self.worker.incarnation
+        elif self.place is None:
+            spin(partial(arrival, self.socket), WORKER_SPIN_SECONDS)
         if not self.socket.poll(int(seconds * 1000) if self.place is None else 0):
             return None
         frames = [frame.buffer for frame in self.socket.recv_multipart(copy=False)]
@@ -331,15 +345,15 @@ class WorkerSocket:
         """A lease from the mailbox, waiting for it or for a message on the socket."""
         place = self.place
         assert place is not None
-        if not place.spin():
+        if not spin(place.waiting, WORKER_SPIN_SECONDS):
             place.sleep(True)
-            if not place.waiting:
+            if not place.waiting():
                 self.poller.poll(int(seconds * 1000))
             place.sleep(False)
             if not place.drain():
                 self._leave()
                 return None
-            if not place.waiting:
+            if not place.waiting():
                 return None
         lease = place.lease()
         return Rejoin() if lease is None else lease  # its weights have been overwritten already

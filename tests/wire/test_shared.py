@@ -11,7 +11,7 @@ import pytest
 from karp.parameters import Layout
 from karp.protocol.messages import Contribution, Lease
 from karp.protocol.tree import Node
-from karp.wire.shared import ASLEEP, CHANGES, HEAD, Exchange, Place, Segment, trouble
+from karp.wire.shared import ASLEEP, CHANGES, HEAD, Exchange, Place, Segment, spin, trouble
 
 LAYOUT = Layout({"weight": (5, 3), "bias": (3,)}, "float32")
 
@@ -81,14 +81,14 @@ def test_a_lease_brings_the_weights_it_names(exchange: Exchange, place: Place) -
     weights = exchange.weights.vector  # type: ignore[union-attr]
     weights[:] = 7.0
     assert slot.give(lease(weights=weights))
-    assert place.waiting
+    assert place.waiting()
     found = place.lease()
     assert found is not None
     assert (1, 0, 0, 2, 0) == (found.number, found.step, found.start, found.stop, found.version)
     assert found.weights is place.weights.vector
     assert weights.tobytes() == found.weights.tobytes()
     assert not found.weights.flags.writeable
-    assert not place.waiting
+    assert not place.waiting()
     assert slot.give(lease(2))
     again = place.lease()
     assert again is not None
@@ -136,6 +136,21 @@ def test_a_worker_sees_that_its_weights_have_changed_and_can_copy_those_of_one_v
     place.copy(mine)
     assert [1] == yields
     assert (5.0, 5.0) == (mine.min(), mine.max())
+
+
+def test_a_spin_ends_when_there_is_something_or_when_its_time_is_over() -> None:
+    tries = iter([False, False, True])
+    assert spin(lambda: next(tries), 3600.0)
+    assert [] == list(tries)
+    assert spin(lambda: True, 0.0)
+    assert not spin(lambda: False, 0.0)
+
+
+def test_where_a_process_cannot_yield_nobody_spins(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("karp.wire.shared.CAN_YIELD", False)
+    tries = iter([False, True])
+    assert not spin(lambda: next(tries), 3600.0)
+    assert [True] == list(tries)
 
 
 def test_whoever_sleeps_is_woken(exchange: Exchange, place: Place) -> None:
