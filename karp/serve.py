@@ -23,7 +23,7 @@ import zmq
 
 from karp import data, faults
 from karp.errors import KarpError, ProtocolError
-from karp.protocol import Action, Report, Save, Send, Server, restore, take
+from karp.protocol import Action, Report, Send, Server, restore, take
 from karp.protocol.messages import Evaluation, FromServer, Lease, Waiting
 from karp.protocol.server import ALIVE_SECONDS
 from karp.record import Record, finished, summarise
@@ -112,19 +112,18 @@ class Process:
 
     def perform(self, actions: list[Action]) -> None:
         """Do what the machine says; a peer that turns out to be gone is one more event."""
-        for action in actions:
-            match action:
-                case Send(peer, message):
-                    self.lend(peer, message)
-                    if not self.socket.send(peer, message):
-                        self.perform(self.server.lost(peer, time.monotonic()))
-                    faults.reach("replied", step=self.server.training.version)
-                case Report(kind, values):
-                    self.report(kind, values)
-                case Save(lasting):
-                    self.record.save(take(self.server))
-                    if lasting:
-                        self.outlast()
+        for action in actions:  # no `match`, which takes longer than the rest
+            if isinstance(action, Send):
+                self.lend(action.peer, action.message)
+                if not self.socket.send(action.peer, action.message):
+                    self.perform(self.server.lost(action.peer, time.monotonic()))
+                faults.reach("replied", step=self.server.training.version)
+            elif isinstance(action, Report):
+                self.report(action.kind, action.values)
+            else:
+                self.record.save(take(self.server))
+                if action.lasting:
+                    self.outlast()
         for trouble in self.record.writer.take_troubles():
             self.report("notice", {"step": self.server.training.version, "text": trouble})
 
@@ -141,8 +140,11 @@ class Process:
 
     def lend(self, peer: bytes, message: FromServer) -> None:
         """Before a worker is given work, and so writes into its slot again, keep what it has contributed there."""
-        if self.exchange is not None and isinstance(message, Lease | Evaluation) and peer in self.exchange.slots:
-            self.server.training.step.own(self.exchange.slots[peer].segment.vector)
+        step = self.server.training.step
+        if self.exchange is not None and step.tree.nodes and isinstance(message, Lease | Evaluation):
+            slot = self.exchange.slots.get(peer)
+            if slot is not None:
+                step.own(slot.segment.vector)
 
     def report(self, kind: str, values: dict[str, Any]) -> None:
         self.record.report(kind, values)

@@ -40,10 +40,9 @@ class Form:
                 found = "nothing" if vector is None else f"{vector.shape} {vector.dtype}"
                 what = f"the gradient of step {step}, {named(start, stop)}"
                 raise ProtocolError(f"{what}: {found}, but {self._expected()}")
-        for start, stop, _, _ in nodes:
             if start != 0 or stop != shards:
                 parent(start, stop, shards)  # refuses what is no node
-            if self.alone and stop - start > 1:
+            if stop - start > 1 and self.alone:
                 raise ProtocolError(f"step {step}: a sum over {named(start, stop)}, but here each comes by itself")
 
     def decoded(self, node: Node) -> Node:

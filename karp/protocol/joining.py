@@ -65,7 +65,7 @@ class Joining:
     def enter(self, peer: bytes, message: Join, now: float) -> None:
         """This worker is one of the run's."""
         numbers, worker = self.ending.numbers, message.worker
-        self.leasing.portions.clear()
+        self.leasing.changed()
         if self.ending.is_main(peer):
             worker = self.ending.main
         if worker < 0 or numbers.get(worker, peer) != peer:  # those below `launched` are the launcher's to give

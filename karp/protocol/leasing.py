@@ -4,6 +4,9 @@ What a worker has not contributed, because it or a message was lost, is given ag
 never shows in the weights who computed a shard, so all of this may follow the clock.
 """
 
+from collections.abc import Collection
+from dataclasses import dataclass
+
 from karp.protocol.actions import Action, Send
 from karp.protocol.member import Member, Pace
 from karp.protocol.messages import Contribution, Evaluation, Lease
@@ -12,6 +15,24 @@ from karp.protocol.training import Training
 from karp.protocol.tree import Vector
 
 NOTICE_SECONDS = 10.0  # a wait of this length is reported, then one of twice the length, and so on
+
+
+@dataclass(frozen=True, slots=True)
+class Sharing:
+    """How so many shards were shared out among so many workers that waited, all of them about as fast."""
+
+    waiting: int
+    shards: int
+    shares: list[tuple[Member, int, int]]  # member, start, stop
+
+    def fits(self, waiting: Collection[bytes], shards: int) -> bool:
+        """Whether a whole step of so many shards is to be shared out among these in the same way."""
+        if len(waiting) != self.waiting or shards != self.shards:
+            return False
+        for member, _, _ in self.shares:  # noqa: SIM110  (a generator takes three times as long)
+            if member.peer not in waiting:
+                return False
+        return True
 
 
 class Leasing:
@@ -25,6 +46,7 @@ class Leasing:
         self.pace = Pace()
         self.evaluators: dict[int, Member] = {}  # epoch -> who was given its evaluation last
         self.portions: dict[int, dict[bytes, int]] = {}  # open step -> how many shards each gets, with staleness
+        self.sharing: Sharing | None = None  # of the last step that was shared out at once
         self.given = 0  # tasks
         self.released = 0  # shards that were given again
 
@@ -34,11 +56,18 @@ class Leasing:
         if not member.stopped and not member.told:
             self.waiting[member.peer] = member
 
+    def changed(self) -> None:
+        """Others are here than were, or fewer of them take part: what each gets is to be thought over."""
+        self.portions.clear()
+        self.sharing = None
+
     def hand_out(self, now: float) -> None:
         """Give what there is to do to those that wait."""
-        if self.waiting and self.training.evaluations:
+        if self.training.evaluations:
             self._evaluate(now)
-        if self.waiting and not self.training.steering:
+            if self.training.steering:
+                return
+        if self.waiting:
             self._lease(now)
 
     def _evaluate(self, now: float) -> None:
@@ -70,18 +99,23 @@ class Leasing:
 
     def _lease_of(self, step: Step, now: float) -> None:
         """Share what is unleased of a step among the workers that wait, in the order of their numbers."""
-        if len(self.waiting) == 1 and not step.refusals and self.training.bound == 0:
-            (member,) = self.waiting.values()
-            if (cut := step.cut(step.tree.shards)) is not None:
-                self._grant(member, step, *cut, now)
+        sharing, whole = self.sharing, step.untouched
+        if sharing is not None and whole and self.pace.even(now) and sharing.fits(self.waiting, step.tree.shards):
+            step.unleased = []
+            for member, start, stop in sharing.shares:  # almost every step is shared out as the one before
+                self._grant(member, step, start, stop, now)
             return
         waiting = sorted(self.waiting.values(), key=lambda member: member.worker)
         if step.refusals:
             self._lease_refused(step, waiting, now)
             return
+        shares = []
         for member, portion in zip(waiting, self._portions(step, waiting, now), strict=True):
             if (cut := step.cut(portion)) is not None:
                 self._grant(member, step, *cut, now)
+                shares.append((member, *cut))
+        if whole and self.training.bound == 0 and self.pace.even(now):
+            self.sharing = Sharing(len(waiting), step.tree.shards, shares)
 
     def _portions(self, step: Step, waiting: list[Member], now: float) -> list[int]:
         """How many shards each of these workers gets."""
@@ -151,12 +185,12 @@ class Leasing:
         step = self.training.open.get(task.step) if isinstance(task, Lease) else None
         if not isinstance(task, Lease) or step is None or step.tree.complete:
             return
-        missing = [shard for gap in step.missing(task.start, task.stop) for shard in range(*gap)]
-        if not missing:
+        gaps = step.missing(task.start, task.stop)
+        if not gaps:
             return
         tasks = [other.task for other in self.members.values() if isinstance(other.task, Lease)]
         held = {shard for other in tasks if other.step == task.step for shard in range(other.start, other.stop)}
-        for shard in missing:
+        for shard in (shard for gap in gaps for shard in range(*gap)):
             if shard not in held:
                 self.released += 1
                 step.give_back(shard, shard + 1)

@@ -50,6 +50,7 @@ class Pace:
 
     def __init__(self) -> None:
         self.seconds = 0.0  # 0: not known yet
+        self.uneven_until = 0.0  # somebody counts as slow
 
     def measure(self, member: Member, lease: Lease, now: float) -> None:
         """A lease has come back."""
@@ -60,6 +61,11 @@ class Pace:
         if seconds > SLOW * self.seconds and now - member.since > PATIENCE_SECONDS:
             member.pace = seconds
             member.slow_until = now + FORGET * (now - member.since)
+            self.uneven_until = max(self.uneven_until, member.slow_until)
+
+    def even(self, now: float) -> bool:
+        """Whether nobody counts as slow."""
+        return now >= self.uneven_until
 
     def overdue_at(self, member: Member, lease: Lease) -> float:
         """When a lease has taken so long that it is to be given again; never, while no pace is known."""

@@ -93,8 +93,9 @@ class Server:
         self.now = now
         member = self.members.get(peer)
         try:
-            if member is not None and incarnation == self.incarnation and type(message) in HANDLERS:
-                HANDLERS[type(message)](self, member, message)
+            handler = HANDLERS.get(type(message)) if member is not None else None
+            if handler is not None and incarnation == self.incarnation:
+                handler(self, member, message)
             elif isinstance(message, Join):
                 self._join(peer, message)
             elif incarnation == self.incarnation and peer in self.ending.left:
@@ -207,7 +208,7 @@ class Server:
         if self.ending.is_main(peer):
             number = self.ending.main
         self.numbers.pop(number, None)
-        self.leasing.portions.clear()
+        self.leasing.changed()
         if member is not None:
             if member.task is not None and not self.ending.over:
                 self.training.report("lost", {"worker": number, "step": self.training.step.number})
@@ -220,14 +221,14 @@ class Server:
 
     def _hand_out(self) -> None:
         """Give what there is to do to the workers that wait, in the order of their numbers."""
-        if self.training.failure or self.ending.over:
+        training = self.training
+        if training.failure or self.ending.over:
             self.ending.finish()
             return
         if not self.joining.begun:
             self.joining.begin(self.now)
             if not self.joining.begun:
                 return
-        training = self.training
         if training.step.number >= training.final and not training.evaluations:
             self.ending.finish()
         else:
@@ -286,7 +287,7 @@ class Server:
     def _stop(self, member: Member, message: Stop) -> None:
         """A program has left its loop: the current step is the last, if anybody is left to complete it."""
         self.waiting.pop(member.peer, None)
-        self.leasing.portions.clear()
+        self.leasing.changed()
         if member.told:
             self.ending.repeat(member)
         elif not member.stopped:

@@ -30,6 +30,11 @@ class Step:
         self.skipped: set[int] = set()  # shards left out because their gradient is not finite
 
     @property
+    def untouched(self) -> bool:
+        """Whether nothing of it has been leased yet."""
+        return not self.refusals and self.unleased == [(0, self.tree.shards)]
+
+    @property
     def to_lease(self) -> int:
         """How many shards are unleased."""
         return sum(stop - start for start, stop in self.unleased)
@@ -87,14 +92,15 @@ class Step:
         dropped = 0
         for node in nodes:
             if self.tree.add(node):
-                self._take(node.start, node.stop)
+                if self.unleased:
+                    self._take(node.start, node.stop)
             else:
                 dropped += 1
         return dropped
 
     def _take(self, start: int, stop: int) -> None:
         """Shards that have arrived need not be leased, even where they had been given back."""
-        if self.unleased and any(low < stop and start < high for low, high in self.unleased):
+        if any(low < stop and start < high for low, high in self.unleased):
             cut = [(low, min(high, start)) for low, high in self.unleased]
             cut += [(max(low, stop), high) for low, high in self.unleased]
             self.unleased = merged([(low, high) for low, high in cut if low < high])

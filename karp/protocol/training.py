@@ -221,7 +221,12 @@ class Training:
             shards = [shard for start, stop, *_ in message.nodes for shard in range(start, stop)]
             self.progress.timed(sum(self.steps.samples_in(step.number, shard) for shard in shards), message.seconds)
         nodes = message.nodes if self.form.codec is None else [self.form.decoded(node) for node in message.nodes]
-        good = [node for node in nodes if self._is_finite(peer, worker, node, step, leased)]
+        good = [
+            node
+            for node in nodes
+            if (node.vector is not None and math.isfinite(node.loss) and moderate(node.vector))
+            or self._is_finite(peer, worker, node, step, leased)
+        ]
         if self.failure:
             return
         if bound is None:
@@ -241,13 +246,10 @@ class Training:
             self.log(message.logs, message.step)
 
     def _is_finite(self, peer: bytes, worker: int, node: Node, step: Step, leased: bool) -> bool:
-        """Whether a gradient can be used; if not, its shards are tried once more, alone and elsewhere."""
-        if math.isfinite(node.loss) and node.vector is not None:
-            if moderate(node.vector):
-                return True
-            if finite(node.vector):
-                step.large = True
-                return True
+        """Whether a gradient that is not moderate can be used; if not, its shards are tried again, alone and elsewhere."""
+        if math.isfinite(node.loss) and node.vector is not None and finite(node.vector):
+            step.large = True
+            return True
         if not leased:
             self.dropped += 1
             return False
@@ -296,7 +298,8 @@ class Training:
                 loss, vectors = self._total()
                 if self.failure:
                     return
-                self._tell_arrivals(self.step, first)
+                if self.step.arrivals:
+                    self._tell_arrivals(self.step, first)
                 self._update(self.updater, *vectors)
                 self.progress.step(loss, self.steps.samples_of(first))
             del self.open[first]
@@ -311,9 +314,10 @@ class Training:
         """This step is in: is anything to be reported or evaluated?"""
         assert self.updater is not None
         assert self.settings is not None
-        epoch, is_last = number // self.steps.steps_per_epoch, number + 1 == self.final
+        is_last = number + 1 == self.final
         ends_epoch = is_last or (number + 1) % self.steps.steps_per_epoch == 0
         if is_last or self.progress.due(now, ends_epoch):
+            epoch = number // self.steps.steps_per_epoch
             self.report("progress", self.progress.take(now, number + 1, epoch, workers))
             if rates := self.progress.compare(now):
                 together, alone = (f"{rate:,.0f}" for rate in rates)
@@ -324,6 +328,7 @@ class Training:
         if ends_epoch:
             self.progress.end_epoch()
             if self.settings.evaluate:
+                epoch = number // self.steps.steps_per_epoch
                 self.evaluations.append(Evaluation(1, epoch, self.version, self.updater.weights.copy()))
 
     def _update(self, updater: Updater, *gradient: Vector) -> None:
@@ -339,9 +344,11 @@ class Training:
 
         Without the shards that were left out, the others count for them.
         """
-        step, nodes = self.step, list(self.step.tree.nodes.values())
-        loss = sum(node.loss for node in nodes)
-        vectors = [node.vector for node in nodes if node.vector is not None]
+        step, loss, vectors = self.step, 0.0, []
+        for node in step.tree.nodes.values():
+            loss += node.loss
+            if node.vector is not None:
+                vectors.append(node.vector)
         if not vectors:
             self.fail(f"step {step.number}: the gradient of none of its shards is finite")
         elif step.skipped or step.large:

@@ -18,6 +18,7 @@ one, so shards that a small last batch leaves empty are absent, never zero (-0.0
 """
 
 from bisect import bisect_left, insort
+from functools import lru_cache
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -48,6 +49,7 @@ def middle(start: int, stop: int) -> int:
     return start + (1 << (stop - start - 1).bit_length() - 1)
 
 
+@lru_cache(1 << 12)  # asked several times for each contribution, and for the same ones at every step
 def parent(start: int, stop: int, shards: int) -> tuple[int, int]:
     """The node above (start, stop) in the tree over `shards` shards.
 
@@ -107,24 +109,25 @@ class TreeSum:
         The tree may overwrite the node's vector if it is writable. Raises ProtocolError for a pair of numbers that is
         no node of this tree.
         """
-        if node.start == 0 and node.stop == self.shards:
-            if self.nodes:
-                return False
-            self.nodes[0] = node
-            self._starts = [0]
-            self.complete = True
+        start, stop, shards = node.start, node.stop, self.shards
+        whole = start == 0 and stop == shards
+        if not whole:
+            parent(start, stop, shards)  # refuses what is no node
+        if not self.nodes:  # nobody to meet
+            self.nodes[start] = node
+            self._starts = [start]
+            self.complete = whole
             return True
-        parent(node.start, node.stop, self.shards)  # refuses what is no node
-        if self.has(node.start, node.stop):
+        if self.has(start, stop):
             return False
-        while node.stop - node.start < self.shards:
-            low, high = parent(node.start, node.stop, self.shards)
+        while node.stop - node.start < shards:
+            low, high = parent(node.start, node.stop, shards)
             split = middle(low, high)
             start, stop = (split, high) if node.start == low else (low, split)
             sibling = self.nodes.get(start)
             if sibling is None or sibling.stop != stop:
                 break
-            if self.apart and high - low == self.shards:
+            if self.apart and high - low == shards:
                 self.complete = True
                 break
             del self.nodes[start]
@@ -132,7 +135,7 @@ class TreeSum:
             node = join(node, sibling) if node.start == low else join(sibling, node)
         self.nodes[node.start] = node
         insort(self._starts, node.start)
-        self.complete = self.complete or node.stop - node.start == self.shards
+        self.complete = self.complete or node.stop - node.start == shards
         return True
 
     def total(self) -> Node:
@@ -143,6 +146,9 @@ class TreeSum:
     def missing(self, start: int = 0, stop: int | None = None) -> list[tuple[int, int]]:
         """The ranges of shards that have not been added, in order; of start … stop-1, where those are given."""
         stop = self.shards if stop is None else stop
+        whole = self.nodes.get(start)
+        if whole is not None and whole.stop >= stop:
+            return []
         gaps, at = [], start
         first = max(0, bisect_left(self._starts, start + 1) - 1)
         for index in range(first, bisect_left(self._starts, stop)):

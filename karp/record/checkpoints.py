@@ -150,6 +150,8 @@ class Writer:
             self._thread.join()
 
     def take_troubles(self) -> list[str]:
+        if not self.troubles:  # as after almost every message; what comes now is said after the next
+            return []
         with self._changed:
             troubles, self.troubles = self.troubles, []
         return troubles
