@@ -21,7 +21,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from math import prod
-from operator import is_
 from reprlib import repr as short  # whatever a message held, a line of it is enough
 from typing import TYPE_CHECKING, Any
 
@@ -240,6 +239,7 @@ class Parameters:
         for name, value in distinct.items():
             value.data = self._views[name]
         self.values = tuple(distinct.values())
+        self._places = tuple(zip(self.values, self._views.values(), strict=True))
         gradients = [value.grad for value in self.values]
         self.keep_gradients_in(self.layout.zeros())
         for (value, home), gradient in zip(self._homes, gradients, strict=True):
@@ -275,7 +275,8 @@ class Parameters:
         """
         self.data = vector
         self._views = self.layout.views(vector)
-        for value, view in zip(self.values, self._views.values(), strict=True):
+        self._places = tuple(zip(self.values, self._views.values(), strict=True))
+        for value, view in self._places:
             value.data = view
         self.touch()
 
@@ -318,7 +319,10 @@ class Parameters:
 
     def is_current(self) -> bool:
         """Whether every ``value.data`` is still the view made here, and none has been replaced."""
-        return all(map(is_, [value.data for value in self.values], self._views.values()))
+        for value, view in self._places:  # noqa: SIM110  (a generator takes four times as long)
+            if value.data is not view:
+                return False
+        return True
 
     def sha256(self) -> str:
         """Hex SHA-256 of the weights' bytes in the order of the names, without the gaps."""

@@ -99,13 +99,14 @@ class Worker:
         if incarnation < self.incarnation:
             return None  # of a server that is gone
         self.heard = now
+        known = incarnation == self.incarnation and self.joining is None
+        if isinstance(message, Lease | Evaluation):  # first, as almost every message is one
+            self.asked = now
+            return self._take(message) if known else None
         if isinstance(message, Waiting) and not message.reason:
             return self._ask(now)  # a sign of life is no answer
         self.asked = now
-        known = incarnation == self.incarnation and self.joining is None
         match message:
-            case Lease() | Evaluation() if known:
-                return self._take(message)
             case Welcome():
                 return self._welcome(message, incarnation)
             case Rejoin():

@@ -20,7 +20,7 @@ def _kept(number: float) -> dict[Any, Any]:
     return made
 
 
-_BITS = {np.dtype(f"f{size}"): np.dtype(f"i{size}") for size in (2, 4, 8)}
+BITS = {np.dtype(f"f{size}"): np.dtype(f"u{size}") for size in (2, 4, 8)}  # of a dtype's numbers
 
 
 def select(g: Any, mask: Any) -> Any:
@@ -30,7 +30,7 @@ def select(g: Any, mask: Any) -> Any:
     """
     if g.__class__ is float:
         return g if mask else 0.0
-    return (g.view(_BITS[g.dtype]) * mask).view(g.dtype)
+    return (g.view(BITS[g.dtype]) * mask).view(g.dtype)
 
 
 ZERO = _kept(0.0)  # dtype -> 0-d array

@@ -17,11 +17,11 @@ import numpy as np
 
 from karp.autograd.operation import Operation
 from karp.autograd.operations.elementwise import sigmoid, softplus
-from karp.autograd.operations.numbers import ONE, ONES, ZERO, ZEROS
+from karp.autograd.operations.numbers import BITS, ONE, ONES, ZERO, ZEROS
 from karp.errors import SettingError, ShapeError
 
 _add, _multiply, _subtract = np.add, np.multiply, np.subtract
-_greater, _maximum = np.greater, np.maximum
+_maximum, _sign = np.maximum, np.sign
 
 # --- matmul ---------------------------------------------------------------------------------------------------------
 
@@ -80,7 +80,11 @@ def _relu(a: Any, out: Any) -> None:
 
 
 def _relu_backward(g: Any, out: Any) -> None:
-    _multiply(g, _greater(out, ZERO[out.dtype]), g)  # `select` takes 0.5 us longer on 32 x 128
+    # Bits as whole numbers: the sign of the result's is 1 or 0, and the product keeps a gradient's or clears them. That
+    # takes two thirds of the time of a product with booleans, and 0 times infinity is no NaN.
+    mask = _sign(out.view(BITS[out.dtype]))
+    g = g.view(mask.dtype)
+    _multiply(g, mask, g)
 
 
 def _tanh_backward(g: Any, out: Any) -> None:
