@@ -27,6 +27,8 @@ def mse(prediction: Any, target: Any) -> Value:
         prediction = Value(prediction)
     if target.__class__ is not Value:
         target = like(target, prediction)
+        if target.__class__ is prediction.data.__class__:
+            return run(fused.MSE, (prediction, target), (prediction.data, target))
     if prediction.data.__class__ is float or (target.__class__ is Value and target.data.__class__ is float):
         _check_loss("mse", prediction, target)
         off: Value = prediction - (target if target.__class__ is Value else float(target))

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from karp.autograd.operation import Operation
-from karp.autograd.operations.numbers import ONE, ONES, SHARES, select
+from karp.autograd.operations.numbers import ONE, ONES, SCALES, SHARES, select
 from karp.errors import SettingError, ShapeError
 
 _add, _divide, _exp, _log, _multiply, _subtract = np.add, np.divide, np.exp, np.log, np.multiply, np.subtract
@@ -180,29 +180,15 @@ CROSS_ENTROPY = Operation("cross_entropy", _cross_entropy, _cross_entropy_shape,
 # --- mean squared error ---------------------------------------------------------------------------------------------
 
 
-_scales: dict[tuple[int, Any], Any] = {}  # (size, dtype) -> 1 / size and 2 / size
-
-
-def _scales_of(size: int, dtype: Any) -> Any:
-    scales = _scales.get((size, dtype))
-    if scales is None:
-        if len(_scales) >= 32:
-            _scales.clear()
-        scales = _scales[size, dtype] = np.array(1.0 / size, dtype), np.array(2.0 / size, dtype)
-    return scales
-
-
 def _mse(prediction: Any, target: Any) -> Any:
     if prediction.shape != target.shape or not prediction.size:
         raise ValueError  # broadcasting (n, 1) against (n,) is the classic silent mistake
     off = _subtract(prediction, target)
-    flat = off.ravel()
     dtype = off.dtype
     if dtype is _float16:  # whose squares and sums are soon beyond it
         return np.asarray(np.mean(np.square(off, dtype=np.float32)), dtype), off
-    loss = np.empty((), dtype)
-    flat.dot(flat, loss)
-    return _multiply(loss, _scales_of(flat.size, dtype)[0], loss), off
+    flat = off.ravel()
+    return _multiply(flat.dot(flat), SCALES[off.size, dtype][0], np.empty((), dtype)), off
 
 
 def losses_shape(prediction: Any, target: Any) -> tuple[int, ...]:
@@ -219,7 +205,7 @@ def _mse_backward(node: Any, g: Any, give: Any) -> None:
     prediction, target = node.inputs
     off = node.saved
     dtype = off.dtype
-    scale = _scales_of(off.size, dtype)[1]
+    scale = SCALES[off.size, dtype][1]
     gradient = _multiply(off, scale if g is ONE[dtype] else scale * g)
     if target.__class__ is value:
         give(target, -gradient)

@@ -70,4 +70,14 @@ class _Shares(dict[tuple[int, Any], Any]):
         return array
 
 
-SHARES = _Shares()
+class _Scales(dict[tuple[int, Any], Any]):
+    """(count, dtype) -> 1 / count and 2 / count."""
+
+    def __missing__(self, key: tuple[int, Any]) -> Any:
+        if len(self) >= 32:
+            self.clear()
+        self[key] = scales = np.array(1.0 / key[0], key[1]), np.array(2.0 / key[0], key[1])
+        return scales
+
+
+SHARES, SCALES = _Shares(), _Scales()
