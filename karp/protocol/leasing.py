@@ -63,11 +63,12 @@ class Leasing:
 
     def hand_out(self, now: float) -> None:
         """Give what there is to do to those that wait."""
-        if self.training.evaluations:
+        training = self.training
+        if training.evaluations:
             self._evaluate(now)
-            if self.training.steering:
+            if training.steering:
                 return
-        if self.waiting:
+        if self.waiting and (training.bound != 0 or training.step.unleased):
             self._lease(now)
 
     def _evaluate(self, now: float) -> None:
@@ -88,8 +89,7 @@ class Leasing:
         """Share out what is unleased, oldest steps first, and open others for those that still wait."""
         training = self.training
         if training.bound == 0:
-            if training.step.unleased:
-                self._lease_of(training.step, now)
+            self._lease_of(training.step, now)
             return
         for step in list(training.open.values()):
             if step.unleased and self.waiting:

@@ -244,7 +244,7 @@ class Server:
             try:
                 training.enter(member.peer, member.worker, message, step, lease is not None)
             finally:
-                if lease is not None and not step.tree.complete:
+                if lease is not None and not step.tree.complete and step.missing(lease.start, lease.stop):
                     member.task = lease
                     self.leasing.withdraw(member)
             if training.step.tree.complete:

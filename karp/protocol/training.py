@@ -224,7 +224,7 @@ class Training:
         good = [
             node
             for node in nodes
-            if (node.vector is not None and math.isfinite(node.loss) and moderate(node.vector))
+            if (node.vector is not None and math.isfinite(node.loss) and (message.moderate or moderate(node.vector)))
             or self._is_finite(peer, worker, node, step, leased)
         ]
         if self.failure:

@@ -6,7 +6,9 @@ only the same user may, so nothing can be left behind, whoever is killed. A work
 host, in another container or another user's, and goes on with frames; a token tells a segment from a stranger's.
 
 A contribution of one vector and a lease fit the mailboxes; everything else goes over ZeroMQ as ever, and the protocol
-does not mind which of two messages on different ways comes first. Workers compute on the weights where they are. A
+does not mind which of two messages on different ways comes first. Whether a gradient is finite is looked at by the
+worker, all workers at the same time and each in its own cache; the server looks at those that are not, and at all that
+come over a wire. Workers compute on the weights where they are. A
 counter that is odd while they are written tells a worker that it is too late to begin; if they change later, then its
 step has been completed by others, and what it contributes to it is dropped.
 
@@ -29,6 +31,7 @@ import numpy as np
 from karp import faults
 from karp.parameters import Layout
 from karp.protocol.messages import Contribution, Lease
+from karp.protocol.step import moderate
 from karp.protocol.tree import Node, Vector
 
 HEAD = 4096  # bytes before the vector of a segment
@@ -40,7 +43,7 @@ COPIES = 1000  # tried
 # uint64 words of a head, after the token
 READY, SENT, TAKEN, GIVEN, READ, ASLEEP, VERSION, CHANGES = range(2, 10)
 OUT, IN = 256, 512  # where the worker's and the server's mailbox begin
-CONTRIBUTION = struct.Struct("<QQQQdd")  # step, version, start, stop, loss, seconds
+CONTRIBUTION = struct.Struct("<QQQQddQ")  # step, version, start, stop, loss, seconds, whether the vector is moderate
 LEASE = struct.Struct("<QQQQQQ")  # number, step, start, stop, version, whether the weights are new
 
 _fence = threading.Lock()
@@ -230,8 +233,9 @@ class Slot:
         return self.missed > 1 and not self.words[READY]
 
     def contribution(self) -> Contribution:
-        step, version, start, stop, loss, seconds = CONTRIBUTION.unpack_from(self.segment.memory, OUT)
-        return Contribution(step, version, [Node(start, stop, loss, self.segment.vector)], [], False, 0, seconds)
+        step, version, start, stop, loss, seconds, fine = CONTRIBUTION.unpack_from(self.segment.memory, OUT)
+        nodes = [Node(start, stop, loss, self.segment.vector)]
+        return Contribution(step, version, nodes, [], False, 0, seconds, fine == 1)
 
     def give(self, lease: Lease) -> bool:
         """Put a lease into the mailbox; False if the worker has not opened it, or not read the last one."""
@@ -290,7 +294,7 @@ class Place:
             np.copyto(self.slot.vector, node.vector)
         CONTRIBUTION.pack_into(
             self.slot.memory, OUT, contribution.step, contribution.version, node.start, node.stop, node.loss,
-            contribution.seconds,
+            contribution.seconds, moderate(node.vector),
         )
         faults.reach("half-sent", step=contribution.step)
         fence()
