@@ -10,7 +10,8 @@ import numpy as np
 from karp.local import LocalLink
 from karp.parameters import Layout
 from karp.protocol import Worker
-from karp.protocol.messages import FromServer, FromWorker
+from karp.protocol.messages import FromServer, FromWorker, Lease
+from karp.protocol.tree import Node
 from karp.record import fresh_directory, given_directory
 
 Array = np.ndarray[Any, np.dtype[Any]]
@@ -31,6 +32,9 @@ class Link(Protocol):
 
     def settle(self) -> None:
         """Give the worker weights of its own."""
+
+    def at_once(self, lease: Lease, node: Node) -> Lease | None:
+        """The next step's lease, where the server is in this process and takes the sum over a step as it is."""
 
     def send(self, message: FromWorker, incarnation: int) -> None: ...
 

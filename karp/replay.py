@@ -32,7 +32,7 @@ from karp.protocol.rounds import steps_of
 from karp.protocol.settings import Steps
 from karp.protocol.step import Step
 from karp.protocol.training import Training
-from karp.protocol.tree import Vector
+from karp.protocol.tree import Node, Vector
 
 FILE = "replay.json"
 NEVER = float("inf")
@@ -137,6 +137,9 @@ class ReplayLink:
 
     def settle(self) -> None:
         """The model's weights are its own."""
+
+    def at_once(self, lease: Lease, node: Node) -> None:
+        """Each contribution is looked up."""
 
     def send(self, message: FromWorker, incarnation: int) -> None:
         match message:

@@ -183,7 +183,7 @@ class Trainer:
             while worker.over is None:
                 self._place_weights()
                 if isinstance(worker.task, Lease):
-                    yield from self._shards(worker.task, arrays)
+                    yield from self._leased(worker.task, arrays)
                 else:
                     assert isinstance(worker.task, Evaluation)
                     assert evaluate is not None
@@ -193,15 +193,28 @@ class Trainer:
         finally:
             self._settle()
 
-    def _shards(self, lease: Lease, arrays: list[Array]) -> Iterator[Any]:
-        """The batches of a lease; when all are computed it is answered."""
-        worker, link, plan, steps, step = self._worker, self._link, self._plan, self._steps, lease.step
+    def _leased(self, lease: Lease, arrays: list[Array]) -> Iterator[Any]:
+        """The batches of a lease; when all are computed it is answered. In one process others follow at once."""
+        worker, link = self._worker, self._link
         assert link is not None
         last, work = worker.last, self._work
         if work is not None:
             work.begin()
-        faults.reach("leased", step=step)
         self._place_gradients()
+        yield from self._batches(lease, arrays)
+        while (node := worker.whole()) is not None and (following := link.at_once(lease, node)) is not None:
+            self._parameters.touch()
+            lease = following
+            worker.go_on(lease)
+            yield from self._batches(lease, arrays)
+        if link.overtaken:  # what the program has seen is of no version
+            worker.discard(last)
+        self._send(worker.contribution(0.0 if work is None else work.seconds()))
+
+    def _batches(self, lease: Lease, arrays: list[Array]) -> Iterator[Any]:
+        """The batches of one step's lease, each to be computed before the next."""
+        worker, plan, steps, step = self._worker, self._plan, self._steps, lease.step
+        faults.reach("leased", step=step)
         for shard in range(lease.start, lease.stop):
             self._shard, self._share = shard, steps.share(step, shard)
             for self._batch in steps.batches(step, shard) if isinstance(steps, Rounds) else (step,):
@@ -216,9 +229,6 @@ class Trainer:
                 loss = self._inner.end(self._share)
                 worker.computed(self._parameters.grad, loss, steps.shards_of(step))
         self._shard = -1
-        if link.overtaken:  # what the program has seen is of no version
-            worker.discard(last)
-        self._send(worker.contribution(0.0 if work is None else work.seconds()))
 
     def _settle(self) -> None:
         """Outside of the loop the model has weights of its own."""

@@ -32,6 +32,7 @@ from karp.protocol.messages import (
     FromWorker,
     Initial,
     Join,
+    Lease,
     Leave,
     Ping,
     Refusal,
@@ -42,6 +43,7 @@ from karp.protocol.messages import (
 )
 from karp.protocol.settings import Steps
 from karp.protocol.training import SAVE_SECONDS, Store, Training
+from karp.protocol.tree import Node
 
 ALIVE_SECONDS = 1.0  # a sign of life to every worker this often; sending it is how a lost one is found
 
@@ -109,6 +111,23 @@ class Server:
         except ProtocolError as error:
             self._refuse(peer, str(error))
         return self._take()
+
+    def at_once(self, peer: bytes, lease: Lease, node: Node, now: float) -> Lease | None:
+        """The sum over the whole step of this lease, from the only worker there is: the next step's lease, if all it
+        takes is an update. None, and nothing is done, where there is more to it: then the contribution is to be sent.
+        """
+        member, step = self.members.get(peer), self.training.step
+        if (
+            member is None
+            or member.task is not lease
+            or len(self.members) > 1
+            or lease.step != step.number
+            or node.stop - node.start < step.tree.shards
+            or not self.training.at_once(node, now)
+        ):
+            return None
+        self.now = now
+        return self.leasing.renew(member, now)
 
     def malformed(self, peer: bytes, reason: str, now: float) -> list[Action]:
         """Something that is no message has arrived."""

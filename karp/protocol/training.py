@@ -82,6 +82,7 @@ class Training:
         self.updater: Updater | None = None  # holds the weights
         self.bound: int | None = 0  # on staleness
         self.rounded = False  # whether leases carry other weights than these
+        self.simple = False  # whether the sum of a step's gradients is all that the optimiser needs
         self.encoded: tuple[int, Vector] = (-1, np.empty(0))  # the weights of a version as leases carry them
         self.step = Step(0, 0)  # the oldest one under way: all before it are in
         self.open: dict[int, Step] = {}  # all that are under way, oldest first
@@ -105,7 +106,9 @@ class Training:
         self.steps = steps_of(plan, settings.local_steps)
         self.final = self.steps.steps_per_epoch * settings.epochs
         self.bound, self.rounded = settings.staleness, settings.codec_weights is not None
-        if self.bound != 0 or self.form.codec is not None or self.rounded:
+        straight = self.bound == 0 and self.form.codec is None and not self.rounded
+        self.simple = straight and settings.local_steps == 1
+        if not straight:
             self.store = None  # the weights may change while a worker reads them, or are not those it gets
         if self.store is not None:
             self.room = self.store.allocate(settings.layout)
@@ -309,6 +312,36 @@ class Training:
         if now >= self.save_at:  # once, when all is applied: a checkpoint is of the state after this event
             self.save_at = now + self.save_seconds
             self.out.append(Save())
+
+    def at_once(self, node: Node, now: float) -> bool:
+        """Apply the sum over the whole step under way, if nothing is to be said of it and the next step is like it.
+
+        False, and nothing is done, where there is more to it: it is to be entered, and then `advance` does the rest.
+        """
+        step, per_epoch = self.step, self.steps.steps_per_epoch
+        after = step.number + 1
+        if (
+            not self.simple
+            or not 0 < after % per_epoch < per_epoch - 1  # the last step of an epoch may be smaller
+            or after >= self.final
+            or now >= self.save_at
+            or self.progress.due(now, False)
+            or step.unleased
+            or step.tree.nodes
+            or step.refusals
+            or step.skipped
+            or self.evaluations
+            or self.failure
+            or self.updater is None
+            or node.vector is None
+            or not (math.isfinite(node.loss) and moderate(node.vector))
+        ):
+            return False
+        self._update(self.updater, node.vector)
+        self.progress.step(node.loss, self.steps.samples_of(step.number))
+        del self.open[step.number]
+        step.number, self.open[after], self.opened = after, step, after + 1
+        return True
 
     def _conclude(self, number: int, now: float, workers: int) -> None:
         """This step is in: is anything to be reported or evaluated?"""

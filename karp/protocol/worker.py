@@ -138,10 +138,10 @@ class Worker:
         """A new task, unless it is one that was given before, or the program has left."""
         if self.over is not None:  # of a server that was restarted from before the end: others are to do it
             return Leave([])
-        if task.number <= self.seen or self._lacks(task.weights, task.version):
+        weights, codec = task.weights, self.codec_weights
+        if task.number <= self.seen or self._lacks(weights, task.version):
             return None
         self.seen = task.number
-        weights, codec = task.weights, self.codec_weights
         if codec is not None and isinstance(task, Lease) and weights is not None:
             weights = codecs.decode(codec, weights, self.weights.size, self.weights.dtype)
         self._load(weights, task.version)
@@ -238,6 +238,16 @@ class Worker:
         self.asked = None
         nodes = self.encoded or list(self.tree.nodes.values()) if self.shard > lease.start else []
         return Contribution(lease.step, lease.version, nodes, self._logs(), self.last, lease.number, seconds)
+
+    def whole(self) -> Node | None:
+        """The sum over all shards of the step, if the lease has them all and there is nothing else to be told."""
+        if self.last or self.logs or self.encoded or not self.tree.complete:
+            return None
+        return self.tree.total()
+
+    def go_on(self, lease: Lease) -> None:
+        """The next step, leased at once with the weights that lie where they did."""
+        self.task, self.seen, self.version, self.shard = lease, lease.number, lease.version, lease.start
 
     def discard(self, last: bool) -> None:
         """What is computed of the lease, and logged, is worth nothing: its weights changed meanwhile."""

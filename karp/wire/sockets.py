@@ -34,7 +34,7 @@ from karp.protocol.messages import (
     Rejoin,
     Welcome,
 )
-from karp.protocol.tree import Vector
+from karp.protocol.tree import Node, Vector
 from karp.wire.frames import ANY_RUN, Envelope, pack, unpack
 from karp.wire.keys import Keys
 from karp.wire.shared import SERVER_SPIN_SECONDS, WORKER_SPIN_SECONDS, Exchange, Place, spin
@@ -381,6 +381,9 @@ class WorkerSocket:
     def overtaken(self) -> bool:
         """Whether the worker computes on weights that have changed since: others have completed its step."""
         return self.place is not None and self.worker.current is self.worker.lent and self.place.changed
+
+    def at_once(self, lease: Lease, node: Node) -> None:
+        """The server is another process."""
 
     def settle(self) -> None:
         """Give the worker weights of its own."""
