@@ -195,40 +195,39 @@ class Trainer:
 
     def _leased(self, lease: Lease, arrays: list[Array]) -> Iterator[Any]:
         """The batches of a lease; when all are computed it is answered. In one process others follow at once."""
-        worker, link = self._worker, self._link
+        worker, link, plan, steps = self._worker, self._link, self._plan, self._steps
         assert link is not None
         last, work = worker.last, self._work
         if work is not None:
             work.begin()
         self._place_gradients()
-        yield from self._batches(lease, arrays)
-        while (node := worker.whole()) is not None and (following := link.at_once(lease, node)) is not None:
+        while True:
+            step = lease.step
+            faults.reach("leased", step=step)
+            for shard in range(lease.start, lease.stop):
+                self._shard, self._share = shard, steps.share(step, shard)
+                for self._batch in steps.batches(step, shard) if isinstance(steps, Rounds) else (step,):
+                    rows = plan.rows(self._batch, shard)
+                    self._given, self._rng = False, None
+                    batch = [array.take(rows, axis=0) for array in arrays]
+                    yield batch if len(batch) > 1 else batch[0]
+                    if not self._given:
+                        where = f"the batch of step {step}, shard {shard}"
+                        raise ProgramError(f"{where} was not given to trainer.backward")
+                if self._inner is not None:
+                    loss = self._inner.end(self._share)
+                    worker.computed(self._parameters.grad, loss, steps.shards_of(step))
+            self._shard = -1
+            node = worker.whole()
+            following = None if node is None else link.at_once(lease, node)
+            if following is None:
+                break
             self._parameters.touch()
             lease = following
             worker.go_on(lease)
-            yield from self._batches(lease, arrays)
         if link.overtaken:  # what the program has seen is of no version
             worker.discard(last)
         self._send(worker.contribution(0.0 if work is None else work.seconds()))
-
-    def _batches(self, lease: Lease, arrays: list[Array]) -> Iterator[Any]:
-        """The batches of one step's lease, each to be computed before the next."""
-        worker, plan, steps, step = self._worker, self._plan, self._steps, lease.step
-        faults.reach("leased", step=step)
-        for shard in range(lease.start, lease.stop):
-            self._shard, self._share = shard, steps.share(step, shard)
-            for self._batch in steps.batches(step, shard) if isinstance(steps, Rounds) else (step,):
-                rows = plan.rows(self._batch, shard)
-                self._given, self._rng = False, None
-                batch = [array.take(rows, axis=0) for array in arrays]
-                yield batch if len(batch) > 1 else batch[0]
-                if not self._given:
-                    where = f"the batch of step {step}, shard {shard}"
-                    raise ProgramError(f"{where} was not given to trainer.backward")
-            if self._inner is not None:
-                loss = self._inner.end(self._share)
-                worker.computed(self._parameters.grad, loss, steps.shards_of(step))
-        self._shard = -1
 
     def _settle(self) -> None:
         """Outside of the loop the model has weights of its own."""
@@ -265,15 +264,15 @@ class Trainer:
             )
         if type(loss) is not Value:
             raise ProgramError(f"trainer.backward takes the loss, a Value, not {type(loss).__name__}")
-        parameters = self._parameters
+        parameters, inner, share = self._parameters, self._inner, self._share
         parameters.zero_grad()
-        inner = self._inner
-        loss.backward(self._share if inner is None else 1.0)
-        faults.reach("computing", step=self.step)
+        loss.backward(share if inner is None else 1.0)
+        if faults.PLAN is not None:
+            faults.reach("computing", step=self.step)
         if parameters.values[-1].grad is None and all(value.grad is None for value in parameters.values):
             raise ProgramError("the loss depends on none of the model's parameters")
         if inner is None:
-            self._worker.computed(parameters.grad, float(loss.data) * self._share, self._plan.shards_of(self._batch))
+            self._worker.computed(parameters.grad, float(loss.data) * share, self._plan.shards_of(self._batch))
         else:
             inner.step(float(loss.data), self._plan.samples_in(self._batch, self._shard), self._batch)
         self._given = True

@@ -333,11 +333,12 @@ class Training:
             or self.evaluations
             or self.failure
             or self.updater is None
+            or self.store is not None
             or node.vector is None
             or not (math.isfinite(node.loss) and moderate(node.vector))
         ):
             return False
-        self._update(self.updater, node.vector)
+        self.updater.update(node.vector)
         self.progress.step(node.loss, self.steps.samples_of(step.number))
         del self.open[step.number]
         step.number, self.open[after], self.opened = after, step, after + 1
