@@ -33,8 +33,8 @@ class Link(Protocol):
     def settle(self) -> None:
         """Give the worker weights of its own."""
 
-    def at_once(self, lease: Lease, node: Node) -> Lease | None:
-        """The next step's lease, where the server is in this process and takes the sum over a step as it is."""
+    def at_once(self, lease: Lease, node: Node) -> bool:
+        """Whether the server has taken the sum over the lease's whole step, and moved the lease on to the next one."""
 
     def send(self, message: FromWorker, incarnation: int) -> None: ...
 

@@ -33,8 +33,8 @@ class LocalLink:
     def settle(self) -> None:
         """The model's weights are its own."""
 
-    def at_once(self, lease: Lease, node: Node) -> Lease | None:
-        """Most steps: an update and the next lease, without a message between machines that share their vectors."""
+    def at_once(self, lease: Lease, node: Node) -> bool:
+        """Most steps: an update and no message, as both machines share their vectors and the lease."""
         return self.server.at_once(self.peer, lease, node, time.monotonic())
 
     def send(self, message: FromWorker, incarnation: int) -> None:

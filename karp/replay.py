@@ -138,8 +138,9 @@ class ReplayLink:
     def settle(self) -> None:
         """The model's weights are its own."""
 
-    def at_once(self, lease: Lease, node: Node) -> None:
-        """Each contribution is looked up."""
+    def at_once(self, lease: Lease, node: Node) -> bool:
+        """What follows is looked up in the record."""
+        return False
 
     def send(self, message: FromWorker, incarnation: int) -> None:
         match message:

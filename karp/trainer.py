@@ -194,7 +194,7 @@ class Trainer:
             self._settle()
 
     def _leased(self, lease: Lease, arrays: list[Array]) -> Iterator[Any]:
-        """The batches of a lease; when all are computed it is answered. In one process others follow at once."""
+        """The batches of a lease; when all are computed it is answered, or moves on to the next step at once."""
         worker, link, plan, steps = self._worker, self._link, self._plan, self._steps
         assert link is not None
         last, work = worker.last, self._work
@@ -218,12 +218,9 @@ class Trainer:
                     loss = self._inner.end(self._share)
                     worker.computed(self._parameters.grad, loss, steps.shards_of(step))
             self._shard = -1
-            node = worker.whole()
-            following = None if node is None else link.at_once(lease, node)
-            if following is None:
+            if (node := worker.whole()) is None or not link.at_once(lease, node):
                 break
             self._parameters.touch()
-            lease = following
             worker.go_on(lease)
         if link.overtaken:  # what the program has seen is of no version
             worker.discard(last)

@@ -161,16 +161,6 @@ class Leasing:
         member.notice_at = now + NOTICE_SECONDS
         self.out.append(Send(member.peer, task))
 
-    def renew(self, member: Member, now: float) -> Lease:
-        """The same shards of the next step, to a worker that has its weights, and none waits for any."""
-        lease, training = member.task, self.training
-        assert isinstance(lease, Lease)
-        self.given += 1
-        version = training.version
-        lease = Lease(self.given, training.step.number, lease.start, lease.stop, version, None)
-        member.task, member.number, member.version, member.since = lease, self.given, version, now
-        return lease
-
     def give_once_more(self, member: Member) -> None:
         """The message with this member's task was lost."""
         assert member.task is not None

@@ -12,6 +12,7 @@ epoch's end its evaluation is leased too, with a copy of that epoch's weights, s
 (unless the score steers the run).
 """
 
+import math
 from collections.abc import Callable
 from itertools import islice
 
@@ -42,6 +43,7 @@ from karp.protocol.messages import (
     Waiting,
 )
 from karp.protocol.settings import Steps
+from karp.protocol.step import moderate
 from karp.protocol.training import SAVE_SECONDS, Store, Training
 from karp.protocol.tree import Node
 
@@ -87,6 +89,7 @@ class Server:
         self.failures: set[tuple[int, int, int]] = set()  # (step, shard, epoch) at which the program has raised
         self.strangers = 0  # connections that were turned away
         self.refused = 0  # messages that were not taken
+        self.calm: tuple[int, float] | None = None  # before which step and until when there is little to do; None: ask
 
     # Events: each returns the actions that follow from it.
 
@@ -112,22 +115,24 @@ class Server:
             self._refuse(peer, str(error))
         return self._take()
 
-    def at_once(self, peer: bytes, lease: Lease, node: Node, now: float) -> Lease | None:
-        """The sum over the whole step of this lease, from the only worker there is: the next step's lease, if all it
-        takes is an update. None, and nothing is done, where there is more to it: then the contribution is to be sent.
+    def at_once(self, peer: bytes, lease: Lease, node: Node, now: float) -> bool:
+        """The sum over the whole step of this lease, from the only worker there is, in this process.
+
+        If all it takes is an update, that is done and the lease moves on to the next step. If there is more to it,
+        nothing is done, and the contribution is to be received.
         """
-        member, step = self.members.get(peer), self.training.step
-        if (
-            member is None
-            or member.task is not lease
-            or len(self.members) > 1
-            or lease.step != step.number
-            or node.stop - node.start < step.tree.shards
-            or not self.training.at_once(node, now)
-        ):
-            return None
-        self.now = now
-        return self.leasing.renew(member, now)
+        if self.calm is None:
+            member = self.members.get(peer)
+            alone = len(self.members) == 1 and member is not None and member.task is lease
+            self.calm = self.training.calm() if alone else (-1, 0.0)
+        before, until = self.calm
+        if not (lease.step < before and now < until and node.vector is not None):
+            return False
+        if not (math.isfinite(node.loss) and moderate(node.vector)):
+            return False
+        self.training.at_once(node)
+        lease.step, lease.version = lease.step + 1, lease.version + 1
+        return True
 
     def malformed(self, peer: bytes, reason: str, now: float) -> list[Action]:
         """Something that is no message has arrived."""
@@ -359,6 +364,7 @@ class Server:
             self.training.report("refused", {"reason": reason[:2000] + count})
 
     def _take(self) -> list[Action]:
+        self.calm = None
         out = self.out[:]
         del self.out[:]
         return out

@@ -27,7 +27,7 @@ from karp.parameters import Layout
 from karp.protocol.actions import Action, Report, Save
 from karp.protocol.form import Form
 from karp.protocol.messages import Contribution, Evaluation, Logs
-from karp.protocol.progress import Progress
+from karp.protocol.progress import REPORT_SECONDS, Progress
 from karp.protocol.rounds import steps_of
 from karp.protocol.settings import Settings, Steps
 from karp.protocol.step import Step, finite, merged, moderate, named
@@ -313,36 +313,30 @@ class Training:
             self.save_at = now + self.save_seconds
             self.out.append(Save())
 
-    def at_once(self, node: Node, now: float) -> bool:
-        """Apply the sum over the whole step under way, if nothing is to be said of it and the next step is like it.
+    def calm(self) -> tuple[int, float]:
+        """Before which step, and until when, nothing but an update follows on the sum over a whole step.
 
-        False, and nothing is done, where there is more to it: it is to be entered, and then `advance` does the rest.
+        Neither a report is due then, nor a checkpoint or an evaluation, and each of these steps is followed by one with
+        as many samples and shards. Valid until anything else happens than `at_once`.
         """
         step, per_epoch = self.step, self.steps.steps_per_epoch
-        after = step.number + 1
-        if (
-            not self.simple
-            or not 0 < after % per_epoch < per_epoch - 1  # the last step of an epoch may be smaller
-            or after >= self.final
-            or now >= self.save_at
-            or self.progress.due(now, False)
-            or step.unleased
-            or step.tree.nodes
-            or step.refusals
-            or step.skipped
-            or self.evaluations
-            or self.failure
-            or self.updater is None
-            or self.store is not None
-            or node.vector is None
-            or not (math.isfinite(node.loss) and moderate(node.vector))
-        ):
-            return False
+        fresh = not (step.unleased or step.tree.nodes or step.refusals or step.skipped)
+        if not (self.simple and fresh and self.store is None) or self.evaluations or self.failure:
+            return -1, 0.0
+        epoch_end = step.number - step.number % per_epoch + per_epoch
+        return min(epoch_end - 2, self.final - 1), min(self.save_at, self.progress.reported + REPORT_SECONDS)
+
+    def at_once(self, node: Node) -> None:
+        """Apply the sum over the whole of a step that is calm; it becomes the next one."""
+        assert self.updater is not None
+        assert node.vector is not None
+        step = self.step
         self.updater.update(node.vector)
         self.progress.step(node.loss, self.steps.samples_of(step.number))
         del self.open[step.number]
-        step.number, self.open[after], self.opened = after, step, after + 1
-        return True
+        step.number += 1
+        self.open[step.number] = step
+        self.opened += 1
 
     def _conclude(self, number: int, now: float, workers: int) -> None:
         """This step is in: is anything to be reported or evaluated?"""

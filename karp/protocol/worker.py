@@ -246,8 +246,8 @@ class Worker:
         return self.tree.nodes[0]
 
     def go_on(self, lease: Lease) -> None:
-        """The next step, leased at once with the weights that lie where they did."""
-        self.task, self.seen, self.version, self.shard = lease, lease.number, lease.version, lease.start
+        """The lease has moved on to the next step, with the weights that lie where they did."""
+        self.version, self.shard = lease.version, lease.start
 
     def discard(self, last: bool) -> None:
         """What is computed of the lease, and logged, is worth nothing: its weights changed meanwhile."""

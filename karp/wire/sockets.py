@@ -382,8 +382,9 @@ class WorkerSocket:
         """Whether the worker computes on weights that have changed since: others have completed its step."""
         return self.place is not None and self.worker.current is self.worker.lent and self.place.changed
 
-    def at_once(self, lease: Lease, node: Node) -> None:
+    def at_once(self, lease: Lease, node: Node) -> bool:
         """The server is another process."""
+        return False
 
     def settle(self) -> None:
         """Give the worker weights of its own."""
