@@ -203,7 +203,8 @@ class Trainer:
         self._place_gradients()
         while True:
             step = lease.step
-            faults.reach("leased", step=step)
+            if faults.PLAN is not None:
+                faults.reach("leased", step=step)
             for shard in range(lease.start, lease.stop):
                 self._shard, self._share = shard, steps.share(step, shard)
                 for self._batch in steps.batches(step, shard) if isinstance(steps, Rounds) else (step,):

@@ -44,7 +44,7 @@ from karp.protocol.messages import (
 )
 from karp.protocol.settings import Steps
 from karp.protocol.step import moderate
-from karp.protocol.training import SAVE_SECONDS, Store, Training
+from karp.protocol.training import NEVER_CALM, SAVE_SECONDS, Store, Training
 from karp.protocol.tree import Node
 
 ALIVE_SECONDS = 1.0  # a sign of life to every worker this often; sending it is how a lost one is found
@@ -89,7 +89,7 @@ class Server:
         self.failures: set[tuple[int, int, int]] = set()  # (step, shard, epoch) at which the program has raised
         self.strangers = 0  # connections that were turned away
         self.refused = 0  # messages that were not taken
-        self.calm: tuple[int, float] | None = None  # before which step and until when there is little to do; None: ask
+        self.calm: tuple[int, float, int] | None = None  # what Training.calm has said; None: to be asked again
 
     # Events: each returns the actions that follow from it.
 
@@ -124,13 +124,13 @@ class Server:
         if self.calm is None:
             member = self.members.get(peer)
             alone = len(self.members) == 1 and member is not None and member.task is lease
-            self.calm = self.training.calm() if alone else (-1, 0.0)
-        before, until = self.calm
+            self.calm = self.training.calm() if alone else NEVER_CALM
+        before, until, samples = self.calm
         if not (lease.step < before and now < until and node.vector is not None):
             return False
         if not (math.isfinite(node.loss) and moderate(node.vector)):
             return False
-        self.training.at_once(node)
+        self.training.at_once(node, samples)
         lease.step, lease.version = lease.step + 1, lease.version + 1
         return True
 

@@ -34,6 +34,7 @@ from karp.protocol.step import Step, finite, merged, moderate, named
 from karp.protocol.tree import Node, Vector
 
 SAVE_SECONDS = 10.0  # between two checkpoints
+NEVER_CALM = (-1, 0.0, 0)  # see Training.calm
 
 Ranges = list[tuple[int, int]]  # of shards
 
@@ -249,7 +250,7 @@ class Training:
             self.log(message.logs, message.step)
 
     def _is_finite(self, peer: bytes, worker: int, node: Node, step: Step, leased: bool) -> bool:
-        """Whether a gradient that is not moderate can be used; if not, its shards are tried again, alone and elsewhere."""
+        """Whether a gradient that is not moderate can be used; if not, its shards are tried again, each elsewhere."""
         if math.isfinite(node.loss) and node.vector is not None and finite(node.vector):
             step.large = True
             return True
@@ -313,8 +314,8 @@ class Training:
             self.save_at = now + self.save_seconds
             self.out.append(Save())
 
-    def calm(self) -> tuple[int, float]:
-        """Before which step, and until when, nothing but an update follows on the sum over a whole step.
+    def calm(self) -> tuple[int, float, int]:
+        """Before which step, and until when, nothing but an update follows on the sum over a whole step; its samples.
 
         Neither a report is due then, nor a checkpoint or an evaluation, and each of these steps is followed by one with
         as many samples and shards. Valid until anything else happens than `at_once`.
@@ -322,17 +323,18 @@ class Training:
         step, per_epoch = self.step, self.steps.steps_per_epoch
         fresh = not (step.unleased or step.tree.nodes or step.refusals or step.skipped)
         if not (self.simple and fresh and self.store is None) or self.evaluations or self.failure:
-            return -1, 0.0
+            return NEVER_CALM
         epoch_end = step.number - step.number % per_epoch + per_epoch
-        return min(epoch_end - 2, self.final - 1), min(self.save_at, self.progress.reported + REPORT_SECONDS)
+        until = min(self.save_at, self.progress.reported + REPORT_SECONDS)
+        return min(epoch_end - 2, self.final - 1), until, self.steps.samples_of(step.number)
 
-    def at_once(self, node: Node) -> None:
+    def at_once(self, node: Node, samples: int) -> None:
         """Apply the sum over the whole of a step that is calm; it becomes the next one."""
         assert self.updater is not None
         assert node.vector is not None
         step = self.step
         self.updater.update(node.vector)
-        self.progress.step(node.loss, self.steps.samples_of(step.number))
+        self.progress.step(node.loss, samples)
         del self.open[step.number]
         step.number += 1
         self.open[step.number] = step

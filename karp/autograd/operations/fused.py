@@ -50,8 +50,8 @@ def _by_index(logits: Any, target: Any) -> Any:
     """The mean loss and its gradient for logits (rows, classes) and class indices (rows,).
 
     It computes in one array, (classes, rows), in which a maximum over classes runs along memory: over the last axis of
-    10 it takes five times as long. Where all logits are so near to 0 that their powers can be divided as they are, there
-    is no maximum to be looked for, and a loss is read off its probability: a fifth of the time of a small batch.
+    10 it takes five times as long. Where all logits are so near to 0 that their powers can be divided as they are,
+    there is no maximum to be looked for, and a loss is read off its probability: a fifth of the time of a small batch.
     """
     rows, classes = logits.shape
     dtype = logits.dtype
