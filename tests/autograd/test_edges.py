@@ -44,6 +44,14 @@ def test_what_a_mask_leaves_out_has_no_gradient_whatever_comes_down(masked: Any,
     assert ([0.0, 0.25], np.dtype(dtype)) == (found.tolist(), found.dtype)
 
 
+@pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64])
+@pytest.mark.parametrize("scale", [np.inf, -np.inf, np.nan, 0.5])
+def test_relu_in_a_layer_leaves_out_whatever_comes_down(dtype: Any, scale: float) -> None:
+    bias = Value(np.array([-1.0, -0.0, 0.0, 2.0], dtype))
+    ag.linear(np.zeros((1, 1), dtype), np.zeros((1, 4), dtype), bias, "relu").backward(np.full((1, 4), scale, dtype))
+    np.testing.assert_array_equal(np.array([0.0, 0.0, 0.0, scale], dtype), bias.grad)
+
+
 @pytest.mark.filterwarnings("ignore:divide by zero")
 def test_a_mask_leaves_out_the_gradient_of_a_number() -> None:
     assert 0.0 == gradient(lambda x: ag.sqrt(ag.relu(x)), -1.0)
@@ -322,3 +330,49 @@ def test_a_mistake_has_an_error_of_its_own(mistake: Any, error: Any) -> None:
 
 def test_arrays_may_come_from_a_generator() -> None:
     assert [1.0, 2.0] == ag.concatenate(Value([number]) for number in (1.0, 2.0)).data.tolist()
+
+
+# --- cross entropy: with the maximum taken off and, near 0, without ---------------------------------------------------
+
+
+def exact(logits: Any, target: Any) -> tuple[float, Any]:
+    """Loss and gradient in as many bits as there are."""
+    z = logits.astype(np.longdouble)
+    z = z - z.max(axis=1, keepdims=True)
+    rows = np.arange(len(z))
+    gradient = np.exp(z) / np.exp(z).sum(axis=1, keepdims=True)
+    loss = (np.log(np.exp(z).sum(axis=1)) - z[rows, target]).mean()
+    gradient[rows, target] -= 1
+    return float(loss), (gradient / len(z)).astype(np.float64)
+
+
+@pytest.mark.parametrize(("dtype", "limit"), [(np.float16, 4.0), (np.float32, 40.0), (np.float64, 300.0)])
+@pytest.mark.parametrize("part", [0.0, 0.1, 0.5, 0.999, 1.0, 1.001, 2.0])
+@pytest.mark.parametrize("right", [True, False])
+@pytest.mark.parametrize(("rows", "classes"), [(1, 2), (64, 10), (3, 500)])
+def test_cross_entropy_is_exact_near_0_and_far_from_it(
+    dtype: Any, limit: float, part: float, right: bool, rows: int, classes: int
+) -> None:
+    rng = np.random.default_rng(0)
+    target = rng.integers(0, classes, rows)
+    logits = rng.uniform(-1.0, 0.5, (rows, classes)) * part * limit
+    logits[np.arange(rows), target] = part * limit * (1 if right else -1)
+    logits = logits.astype(dtype)
+    value = Value(logits)
+    loss = nn.cross_entropy(value, target)
+    loss.backward()
+    expected, gradient = exact(logits, target)
+    size = float(np.finfo(dtype).eps)
+    assert abs(expected - loss.item()) <= 4 * size * max(1.0, expected)
+    np.testing.assert_allclose(gradient, value.grad.astype(np.float64), atol=16 * size / rows, rtol=16 * size)
+
+
+@pytest.mark.parametrize("odd", [np.nan, np.inf, -np.inf])
+@pytest.mark.filterwarnings("ignore:invalid value")
+def test_cross_entropy_of_a_logit_that_is_not_finite(odd: float) -> None:
+    logits = np.array([[0.0, 1.0], [odd, 2.0]], np.float32)
+    loss = nn.cross_entropy(Value(logits), np.array([0, 1])).item()
+    if odd == -np.inf:  # a class that is left out
+        assert exact(logits[:1], np.array([0]))[0] / 2 == pytest.approx(loss, rel=1e-6)
+    else:
+        assert np.isnan(loss)

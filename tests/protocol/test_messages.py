@@ -71,6 +71,13 @@ def test_every_message_survives_the_way(message: Any) -> None:
     assert plain(message) == plain(decode(*encode(message), kinds))
 
 
+def test_nobody_on_a_wire_can_say_that_his_gradient_needs_no_look() -> None:
+    head, payload = encode(Contribution(3, 3, [Node(0, 2, 0.5, gradient(3, 0))], [], False, moderate=True))
+    assert not decode(head, payload, FROM_WORKER).moderate  # type: ignore[union-attr]
+    with pytest.raises(ProtocolError, match="unknown fields: moderate"):
+        decode(head | {"moderate": True}, payload, FROM_WORKER)
+
+
 def test_every_kind_is_tested_and_every_field_has_a_check() -> None:
     assert {*FROM_WORKER.values(), *FROM_SERVER.values()} == {type(message) for message in EVERY_KIND}
     fields = {field for message in EVERY_KIND for field in encode(message)[0]} - {"kind"}

@@ -55,6 +55,17 @@ def test_a_contribution_arrives_without_a_copy_where_it_was_written_in_place(exc
     assert exchange.receive() is None
 
 
+@pytest.mark.parametrize(("odd", "moderate"), [(1.0, True), (1e30, False), (np.inf, False), (np.nan, False)])
+def test_the_worker_looks_whether_its_gradient_is_finite(
+    exchange: Exchange, place: Place, odd: float, moderate: bool
+) -> None:
+    place.slot.vector[-1] = odd
+    assert place.send(contribution(place.slot.vector))
+    found = exchange.receive()
+    assert found is not None
+    assert moderate == found[1].moderate
+
+
 def test_a_gradient_from_elsewhere_is_copied_in(exchange: Exchange, place: Place) -> None:
     vector = np.full(LAYOUT.size, 2.0, np.float32)
     assert place.send(contribution(vector))
