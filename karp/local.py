@@ -35,7 +35,7 @@ class LocalLink:
 
     def at_once(self, lease: Lease, node: Node) -> bool:
         """Most steps: an update and no message, as both machines share their vectors and the lease."""
-        return self.server.at_once(self.peer, lease, node, time.monotonic())
+        return self.server.calm.take(self.peer, lease, node, time.monotonic())
 
     def send(self, message: FromWorker, incarnation: int) -> None:
         now = time.monotonic()

@@ -1,14 +1,20 @@
-"""What a program hands to a Trainer, in the form that the protocol carries: data, scores, its time, its end."""
+"""What a program hands to a Trainer, in the form the protocol carries: data, settings, scores, its time, its end."""
 
+import hashlib
+import sys
 import time
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from karp import optim
 from karp.autograd import Value
 from karp.data import Table, fingerprint
 from karp.errors import ProgramError, SettingError
+from karp.parameters import Parameters
+from karp.protocol import Settings
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
@@ -22,6 +28,22 @@ def columns(data: tuple[Any, ...]) -> tuple[list[Array], str]:
         lengths = ", ".join(str(array.shape) for array in arrays)
         raise SettingError(f"trainer.batches takes a Table or arrays of equal length; these have shapes {lengths}")
     return arrays, fingerprint(arrays)
+
+
+def settings_of(
+    parameters: Parameters, optimizer: optim.Optimizer, outer: optim.Optimizer | None, **others: Any
+) -> Settings:
+    """The settings of the run that this program asks for; `others` are their fields as they stand there."""
+    program = Path(sys.argv[0]) if sys.argv and sys.argv[0] else Path("python")
+    return Settings.from_dict({
+        "program": program.name,
+        "program_sha256": hashlib.sha256(program.read_bytes()).hexdigest() if program.is_file() else "",
+        "layout": parameters.layout.to_dict(),
+        "weights_sha256": parameters.sha256(),
+        "optimizer": optim.to_dict(optimizer),
+        "outer": None if outer is None else optim.to_dict(outer),
+        **others,
+    })
 
 
 def scores(values: Mapping[str, Any] | float) -> dict[str, float]:

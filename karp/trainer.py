@@ -10,14 +10,12 @@ state machine itself, called directly: no socket, no copy of the weights, the sa
 """
 
 import atexit
-import hashlib
 import os
 import socket
 import sys
 import time
 import traceback
 from collections.abc import Callable, Iterator, Mapping
-from pathlib import Path
 from types import EllipsisType, TracebackType
 from typing import Any, Self
 
@@ -30,7 +28,7 @@ from karp.data import Plan, generator
 from karp.errors import ProgramError, SettingError
 from karp.inner import OUTER, Inner
 from karp.link import Link, connect
-from karp.program import Work, columns, scores, status_of
+from karp.program import Work, columns, scores, settings_of, status_of
 from karp.protocol import Settings, Worker
 from karp.protocol.messages import Done, Evaluation, FromWorker, Lease
 from karp.protocol.rounds import Rounds, steps_of
@@ -219,10 +217,13 @@ class Trainer:
                     loss = self._inner.end(self._share)
                     worker.computed(self._parameters.grad, loss, steps.shards_of(step))
             self._shard = -1
-            if (node := worker.whole()) is None or not link.at_once(lease, node):
+            if (node := worker.hand_over(lease)) is None:
                 break
-            self._parameters.touch()
-            worker.go_on(lease)
+            if not link.at_once(lease, node):
+                worker.take_back(lease)
+                break
+            worker.version = lease.version
+            self._place_weights()
         if link.overtaken:  # what the program has seen is of no version
             worker.discard(last)
         self._send(worker.contribution(0.0 if work is None else work.seconds()))
@@ -400,26 +401,10 @@ class Trainer:
             self._send(reply)
 
     def _settings(self, samples: int, digest: str, evaluate: bool, steering: bool) -> Settings:
-        program = Path(sys.argv[0]) if sys.argv and sys.argv[0] else Path("python")
-        plain = {
-            "program": program.name,
-            "program_sha256": hashlib.sha256(program.read_bytes()).hexdigest() if program.is_file() else "",
-            "layout": self._parameters.layout.to_dict(),
-            "weights_sha256": self._parameters.sha256(),
-            "optimizer": optim.to_dict(self.optimizer),
-            "samples": samples,
-            "data_sha256": digest,
-            "batch_size": self.batch_size,
-            "epochs": self.epochs,
-            "shards": ANY_SHARDS if self.shards is None else self.shards,
-            "seed": self.seed,
-            "threads": self.threads,
-            "evaluate": evaluate,
-            "steering": steering,
-            "staleness": self.staleness,
-            "local_steps": self.local_steps,
-            "outer": None if self.outer is None else optim.to_dict(self.outer),
-            "codec": self.codec,
-            "codec_weights": self.codec_weights,
-        }
-        return Settings.from_dict(plain)
+        shards = ANY_SHARDS if self.shards is None else self.shards
+        return settings_of(
+            self._parameters, self.optimizer, self.outer,
+            samples=samples, data_sha256=digest, batch_size=self.batch_size, epochs=self.epochs, shards=shards,
+            seed=self.seed, threads=self.threads, evaluate=evaluate, steering=steering, staleness=self.staleness,
+            local_steps=self.local_steps, codec=self.codec, codec_weights=self.codec_weights,
+        )

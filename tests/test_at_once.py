@@ -13,7 +13,10 @@ import karp
 from karp import nn, optim
 from karp.errors import RunError
 from karp.local import LocalLink
-from karp.protocol.server import Server
+from karp.parameters import Parameters
+from karp.protocol.calm import Calm
+from karp.protocol.messages import Lease
+from karp.protocol.tree import Node
 
 X = np.random.default_rng(0).normal(size=(50, 3)).astype(np.float32)
 Y = (X[:, 0] > 0).astype(np.int64)
@@ -105,14 +108,14 @@ def test_most_steps_are_taken_at_once_and_none_that_has_more_to_it(
 ) -> None:
     taken: list[int] = []
 
-    def at_once(server: Server, peer: bytes, lease: Any, node: Any, now: float) -> bool:
+    def take(calm: Calm, peer: bytes, lease: Lease, node: Node, now: float) -> bool:
         step = lease.step
-        done = original(server, peer, lease, node, 0.0)
+        done = original(calm, peer, lease, node, now)
         taken.extend([step] * done)
         return done
 
-    original = Server.at_once
-    monkeypatch.setattr(Server, "at_once", at_once)
+    original = Calm.take
+    monkeypatch.setattr(Calm, "take", take)
     monkeypatch.setattr(time, "monotonic", lambda: 0.0)  # no report is due
     outcome(tmp_path, "plain", batch_size=5)  # epochs of 10 steps; the last may have fewer samples
     assert [*range(8), *range(10, 18)] == taken
@@ -131,3 +134,56 @@ def test_a_report_and_a_checkpoint_that_are_due_are_not_passed_over(tmp_path: Pa
     reported = [line["step"] for line in lines if line["report"] == "progress"]
     assert len(reported) > 20
     assert 50 == reported[-1]
+
+
+@pytest.mark.parametrize("point", ["step", "place"])
+def test_an_interrupt_that_the_program_catches_lets_no_gradient_count_twice(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, point: str
+) -> None:
+    """When the lease has moved on: before the worker knows, and after."""
+
+    def after(function: Callable[..., Any]) -> Callable[..., Any]:
+        calls = iter(range(1000))
+
+        def interrupted(*args: Any) -> Any:
+            result = function(*args)
+            if next(calls) == 5:
+                raise KeyboardInterrupt
+            return result
+
+        return interrupted
+
+    def train(directory: Path, last: int) -> tuple[int, str]:
+        net = nn.MLP(3, [8], 2, seed=1)
+        with karp.Trainer(
+            net, optim.SGD(lr=0.1), batch_size=2, epochs=3, run_dir=directory, show=False
+        ) as trainer:
+            try:
+                for x, y in trainer.batches(X, Y):
+                    trainer.backward(nn.cross_entropy(net(x), y))
+                    if trainer.step == last:
+                        trainer.stop()
+            except KeyboardInterrupt:
+                pass
+        return trainer.step, net.parameters.sha256()
+
+    with monkeypatch.context() as patch:
+        if point == "step":
+            patch.setattr(Calm, "take", after(Calm.take))
+        else:
+            patch.setattr(Parameters, "touch", after(Parameters.touch))
+        steps, found = train(tmp_path / "a", -1)
+    assert (steps, found) == train(tmp_path / "b", steps - 1)
+
+
+def test_weights_that_the_program_moves_are_put_back(tmp_path: Path) -> None:
+    def train(directory: Path, at: int) -> str:
+        net = nn.MLP(3, [8], 2, seed=1)
+        with karp.Trainer(net, optim.SGD(lr=0.1), batch_size=5, run_dir=directory, show=False) as trainer:
+            for x, y in trainer.batches(X, Y):
+                trainer.backward(nn.cross_entropy(net(x), y))
+                if trainer.step == at:
+                    net.parameters.keep_weights_in(net.parameters.data.copy())
+        return net.parameters.sha256()
+
+    assert train(tmp_path / "a", -1) == train(tmp_path / "b", 3)

@@ -18,18 +18,18 @@ NOTICE_SECONDS = 10.0  # a wait of this length is reported, then one of twice th
 
 
 @dataclass(frozen=True, slots=True)
-class Sharing:
+class Division:
     """How so many shards were shared out among so many workers that waited, all of them about as fast."""
 
     waiting: int
     shards: int
-    shares: list[tuple[Member, int, int]]  # member, start, stop
+    ranges: list[tuple[Member, int, int]]  # member, start, stop
 
     def fits(self, waiting: Collection[bytes], shards: int) -> bool:
         """Whether a whole step of so many shards is to be shared out among these in the same way."""
         if len(waiting) != self.waiting or shards != self.shards:
             return False
-        for member, _, _ in self.shares:  # noqa: SIM110  (a generator takes three times as long)
+        for member, _, _ in self.ranges:  # noqa: SIM110  (a generator takes three times as long)
             if member.peer not in waiting:
                 return False
         return True
@@ -46,7 +46,7 @@ class Leasing:
         self.pace = Pace()
         self.evaluators: dict[int, Member] = {}  # epoch -> who was given its evaluation last
         self.portions: dict[int, dict[bytes, int]] = {}  # open step -> how many shards each gets, with staleness
-        self.sharing: Sharing | None = None  # of the last step that was shared out at once
+        self.division: Division | None = None  # of the last step that was shared out at once
         self.given = 0  # tasks
         self.released = 0  # shards that were given again
 
@@ -59,7 +59,7 @@ class Leasing:
     def changed(self) -> None:
         """Others are here than were, or fewer of them take part: what each gets is to be thought over."""
         self.portions.clear()
-        self.sharing = None
+        self.division = None
 
     def hand_out(self, now: float) -> None:
         """Give what there is to do to those that wait."""
@@ -99,23 +99,23 @@ class Leasing:
 
     def _lease_of(self, step: Step, now: float) -> None:
         """Share what is unleased of a step among the workers that wait, in the order of their numbers."""
-        sharing, whole = self.sharing, step.untouched
-        if sharing is not None and whole and self.pace.even(now) and sharing.fits(self.waiting, step.tree.shards):
+        division, whole = self.division, step.untouched
+        if division is not None and whole and self.pace.even(now) and division.fits(self.waiting, step.tree.shards):
             step.unleased = []
-            for member, start, stop in sharing.shares:  # almost every step is shared out as the one before
+            for member, start, stop in division.ranges:  # almost every step is shared out as the one before
                 self._grant(member, step, start, stop, now)
             return
         waiting = sorted(self.waiting.values(), key=lambda member: member.worker)
         if step.refusals:
             self._lease_refused(step, waiting, now)
             return
-        shares = []
+        ranges = []
         for member, portion in zip(waiting, self._portions(step, waiting, now), strict=True):
             if (cut := step.cut(portion)) is not None:
                 self._grant(member, step, *cut, now)
-                shares.append((member, *cut))
+                ranges.append((member, *cut))
         if whole and self.training.bound == 0 and self.pace.even(now):
-            self.sharing = Sharing(len(waiting), step.tree.shards, shares)
+            self.division = Division(len(waiting), step.tree.shards, ranges)
 
     def _portions(self, step: Step, waiting: list[Member], now: float) -> list[int]:
         """How many shards each of these workers gets."""

@@ -372,7 +372,8 @@ CHECKS: dict[str, Callable[[Any], Any]] = {
     "reason": text(10_000),
     "failure": text(10_000),
 }
+UNSENT = {"moderate"}
 FORMS: dict[type, dict[str, Callable[[Any], Any]]] = {  # the fields of each kind in order, with their checks
-    kind: {field.name: CHECKS[field.name] for field in fields(kind) if field.name != "moderate"}
+    kind: {field.name: CHECKS[field.name] for field in fields(kind) if field.name not in UNSENT}
     for kind in {**FROM_WORKER, **FROM_SERVER}.values()
 }

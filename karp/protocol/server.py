@@ -7,17 +7,17 @@ simulated cluster.
     joining --(joining.py)--> training --(last step, last score)--> over (ending.py)
 
 In training, the shards of the step under way are leased to the workers that wait. When one is applied (training.py),
-they are leased the next together with the new weights. What is lost (a worker, a message) is leased again. At an
-epoch's end its evaluation is leased too, with a copy of that epoch's weights, so that training goes on meanwhile
-(unless the score steers the run).
+they are leased the next together with the new weights; in one process a lease may just move on to it (calm.py). What is
+lost (a worker, a message) is leased again. At an epoch's end its evaluation is leased too, with a copy of that epoch's
+weights, so that training goes on meanwhile (unless the score steers the run).
 """
 
-import math
 from collections.abc import Callable
 from itertools import islice
 
 from karp.errors import ProtocolError
 from karp.protocol.actions import Action, Send
+from karp.protocol.calm import Calm
 from karp.protocol.ending import Ending
 from karp.protocol.joining import Joining
 from karp.protocol.leasing import NOTICE_SECONDS, Leasing
@@ -33,7 +33,6 @@ from karp.protocol.messages import (
     FromWorker,
     Initial,
     Join,
-    Lease,
     Leave,
     Ping,
     Refusal,
@@ -43,9 +42,8 @@ from karp.protocol.messages import (
     Waiting,
 )
 from karp.protocol.settings import Steps
-from karp.protocol.step import moderate
-from karp.protocol.training import NEVER_CALM, SAVE_SECONDS, Store, Training
-from karp.protocol.tree import Node
+from karp.protocol.store import Store
+from karp.protocol.training import SAVE_SECONDS, Training
 
 ALIVE_SECONDS = 1.0  # a sign of life to every worker this often; sending it is how a lost one is found
 
@@ -83,13 +81,13 @@ class Server:
         self.leasing = Leasing(self.training, self.out)
         self.ending = Ending(self.training, self.leasing, self.out)
         self.joining = Joining(workers, self.training, self.leasing, self.ending, self.out, now)
+        self.calm = Calm(self.training, self.leasing)
         self.members = self.leasing.members
         self.waiting = self.leasing.waiting
         self.numbers = self.ending.numbers
         self.failures: set[tuple[int, int, int]] = set()  # (step, shard, epoch) at which the program has raised
         self.strangers = 0  # connections that were turned away
         self.refused = 0  # messages that were not taken
-        self.calm: tuple[int, float, int] | None = None  # what Training.calm has said; None: to be asked again
 
     # Events: each returns the actions that follow from it.
 
@@ -114,25 +112,6 @@ class Server:
         except ProtocolError as error:
             self._refuse(peer, str(error))
         return self._take()
-
-    def at_once(self, peer: bytes, lease: Lease, node: Node, now: float) -> bool:
-        """The sum over the whole step of this lease, from the only worker there is, in this process.
-
-        If all it takes is an update, that is done and the lease moves on to the next step. If there is more to it,
-        nothing is done, and the contribution is to be received.
-        """
-        if self.calm is None:
-            member = self.members.get(peer)
-            alone = len(self.members) == 1 and member is not None and member.task is lease
-            self.calm = self.training.calm() if alone else NEVER_CALM
-        before, until, samples = self.calm
-        if not (lease.step < before and now < until and node.vector is not None):
-            return False
-        if not (math.isfinite(node.loss) and moderate(node.vector)):
-            return False
-        self.training.at_once(node, samples)
-        lease.step, lease.version = lease.step + 1, lease.version + 1
-        return True
 
     def malformed(self, peer: bytes, reason: str, now: float) -> list[Action]:
         """Something that is no message has arrived."""
@@ -364,7 +343,7 @@ class Server:
             self.training.report("refused", {"reason": reason[:2000] + count})
 
     def _take(self) -> list[Action]:
-        self.calm = None
+        self.calm.forget()
         out = self.out[:]
         del self.out[:]
         return out

@@ -31,7 +31,7 @@ class Step:
 
     @property
     def untouched(self) -> bool:
-        """Whether nothing of it has been leased yet."""
+        """Whether all of it is to be leased, and nothing of it has gone wrong."""
         return not self.refusals and self.unleased == [(0, self.tree.shards)]
 
     @property

@@ -16,37 +16,26 @@ first, but none beyond.
 
 import math
 from collections.abc import Callable, Iterable
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 
 from karp import codecs
 from karp.errors import ProtocolError
 from karp.optim import Updater
-from karp.parameters import Layout
 from karp.protocol.actions import Action, Report, Save
 from karp.protocol.form import Form
 from karp.protocol.messages import Contribution, Evaluation, Logs
-from karp.protocol.progress import REPORT_SECONDS, Progress
+from karp.protocol.progress import Progress
 from karp.protocol.rounds import steps_of
 from karp.protocol.settings import Settings, Steps
 from karp.protocol.step import Step, finite, merged, moderate, named
+from karp.protocol.store import Store
 from karp.protocol.tree import Node, Vector
 
 SAVE_SECONDS = 10.0  # between two checkpoints
-NEVER_CALM = (-1, 0.0, 0)  # see Training.calm
 
 Ranges = list[tuple[int, int]]  # of shards
-
-
-class Store(Protocol):
-    """Memory for the weights that others read while they are written to."""
-
-    def allocate(self, layout: Layout) -> Vector | None:
-        """The vector to keep them in; None if there is none."""
-
-    def writing(self, version: int) -> None:
-        """The weights are about to change (-1), or are now those of a version."""
 
 
 class Training:
@@ -68,7 +57,7 @@ class Training:
         out: list[Action],
         save_seconds: float = SAVE_SECONDS,
         skip: bool = False,
-        store: "Store | None" = None,
+        store: Store | None = None,
     ) -> None:
         self.plan = plan
         self.store = store
@@ -313,32 +302,6 @@ class Training:
         if now >= self.save_at:  # once, when all is applied: a checkpoint is of the state after this event
             self.save_at = now + self.save_seconds
             self.out.append(Save())
-
-    def calm(self) -> tuple[int, float, int]:
-        """Before which step, and until when, nothing but an update follows on the sum over a whole step; its samples.
-
-        Neither a report is due then, nor a checkpoint or an evaluation, and each of these steps is followed by one with
-        as many samples and shards. Valid until anything else happens than `at_once`.
-        """
-        step, per_epoch = self.step, self.steps.steps_per_epoch
-        fresh = not (step.unleased or step.tree.nodes or step.refusals or step.skipped)
-        if not (self.simple and fresh and self.store is None) or self.evaluations or self.failure:
-            return NEVER_CALM
-        epoch_end = step.number - step.number % per_epoch + per_epoch
-        until = min(self.save_at, self.progress.reported + REPORT_SECONDS)
-        return min(epoch_end - 2, self.final - 1), until, self.steps.samples_of(step.number)
-
-    def at_once(self, node: Node, samples: int) -> None:
-        """Apply the sum over the whole of a step that is calm; it becomes the next one."""
-        assert self.updater is not None
-        assert node.vector is not None
-        step = self.step
-        self.updater.update(node.vector)
-        self.progress.step(node.loss, samples)
-        del self.open[step.number]
-        step.number += 1
-        self.open[step.number] = step
-        self.opened += 1
 
     def _conclude(self, number: int, now: float, workers: int) -> None:
         """This step is in: is anything to be reported or evaluated?"""

@@ -3,7 +3,7 @@
 The program pulls: it asks what to do (`task`), computes, and tells (`computed`, `scored`); the messages that follow
 from it are returned, to be sent. What the server answers goes in through `receive`. A contribution is sent when the
 program asks for more, not at once, so that `trainer.stop()` and `trainer.log()` between the two travel with the shard
-they belong to and do not depend on timing.
+they belong to and do not depend on timing. (In one process most steps need no message: `hand_over`.)
 
     joining --Welcome--> waiting --Lease--> computing --the lease's last shard--> waiting --Finish--> over
        ^                    |
@@ -239,15 +239,19 @@ class Worker:
         nodes = self.encoded or list(self.tree.nodes.values()) if self.shard > lease.start else []
         return Contribution(lease.step, lease.version, nodes, self._logs(), self.last, lease.number, seconds)
 
-    def whole(self) -> Node | None:
-        """The sum over all shards of the step, if the lease has them all and there is nothing else to be told."""
+    def hand_over(self, lease: Lease) -> Node | None:
+        """The sum over all shards of the step, if the lease has them all and there is nothing else to be told.
+
+        It is this worker's no more, so that whatever comes between cannot have it contribute twice; see `take_back`.
+        """
         if self.last or self.logs or self.encoded or not self.tree.complete:
             return None
+        self.shard = lease.start
         return self.tree.nodes[0]
 
-    def go_on(self, lease: Lease) -> None:
-        """The lease has moved on to the next step, with the weights that lie where they did."""
-        self.version, self.shard = lease.version, lease.start
+    def take_back(self, lease: Lease) -> None:
+        """What was handed over was not taken: it is to be contributed."""
+        self.shard = lease.stop
 
     def discard(self, last: bool) -> None:
         """What is computed of the lease, and logged, is worth nothing: its weights changed meanwhile."""

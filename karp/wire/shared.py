@@ -6,11 +6,13 @@ only the same user may, so nothing can be left behind, whoever is killed. A work
 host, in another container or another user's, and goes on with frames; a token tells a segment from a stranger's.
 
 A contribution of one vector and a lease fit the mailboxes; everything else goes over ZeroMQ as ever, and the protocol
-does not mind which of two messages on different ways comes first. Whether a gradient is finite is looked at by the
-worker, all workers at the same time and each in its own cache; the server looks at those that are not, and at all that
-come over a wire. Workers compute on the weights where they are. A
+does not mind which of two messages on different ways comes first. Workers compute on the weights where they are. A
 counter that is odd while they are written tells a worker that it is too late to begin; if they change later, then its
 step has been completed by others, and what it contributes to it is dropped.
+
+Whether a gradient is finite is looked at by its worker, all of them at the same time and each in its own cache. The
+server looks at those that are not, and at all that come over a wire. (Who has this memory is believed, as he could
+write to the weights themselves.)
 
 Whoever waits spins, that is tries its mailbox for a bounded time, yielding the processor between the tries, and then
 sleeps on a pipe: it says so in the segment, and the other end writes a byte. A flag that is seen too late costs the

@@ -376,3 +376,14 @@ def test_cross_entropy_of_a_logit_that_is_not_finite(odd: float) -> None:
         assert exact(logits[:1], np.array([0]))[0] / 2 == pytest.approx(loss, rel=1e-6)
     else:
         assert np.isnan(loss)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_no_rounding_makes_cross_entropy_negative(dtype: Any) -> None:
+    rng = np.random.default_rng(0)
+    for rows in (3, 10, 48, 100):
+        for _ in range(100):
+            logits = rng.uniform(-20.0, -10.0, (rows, 10)).astype(dtype)
+            target = rng.integers(0, 10, rows)
+            logits[np.arange(rows), target] = rng.uniform(10.0, 30.0, rows)
+            assert nn.cross_entropy(Value(logits), target).item() >= 0.0

@@ -77,11 +77,13 @@ def _by_index(logits: Any, target: Any) -> Any:
     flat[picks] = _subtract(picked, shares, picked)
     loss = np.empty((), dtype)
     losses.dot(shares, loss)
+    if near and loss.item() < 0.0:  # by a rounding of probabilities of almost 1
+        loss.fill(0.0)
     return loss, powers.T
 
 
-# The powers of two logits within these limits, and how many times one goes into the other, are neither 0 nor infinite.
-# (In float16 there is no such limit: the share of a batch in a small probability has few bits left.)
+# Of logits within these limits neither the powers nor the probabilities are 0 or infinite, and a sample's share of a
+# batch in a probability keeps enough bits for its logarithm. (In float16 there is no such limit.)
 _NEAR = {_float16: 0.0, np.dtype(np.float32): 40.0, np.dtype(np.float64): 300.0}
 
 _grids: dict[int, Any] = {}  # rows -> their places, and their number as an array

@@ -80,8 +80,8 @@ def _relu(a: Any, out: Any) -> None:
 
 
 def _relu_backward(g: Any, out: Any) -> None:
-    # Bits as whole numbers: the sign of the result's is 1 or 0, and the product keeps a gradient's or clears them. That
-    # takes two thirds of the time of a product with booleans, and 0 times infinity is no NaN.
+    # Bits as whole numbers: the sign of the result's is 1 or 0 (1 for a NaN), and the product keeps a gradient's or
+    # clears them. It takes two thirds of the time of a product with booleans, and 0 times infinity is no NaN.
     mask = _sign(out.view(BITS[out.dtype]))
     g = g.view(mask.dtype)
     _multiply(g, mask, g)
