@@ -8,12 +8,18 @@ from typing import Any, cast
 
 
 def describe() -> str:
-    """Processor, cores, Python, NumPy and its BLAS in one line."""
+    """Processor, cores, Python, NumPy, its BLAS and the kernels that this has chosen, in one line.
+
+    OPENBLAS_CORETYPE in the environment chooses them by name; those for another processor can take twice as long.
+    """
     import numpy as np
+    from threadpoolctl import threadpool_info
 
     built = cast(dict[str, Any], np.show_config(mode="dicts"))
     blas = built.get("Build Dependencies", {}).get("blas", {})
     library = " ".join(filter(None, (blas.get("name"), blas.get("version")))) or "unknown BLAS"
+    kernels = next((one["architecture"] for one in threadpool_info() if "architecture" in one), "")
+    library += f" ({kernels} kernels)" if kernels else ""
     return (
         f"{_processor()}, {os.cpu_count()} cores; Python {platform.python_version()}, NumPy {np.__version__}, {library}"
     )
