@@ -76,7 +76,8 @@ class Worker:
     tree: TreeSum = field(default_factory=lambda: TreeSum(1))
     codec: str | None = None  # as the settings say
     codec_weights: str | None = None
-    encoded: list[Node] = field(default_factory=list)  # instead of the tree, where there is a codec
+    sums: list[Node] = field(default_factory=list)  # of what is computed of the lease
+    of: int = 0  # how many shards its step has
     logs: Logs = field(default_factory=list)
     last: bool = False
     stopped: bool = False
@@ -216,19 +217,24 @@ class Worker:
 
     def computed(self, gradient: Vector, loss: float, shards: int) -> None:
         """The current shard's weighted gradient and loss; `shards` is how many the step has."""
-        lease = self.task
-        if not isinstance(lease, Lease) or self.shard >= lease.stop:
+        lease, shard = self.task, self.shard
+        if not isinstance(lease, Lease) or shard >= lease.stop:
             raise ProgramError("no shard is waiting for a gradient")
-        if self.shard == lease.start:
-            self.tree, self.encoded = TreeSum(shards), []
+        if shard == lease.start:
+            self.sums = []
         if self.codec is not None:  # a sum would show which shards this worker had
-            vector = codecs.encode(self.codec, gradient, self.settings.seed, lease.step, self.shard)
-            self.encoded.append(Node(self.shard, self.shard + 1, loss, vector))
+            vector = codecs.encode(self.codec, gradient, self.settings.seed, lease.step, shard)
+            self.sums.append(Node(shard, shard + 1, loss, vector))
+        elif lease.stop - lease.start == 1:
+            self.sums.append(Node(shard, shard + 1, loss, gradient))
         else:
-            if self.shard + 1 < lease.stop:
+            if shard == lease.start:
+                self.tree = TreeSum(shards)
+            if shard + 1 < lease.stop:
                 gradient = gradient.copy()  # the next backward writes into the same vector
-            self.tree.add(Node(self.shard, self.shard + 1, loss, gradient))
-        self.shard += 1
+            self.tree.add(Node(shard, shard + 1, loss, gradient))
+            self.sums = list(self.tree.nodes.values())
+        self.shard, self.of = shard + 1, shards
 
     def contribution(self, seconds: float = 0.0) -> FromWorker:
         """The message for the lease, as far as it is computed, in so many seconds of work."""
@@ -236,18 +242,19 @@ class Worker:
         assert isinstance(lease, Lease)
         self.task = None
         self.asked = None
-        nodes = self.encoded or list(self.tree.nodes.values()) if self.shard > lease.start else []
-        return Contribution(lease.step, lease.version, nodes, self._logs(), self.last, lease.number, seconds)
+        sums = self.sums if self.shard > lease.start else []
+        return Contribution(lease.step, lease.version, sums, self._logs(), self.last, lease.number, seconds)
 
     def hand_over(self, lease: Lease) -> Node | None:
         """The sum over all shards of the step, if the lease has them all and there is nothing else to be told.
 
         It is this worker's no more, so that whatever comes between cannot have it contribute twice; see `take_back`.
         """
-        if self.last or self.logs or self.encoded or not self.tree.complete:
+        whole = lease.stop - lease.start == self.of and self.codec is None
+        if not whole or self.last or self.logs:
             return None
         self.shard = lease.start
-        return self.tree.nodes[0]
+        return self.sums[0]
 
     def take_back(self, lease: Lease) -> None:
         """What was handed over was not taken: it is to be contributed."""
