@@ -18,7 +18,6 @@ from typing import Any
 
 import numpy as np
 import zmq
-from zmq.utils.monitor import recv_monitor_message
 
 from karp import faults
 from karp.errors import LostError, ProtocolError, SettingError
@@ -167,6 +166,8 @@ class ServerSocket:
     def strangers(self) -> Iterator[str]:
         """Why connections were turned away since the last call: they do not speak ZeroMQ, or have not the key."""
         while self.handshakes.poll(0):
+            from zmq.utils.monitor import recv_monitor_message  # which imports asyncio, as long as half of karp takes
+
             event = recv_monitor_message(self.handshakes)["event"]
             yield FAILED_HANDSHAKES.get(event, "a connection failed")
 
