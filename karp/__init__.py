@@ -6,16 +6,14 @@
     tables and the sampling plan                     karp.data
     Trainer                                          karp.trainer
 
-What a program does not use is not imported: everything but `Value` comes when it is first asked for.
+What a process does not use is not imported, by a launcher not even NumPy: all comes when it is first asked for.
 """
 
 from typing import TYPE_CHECKING, Any
 
-from karp.autograd import Value, find_nan, guard, no_grad
-
 if TYPE_CHECKING:
     from karp import autograd, data, errors, nn, optim
-    from karp.autograd import check_grads, draw, grad, value_and_grad
+    from karp.autograd import Value, check_grads, draw, find_nan, grad, guard, no_grad, value_and_grad
     from karp.trainer import Trainer
 
 __all__ = [
@@ -36,7 +34,8 @@ __all__ = [
 ]
 
 _ROOMS = {"autograd", "data", "errors", "nn", "optim"}
-_NAMES = {"Trainer": "trainer"} | dict.fromkeys(("check_grads", "draw", "grad", "value_and_grad"), "autograd")
+_ENGINE = ("Value", "check_grads", "draw", "find_nan", "grad", "guard", "no_grad", "value_and_grad")
+_NAMES = {"Trainer": "trainer"} | dict.fromkeys(_ENGINE, "autograd")
 
 
 def __getattr__(name: str) -> Any:

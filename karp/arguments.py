@@ -1,12 +1,13 @@
-"""Arguments of Trainer that a launcher may hand on: the program's word, the launcher's, or the default."""
+"""Arguments of Trainer that a launcher may hand on: the program's word, the launcher's, or the default.
+
+A launcher to whom none is given imports nothing here: that would take as long as all else before the start.
+"""
 
 import os
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from karp import codecs
 from karp.errors import SettingError
-from karp.protocol.settings import LIMITS, STALENESS
 
 MODES = ("staleness", "local_steps", "codec", "codec_weights")  # those that are also options of the command line
 ASYNCHRONOUS = "none"  # as karp launch --staleness and KARP_STALENESS say it
@@ -47,13 +48,16 @@ def variables(given: Mapping[str, str | None]) -> dict[str, str]:
     >>> variables({"staleness": "none", "codec": None})
     {'KARP_STALENESS': 'none'}
     """
-    codecs.check("codec", given.get("codec"), codecs.GRADIENTS)
-    codecs.check("codec_weights", given.get("codec_weights"), codecs.WEIGHTS)
+    said = {name: text for name, text in given.items() if text is not None}
+    if {"codec", "codec_weights"} & said.keys():
+        from karp import codecs
+
+        codecs.check("codec", said.get("codec"), codecs.GRADIENTS)
+        codecs.check("codec_weights", said.get("codec_weights"), codecs.WEIGHTS)
     for name, read in (("local_steps", whole), ("staleness", staleness)):
-        text = given.get(name)
-        if text is not None:
-            read(text)
-    return {f"KARP_{name.upper()}": text for name, text in given.items() if text is not None}
+        if name in said:
+            read(said[name])
+    return {f"KARP_{name.upper()}": text for name, text in said.items()}
 
 
 def check_whole(**given: object) -> None:
@@ -69,6 +73,8 @@ def whole(text: str) -> int:
     >>> whole("8")
     8
     """
+    from karp.protocol.settings import LIMITS
+
     most = LIMITS["local_steps"] - 1
     if not text.isdecimal() or not 1 <= int(text) <= most:
         raise SettingError(f"{text!r} is no number of local steps; it must be a whole number from 1 to {most}")
@@ -81,6 +87,8 @@ def staleness(text: str) -> int | None:
     >>> staleness("2"), staleness("none")
     (2, None)
     """
+    from karp.protocol.settings import STALENESS
+
     if text != ASYNCHRONOUS and not (text.isdecimal() and int(text) < STALENESS):
         wanted = f"a whole number from 0 to {STALENESS - 1}, or {ASYNCHRONOUS!r}: asynchronous"
         raise SettingError(f"staleness is {text!r}; it must be {wanted}")

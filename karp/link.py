@@ -12,7 +12,7 @@ from karp.parameters import Layout
 from karp.protocol import Worker
 from karp.protocol.messages import FromServer, FromWorker, Lease
 from karp.protocol.tree import Node
-from karp.record import fresh_directory, given_directory
+from karp.record.places import fresh_directory, given_directory
 
 Array = np.ndarray[Any, np.dtype[Any]]
 

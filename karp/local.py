@@ -10,7 +10,7 @@ from karp.data import Plan
 from karp.protocol import Report, Send, Server, take
 from karp.protocol.messages import Failure, FromServer, FromWorker, Lease
 from karp.protocol.tree import Node
-from karp.record import Record, summarise
+from karp.record.directory import Record, summarise
 
 
 class LocalLink:

@@ -3,7 +3,7 @@
 It is started by a launcher and speaks with it in lines of JSON, over pipes that nobody else can reach and whose end
 tells each of them that the other is gone:
 
-    stdin     the first line: a `Config`; then {"ended": 2, "well": false} for a worker's process,
+    stdin     the first line: a `Config` (orders.py); then {"ended": 2, "well": false} for a worker's process,
               {"fail": "…"} to give the run up, and at last {"close": status}
     stdout    one line per report, as in metrics.jsonl
 """
@@ -15,7 +15,6 @@ import select
 import sys
 import time
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -23,10 +22,11 @@ import zmq
 
 from karp import data, faults
 from karp.errors import KarpError, ProtocolError
+from karp.orders import Config
 from karp.protocol import Action, Report, Send, Server, restore, take
 from karp.protocol.messages import Evaluation, FromServer, Lease, Waiting
 from karp.protocol.server import ALIVE_SECONDS
-from karp.record import Record, finished, summarise
+from karp.record.directory import Record, finished, summarise
 from karp.wire import shared
 from karp.wire.keys import Keys
 from karp.wire.shared import Exchange
@@ -37,28 +37,6 @@ RESTLESS_SECONDS = 0.05  # between ticks, while a lease may soon have to be give
 LAUNCHER_GONE = 1
 LASTING_SECONDS = 30.0  # for the last checkpoint to reach the disk
 BATCH = 200  # messages taken before the pipe and the clock are looked at again
-
-
-@dataclass(frozen=True, slots=True)
-class Config:
-    """What the launcher tells the server first."""
-
-    run: str
-    workers: int
-    run_dir: str
-    program: str
-    address: str
-    descriptor: int  # of the listening socket
-    incarnation: int = 0
-    resume: bool = False
-    save_seconds: float = 10.0
-    keep: int = 3
-    skip: bool = False  # leave out shards whose gradient is not finite
-    keys: str = ""
-    exchange: str = "auto"  # or "zeromq": no shared memory
-
-    def to_line(self) -> bytes:
-        return json.dumps(asdict(self)).encode() + b"\n"
 
 
 class Lines:

@@ -20,6 +20,7 @@ ROOMS = [
     "record",
     "monitor",
     "wire",
+    "orders",
     "serve",
     "arguments",
     "program",

@@ -16,7 +16,7 @@ import karp
 from karp import codecs, nn, optim
 from karp.errors import DataError, RunError, SettingError
 from karp.protocol.messages import Stop
-from karp.record import Record
+from karp.record.directory import Record
 from karp.replay import ReplayLink, read
 
 ROOT = Path(__file__).parent.parent

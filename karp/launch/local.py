@@ -4,6 +4,8 @@ The launcher binds the server's port before it starts anything and keeps it, so 
 no address has to be guessed, and a server that is started again is found where it was. It speaks with the server over
 pipes (serve.py), keeps what each worker prints in the run's logs/, starts again what dies, and gives up when that is
 no use. Ctrl-C reaches the launcher alone.
+
+It imports little, and no NumPy: until it has started the others, nobody does anything.
 """
 
 import json
@@ -22,9 +24,9 @@ from karp import arguments
 from karp.errors import DataError, LostError, RecordError, SettingError
 from karp.launch.processes import THREAD_VARIABLES, Child, ServerProcess, kill_group, start_worker, stop
 from karp.monitor.terminal import Display
-from karp.protocol.settings import LIMITS
-from karp.record import fresh_directory
-from karp.serve import Config
+from karp.orders import Config
+from karp.record.places import fresh_directory
+from karp.wire.listening import address_of, listen
 
 WATCH_SECONDS = 0.1
 GRACE_SECONDS = 3.0  # for the other workers to end by themselves after a failure
@@ -32,6 +34,7 @@ LAST_SECONDS = 30.0  # for the other workers to end by themselves when the main 
 NAME_SECONDS = 5.0  # after which they are named
 CLOSE_SECONDS = 60.0  # for the server to write what is left
 FILE = "launch.json"
+THREADS = 1 << 16  # as in protocol/settings.py, which a launcher does not import
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,8 +62,8 @@ class Options:
         """Raises SettingError for what cannot be launched."""
         if not Path(self.program).is_file():
             raise SettingError(f"there is no program {self.program!r}: pass the path of a Python file")
-        if self.workers < 1 or not 1 <= self.threads < LIMITS["threads"]:
-            few = f"at least 1, and threads below {LIMITS['threads']}"
+        if self.workers < 1 or not 1 <= self.threads < THREADS:
+            few = f"at least 1, and threads below {THREADS}"
             raise SettingError(f"{self.workers} workers with {self.threads} threads each: both must be {few}")
         self.modes()
         if not self.checkpoint_every >= 0 or self.keep < 1 or self.max_restarts < 0:
@@ -180,7 +183,6 @@ class Launch:
 
     def _start(self) -> None:
         from karp.launch.secrets import keys_for
-        from karp.wire.sockets import address_of, listen
 
         keys = keys_for(self.options.host, self.options.keys)
         self.listener = listen(self.options.host, self.options.port)

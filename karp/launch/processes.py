@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from karp.serve import Config
+from karp.orders import Config
 
 KILL_SECONDS = 2.0  # between SIGTERM and SIGKILL
 TAIL_LINES = 40

@@ -11,7 +11,6 @@ more than the message does.
 """
 
 import os
-import socket
 from collections.abc import Iterator
 from functools import partial
 from typing import Any
@@ -53,29 +52,6 @@ IO_THREADS = 2  # of the server: what two workers send is read, and what they ge
 LARGE_BYTES = 1 << 16  # of a vector that ZeroMQ is not to copy; smaller ones are sent faster with a copy
 EVENTS, POLLIN = int(zmq.EVENTS), int(zmq.POLLIN)  # plain numbers: they are used often
 UNREAD_MESSAGES = 1000  # kept for a peer that does not read; then it counts as gone
-
-
-def listen(host: str = "127.0.0.1", port: int = 0) -> socket.socket:
-    """A listening TCP socket on a free port of this host, to be handed to the server process.
-
-    Raises SettingError if the host is not one of this machine's or the port is in use.
-    """
-    listener = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET)
-    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    try:
-        listener.bind((host, port))
-    except (OSError, OverflowError) as error:
-        listener.close()
-        where = f"{host}:{port}" if port else host
-        raise SettingError(f"the server cannot listen on {where}: {error}; name another host or port") from None
-    listener.listen(1024)
-    return listener
-
-
-def address_of(listener: socket.socket) -> str:
-    """Its address as ZeroMQ writes it: 'tcp://127.0.0.1:40123'."""
-    host, port = listener.getsockname()[:2]
-    return f"tcp://[{host}]:{port}" if ":" in host else f"tcp://{host}:{port}"
 
 
 def tune(end: "zmq.Socket[bytes]", keys: Keys | None) -> None:

@@ -2,12 +2,15 @@
 
 import os
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 from running import PROGRAM, ROOT, karp, program, summary
 
 from karp.launch import local
+from karp.protocol.settings import LIMITS
 
 HEAD = PROGRAM.split("with karp")[0]
 LOOP = """
@@ -80,3 +83,11 @@ def test_a_time_between_checkpoints_is_a_number(tmp_path: Path) -> None:
     path = program(tmp_path, text=HEAD)
     done = karp("launch", "-n", 1, "--checkpoint-every", "nan", "--run-dir", tmp_path / "run", path, cwd=tmp_path)
     assert (2, True) == (done.returncode, "--checkpoint-every" in done.stderr)
+
+
+def test_a_launcher_imports_nothing_that_takes_long_and_knows_the_limit() -> None:
+    heavy = {"numpy", "zmq", "msgpack", "asyncio", "rich"}
+    code = f"import sys, karp.cli, karp.launch.local, karp.launch.secrets; print(sorted({heavy} & set(sys.modules)))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert "[]\n" == done.stdout
+    assert LIMITS["threads"] == local.THREADS

@@ -19,8 +19,9 @@ import pytest
 
 import karp
 from karp.errors import DataError
-from karp.record import Record, checkpoints
+from karp.record import checkpoints
 from karp.record.checkpoints import Writer, newest, paths, read, write
+from karp.record.directory import Record
 
 Snapshot = tuple[dict[str, Any], dict[str, Any]]
 

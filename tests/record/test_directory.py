@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from karp.errors import RecordError
-from karp.record import Record
+from karp.record.directory import Record
 from karp.record.lines import Lines
 
 

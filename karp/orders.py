@@ -1,0 +1,26 @@
+"""What the launcher tells the server first: a room of its own, so that a launcher imports nothing of a server."""
+
+import json
+from dataclasses import asdict, dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Config:
+    """What the launcher tells the server first."""
+
+    run: str
+    workers: int
+    run_dir: str
+    program: str
+    address: str
+    descriptor: int  # of the listening socket
+    incarnation: int = 0
+    resume: bool = False
+    save_seconds: float = 10.0
+    keep: int = 3
+    skip: bool = False  # leave out shards whose gradient is not finite
+    keys: str = ""
+    exchange: str = "auto"  # or "zeromq": no shared memory
+
+    def to_line(self) -> bytes:
+        return json.dumps(asdict(self)).encode() + b"\n"
