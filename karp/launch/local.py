@@ -15,6 +15,7 @@ import signal
 import socket
 import sys
 import time
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from types import FrameType
@@ -235,10 +236,10 @@ class Launch:
 
     def _watch(self) -> None:
         """One look at everything: reports, ends of workers, the time since a failure."""
-        self._read()
+        self._read(WATCH_SECONDS, [child.end for child in self.children if child.end >= 0])
         for child in list(self.children):
             if not child.ended and child.process.poll() is not None:
-                child.ended = True
+                child.close()
                 self._ended(child)
         if self.failed_at and time.monotonic() - self.failed_at > GRACE_SECONDS:
             stop([child.process for child in self.children])
@@ -260,11 +261,11 @@ class Launch:
             left = LAST_SECONDS - NAME_SECONDS
             self.display.say(f"the run is over; waiting for {names} to end, for {left:.0f} s more at most")
 
-    def _read(self) -> None:
-        """Reports that the server has written; if it has ended, start it again."""
+    def _read(self, seconds: float, ends: Sequence[int] = ()) -> None:
+        """Reports of the server, for which this waits, or for one of these ends; start the server again if it ended."""
         assert self.server is not None
         try:
-            for report in self.server.reports(WATCH_SECONDS):
+            for report in self.server.reports(seconds, ends):
                 self._report(report.pop("report"), report)
         except EOFError:
             self._server_ended()
@@ -317,8 +318,8 @@ class Launch:
     def _ended(self, child: Child) -> None:
         """A worker's process has ended: tell the server, and start it again where that may help."""
         assert self.server is not None
-        self._read()  # its own word on its end comes before this
         status = child.process.returncode
+        self._read(WATCH_SECONDS if status else 0.0)  # its own word on its end comes before this
         self.endings[child.worker] = status == 0
         self.server.tell(ended=child.worker, well=status == 0)
         if status == 0 and child.worker == self.main:
@@ -351,14 +352,26 @@ class Launch:
         if self.interrupts:
             self.display.say("interrupted: the run stops (once more: at once)")
         stop([child.process for child in self.children])
+        for child in self.children:
+            child.close()
         if self.server is None or self.server.released:
             if self.listener is not None:
                 self.listener.close()
             return None
-        for report in self.server.close(self.status, CLOSE_SECONDS):
-            self._report(report.pop("report"), report)
+        summary = self._close_server()
+        if summary is None and self.status == 0 and self.server_starts <= self.options.max_restarts:
+            self.display.say("the server died before it had closed the run: it is started again to do so")
+            self._start_server()
+            summary = self._close_server()
         if self.listener is not None:
             self.listener.close()
+        return summary
+
+    def _close_server(self) -> dict[str, Any] | None:
+        """End the server; returns the summary that it has written, if any."""
+        assert self.server is not None
+        for report in self.server.close(self.status, CLOSE_SECONDS):
+            self._report(report.pop("report"), report)
         try:
             summary: dict[str, Any] = json.loads((self.directory / "summary.json").read_text())
         except (OSError, ValueError):

@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -33,6 +33,14 @@ class Child:
     joined: bool = False
     left: bool = False
     dismissed: bool = False  # ended by the launcher, as the run is over
+    end: int = -1  # a descriptor that can be read once the process has ended, where the system has such a thing
+
+    def close(self) -> None:
+        """Its end has been seen."""
+        self.ended = True
+        if self.end >= 0:
+            os.close(self.end)
+            self.end = -1
 
     @property
     def ended_well(self) -> bool:
@@ -69,7 +77,8 @@ def start_worker(
             pass_fds=[leash],
             process_group=0,
         )
-    return Child(worker, process, log, begin, restarts)
+    end = os.pidfd_open(process.pid) if hasattr(os, "pidfd_open") else -1
+    return Child(worker, process, log, begin, restarts, end=end)
 
 
 class ServerProcess:
@@ -89,9 +98,6 @@ class ServerProcess:
             )
         self.rest = b""
         self.released = False
-        self.selector = selectors.DefaultSelector()
-        assert self.process.stdout is not None
-        self.selector.register(self.process.stdout, selectors.EVENT_READ)
         self._write(config.to_line())
 
     def tell(self, **order: Any) -> None:
@@ -106,12 +112,21 @@ class ServerProcess:
             self.process.stdin.write(line)
             self.process.stdin.flush()
 
-    def reports(self, seconds: float) -> Iterator[dict[str, Any]]:
-        """What the server has reported, waiting at most so long; raises EOFError when it has ended."""
-        if self.released or not self.selector.select(seconds):
+    def reports(self, seconds: float, others: Iterable[int] = ()) -> Iterator[dict[str, Any]]:
+        """What the server has reported, waiting at most so long, or until one of the other descriptors can be read.
+
+        Raises EOFError when the server has ended.
+        """
+        if self.released:
             return
         assert self.process.stdout is not None
-        chunk = os.read(self.process.stdout.fileno(), 1 << 16)
+        mine = self.process.stdout.fileno()
+        with selectors.DefaultSelector() as selector:
+            for one in (mine, *others):
+                selector.register(one, selectors.EVENT_READ)
+            if mine not in (key.fd for key, _ in selector.select(seconds)):
+                return
+        chunk = os.read(mine, 1 << 16)
         if not chunk:
             raise EOFError
         *lines, self.rest = (self.rest + chunk).split(b"\n")
@@ -136,7 +151,6 @@ class ServerProcess:
         """Let go of a process that has ended."""
         self.released = True
         self.process.wait()
-        self.selector.close()
         for pipe in (self.process.stdin, self.process.stdout):
             if pipe is not None:
                 with contextlib.suppress(BrokenPipeError):

@@ -49,6 +49,18 @@ def test_the_program_is_gone_through_once_if_the_server_dies_when_the_run_is_ove
     assert 1 == len(list(tmp_path.glob("main *")))
 
 
+def test_a_server_that_dies_while_it_closes_the_run_is_started_again_to_do_so(tmp_path: Path) -> None:
+    """Its workers have ended; the checkpoint before the last is of the end, too."""
+    done = karp(
+        "launch", "-n", 2, "--run-dir", tmp_path / "run", program(tmp_path),
+        cwd=tmp_path, KARP_FAULT="server: die writing step 8 time 2",
+    )  # fmt: skip
+    assert (0, "trained 8\n") == (done.returncode, done.stdout), done.stderr
+    assert "the server died before it had closed the run" in done.stderr
+    assert undisturbed(tmp_path) == summary(tmp_path / "run")["weights_sha256"]
+    assert summary(tmp_path / "run")["finished"]
+
+
 def test_the_end_waits_for_a_slow_disk_and_nobody_gives_the_server_up(tmp_path: Path) -> None:
     """The last checkpoint takes longer than the time between two signs of life."""
     done = karp(
