@@ -195,13 +195,20 @@ class Process:
                 self.perform(self.server.tick(now))
                 ticked = now
                 self.forget()
-                for reason in self.socket.strangers():
-                    self.perform(self.server.stranger(reason, now))
+                self.count_strangers()
         return self.finish(self.status)
+
+    def count_strangers(self) -> None:
+        """Those who have been turned away at the door."""
+        for reason in self.socket.strangers():
+            self.perform(self.server.stranger(reason, time.monotonic()))
 
     def finish(self, status: int) -> int:
         """Leave a checkpoint, the weights and the summary; returns the run's exit status."""
         server = self.server
+        self.socket.look = True  # whatever has arrived is counted
+        self.receive()
+        self.count_strangers()
         for action in server.closing(time.monotonic()):
             if isinstance(action, Send):
                 self.socket.send(action.peer, action.message)

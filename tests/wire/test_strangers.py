@@ -70,8 +70,11 @@ def expected(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 
 @contextlib.contextmanager
-def at_the_gate(folder: Path, *options: object) -> Iterator[tuple[str, int]]:
-    """A run whose workers wait at the gate: host and port of its server. It goes on, and must end well, afterwards."""
+def at_the_gate(folder: Path, *options: object, heard: str = "") -> Iterator[tuple[str, int]]:
+    """A run whose workers wait at the gate: host and port of its server. It goes on, and must end well, afterwards.
+
+    With `heard` it goes on when the launcher has said a line with these words.
+    """
     os.mkfifo(folder / "here")
     os.mkfifo(folder / "gate")
     here, gate = os.open(folder / "here", os.O_RDWR), -1
@@ -82,6 +85,9 @@ def at_the_gate(folder: Path, *options: object) -> Iterator[tuple[str, int]]:
         assert select.select([here], [], [], 60)[0], "no worker has come to the gate"
         host, port = os.read(here, 100).decode().split()[0].removeprefix("tcp://").rsplit(":", 1)
         yield "127.0.0.1" if host == "0.0.0.0" else host, int(port)
+        assert process.stdout is not None
+        while heard and heard not in (line := process.stdout.readline().decode()):
+            assert line, "the launcher has ended"
         gate = os.open(folder / "gate", os.O_RDWR)  # whoever waits at it, or comes to it, goes through
         out, _ = process.communicate(timeout=100)
         assert 0 == process.returncode, out.decode()
@@ -112,7 +118,8 @@ def test_those_who_speak_no_zeromq_are_not_noticed(tmp_path: Path, expected: str
 def test_one_who_never_reads_is_counted_and_leaves_few_lines(tmp_path: Path, expected: str) -> None:
     from chaos import strangers
 
-    with contextlib.ExitStack() as stack, at_the_gate(tmp_path) as (host, port):
+    said = "messages refused so far"
+    with contextlib.ExitStack() as stack, at_the_gate(tmp_path, heard=said) as (host, port):
         stack.enter_context(strangers.never_reads(host, port))
     assert expected == summary(tmp_path)["weights_sha256"]
     assert 0 < len(refusals(tmp_path)) == summary(tmp_path)["refused"].bit_length()
@@ -145,7 +152,8 @@ def wrong_key() -> dict[str, Any]:
 def test_without_the_key_nobody_is_heard(tmp_path: Path, expected: str, key: Callable[[], dict[str, Any]]) -> None:
     from chaos import strangers
 
-    with contextlib.ExitStack() as stack, at_the_gate(tmp_path, "--host", "0.0.0.0") as (host, port):
+    run = at_the_gate(tmp_path, "--host", "0.0.0.0", heard="turned away so far")
+    with contextlib.ExitStack() as stack, run as (host, port):
         stack.enter_context(strangers.dealer(host, port, [b"hello"], **key()))
     assert (expected, 0) == (summary(tmp_path)["weights_sha256"], summary(tmp_path)["refused"])
     assert summary(tmp_path)["strangers"] > 0
@@ -164,7 +172,8 @@ def test_the_right_server_key_with_a_workers_key_that_is_not_the_runs(tmp_path: 
         "curve_publickey": public,
         "curve_secretkey": secret,
     }
-    with contextlib.ExitStack() as stack, at_the_gate(tmp_path, "--keys", "keys") as (host, port):
+    run = at_the_gate(tmp_path, "--keys", "keys", heard="turned away so far")
+    with contextlib.ExitStack() as stack, run as (host, port):
         stack.enter_context(strangers.dealer(host, port, [b"hello"], **options))
     assert (expected, 0) == (summary(tmp_path)["weights_sha256"], summary(tmp_path)["refused"])
     assert summary(tmp_path)["strangers"] > 0
