@@ -38,6 +38,10 @@ _ENGINE = ("Value", "check_grads", "draw", "find_nan", "grad", "guard", "no_grad
 _NAMES = {"Trainer": "trainer"} | dict.fromkeys(_ENGINE, "autograd")
 
 
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})
+
+
 def __getattr__(name: str) -> Any:
     from importlib import import_module
 

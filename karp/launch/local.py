@@ -294,7 +294,8 @@ class Launch:
             self.traceback = values["traceback"]
             return
         elif kind in ("joined", "left"):
-            self.endings.pop(values["worker"], None)  # that was another process
+            if kind == "joined":
+                self.endings.pop(values["worker"], None)  # that was another process
             for child in self.children:
                 if child.worker == values["worker"] and not child.ended:
                     child.joined = True
@@ -359,7 +360,8 @@ class Launch:
                 self.listener.close()
             return None
         summary = self._close_server()
-        if summary is None and self.status == 0 and self.server_starts <= self.options.max_restarts:
+        again = self.server.died and self.status == 0 and self.server_starts <= self.options.max_restarts
+        if summary is None and again:
             self.display.say("the server died before it had closed the run: it is started again to do so")
             self._start_server()
             summary = self._close_server()

@@ -77,8 +77,10 @@ def start_worker(
             pass_fds=[leash],
             process_group=0,
         )
-    end = os.pidfd_open(process.pid) if hasattr(os, "pidfd_open") else -1
-    return Child(worker, process, log, begin, restarts, end=end)
+    child = Child(worker, process, log, begin, restarts)
+    with contextlib.suppress(AttributeError, OSError):  # not on this system, or not allowed: then the launcher polls
+        child.end = os.pidfd_open(process.pid)
+    return child
 
 
 class ServerProcess:
@@ -98,6 +100,7 @@ class ServerProcess:
             )
         self.rest = b""
         self.released = False
+        self.died = False  # it ended badly while it was to close the run
         self._write(config.to_line())
 
     def tell(self, **order: Any) -> None:
@@ -141,9 +144,12 @@ class ServerProcess:
         """Have it write what is left and end; yields its last reports."""
         self.tell(close=status)
         until = time.monotonic() + seconds
-        with contextlib.suppress(EOFError):
+        try:
             while time.monotonic() < until:
                 yield from self.reports(0.2)
+        except EOFError:
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                self.died = self.process.wait(KILL_SECONDS) != 0
         kill_group(self.process, signal.SIGKILL)
         self.release()
 

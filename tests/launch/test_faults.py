@@ -1,9 +1,12 @@
 """Faults at named points of real processes, each as a single case; scripts/chaos.sh mixes them."""
 
+import os
 from pathlib import Path
 
 import pytest
-from running import karp, program, summary
+from running import environment, karp, program, summary
+
+from karp.launch.processes import start_worker
 
 BITS: dict[int, str] = {}
 
@@ -47,6 +50,37 @@ def test_the_program_is_gone_through_once_if_the_server_dies_when_the_run_is_ove
     assert (0, "trained 8\n") == (done.returncode, done.stdout), done.stderr
     assert "the server was killed by SIGKILL; it is started again" in done.stderr
     assert 1 == len(list(tmp_path.glob("main *")))
+
+
+def test_no_second_worker_speaks_for_all_if_the_server_dies_when_the_first_has_spoken(tmp_path: Path) -> None:
+    """The launcher sees the main worker's end before it hears that it has left; the next server is told of it."""
+    path = program(tmp_path)
+    said = 'print("trained"'
+    path.write_text(path.read_text().replace(said, "os.mkdir(f'main {os.getpid()}')\n    " + said))
+    done = karp(
+        "launch", "-n", 2, "--run-dir", tmp_path / "run", path,
+        cwd=tmp_path, KARP_FAULT="server: delay 1 received step 8; server: die received step 8 time 3",
+    )  # fmt: skip
+    assert (0, "trained 8\n") == (done.returncode, done.stdout), done.stderr
+    assert 1 == len(list(tmp_path.glob("main *")))
+
+
+def test_a_launcher_that_may_not_watch_processes_asks_after_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refused(pid: int) -> int:
+        raise OSError(38, "Function not implemented")
+
+    monkeypatch.setattr("os.pidfd_open", refused, raising=False)
+    leash, leash_end = os.pipe()
+    path = program(tmp_path, text="print(7)")
+    child = start_worker(0, str(path), [], environment(), tmp_path / "log", leash, 0)
+    assert -1 == child.end
+    assert 0 == child.process.wait(60)
+    os.close(leash)
+    os.close(leash_end)
+    assert "7\n" == child.printed()
+    child.close()
 
 
 def test_a_server_that_dies_while_it_closes_the_run_is_started_again_to_do_so(tmp_path: Path) -> None:
