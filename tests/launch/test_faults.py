@@ -20,6 +20,14 @@ def undisturbed(folder: Path) -> str:
     return BITS[2]
 
 
+def marking(folder: Path) -> Path:
+    """A program of which each main worker leaves a folder of its own."""
+    path = program(folder)
+    said = 'print("trained"'
+    path.write_text(path.read_text().replace(said, "os.mkdir(f'main {os.getpid()}')\n    " + said))
+    return path
+
+
 @pytest.mark.parametrize("workers", [1, 2])
 @pytest.mark.parametrize("point", ["left", "done"])
 def test_the_program_is_gone_through_even_if_its_worker_dies_after_the_loop(
@@ -40,9 +48,7 @@ def test_the_program_is_gone_through_once_if_the_server_dies_when_the_run_is_ove
     tmp_path: Path, workers: int, time: int
 ) -> None:
     """After it has told one worker, or another, that all is over."""
-    path = program(tmp_path)
-    said = 'print("trained"'
-    path.write_text(path.read_text().replace(said, "os.mkdir(f'main {os.getpid()}')\n    " + said))
+    path = marking(tmp_path)
     done = karp(
         "launch", "-n", workers, "--run-dir", tmp_path / "run", path,
         cwd=tmp_path, KARP_FAULT=f"server: die replied step 8 time {min(time, workers)}",
@@ -54,9 +60,7 @@ def test_the_program_is_gone_through_once_if_the_server_dies_when_the_run_is_ove
 
 def test_no_second_worker_speaks_for_all_if_the_server_dies_when_the_first_has_spoken(tmp_path: Path) -> None:
     """The launcher sees the main worker's end before it hears that it has left; the next server is told of it."""
-    path = program(tmp_path)
-    said = 'print("trained"'
-    path.write_text(path.read_text().replace(said, "os.mkdir(f'main {os.getpid()}')\n    " + said))
+    path = marking(tmp_path)
     done = karp(
         "launch", "-n", 2, "--run-dir", tmp_path / "run", path,
         cwd=tmp_path, KARP_FAULT="server: delay 1 received step 8; server: die received step 8 time 3",

@@ -6,6 +6,7 @@ operation itself on a small layer. So the handful of constants that rules use al
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -37,47 +38,35 @@ ZERO = _kept(0.0)  # dtype -> 0-d array
 ONE = _kept(1.0)  # backward begins with it, and a rule may know it again
 
 
-class _Kept(dict[tuple[Any, Any], Any]):
-    """(shape, dtype) -> a read-only array of one number, made when it is first asked for.
+class _Made(dict[tuple[Any, Any], Any]):
+    """(shape or count, dtype) -> what `make` makes of them, when it is first asked for.
 
     A lookup takes 0.1 us and an array as small as most are here 0.5. A program has one or two batch sizes; who has
     more pays for making them again, not with memory.
     """
 
-    def __init__(self, number: Any) -> None:
-        self.number = number
+    def __init__(self, make: Callable[[Any, Any], Any]) -> None:
+        self.make = make
 
     def __missing__(self, key: tuple[Any, Any]) -> Any:
         if len(self) >= 32:
             self.clear()
-        array = np.full(key[0], self.number, key[1])
+        self[key] = made = self.make(*key)
+        return made
+
+
+def _full(number: int) -> Callable[[Any, Any], Any]:
+    """Makes read-only arrays of one number."""
+
+    def make(shape: Any, dtype: Any) -> Any:
+        array = np.full(shape, number, dtype)
         array.setflags(write=False)
-        self[key] = array
         return array
 
-
-ZEROS = _Kept(0)
-ONES = _Kept(1)  # a sum over an axis is faster as a product with a vector of ones
+    return make
 
 
-class _Shares(dict[tuple[int, Any], Any]):
-    """(count, dtype) -> a vector of `count` times 1 / count, whose product with a vector is its mean."""
-
-    def __missing__(self, key: tuple[int, Any]) -> Any:
-        if len(self) >= 32:
-            self.clear()
-        self[key] = array = np.full(key[0], 1.0 / key[0], key[1])
-        return array
-
-
-class _Scales(dict[tuple[int, Any], Any]):
-    """(count, dtype) -> 1 / count and 2 / count."""
-
-    def __missing__(self, key: tuple[int, Any]) -> Any:
-        if len(self) >= 32:
-            self.clear()
-        self[key] = scales = np.array(1.0 / key[0], key[1]), np.array(2.0 / key[0], key[1])
-        return scales
-
-
-SHARES, SCALES = _Shares(), _Scales()
+ZEROS = _Made(_full(0))
+ONES = _Made(_full(1))  # a sum over an axis is faster as a product with a vector of ones
+SHARES = _Made(lambda count, dtype: np.full(count, 1.0 / count, dtype))  # its product with a vector is the mean
+SCALES = _Made(lambda count, dtype: (np.array(1.0 / count, dtype), np.array(2.0 / count, dtype)))
