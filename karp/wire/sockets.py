@@ -7,7 +7,8 @@ ZeroMQ's own heartbeats, answered by its I/O threads while a program computes, t
 server learns of it when it next sends to that peer, which it does every second.
 
 Both ends spin before they sleep, as with shared memory (`karp.wire.shared`): waking a core that has gone to sleep costs
-more than the message does.
+more than a message of up to a MiB or two. A worker whose vector is longer sleeps at once, as its core has other work:
+the I/O threads, of the other workers too.
 """
 
 import os
@@ -26,6 +27,7 @@ from karp.protocol.messages import (
     FROM_SERVER,
     FROM_WORKER,
     Contribution,
+    Evaluation,
     FromServer,
     FromWorker,
     Lease,
@@ -49,7 +51,8 @@ FAILED_HANDSHAKES = {
 # cores: beside one that never sleeps, two workers may stay on another core for ever.
 LOOK_EVERY = 256
 IO_THREADS = 2  # of the server: what two workers send is read, and what they get is written, at the same time
-LARGE_BYTES = 1 << 16  # of a vector that ZeroMQ is not to copy; smaller ones are sent faster with a copy
+LARGE_BYTES = 1 << 16  # of a vector that is not to be copied on its way; smaller ones are faster with a copy
+SPIN_BYTES = 1 << 21  # of a vector that a worker does not spin for
 EVENTS, POLLIN = int(zmq.EVENTS), int(zmq.POLLIN)  # plain numbers: they are used often
 UNREAD_MESSAGES = 1000  # kept for a peer that does not read; then it counts as gone
 
@@ -72,8 +75,8 @@ def tune(end: "zmq.Socket[bytes]", keys: Keys | None) -> None:
 
 
 def is_large(frame: Any) -> bool:
-    """Whether ZeroMQ is not to copy it."""
-    return type(frame) is not bytes and frame.nbytes >= LARGE_BYTES
+    """Whether it is a vector that is not to be copied."""
+    return isinstance(frame, np.ndarray) and frame.nbytes >= LARGE_BYTES
 
 
 def arrival(end: "zmq.Socket[bytes]") -> bool:
@@ -303,7 +306,7 @@ class WorkerSocket:
             lease = self._lease(seconds)
             if lease is not None:
                 return lease, self.worker.incarnation
-        elif self.place is None:
+        elif self.place is None and self.layout.nbytes < SPIN_BYTES:
             spin(partial(arrival, self.socket), WORKER_SPIN_SECONDS)
         if not self.socket.poll(int(seconds * 1000) if self.place is None else 0):
             return None
@@ -316,6 +319,8 @@ class WorkerSocket:
             self.run = envelope.run
         if isinstance(message, Welcome):
             self._enter(message.shared)
+        elif self.place is None and isinstance(message, Lease | Evaluation) and is_large(message.weights):
+            self.worker.lent = message.weights
         return message, envelope.incarnation
 
     def _lease(self, seconds: float) -> FromServer | None:
