@@ -95,6 +95,7 @@ def add_modes(command: argparse.ArgumentParser) -> None:
 def run_launch(options: argparse.Namespace) -> int:
     from karp.arguments import MODES
     from karp.launch import local
+    from karp.launch.options import Options
 
     names = ["workers", "threads", "max_restarts", "checkpoint_every", "keep", "on_nonfinite", "exchange"]
     names += ["host", "port", "keys", *MODES]
@@ -105,7 +106,7 @@ def run_launch(options: argparse.Namespace) -> int:
         return local.resume(options.resume, given)
     if options.workers is None or options.program is None:
         raise SettingError("karp launch needs -n N and a PROGRAM, or --resume DIR; see karp launch --help")
-    return local.launch(local.Options(program=options.program, arguments=options.arguments, **given), options.run_dir)
+    return local.launch(Options(program=options.program, arguments=options.arguments, **given), options.run_dir)
 
 
 def add_worker(commands: Commands) -> None:

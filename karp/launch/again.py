@@ -8,8 +8,7 @@ from pathlib import Path
 
 from karp.arguments import ASYNCHRONOUS, variables
 from karp.errors import DataError, RecordError
-from karp.launch.local import FILE as LAUNCH_FILE
-from karp.launch.local import Options
+from karp.launch.options import Options
 from karp.launch.processes import THREAD_VARIABLES
 from karp.protocol import Settings
 from karp.replay import FILE, read
@@ -64,10 +63,8 @@ def launched(directory: Path, program: str | None, arguments: list[str]) -> tupl
     if program is not None:
         return Options(program, arguments, 1), str(Path.cwd())
     try:
-        plain = json.loads((directory / LAUNCH_FILE).read_text())
-        cwd = plain.pop("cwd")
-        return Options(**plain), cwd
-    except (OSError, KeyError, TypeError, ValueError) as error:
+        return Options.read(directory)
+    except (OSError, ValueError) as error:
         raise DataError(
             f"{directory} does not say which program was run ({error}); name it: karp replay {directory} PROGRAM"
         ) from None

@@ -16,13 +16,13 @@ import socket
 import sys
 import time
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from types import FrameType
 from typing import Any
 
-from karp import arguments
 from karp.errors import DataError, LostError, RecordError, SettingError
+from karp.launch.options import Options
 from karp.launch.processes import THREAD_VARIABLES, Child, ServerProcess, kill_group, start_worker, stop
 from karp.monitor.terminal import Display
 from karp.orders import Config
@@ -34,45 +34,6 @@ GRACE_SECONDS = 3.0  # for the other workers to end by themselves after a failur
 LAST_SECONDS = 30.0  # for the other workers to end by themselves when the main worker has
 NAME_SECONDS = 5.0  # after which they are named
 CLOSE_SECONDS = 60.0  # for the server to write what is left
-FILE = "launch.json"
-THREADS = 1 << 16  # as in protocol/settings.py, which a launcher does not import
-
-
-@dataclass(frozen=True, slots=True)
-class Options:
-    """What is to be launched; kept in the run's directory, so that it can be resumed."""
-
-    program: str
-    arguments: list[str]
-    workers: int
-    threads: int = 1
-    max_restarts: int = 3
-    checkpoint_every: float = 10.0
-    keep: int = 3
-    on_nonfinite: str = "stop"
-    host: str = "127.0.0.1"
-    port: int = 0
-    exchange: str = "auto"  # or "zeromq": frames even on this host
-    staleness: str | None = None  # as KARP_STALENESS says it; None: left to the program
-    local_steps: str | None = None
-    codec: str | None = None
-    codec_weights: str | None = None
-    keys: str = ""  # the directory that holds them; '' for fresh ones where keys are needed
-
-    def check(self) -> None:
-        """Raises SettingError for what cannot be launched."""
-        if not Path(self.program).is_file():
-            raise SettingError(f"there is no program {self.program!r}: pass the path of a Python file")
-        if self.workers < 1 or not 1 <= self.threads < THREADS:
-            few = f"at least 1, and threads below {THREADS}"
-            raise SettingError(f"{self.workers} workers with {self.threads} threads each: both must be {few}")
-        self.modes()
-        if not self.checkpoint_every >= 0 or self.keep < 1 or self.max_restarts < 0:
-            raise SettingError("--checkpoint-every and --max-restarts must be at least 0, --keep at least 1")
-
-    def modes(self) -> dict[str, str]:
-        """The variables by which the arguments of Trainer that were given here reach the program."""
-        return arguments.variables({name: getattr(self, name) for name in arguments.MODES})
 
 
 def launch(options: Options, run_dir: str | None) -> int:
@@ -91,8 +52,7 @@ def launch(options: Options, run_dir: str | None) -> int:
         )
     try:
         make_logs(directory)
-        absolute = replace(options, program=str(Path(options.program).resolve()))
-        (directory / FILE).write_text(json.dumps(asdict(absolute) | {"cwd": str(Path.cwd())}, indent=2) + "\n")
+        options.write(directory)
     except OSError as error:
         raise RecordError(f"the run directory {directory} cannot be made: {error.strerror}") from None
     return Launch(options, directory.resolve(), resume=False).run()
@@ -102,13 +62,12 @@ def resume(run_dir: str, changes: dict[str, Any]) -> int:
     """Go on with the run in a directory, with any number of workers; `changes` are fields of `Options`."""
     directory = Path(run_dir).resolve()
     try:
-        plain = json.loads((directory / FILE).read_text())
-        cwd = plain.pop("cwd")
-        options = replace(Options(**plain), **changes)
+        options, cwd = Options.read(directory)
+        options = replace(options, **changes)
         options.check()
-    except (OSError, KeyError, TypeError, ValueError) as error:
-        if isinstance(error, SettingError):
-            raise
+    except SettingError:
+        raise
+    except (OSError, TypeError, ValueError) as error:
         found = f"{directory} holds no run that `karp launch` has started ({error})"
         raise DataError(f"{found}: pass its --run-dir") from None
     try:
@@ -370,10 +329,25 @@ class Launch:
         return summary
 
     def _close_server(self) -> dict[str, Any] | None:
-        """End the server; returns the summary that it has written, if any."""
-        assert self.server is not None
-        for report in self.server.close(self.status, CLOSE_SECONDS):
-            self._report(report.pop("report"), report)
+        """Have the server write what is left and end; returns the summary that it has written, if any."""
+        server, began, named, interrupts = self.server, time.monotonic(), False, self.interrupts
+        assert server is not None
+        server.tell(close=self.status)
+        who = f"the server (process {server.process.pid})"
+        try:
+            while (waited := time.monotonic() - began) < CLOSE_SECONDS:
+                for report in server.reports(WATCH_SECONDS):
+                    self._report(report.pop("report"), report)
+                if interrupts != self.interrupts:
+                    interrupts = self.interrupts
+                    self.display.say(f"interrupted: {who} is writing what is left (once more: at once)")
+                elif waited > NAME_SECONDS and not named:
+                    named, left = True, CLOSE_SECONDS - NAME_SECONDS
+                    self.display.say(f"waiting for {who} to write what is left, for {left:.0f} s more at most")
+            self.display.say(f"{who} has not ended in {CLOSE_SECONDS:.0f} s and is killed; its last checkpoint stands")
+            server.kill()
+        except EOFError:
+            server.gone()
         try:
             summary: dict[str, Any] = json.loads((self.directory / "summary.json").read_text())
         except (OSError, ValueError):
@@ -399,7 +373,9 @@ class Launch:
             self.display.say(f"{self.options.program} ended in every worker before the run did: it is at step "
                              f"{summary['steps']}")  # fmt: skip
         self.display.conclude(summary, self.directory)
-        if self.interrupts:
+        if self.interrupts and summary["finished"]:
+            self.display.say("the run had ended before it was interrupted: nothing of it is missing")
+        elif self.interrupts:
             again = shlex.join(["karp", "launch", "--resume", str(self.directory), "-n", str(self.options.workers)])
             self.display.say(f"stopped after step {summary.get('steps', 0)}; to go on: {again}")
         elif self.status == 0:

@@ -140,16 +140,14 @@ class ServerProcess:
         """What it wrote to its log last."""
         return self.log.read_text(errors="replace")[-4000:]
 
-    def close(self, status: int, seconds: float) -> Iterator[dict[str, Any]]:
-        """Have it write what is left and end; yields its last reports."""
-        self.tell(close=status)
-        until = time.monotonic() + seconds
-        try:
-            while time.monotonic() < until:
-                yield from self.reports(0.2)
-        except EOFError:
-            with contextlib.suppress(subprocess.TimeoutExpired):
-                self.died = self.process.wait(KILL_SECONDS) != 0
+    def gone(self) -> None:
+        """Its reports have ended: so has it, or will in a moment, well or not."""
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self.died = self.process.wait(KILL_SECONDS) != 0
+        self.kill()
+
+    def kill(self) -> None:
+        """End it, with all that it has started."""
         kill_group(self.process, signal.SIGKILL)
         self.release()
 

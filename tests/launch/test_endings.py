@@ -1,15 +1,19 @@
 """How a launch ends when its workers do not end as they should."""
 
+import contextlib
 import os
 import re
+import signal
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from running import PROGRAM, ROOT, karp, program, summary
+from running import PROGRAM, ROOT, environment, karp, program, summary
 
-from karp.launch import local
+from karp.launch import local, options
+from karp.launch.options import Options
 from karp.protocol.settings import LIMITS
 
 HEAD = PROGRAM.split("with karp")[0]
@@ -44,7 +48,7 @@ def test_a_worker_that_does_not_end_holds_nobody_up(
     monkeypatch.setenv("PYTHONPATH", str(ROOT))
     monkeypatch.setattr(local, "NAME_SECONDS", 0.0)
     monkeypatch.setattr(local, "LAST_SECONDS", 1.0)
-    status = local.launch(local.Options(str(path), [], 2), str(tmp_path / "run"))
+    status = local.launch(Options(str(path), [], 2), str(tmp_path / "run"))
     printed = capfd.readouterr()
     assert (0, "main\n") == (status, printed.out), printed.err
     assert "the run is over; waiting for worker" in printed.err
@@ -53,6 +57,54 @@ def test_a_worker_that_does_not_end_holds_nobody_up(
     assert named is not None
     with pytest.raises(ProcessLookupError):
         os.kill(int(named[1]), 0)
+
+
+@contextlib.contextmanager
+def held_up(folder: Path, **seconds: float) -> Iterator[tuple[subprocess.Popen[str], int]]:
+    """A launch that says it waits for the server to write what is left; that process is stopped just then."""
+    patches = "".join(f"local.{name} = {value}; " for name, value in seconds.items())
+    start = f"local.launch(Options({str(program(folder))!r}, [], 2), {str(folder / 'run')!r})"
+    code = f"from karp.launch import local; from karp.launch.options import Options; {patches}raise SystemExit({start})"
+    launch = subprocess.Popen(
+        [sys.executable, "-c", code], env=environment(KARP_FAULT="server: pause writing step 8 time 2"), cwd=folder,
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    try:
+        assert launch.stderr is not None
+        named = re.compile(r"waiting for the server \(process (\d+)\) to write what is left, for \d+ s more at most")
+        yield launch, next(int(found[1]) for line in launch.stderr if (found := named.search(line)) is not None)
+    finally:
+        launch.kill()
+        launch.communicate()
+
+
+def test_ctrl_c_while_the_server_writes_what_is_left_is_answered_and_costs_nothing(tmp_path: Path) -> None:
+    with held_up(tmp_path, NAME_SECONDS=0.0) as (launch, server):
+        launch.send_signal(signal.SIGINT)
+        assert launch.stderr is not None
+        said = next(line for line in launch.stderr if "interrupted" in line)
+        assert f"the server (process {server}) is writing what is left (once more: at once)" in said
+        while launch.poll() is None:  # it may not have been stopped yet
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(server, signal.SIGCONT)
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                launch.wait(0.05)
+        error = launch.stderr.read()
+    assert 130 == launch.returncode
+    assert "the run had ended before it was interrupted" in error
+    assert "to go on" not in error
+    assert (8, True) == (summary(tmp_path / "run")["steps"], summary(tmp_path / "run")["finished"])
+
+
+def test_a_server_that_hangs_at_the_end_is_named_and_killed(tmp_path: Path) -> None:
+    with held_up(tmp_path, NAME_SECONDS=0.0, CLOSE_SECONDS=1.0) as (launch, server):
+        _, error = launch.communicate(timeout=60)
+    assert 1 == launch.returncode
+    assert f"the server (process {server}) has not ended in 1 s and is killed" in error
+    with pytest.raises(ProcessLookupError):
+        os.kill(server, 0)
+    again = karp("launch", "--resume", tmp_path / "run", cwd=tmp_path)
+    assert (0, True) == (again.returncode, summary(tmp_path / "run")["finished"]), again.stderr
 
 
 def test_a_program_that_ends_well_in_the_middle_does_not_end_the_run_well(tmp_path: Path) -> None:
@@ -90,4 +142,4 @@ def test_a_launcher_imports_nothing_that_takes_long_and_knows_the_limit() -> Non
     code = f"import sys, karp.cli, karp.launch.local, karp.launch.secrets; print(sorted({heavy} & set(sys.modules)))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert "[]\n" == done.stdout
-    assert LIMITS["threads"] == local.THREADS
+    assert LIMITS["threads"] == options.THREADS

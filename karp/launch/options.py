@@ -1,0 +1,63 @@
+"""What is to be launched, as the run's directory keeps it so that the run can be resumed and replayed."""
+
+import json
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+
+from karp import arguments
+from karp.errors import SettingError
+
+FILE = "launch.json"
+THREADS = 1 << 16  # as in protocol/settings.py, which a launcher does not import
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """The arguments of `karp launch`."""
+
+    program: str
+    arguments: list[str]
+    workers: int
+    threads: int = 1
+    max_restarts: int = 3
+    checkpoint_every: float = 10.0
+    keep: int = 3
+    on_nonfinite: str = "stop"
+    host: str = "127.0.0.1"
+    port: int = 0
+    exchange: str = "auto"  # or "zeromq": frames even on this host
+    staleness: str | None = None  # as KARP_STALENESS says it; None: left to the program
+    local_steps: str | None = None
+    codec: str | None = None
+    codec_weights: str | None = None
+    keys: str = ""  # the directory that holds them; '' for fresh ones where keys are needed
+
+    def check(self) -> None:
+        """Raises SettingError for what cannot be launched."""
+        if not Path(self.program).is_file():
+            raise SettingError(f"there is no program {self.program!r}: pass the path of a Python file")
+        if self.workers < 1 or not 1 <= self.threads < THREADS:
+            few = f"at least 1, and threads below {THREADS}"
+            raise SettingError(f"{self.workers} workers with {self.threads} threads each: both must be {few}")
+        self.modes()
+        if not self.checkpoint_every >= 0 or self.keep < 1 or self.max_restarts < 0:
+            raise SettingError("--checkpoint-every and --max-restarts must be at least 0, --keep at least 1")
+
+    def modes(self) -> dict[str, str]:
+        """The variables by which the arguments of Trainer that were given here reach the program."""
+        return arguments.variables({name: getattr(self, name) for name in arguments.MODES})
+
+    def write(self, directory: Path) -> None:
+        """Keep them, and the directory that the program is run in; raises OSError if that cannot be."""
+        absolute = replace(self, program=str(Path(self.program).resolve()))
+        (directory / FILE).write_text(json.dumps(asdict(absolute) | {"cwd": str(Path.cwd())}, indent=2) + "\n")
+
+    @classmethod
+    def read(cls, directory: Path) -> tuple["Options", str]:
+        """What `write` has kept; raises OSError or ValueError if that cannot be read."""
+        try:
+            plain = json.loads((directory / FILE).read_text())
+            cwd = plain.pop("cwd")
+            return cls(**plain), cwd
+        except (AttributeError, KeyError, TypeError) as error:
+            raise ValueError(f"{FILE}: {error}") from None
