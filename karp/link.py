@@ -7,11 +7,10 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from karp.local import LocalLink
 from karp.parameters import Layout
-from karp.protocol import Worker
 from karp.protocol.messages import FromServer, FromWorker, Lease
 from karp.protocol.tree import Node
+from karp.protocol.worker import Worker
 from karp.record.places import fresh_directory, given_directory
 
 Array = np.ndarray[Any, np.dtype[Any]]
@@ -58,4 +57,6 @@ def connect(worker: Worker, layout: Layout, run_dir: str | os.PathLike[str] | No
         keys = os.environ.get("KARP_KEYS")
         known = Keys.from_text(keys, "KARP_KEYS").for_worker() if keys else None
         return WorkerSocket(address, os.environ.get("KARP_RUN", ANY_RUN), worker, layout, known)
+    from karp.local import LocalLink
+
     return LocalLink(directory or fresh_directory(sys.argv[0]), Path(sys.argv[0]).name, show)

@@ -7,8 +7,10 @@ from pathlib import Path
 from typing import Any
 
 from karp.data import Plan
-from karp.protocol import Report, Send, Server, take
+from karp.protocol.actions import Report, Send
 from karp.protocol.messages import Failure, FromServer, FromWorker, Lease
+from karp.protocol.server import Server
+from karp.protocol.snapshot import take
 from karp.protocol.tree import Node
 from karp.record.directory import Record, summarise
 

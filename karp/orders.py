@@ -1,11 +1,13 @@
-"""What the launcher tells the server first: a room of its own, so that a launcher imports nothing of a server."""
+"""What the launcher tells the server first: a room of its own, so that a launcher imports nothing of a server.
+
+A launcher's records are named tuples: to import `dataclasses` takes a fifth of the time that it takes to start.
+"""
 
 import json
-from dataclasses import asdict, dataclass
+from typing import NamedTuple
 
 
-@dataclass(frozen=True, slots=True)
-class Config:
+class Config(NamedTuple):
     """What the launcher tells the server first."""
 
     run: str
@@ -23,4 +25,4 @@ class Config:
     exchange: str = "auto"  # or "zeromq": no shared memory
 
     def to_line(self) -> bytes:
-        return json.dumps(asdict(self)).encode() + b"\n"
+        return json.dumps(self._asdict()).encode() + b"\n"

@@ -14,7 +14,7 @@ from karp.autograd import Value
 from karp.data import Table, fingerprint
 from karp.errors import ProgramError, SettingError
 from karp.parameters import Parameters
-from karp.protocol import Settings
+from karp.protocol.settings import Settings
 
 Array = np.ndarray[Any, np.dtype[Any]]
 

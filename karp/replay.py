@@ -15,7 +15,7 @@ from typing import Any
 
 from karp.data import Plan
 from karp.errors import DataError, RefusedError, RunError, SettingError
-from karp.protocol import Action, Settings
+from karp.protocol.actions import Action
 from karp.protocol.messages import (
     Contribution,
     Failure,
@@ -29,7 +29,7 @@ from karp.protocol.messages import (
     Welcome,
 )
 from karp.protocol.rounds import steps_of
-from karp.protocol.settings import Steps
+from karp.protocol.settings import Settings, Steps
 from karp.protocol.step import Step
 from karp.protocol.training import Training
 from karp.protocol.tree import Node, Vector

@@ -23,9 +23,10 @@ import zmq
 from karp import data, faults
 from karp.errors import KarpError, ProtocolError
 from karp.orders import Config
-from karp.protocol import Action, Report, Send, Server, restore, take
+from karp.protocol.actions import Action, Report, Send
 from karp.protocol.messages import Evaluation, FromServer, Lease, Waiting
-from karp.protocol.server import ALIVE_SECONDS
+from karp.protocol.server import ALIVE_SECONDS, Server
+from karp.protocol.snapshot import restore, take
 from karp.record.directory import Record, finished, summarise
 from karp.wire import shared
 from karp.wire.keys import Keys

@@ -29,11 +29,10 @@ from karp.errors import ProgramError, SettingError
 from karp.inner import OUTER, Inner
 from karp.link import Link, connect
 from karp.program import Work, columns, scores, settings_of, status_of
-from karp.protocol import Settings, Worker
 from karp.protocol.messages import Done, Evaluation, FromWorker, Lease
 from karp.protocol.rounds import Rounds, steps_of
-from karp.protocol.settings import ANY_SHARDS, Steps
-from karp.protocol.worker import PING_SECONDS
+from karp.protocol.settings import ANY_SHARDS, Settings, Steps
+from karp.protocol.worker import PING_SECONDS, Worker
 
 Array = np.ndarray[Any, np.dtype[Any]]
 Evaluate = Callable[[], Mapping[str, float] | float]

@@ -10,7 +10,7 @@ from karp.arguments import ASYNCHRONOUS, variables
 from karp.errors import DataError, RecordError
 from karp.launch.options import Options
 from karp.launch.processes import THREAD_VARIABLES
-from karp.protocol import Settings
+from karp.protocol.settings import Settings
 from karp.replay import FILE, read
 
 

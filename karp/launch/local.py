@@ -16,7 +16,6 @@ import socket
 import sys
 import time
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -63,7 +62,7 @@ def resume(run_dir: str, changes: dict[str, Any]) -> int:
     directory = Path(run_dir).resolve()
     try:
         options, cwd = Options.read(directory)
-        options = replace(options, **changes)
+        options = options._replace(**changes)
         options.check()
     except SettingError:
         raise
@@ -179,7 +178,7 @@ class Launch:
 
     def _start_server(self) -> None:
         again = self.server_starts > 0
-        config = replace(self.config, incarnation=self.server_starts, resume=again or self.resume)
+        config = self.config._replace(incarnation=self.server_starts, resume=again or self.resume)
         self.server = ServerProcess(config, self.environment, self.directory / "logs" / "server.log")
         self.server_starts += 1
         for worker, well in self.endings.items():

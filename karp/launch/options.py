@@ -1,8 +1,8 @@
 """What is to be launched, as the run's directory keeps it so that the run can be resumed and replayed."""
 
 import json
-from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import NamedTuple
 
 from karp import arguments
 from karp.errors import SettingError
@@ -11,8 +11,7 @@ FILE = "launch.json"
 THREADS = 1 << 16  # as in protocol/settings.py, which a launcher does not import
 
 
-@dataclass(frozen=True, slots=True)
-class Options:
+class Options(NamedTuple):
     """The arguments of `karp launch`."""
 
     program: str
@@ -49,8 +48,8 @@ class Options:
 
     def write(self, directory: Path) -> None:
         """Keep them, and the directory that the program is run in; raises OSError if that cannot be."""
-        absolute = replace(self, program=str(Path(self.program).resolve()))
-        (directory / FILE).write_text(json.dumps(asdict(absolute) | {"cwd": str(Path.cwd())}, indent=2) + "\n")
+        absolute = self._replace(program=str(Path(self.program).resolve()))
+        (directory / FILE).write_text(json.dumps(absolute._asdict() | {"cwd": str(Path.cwd())}, indent=2) + "\n")
 
     @classmethod
     def read(cls, directory: Path) -> tuple["Options", str]:

@@ -9,7 +9,6 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -20,20 +19,18 @@ TAIL_LINES = 40
 THREAD_VARIABLES = ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS", "VECLIB_MAXIMUM_THREADS")
 
 
-@dataclass(slots=True)
 class Child:
     """One process of a worker; `restarts` of that worker came before it."""
 
-    worker: int
-    process: subprocess.Popen[bytes]
-    log: Path
-    begin: int  # of what it prints, in the log
-    restarts: int
-    ended: bool = False
-    joined: bool = False
-    left: bool = False
-    dismissed: bool = False  # ended by the launcher, as the run is over
-    end: int = -1  # a descriptor that can be read once the process has ended, where the system has such a thing
+    def __init__(self, worker: int, process: subprocess.Popen[bytes], log: Path, begin: int, restarts: int) -> None:
+        self.worker = worker
+        self.process = process
+        self.log = log
+        self.begin = begin  # of what it prints, in the log
+        self.restarts = restarts
+        self.ended = self.joined = self.left = False
+        self.dismissed = False  # ended by the launcher, as the run is over
+        self.end = -1  # a descriptor that can be read once the process has ended, where the system has such a thing
 
     def close(self) -> None:
         """Its end has been seen."""

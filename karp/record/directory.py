@@ -24,7 +24,8 @@ import numpy as np
 
 from karp.errors import RecordError
 from karp.parameters import Layout
-from karp.protocol import Server, Snapshot
+from karp.protocol.server import Server
+from karp.protocol.snapshot import Snapshot
 from karp.record.checkpoints import Writer, newest
 from karp.record.lines import Lines
 

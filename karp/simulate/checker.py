@@ -22,8 +22,9 @@ from typing import TYPE_CHECKING, NoReturn
 
 import numpy as np
 
-from karp.protocol import Server, Snapshot
 from karp.protocol.messages import Contribution, Evaluation, FromWorker, Lease
+from karp.protocol.server import Server
+from karp.protocol.snapshot import Snapshot
 from karp.protocol.step import Step
 from karp.simulate.model import Reference
 from karp.simulate.schedule import ALWAYS

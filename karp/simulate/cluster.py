@@ -3,7 +3,7 @@
 from collections import Counter
 from collections.abc import Callable
 
-from karp.protocol import Report
+from karp.protocol.actions import Report
 from karp.protocol.messages import Contribution, FromServer, FromWorker, Initial
 from karp.protocol.tree import Node
 from karp.simulate.chance import Chance

@@ -3,8 +3,10 @@
 from typing import TYPE_CHECKING
 
 from karp.data import Plan
-from karp.protocol import Action, Report, Save, Send, Server, Snapshot, restore, take
+from karp.protocol.actions import Action, Report, Save, Send
 from karp.protocol.messages import FromWorker
+from karp.protocol.server import Server
+from karp.protocol.snapshot import Snapshot, restore, take
 
 if TYPE_CHECKING:
     from karp.simulate.cluster import Cluster

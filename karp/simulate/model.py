@@ -14,7 +14,8 @@ import numpy as np
 from karp.data import Plan
 from karp.optim import Updater, to_dict
 from karp.parameters import Layout
-from karp.protocol import Settings, Snapshot
+from karp.protocol.settings import Settings
+from karp.protocol.snapshot import Snapshot
 from karp.simulate.schedule import Schedule
 
 Vector = np.ndarray[Any, np.dtype[Any]]

@@ -10,9 +10,8 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from karp.errors import KarpError
-from karp.protocol import Worker
 from karp.protocol.messages import Done, FromServer, FromWorker, Initial, Lease, Leave
-from karp.protocol.worker import PING_SECONDS
+from karp.protocol.worker import PING_SECONDS, Worker
 from karp.simulate.schedule import Bad
 
 if TYPE_CHECKING:

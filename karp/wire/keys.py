@@ -6,16 +6,15 @@ believes whoever proves the server's; everything between them is encrypted (Zero
 
 import json
 import os
-from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from karp.errors import RecordError, SettingError
 
 FILE = "karp-keys.json"
 
 
-@dataclass(frozen=True, slots=True)
-class Keys:
+class Keys(NamedTuple):
     """Both pairs in ZeroMQ's text form, 40 characters each; a worker needs no `server_secret`."""
 
     server_public: str
@@ -29,7 +28,7 @@ class Keys:
 
     def to_text(self) -> str:
         """One line, for a file or the environment variable KARP_KEYS."""
-        return json.dumps(asdict(self))
+        return json.dumps(self._asdict())
 
     @classmethod
     def from_text(cls, text: str, where: str) -> "Keys":

@@ -22,7 +22,6 @@ import zmq
 from karp import faults
 from karp.errors import LostError, ProtocolError, SettingError
 from karp.parameters import Layout
-from karp.protocol import Worker
 from karp.protocol.messages import (
     FROM_SERVER,
     FROM_WORKER,
@@ -35,6 +34,7 @@ from karp.protocol.messages import (
     Welcome,
 )
 from karp.protocol.tree import Node, Vector
+from karp.protocol.worker import Worker
 from karp.wire.frames import ANY_RUN, Envelope, pack, unpack
 from karp.wire.keys import Keys
 from karp.wire.shared import SERVER_SPIN_SECONDS, WORKER_SPIN_SECONDS, Exchange, Place, spin

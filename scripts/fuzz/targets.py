@@ -19,9 +19,10 @@ from fuzz.mutate import bent, damaged
 from fuzz.world import LAYOUT, SHARDS, World, first_weights, gradient, held, settings
 from karp.data import Plan
 from karp.errors import DataError, ProtocolError, RefusedError, RunError, SettingError
-from karp.protocol import Server, restore, take
 from karp.protocol import messages as say
 from karp.protocol.messages import FROM_SERVER, FROM_WORKER, decode, encode
+from karp.protocol.server import Server
+from karp.protocol.snapshot import restore, take
 from karp.protocol.tree import Node
 from karp.record import checkpoints
 from karp.wire.frames import Envelope, pack, unpack

@@ -14,9 +14,12 @@ from karp import optim
 from karp.data import Plan
 from karp.errors import RunError
 from karp.parameters import Layout
-from karp.protocol import Report, Send, Server, Settings, TreeSum, Worker
+from karp.protocol.actions import Report, Send
 from karp.protocol.messages import FROM_SERVER, FROM_WORKER, Evaluation, FromWorker, Lease, decode, encode
-from karp.protocol.tree import Node
+from karp.protocol.server import Server
+from karp.protocol.settings import Settings
+from karp.protocol.tree import Node, TreeSum
+from karp.protocol.worker import Worker
 
 Vector = np.ndarray[Any, np.dtype[Any]]
 LAYOUT = Layout({"weight": (3, 2), "bias": (2,)}, "float32")

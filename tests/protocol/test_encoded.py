@@ -11,9 +11,9 @@ from machines import LAYOUT, Run, gradient, leases, read_only, weights
 
 from karp import codecs, optim
 from karp.data import Plan
-from karp.protocol import Worker
 from karp.protocol.messages import Contribution, Evaluation, Lease, Refusal
 from karp.protocol.tree import Node, TreeSum
+from karp.protocol.worker import Worker
 
 PLAN = Plan(20, 8, 4, 0)
 MODES = [("float16", None), ("bfloat16", "bfloat16"), ("int8", "float16"), (None, "bfloat16")]

@@ -8,7 +8,7 @@ from machines import Run, gradient, leases, read_only, settings, weights
 
 from karp.data import Plan
 from karp.errors import RefusedError
-from karp.protocol import Save, Send, Server, Worker, restore
+from karp.protocol.actions import Save, Send
 from karp.protocol.messages import (
     Closed,
     Contribution,
@@ -25,9 +25,10 @@ from karp.protocol.messages import (
     Waiting,
     Welcome,
 )
-from karp.protocol.server import ALIVE_SECONDS
+from karp.protocol.server import ALIVE_SECONDS, Server
+from karp.protocol.snapshot import restore
 from karp.protocol.tree import Node
-from karp.protocol.worker import PING_SECONDS
+from karp.protocol.worker import PING_SECONDS, Worker
 
 
 def finished(workers: int) -> Run:

@@ -10,7 +10,6 @@ from machines import LAYOUT, Run, gradient, leases, read_only, weights
 
 from karp import optim
 from karp.data import Plan
-from karp.protocol import Server, restore, take
 from karp.protocol.joining import JOIN_SECONDS, NOTICE_SECONDS
 from karp.protocol.messages import (
     Contribution,
@@ -28,6 +27,8 @@ from karp.protocol.messages import (
     Stop,
     Welcome,
 )
+from karp.protocol.server import Server
+from karp.protocol.snapshot import restore, take
 from karp.protocol.tree import Node, TreeSum
 
 

@@ -6,7 +6,6 @@ from machines import LAYOUT, Run, gradient, leases, read_only, weights
 
 from karp.data import Plan
 from karp.errors import SettingError
-from karp.protocol import Server, restore, take
 from karp.protocol.messages import (
     FROM_SERVER,
     Closed,
@@ -25,6 +24,8 @@ from karp.protocol.messages import (
     decode,
     encode,
 )
+from karp.protocol.server import Server
+from karp.protocol.snapshot import restore, take
 from karp.protocol.tree import Node
 
 

@@ -6,7 +6,6 @@ from machines import gradient, read_only, settings, weights
 
 from karp import optim
 from karp.errors import LostError, ProgramError, RefusedError, RunError
-from karp.protocol import Worker
 from karp.protocol.messages import (
     Contribution,
     Evaluation,
@@ -23,7 +22,7 @@ from karp.protocol.messages import (
     Waiting,
     Welcome,
 )
-from karp.protocol.worker import LOST_SECONDS, PING_SECONDS
+from karp.protocol.worker import LOST_SECONDS, PING_SECONDS, Worker
 
 
 def joined() -> Worker:

@@ -10,9 +10,9 @@ from karp import optim
 from karp.autograd import Value
 from karp.parameters import Parameters
 from karp.program import settings_of
-from karp.protocol import Worker
 from karp.protocol.messages import Contribution, Evaluation, Finish, FromServer, FromWorker, Lease, Welcome
 from karp.protocol.tree import Node
+from karp.protocol.worker import Worker
 from karp.wire.listening import address_of, listen
 from karp.wire.sockets import LARGE_BYTES, ServerSocket, WorkerSocket
 
