@@ -33,6 +33,7 @@ from karp.protocol.messages import (
     FromWorker,
     Initial,
     Join,
+    Lease,
     Leave,
     Ping,
     Refusal,
@@ -186,7 +187,12 @@ class Server:
     @property
     def restless(self) -> bool:
         """Whether a lease may soon have to be given again, so that ticks should come quickly."""
-        return bool(self.waiting) and self.joining.begun and not self.ending.over
+        if not self.waiting or not self.joining.begun or self.ending.over:
+            return False
+        for member in self.members.values():  # noqa: SIM110  (a generator takes twice as long)
+            if isinstance(member.task, Lease) and not member.doubled:
+                return True
+        return False
 
     # Coming and going.
 

@@ -31,6 +31,7 @@ from karp.protocol.messages import (
     FromWorker,
     Lease,
     Rejoin,
+    Waiting,
     Welcome,
 )
 from karp.protocol.tree import Node, Vector
@@ -262,6 +263,7 @@ class WorkerSocket:
         self.place: Place | None = None
         self.rooms = Rooms()  # for gradients
         self.turns = 0
+        self.idle = False  # nothing to do came in the last wait: a spin would be for nothing, too
         self.run = run
         self.context: zmq.Context[Any] = zmq.Context()
         self.socket = self.context.socket(zmq.DEALER)
@@ -305,10 +307,12 @@ class WorkerSocket:
         if self.place is not None and (self.turns % LOOK_EVERY or not self.socket.poll(0)):
             lease = self._lease(seconds)
             if lease is not None:
+                self.idle = False
                 return lease, self.worker.incarnation
-        elif self.place is None and self.layout.nbytes < SPIN_BYTES:
+        elif self.place is None and not self.idle and self.layout.nbytes < SPIN_BYTES:
             spin(partial(arrival, self.socket), WORKER_SPIN_SECONDS)
         if not self.socket.poll(int(seconds * 1000) if self.place is None else 0):
+            self.idle = True
             return None
         frames = [frame.buffer for frame in self.socket.recv_multipart(copy=False)]
         try:
@@ -317,6 +321,7 @@ class WorkerSocket:
             raise LostError(f"what answers at {self.address} is not the server of this run: {error}") from None
         if self.run == ANY_RUN:
             self.run = envelope.run
+        self.idle = isinstance(message, Waiting)
         if isinstance(message, Welcome):
             self._enter(message.shared)
         elif self.place is None and isinstance(message, Lease | Evaluation) and is_large(message.weights):
@@ -327,7 +332,7 @@ class WorkerSocket:
         """A lease from the mailbox, waiting for it or for a message on the socket."""
         place = self.place
         assert place is not None
-        if not spin(place.waiting, WORKER_SPIN_SECONDS):
+        if self.idle or not spin(place.waiting, WORKER_SPIN_SECONDS):
             place.sleep(True)
             if not place.waiting():
                 self.poller.poll(int(seconds * 1000))

@@ -282,6 +282,21 @@ def test_training_goes_on_during_an_evaluation_unless_the_score_steers() -> None
         assert steering == (["0 Finish", "1 Finish"] == kinds(answers))
 
 
+def test_the_clock_is_looked_at_often_only_while_a_lease_may_soon_be_given_again() -> None:
+    run = Run(3, evaluate=True, steering=True, shards=2)
+    todo = leases(run.join(0) + run.join(1) + run.join(2))
+    assert run.server.restless  # worker 2 has nothing to do and could take over
+    for _ in range(3):
+        todo = leases([answer for worker, lease in todo.items() for answer in run.contribute(worker, lease)])
+    assert (2, {}) == (len(run.server.waiting), todo)
+    assert not run.server.restless  # they wait for the score
+    run = Run(3, shards=2)
+    for worker in range(3):
+        run.join(worker)
+    run.server.members[b"0"].doubled = run.server.members[b"1"].doubled = True
+    assert not run.server.restless  # that has been done
+
+
 def test_stop_ends_the_run_after_the_current_step() -> None:
     run = Run(2)
     todo = leases(run.join(0) + run.join(1))
