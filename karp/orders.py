@@ -1,6 +1,6 @@
 """What the launcher tells the server first: a room of its own, so that a launcher imports nothing of a server.
 
-A launcher's records are named tuples: to import `dataclasses` takes a fifth of the time that it takes to start.
+A launcher's records are named tuples: importing `dataclasses` would take a fifth of its start.
 """
 
 import json

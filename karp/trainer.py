@@ -150,6 +150,9 @@ class Trainer:
     def batches(self, *data: Any, evaluate: Evaluate | None = None, steering: bool = False) -> Iterator[Any]:
         """The batches that this process is to compute, each to be given to `backward` exactly once.
 
+        Within the loop the model's weights may lie in other memory than before it, and be read-only: look at them
+        through the model.
+
         Args:
             data: a `data.Table`, or arrays of equal length; each batch has the same parts, with fewer rows.
             evaluate: called once per epoch in one of the workers, with the weights of that epoch's end; returns a

@@ -22,7 +22,17 @@ from typing import Any
 
 from karp.errors import DataError, LostError, RecordError, SettingError
 from karp.launch.options import Options
-from karp.launch.processes import THREAD_VARIABLES, Child, ServerProcess, kill_group, start_worker, stop
+from karp.launch.processes import (
+    THREAD_VARIABLES,
+    Child,
+    ServerProcess,
+    how_ended,
+    kill_group,
+    printed,
+    start_worker,
+    stop,
+    tail,
+)
 from karp.monitor.terminal import Display
 from karp.orders import Config
 from karp.record.places import fresh_directory
@@ -66,13 +76,13 @@ def resume(run_dir: str, changes: dict[str, Any]) -> int:
         options.check()
     except SettingError:
         raise
-    except (OSError, TypeError, ValueError) as error:
-        found = f"{directory} holds no run that `karp launch` has started ({error})"
-        raise DataError(f"{found}: pass its --run-dir") from None
+    except (OSError, ValueError) as error:
+        found = f"{directory} holds no run that `karp launch` can go on with ({error})"
+        raise DataError(f"{found}: pass the --run-dir of one") from None
     try:
         os.chdir(cwd)
-    except OSError as error:
-        raise DataError(f"{cwd}, where the run was launched, cannot be entered: {error.strerror}") from None
+    except (OSError, ValueError) as error:
+        raise DataError(f"{cwd!r}, where the run was launched, cannot be entered: {error}") from None
     try:
         make_logs(directory)
     except OSError as error:
@@ -105,9 +115,9 @@ class Launch:
         self.main = -1  # the worker that speaks for all, once the server has named it
         self.over_at = 0.0  # when that one had ended well
         self.named = False  # those that have not ended since
-        self.warned = self.tail_shown = False
+        self.warned = False
         self.traceback = ""
-        self.interrupts = 0
+        self.interrupts = self.answered = 0
         self.status = 0
 
     def run(self) -> int:
@@ -132,6 +142,7 @@ class Launch:
         self.interrupts += 1
         self.status = 128 + number
         if self.interrupts > 1:
+            self.display.abandon()
             self._kill_all()
             os._exit(self.status)
 
@@ -221,24 +232,28 @@ class Launch:
 
     def _read(self, seconds: float, ends: Sequence[int] = ()) -> None:
         """Reports of the server, for which this waits, or for one of these ends; start the server again if it ended."""
-        assert self.server is not None
         try:
-            for report in self.server.reports(seconds, ends):
-                self._report(report.pop("report"), report)
+            self._hear(seconds, ends)
         except EOFError:
             self._server_ended()
+
+    def _hear(self, seconds: float, ends: Sequence[int] = ()) -> None:
+        """Reports of the server; raises EOFError if it has ended."""
+        assert self.server is not None
+        for report in self.server.reports(seconds, ends):
+            self._report(report.pop("report"), report)
 
     def _server_ended(self) -> None:
         """The server died: it goes on from its newest checkpoint, unless it keeps dying."""
         assert self.server is not None
         self.server.release()
-        status = self.server.process.returncode
-        if self.failed_at or self.server_starts > self.options.max_restarts or status == 2:
+        how = how_ended(self.server.process)
+        if self.failed_at or self.server_starts > self.options.max_restarts or self.server.process.returncode == 2:
             stop([child.process for child in self.children])
             if self.failed_at:
                 return
-            raise LostError(f"the server ended with status {status}; what it printed last:\n{self.server.printed()}")
-        how = f"was killed by {signal.Signals(-status).name}" if status < 0 else f"ended with exit status {status}"
+            last = tail(self.server.log, self.server.begin)
+            raise LostError(f"the server {how}; what it printed last:\n{last}")
         self.display.say(
             f"the server {how}; it is started again from its newest checkpoint "
             f"({self.server_starts} of {self.options.max_restarts})"
@@ -303,67 +318,73 @@ class Launch:
         assert self.server is not None
         self.status = 1
         self.failed_at = time.monotonic()
-        self.display.say(f"worker {child.worker} {child.how}; what it printed last:\n{child.tail()}")
+        self.display.say(f"worker {child.worker} {child.how}; what it printed last:\n{tail(child.log, child.begin)}")
         self.server.tell(fail=failure)
 
     def _close(self) -> dict[str, Any] | None:
         """End every process; returns the summary that the server has written, if any."""
-        if self.interrupts:
-            self.display.say("interrupted: the run stops (once more: at once)")
+        self._answer("the run stops")
         stop([child.process for child in self.children])
         for child in self.children:
             child.close()
-        if self.server is None or self.server.released:
+        try:
+            if self.server is None or self.server.released:
+                return None
+            summary, died = self._close_server()
+            if summary is None and died and self.status == 0 and self.server_starts <= self.options.max_restarts:
+                self.display.say("the server died before it had closed the run: it is started again to do so")
+                self._start_server()
+                summary, _ = self._close_server()
+            return summary
+        finally:
             if self.listener is not None:
                 self.listener.close()
-            return None
-        summary = self._close_server()
-        again = self.server.died and self.status == 0 and self.server_starts <= self.options.max_restarts
-        if summary is None and again:
-            self.display.say("the server died before it had closed the run: it is started again to do so")
-            self._start_server()
-            summary = self._close_server()
-        if self.listener is not None:
-            self.listener.close()
-        return summary
 
-    def _close_server(self) -> dict[str, Any] | None:
-        """Have the server write what is left and end; returns the summary that it has written, if any."""
-        server, began, named, interrupts = self.server, time.monotonic(), False, self.interrupts
+    def _close_server(self) -> tuple[dict[str, Any] | None, bool]:
+        """Have the server write what is left and end; the summary that it has written, if any, and whether it died."""
+        server, began, named, died = self.server, time.monotonic(), False, False
         assert server is not None
         server.tell(close=self.status)
         who = f"the server (process {server.process.pid})"
         try:
             while (waited := time.monotonic() - began) < CLOSE_SECONDS:
-                for report in server.reports(WATCH_SECONDS):
-                    self._report(report.pop("report"), report)
-                if interrupts != self.interrupts:
-                    interrupts = self.interrupts
-                    self.display.say(f"interrupted: {who} is writing what is left (once more: at once)")
-                elif waited > NAME_SECONDS and not named:
+                self._hear(WATCH_SECONDS)
+                self._answer(f"{who} is writing what is left")
+                if waited > NAME_SECONDS and not named:
                     named, left = True, CLOSE_SECONDS - NAME_SECONDS
                     self.display.say(f"waiting for {who} to write what is left, for {left:.0f} s more at most")
-            self.display.say(f"{who} has not ended in {CLOSE_SECONDS:.0f} s and is killed; its last checkpoint stands")
+            self.display.say(f"{who} has not ended in {CLOSE_SECONDS:.0f} s and is killed; what it has written stands")
             server.kill()
         except EOFError:
-            server.gone()
+            died = not server.ended_well()
         try:
-            summary: dict[str, Any] = json.loads((self.directory / "summary.json").read_text())
+            return json.loads((self.directory / "summary.json").read_text()), died
         except (OSError, ValueError):
-            return None
-        return summary
+            return None, died
+
+    def _answer(self, what: str) -> None:
+        """Ctrl-C has been seen."""
+        if self.interrupts > self.answered:
+            self.answered = self.interrupts
+            self.display.say(f"interrupted: {what} (once more: at once)")
 
     def _conclude(self, summary: dict[str, Any] | None) -> None:
         """Show what came out, and the main worker's output."""
+        go_on = shlex.join(["karp", "launch", "--resume", str(self.directory), "-n", str(self.options.workers)])
         if summary is None:
             self.display.close()
-            if self.status == 0:
+            if self.interrupts:
+                self.display.say(f"the server wrote no summary; to go on: {go_on}")
+            elif self.status == 0:
                 self.status = 1
                 self.display.say("the server wrote no summary")
             return
         main = summary["main"]
         if main < 0:  # the server that named it died when all was over: then those that ended well are equal
             main = min((child.worker for child in self.children if child.joined and child.ended_well), default=-1)
+        speaker = next((child for child in self.children[::-1] if child.worker == main), None)  # None: from elsewhere
+        if self.interrupts and summary["finished"] and speaker is not None and speaker.ended_well:
+            self.status = 0  # there was nothing left to be interrupted
         if self.status == 0 and "steps" not in summary:
             self.status = 1
             self.display.say(f"no worker trained: {self.options.program} ended without iterating over trainer.batches")
@@ -372,14 +393,10 @@ class Launch:
             self.display.say(f"{self.options.program} ended in every worker before the run did: it is at step "
                              f"{summary['steps']}")  # fmt: skip
         self.display.conclude(summary, self.directory)
-        if self.interrupts and summary["finished"]:
-            self.display.say("the run had ended before it was interrupted: nothing of it is missing")
+        if self.status == 0 and speaker is not None:
+            sys.stdout.write(printed(speaker.log, speaker.begin))
+            sys.stdout.flush()
+        elif self.interrupts and summary["finished"]:
+            self.display.say(f"the training had ended, but not the program; to go on with that: {go_on}")
         elif self.interrupts:
-            again = shlex.join(["karp", "launch", "--resume", str(self.directory), "-n", str(self.options.workers)])
-            self.display.say(f"stopped after step {summary.get('steps', 0)}; to go on: {again}")
-        elif self.status == 0:
-            for child in self.children[::-1]:
-                if child.worker == main:  # else it had joined from elsewhere
-                    sys.stdout.write(child.printed())
-                    sys.stdout.flush()
-                    break
+            self.display.say(f"stopped after step {summary.get('steps', 0)}; to go on: {go_on}")

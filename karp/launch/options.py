@@ -56,7 +56,20 @@ class Options(NamedTuple):
         """What `write` has kept; raises OSError or ValueError if that cannot be read."""
         try:
             plain = json.loads((directory / FILE).read_text())
-            cwd = plain.pop("cwd")
-            return cls(**plain), cwd
-        except (AttributeError, KeyError, TypeError) as error:
-            raise ValueError(f"{FILE}: {error}") from None
+        except RecursionError:
+            raise ValueError(f"{FILE} is nested too deeply") from None
+        if type(plain) is not dict or plain.keys() != KINDS.keys():
+            raise ValueError(f"{FILE} is damaged, or of another version of karp")
+        for name, value in plain.items():
+            if type(value) not in KINDS[name] or (name == "arguments" and any(type(one) is not str for one in value)):
+                raise ValueError(f"{FILE}: {name} is {value!r:.60}")
+        cwd = plain.pop("cwd")
+        return cls(**plain), cwd
+
+
+NUMBER, TEXT = (int, float), (str, type(None))
+KINDS: dict[str, tuple[type, ...]] = {"cwd": (str,), "program": (str,), "arguments": (list,), "workers": (int,)}
+KINDS |= {
+    name: TEXT if default is None else NUMBER if type(default) is float else (type(default),)
+    for name, default in Options._field_defaults.items()
+}

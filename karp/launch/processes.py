@@ -46,17 +46,24 @@ class Child:
     @property
     def how(self) -> str:
         """How it ended, in words."""
-        status = self.process.returncode
-        return f"was killed by {signal.Signals(-status).name}" if status < 0 else f"ended with exit status {status}"
+        return how_ended(self.process)
 
-    def printed(self) -> str:
-        """What it has printed."""
-        return self.log.read_bytes()[self.begin :].decode(errors="replace")
 
-    def tail(self) -> str:
-        """What it printed last."""
-        lines = self.printed().splitlines()[-TAIL_LINES:]
-        return "\n".join(lines) if lines else "(nothing)"
+def how_ended(process: subprocess.Popen[bytes]) -> str:
+    """How a process has ended, in words."""
+    status = process.returncode
+    return f"was killed by {signal.Signals(-status).name}" if status < 0 else f"ended with exit status {status}"
+
+
+def printed(log: Path, begin: int) -> str:
+    """What has been printed to a log since it had so many bytes."""
+    return log.read_bytes()[begin:].decode(errors="replace")
+
+
+def tail(log: Path, begin: int) -> str:
+    """The last lines of that."""
+    lines = printed(log, begin).splitlines()[-TAIL_LINES:]
+    return "\n".join(lines) if lines else "(nothing)"
 
 
 def start_worker(
@@ -86,6 +93,7 @@ class ServerProcess:
     def __init__(self, config: Config, environment: dict[str, str], log: Path) -> None:
         self.log = log
         with log.open("ab") as file:
+            self.begin = file.tell()
             self.process = subprocess.Popen(
                 [sys.executable, "-m", "karp.serve"],
                 stdin=subprocess.PIPE,
@@ -97,7 +105,6 @@ class ServerProcess:
             )
         self.rest = b""
         self.released = False
-        self.died = False  # it ended badly while it was to close the run
         self._write(config.to_line())
 
     def tell(self, **order: Any) -> None:
@@ -133,15 +140,14 @@ class ServerProcess:
         for line in lines:
             yield json.loads(line)
 
-    def printed(self) -> str:
-        """What it wrote to its log last."""
-        return self.log.read_text(errors="replace")[-4000:]
-
-    def gone(self) -> None:
-        """Its reports have ended: so has it, or will in a moment, well or not."""
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            self.died = self.process.wait(KILL_SECONDS) != 0
-        self.kill()
+    def ended_well(self) -> bool:
+        """Whether it has ended well, now that its reports have ended."""
+        try:
+            return self.process.wait(KILL_SECONDS) == 0
+        except subprocess.TimeoutExpired:
+            return True  # it has done what it had to
+        finally:
+            self.kill()
 
     def kill(self) -> None:
         """End it, with all that it has started."""

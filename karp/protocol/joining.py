@@ -107,7 +107,7 @@ class Joining:
             steps, step = self.training.final, self.training.version
             self.training.report("begin", {"steps": steps, "step": step, "workers": len(self.leasing.members)})
             self.training.begin(step)
-            self.out.append(Save())
+            self.out.append(Save(lasting=True))  # workers will soon have the initial weights no more
 
     def look_for_missing(self, now: float) -> None:
         """Before the first step: say who has not joined, and in the end begin without."""

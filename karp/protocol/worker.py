@@ -50,9 +50,9 @@ LOST_SECONDS = 60.0  # a server that has not answered for so long is lost
 class Worker:
     """One worker's state; `weights` is the model's flat vector, which arriving weights overwrite.
 
-    `lent` is another one, in which the server's weights can be read where they are: those that came last, or memory
-    that is shared. The latter changes when a step is applied; whoever still computes for that step then computes in
-    vain, and the server drops what comes of it.
+    `lent` is a vector of leased weights that is read where it is: that of the last message, or the server's own memory.
+    The latter changes when a step is applied; whoever still computes for that step then computes in vain, and the
+    server drops what comes of it.
     """
 
     weights: Vector
@@ -164,6 +164,7 @@ class Worker:
             self.over, self.task = message, None
             self._load(message.weights, message.version)
             self.keep(self.current)
+            message.weights = None  # need not be kept as well
         return None
 
     @property

@@ -42,7 +42,7 @@ def pack(message: Message, envelope: Envelope) -> list[Any]:
 
 
 def unpack(frames: Sequence[Any], run: str, kinds: Mapping[str, type[Kind]]) -> tuple[Kind, Envelope]:
-    """The message in these frames and the envelope it names; the vectors are views of the frames, read-only.
+    """The message in these frames and the envelope it names; the vectors are views of the frames.
 
     Raises ProtocolError for whatever is not a message of this protocol and run.
     """

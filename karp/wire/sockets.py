@@ -26,7 +26,6 @@ from karp.protocol.messages import (
     FROM_SERVER,
     FROM_WORKER,
     Contribution,
-    Evaluation,
     FromServer,
     FromWorker,
     Lease,
@@ -53,7 +52,7 @@ FAILED_HANDSHAKES = {
 LOOK_EVERY = 256
 IO_THREADS = 2  # of the server: what two workers send is read, and what they get is written, at the same time
 LARGE_BYTES = 1 << 16  # of a vector that is not to be copied on its way; smaller ones are faster with a copy
-SPIN_BYTES = 1 << 21  # of a vector that a worker does not spin for
+SPIN_BYTES = 1 << 21  # of the model's vector; for a longer one a worker does not spin
 EVENTS, POLLIN = int(zmq.EVENTS), int(zmq.POLLIN)  # plain numbers: they are used often
 UNREAD_MESSAGES = 1000  # kept for a peer that does not read; then it counts as gone
 
@@ -324,8 +323,8 @@ class WorkerSocket:
         self.idle = isinstance(message, Waiting)
         if isinstance(message, Welcome):
             self._enter(message.shared)
-        elif self.place is None and isinstance(message, Lease | Evaluation) and is_large(message.weights):
-            self.worker.lent = message.weights
+        elif isinstance(message, Lease) and message.weights is not None and is_large(message.weights):
+            self._lend(message.weights)
         return message, envelope.incarnation
 
     def _lease(self, seconds: float) -> FromServer | None:
@@ -359,6 +358,12 @@ class WorkerSocket:
         self.poller.register(self.socket, zmq.POLLIN)
         self.poller.register(self.place.bell, zmq.POLLIN)
 
+    def _lend(self, weights: Vector) -> None:
+        """They need no copy, unless the server's own are read."""
+        if self.place is None:
+            weights.flags.writeable = False  # as those are
+            self.worker.lent = weights
+
     def _leave(self) -> None:
         if self.place is not None:
             self.place.close()
@@ -381,6 +386,8 @@ class WorkerSocket:
             worker.keep(worker.weights)
         else:
             worker.keep(worker.current)
+            if place is None:
+                worker.lent = None
 
     @property
     def gradients(self) -> Vector | None:

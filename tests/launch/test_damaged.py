@@ -1,5 +1,6 @@
 """A damaged world around a run: what is wrong is said at once, in one line, with what to do; what is there stays."""
 
+import json
 import os
 import socket
 import subprocess
@@ -7,6 +8,10 @@ from pathlib import Path
 
 import pytest
 from running import PROGRAM, command, environment, karp, program, summary
+
+from karp.errors import DataError
+from karp.launch.local import resume
+from karp.launch.options import Options
 
 DATA = """
 import os
@@ -98,7 +103,34 @@ def test_two_launches_that_resume_one_directory_at_once(tmp_path: Path) -> None:
 
 def test_a_directory_without_a_run_cannot_be_resumed(tmp_path: Path) -> None:
     done = karp("launch", "--resume", tmp_path, cwd=tmp_path)
-    assert f"{tmp_path} holds no run that `karp launch` has started" in refusal(done)
+    assert f"{tmp_path} holds no run that `karp launch` can go on with" in refusal(done)
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        ({"cwd": None}, "cwd is None"),
+        ({"cwd": "\0"}, "cannot be entered: embedded null byte"),
+        ({"arguments": "abc"}, "arguments is 'abc'"),
+        ({"arguments": [1]}, r"arguments is \[1\]"),
+        ({"workers": 1.5}, "workers is 1.5"),
+        ({"threads": True}, "threads is True"),
+        ({"host": 5}, "host is 5"),
+        ({"staleness": 2}, "staleness is 2"),
+        ({"colour": "red"}, "launch.json is damaged, or of another version of karp"),
+        ("[" * 100_000, "launch.json is nested too deeply"),
+        ("[1, 2]", "launch.json is damaged"),
+        ("{", "Expecting property name"),
+    ],
+)
+def test_what_a_damaged_directory_says_of_its_launch_is_not_believed(
+    tmp_path: Path, changes: dict[str, object] | str, reason: str
+) -> None:
+    Options(str(program(tmp_path)), [], 1).write(tmp_path)
+    file = tmp_path / "launch.json"
+    file.write_text(changes if isinstance(changes, str) else json.dumps(json.loads(file.read_text()) | changes))
+    with pytest.raises(DataError, match=reason):
+        resume(str(tmp_path), {})
 
 
 @pytest.mark.parametrize(

@@ -10,10 +10,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from running import PROGRAM, ROOT, environment, karp, program, summary
+from running import PROGRAM, ROOT, command, environment, karp, program, summary
 
 from karp.launch import local, options
 from karp.launch.options import Options
+from karp.monitor.terminal import Display
 from karp.protocol.settings import LIMITS
 
 HEAD = PROGRAM.split("with karp")[0]
@@ -61,7 +62,7 @@ def test_a_worker_that_does_not_end_holds_nobody_up(
 
 @contextlib.contextmanager
 def held_up(folder: Path, **seconds: float) -> Iterator[tuple[subprocess.Popen[str], int]]:
-    """A launch that says it waits for the server to write what is left; that process is stopped just then."""
+    """A launch that says it waits for the server to write what is left; that process is stopped, or soon will be."""
     patches = "".join(f"local.{name} = {value}; " for name, value in seconds.items())
     start = f"local.launch(Options({str(program(folder))!r}, [], 2), {str(folder / 'run')!r})"
     code = f"from karp.launch import local; from karp.launch.options import Options; {patches}raise SystemExit({start})"
@@ -72,7 +73,10 @@ def held_up(folder: Path, **seconds: float) -> Iterator[tuple[subprocess.Popen[s
     try:
         assert launch.stderr is not None
         named = re.compile(r"waiting for the server \(process (\d+)\) to write what is left, for \d+ s more at most")
-        yield launch, next(int(found[1]) for line in launch.stderr if (found := named.search(line)) is not None)
+        found = (named.search(line) for line in launch.stderr)
+        server = next((int(one[1]) for one in found if one is not None), None)
+        assert server is not None
+        yield launch, server
     finally:
         launch.kill()
         launch.communicate()
@@ -89,11 +93,44 @@ def test_ctrl_c_while_the_server_writes_what_is_left_is_answered_and_costs_nothi
                 os.kill(server, signal.SIGCONT)
             with contextlib.suppress(subprocess.TimeoutExpired):
                 launch.wait(0.05)
-        error = launch.stderr.read()
-    assert 130 == launch.returncode
-    assert "the run had ended before it was interrupted" in error
+        assert launch.stdout is not None
+        error, printed = launch.stderr.read(), launch.stdout.read()
+    assert (0, "trained 8\n") == (launch.returncode, printed), error
     assert "to go on" not in error
     assert (8, True) == (summary(tmp_path / "run")["steps"], summary(tmp_path / "run")["finished"])
+
+
+def test_ctrl_c_while_the_program_is_at_what_follows_its_loop_says_how_to_go_on_with_that(tmp_path: Path) -> None:
+    wait = "if not os.path.exists('go'): open('here', 'w').close(); signal.pause()\n    print("
+    path = program(tmp_path, text="import signal" + PROGRAM.replace("print(", wait))
+    os.mkfifo(tmp_path / "here")
+    launch = subprocess.Popen(
+        command("launch", "-n", 2, "--run-dir", tmp_path / "run", path), env=environment(), cwd=tmp_path,
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    try:
+        (tmp_path / "here").open().close()  # waits for the main worker
+        launch.send_signal(signal.SIGINT)
+        printed, error = launch.communicate(timeout=60)
+    finally:
+        launch.kill()
+        launch.communicate()
+    assert (130, "") == (launch.returncode, printed)
+    assert "the training had ended, but not the program; to go on with that: karp launch --resume" in error
+    (tmp_path / "go").touch()
+    again = karp("launch", "--resume", tmp_path / "run", cwd=tmp_path)
+    assert (0, "trained 8\n") == (again.returncode, again.stdout), again.stderr
+
+
+def test_a_server_that_dies_while_it_is_waited_for_after_ctrl_c_leaves_a_run_to_go_on_with(tmp_path: Path) -> None:
+    with held_up(tmp_path, NAME_SECONDS=0.0) as (launch, server):
+        launch.send_signal(signal.SIGINT)
+        assert launch.stderr is not None
+        assert any("interrupted" in line for line in launch.stderr)
+        os.kill(server, signal.SIGKILL)
+        _, error = launch.communicate(timeout=60)
+    assert 130 == launch.returncode
+    assert f"the server wrote no summary; to go on: karp launch --resume {tmp_path / 'run'} -n 2" in error
 
 
 def test_a_server_that_hangs_at_the_end_is_named_and_killed(tmp_path: Path) -> None:
@@ -124,6 +161,19 @@ def test_a_score_that_is_no_number_is_shown_as_such(tmp_path: Path) -> None:
     assert "karp: auc not finite" in done.stderr
 
 
+def test_a_terminal_that_is_left_at_once_has_its_cursor() -> None:
+    mine, theirs = os.openpty()
+    with open(theirs, "w") as stream, open(mine, "rb", buffering=0) as screen:
+        display = Display(stream)
+        display.show("begin", {"steps": 3})
+        display.abandon()
+        shown = b""
+        while b"\x1b[?25h" not in shown:
+            shown += screen.read(1 << 12)
+        assert b"\x1b[?25l" in shown  # it was hidden
+        display.close()
+
+
 def test_what_an_earlier_launch_printed_is_not_printed_again(tmp_path: Path) -> None:
     path = program(tmp_path, text=HEAD + LOOP.format(body="pass") + "print('printed')")
     first = karp("launch", "-n", 2, "--run-dir", tmp_path / "run", path, cwd=tmp_path)
@@ -137,9 +187,13 @@ def test_a_time_between_checkpoints_is_a_number(tmp_path: Path) -> None:
     assert (2, True) == (done.returncode, "--checkpoint-every" in done.stderr)
 
 
-def test_a_launcher_imports_nothing_that_takes_long_and_knows_the_limit() -> None:
-    heavy = {"numpy", "zmq", "msgpack", "asyncio", "rich"}
+def test_a_launcher_imports_nothing_that_takes_long_and_a_worker_no_server() -> None:
+    heavy = {"numpy", "zmq", "msgpack", "asyncio", "rich", "dataclasses", "inspect"}
     code = f"import sys, karp.cli, karp.launch.local, karp.launch.secrets; print(sorted({heavy} & set(sys.modules)))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert "[]\n" == done.stdout
+    code = "import sys, karp.trainer, karp.wire.sockets; print([name for name in sys.modules if 'karp' in name])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert "karp.protocol.worker" in done.stdout
+    assert not any(room in done.stdout for room in ("protocol.server", "karp.local", "record.directory"))
     assert LIMITS["threads"] == options.THREADS

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from running import environment, karp, program, summary
 
-from karp.launch.processes import start_worker
+from karp.launch.processes import printed, start_worker
 
 BITS: dict[int, str] = {}
 
@@ -83,7 +83,7 @@ def test_a_launcher_that_may_not_watch_processes_asks_after_them(
     assert 0 == child.process.wait(60)
     os.close(leash)
     os.close(leash_end)
-    assert "7\n" == child.printed()
+    assert "7\n" == printed(child.log, child.begin)
     child.close()
 
 
@@ -97,6 +97,18 @@ def test_a_server_that_dies_while_it_closes_the_run_is_started_again_to_do_so(tm
     assert "the server died before it had closed the run" in done.stderr
     assert undisturbed(tmp_path) == summary(tmp_path / "run")["weights_sha256"]
     assert summary(tmp_path / "run")["finished"]
+
+
+def test_a_server_that_dies_in_the_first_steps_finds_a_checkpoint_however_slow_the_disk(tmp_path: Path) -> None:
+    """Its workers' weights are not the initial ones any more."""
+    done = karp(
+        "launch", "-n", 2, "--exchange", "zeromq", "--run-dir", tmp_path / "run", program(tmp_path),
+        cwd=tmp_path, KARP_FAULT="server: delay 0.5 writing; server: die applied step 2",
+    )  # fmt: skip
+    assert (0, "trained 8\n") == (done.returncode, done.stdout), done.stderr
+    assert "the server was killed by SIGKILL; it is started again" in done.stderr
+    assert "worker" not in done.stderr.replace("workers", "")
+    assert undisturbed(tmp_path) == summary(tmp_path / "run")["weights_sha256"]
 
 
 def test_the_end_waits_for_a_slow_disk_and_nobody_gives_the_server_up(tmp_path: Path) -> None:
