@@ -95,6 +95,15 @@ INITIALISERS: dict[str, Initialiser] = {
     "glorot_normal": glorot_normal,
 }
 
+
+def _floating(dtype: npt.DTypeLike) -> np.dtype[Any]:
+    """The dtype of a module's parameters."""
+    kind = np.dtype(dtype)
+    if kind not in (np.float16, np.float32, np.float64):
+        raise SettingError(f"dtype is {kind}: parameters are float32 or float64 (float16 in the engine alone)")
+    return kind
+
+
 # --- modules --------------------------------------------------------------------------------------------------------
 
 
@@ -209,7 +218,9 @@ def _walk(
             if item.operation is None and id(item) not in seen:
                 seen.add(id(item))
                 yield f"{prefix}{key}", item
-        elif isinstance(item, (Module, list, tuple)):
+        elif isinstance(item, (Module, list, tuple)) and id(item) not in seen:
+            if isinstance(item, Module):  # one that knows its parent, say
+                seen.add(id(item))
             yield from _walk(item, f"{prefix}{key}.", seen, lists)
 
 
@@ -246,6 +257,7 @@ class Linear(Module):
             if init not in INITIALISERS:
                 raise SettingError(f"no initialiser {init!r}; there are {', '.join(INITIALISERS)}")
             init = INITIALISERS[init]
+        dtype = _floating(dtype)
         drawn = np.asarray(init(inputs, outputs, np.random.default_rng(seed)))
         if drawn.shape != (inputs, outputs):
             raise ShapeError(f"the initialiser made shape {drawn.shape}, the weight has shape {(inputs, outputs)}")
@@ -267,7 +279,7 @@ class LayerNorm(Module):
     def __init__(self, features: int, eps: float = 1e-5, dtype: npt.DTypeLike = np.float32) -> None:
         if features < 1:
             raise SettingError(f"LayerNorm({features}): at least one feature")
-        self.weight = Value(np.ones(features, dtype))
+        self.weight = Value(np.ones(features, _floating(dtype)))
         self.bias = Value(np.zeros(features, dtype))
         self.eps = eps
 
@@ -286,7 +298,7 @@ class Embedding(Module):
     def __init__(self, count: int, features: int, seed: Seed = 0, dtype: npt.DTypeLike = np.float32) -> None:
         if count < 1 or features < 1:
             raise SettingError(f"Embedding({count}, {features}): sizes must be at least 1")
-        self.weight = Value(np.random.default_rng(seed).standard_normal((count, features)).astype(dtype))
+        self.weight = Value(np.random.default_rng(seed).standard_normal((count, features)).astype(_floating(dtype)))
 
     def __call__(self, x: Any, rng: np.random.Generator | None = None) -> Value:
         """Integers of any shape to (*shape, features)."""
@@ -317,6 +329,9 @@ class Sequential(Module):
     """
 
     def __init__(self, *layers: Module | Activation) -> None:
+        for layer in layers:
+            if not callable(layer):
+                raise SettingError(f"Sequential takes modules and functions one by one, not {layer!r:.60}")
         self.layers = list(layers)
 
     def __call__(self, x: Any, rng: np.random.Generator | None = None) -> Value:
@@ -354,6 +369,8 @@ class MLP(Module):
             raise SettingError(f"no activation {activation!r}; there are {', '.join(ACTIVATIONS)}")
         if not 0.0 <= dropout < 1.0:
             raise SettingError(f"dropout={dropout} must be at least 0 and below 1")
+        if isinstance(hidden, int):
+            raise SettingError(f"MLP: hidden is a list of sizes, one for each hidden layer: [{hidden}], not {hidden}")
         init = "glorot_uniform" if activation in ("tanh", "sigmoid") else "he_uniform"
         sizes = [inputs, *hidden]
         inside = None if layer_norm else activation

@@ -188,7 +188,10 @@ def give(value: Value, gradient: Any, borrowed: bool = False) -> None:
     """Add `gradient` to the value's, in its shape, dtype and place. A borrowed array has another owner."""
     data = value.data
     if data.__class__ is float:
-        amount = gradient if gradient.__class__ is float else float(np.add.reduce(gradient, axis=None))
+        if gradient.__class__ is float:
+            amount = gradient
+        else:
+            amount = float(np.add.reduce(gradient, axis=None, dtype=np.float64))
         value.grad = amount if value.grad is None else value.grad + amount
         return
     if gradient.__class__ is not _ndarray:
@@ -203,7 +206,7 @@ def give(value: Value, gradient: Any, borrowed: bool = False) -> None:
     if grad is None:
         _first(value, gradient, borrowed or gradient.base is not None)
     elif value.operation is None or value.owned:
-        np.add(grad, gradient, grad)
+        np.add(_ready(value), gradient, value.grad)
     else:
         value.grad = np.asarray(grad + gradient)
         value.owned = True
@@ -221,6 +224,19 @@ def _first(value: Value, gradient: Any, borrowed: bool) -> None:
         value.grad = gradient.copy() if borrowed else gradient
 
 
+def _ready(value: Value) -> Any:
+    """The value's gradient to add into; what the program has put in its place, `x.grad = 0.0` say, is made an array."""
+    grad, data = value.grad, value.data
+    if grad.__class__ is _ndarray and grad.shape == data.shape and grad.dtype == data.dtype:
+        return grad
+    try:
+        value.grad = np.broadcast_to(np.asarray(grad, data.dtype), data.shape).copy()
+        return value.grad
+    except (TypeError, ValueError):
+        raise ShapeError(f"the grad of a value of shape {data.shape} was replaced by {grad!r:.60}, which nothing can be"
+                         " added to; set it to None, or to an array of that shape") from None
+
+
 def _gathering(value: Value) -> Any:
     """The value's gradient as an array to add into, zeros to begin with."""
     if value.grad is None:
@@ -233,4 +249,4 @@ def _gathering(value: Value) -> Any:
     elif value.operation is not None and not value.owned:
         value.grad = value.grad.copy()
         value.owned = True
-    return value.grad
+    return _ready(value)

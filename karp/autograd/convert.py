@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 from typing import Any
 
 import numpy as np
@@ -26,7 +27,7 @@ def leaf_data(data: Any) -> Any:
         return array.astype(np.float64)
     if kind != "f" or array.dtype.itemsize > 8:
         raise GraphError(f"a Value holds real numbers of 16, 32 or 64 bits, not {array.dtype}")
-    return array if array.dtype.isnative else array.astype(array.dtype.newbyteorder("="))
+    return array if array.dtype.isnative else array.astype(array.dtype.char)
 
 
 def constant(data: Any) -> Any:
@@ -79,16 +80,36 @@ def bound(data: Any) -> Any:
 
 def as_axis(axis: Any, x: Any) -> Any:
     """The axes to reduce of a value or a constant, as NumPy takes them; a number has none, as torch sees it."""
+    given = axis
     if axis.__class__ is list or axis.__class__ is _ndarray:
-        axis = tuple(int(one) for one in axis)
+        axis = whole_numbers(axis, "an axis")
+        axis = axis if np.ndim(given) else axis[0]
     return None if not np.ndim(data_of(x)) and axis in (0, -1) else axis
 
 
 def as_shape(shape: tuple[Any, ...]) -> tuple[int, ...]:
     """`(2, 3)` for the arguments 2, 3 and for one argument (2, 3)."""
     if len(shape) == 1 and not isinstance(shape[0], (int, np.integer)):
-        shape = tuple(shape[0])
-    return tuple(int(size) for size in shape)
+        return whole_numbers(shape[0], "a shape or an order of axes")
+    return whole_numbers(shape, "a shape or an order of axes")
+
+
+def whole_numbers(given: Any, what: str) -> tuple[int, ...]:
+    """Integers as a tuple; nothing else is taken for one."""
+    try:
+        return tuple([operator.index(one) for one in (given if np.ndim(given) else (given,))])
+    except (TypeError, ValueError):
+        raise ShapeError(f"{what} is made of whole numbers, not of {given!r:.60}") from None
+
+
+def setting(name: str, number: Any) -> float:
+    """A parameter of an operation, which is not differentiated."""
+    if number.__class__ is _value.Value:
+        raise GraphError(f"{name} is a constant; no gradient is computed of it: pass {name}.data")
+    try:
+        return float(number)
+    except (TypeError, ValueError):
+        raise GraphError(f"{name} is a number, not {number!r:.60}") from None
 
 
 def index_key(key: Any) -> Any:

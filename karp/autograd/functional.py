@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
 from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 
+from karp.autograd import modes
 from karp.autograd.value import Value
 from karp.errors import GraphError, ShapeError
 
@@ -25,8 +27,8 @@ def value_and_grad(f: Callable[..., Any], places: Places = 0) -> Callable[..., t
     """A function of the same arguments that gives f's result and its gradient, both as plain numbers or arrays.
 
     `places` names the positional arguments to differentiate: a number, or a tuple for a tuple of gradients. `f` gets
-    Values there and must give one number. Values from outside that `f` uses are left as they were. Gradients of
-    gradients are refused.
+    Values there and must give one number. Leaves from outside that `f` uses are left as they were. `no_grad` around it
+    changes nothing. Gradients of gradients are refused.
 
     >>> value_and_grad(lambda x, y: x * x * y)(3.0, 2.0)
     (18.0, 12.0)
@@ -47,7 +49,8 @@ def value_and_grad(f: Callable[..., Any], places: Places = 0) -> Callable[..., t
         outer = _state.under_way
         _state.under_way = (*outer, *map(id, leaves))
         try:
-            result = f(*inputs, **kwargs)
+            with modes.recording() if modes.active else contextlib.nullcontext():
+                result = f(*inputs, **kwargs)
         finally:
             _state.under_way = outer
         if not isinstance(result, Value):

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from karp.autograd.convert import as_array, as_axis, as_shape, bound, data_of, floating, together
+from karp.autograd.convert import as_array, as_axis, as_shape, bound, data_of, floating, setting, together
 from karp.autograd.methods import Axis
 from karp.autograd.operation import Operation, normal_axes
 from karp.autograd.operations import elementwise, products, reductions, shapes
@@ -95,12 +95,12 @@ def relu(x: Any) -> Value:
 
 def leaky_relu(x: Any, slope: float = 0.01) -> Value:
     """x above 0, slope * x below."""
-    return apply(elementwise.LEAKY_RELU, floating(x), float(slope))
+    return apply(elementwise.LEAKY_RELU, floating(x), setting("slope", slope))
 
 
 def elu(x: Any, alpha: float = 1.0) -> Value:
     """x above 0, alpha * (exp(x) - 1) below. Clevert, Unterthiner and Hochreiter, 2016."""
-    return apply(elementwise.ELU, floating(x), float(alpha))
+    return apply(elementwise.ELU, floating(x), setting("alpha", alpha))
 
 
 def gelu(x: Any) -> Value:

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from karp.autograd import modes
-from karp.autograd.convert import as_array, constant, data_of
+from karp.autograd.convert import as_array, constant, data_of, floating, setting
 from karp.autograd.operation import explain
 from karp.autograd.operations import fused, shapes
 from karp.autograd.operations.products import LINEAR, linear_forward
@@ -35,7 +35,7 @@ def linear(x: Any, weight: Any, bias: Any = None, activation: str | None = None)
     if weight.__class__ is Value:
         matrix = weight.data
     else:
-        weight = matrix = as_array(weight)
+        weight = matrix = np.asarray(floating(weight))
     if x.__class__ is Value:
         rows = x.data
     elif x.__class__ is _ndarray and matrix.__class__ is _ndarray and x.dtype is matrix.dtype:
@@ -81,7 +81,7 @@ def embedding(table: Any, rows: Any) -> Value:
     rows = np.asarray(data_of(rows))
     if rows.dtype.kind not in "iu":
         raise SettingError(f"embedding: rows must be integers, not {rows.dtype}")
-    return apply(shapes.EMBEDDING, constant(table), rows)
+    return apply(shapes.EMBEDDING, floating(table), rows)
 
 
 def layer_norm(x: Any, weight: Any = None, bias: Any = None, eps: float = 1e-5) -> Value:
@@ -91,4 +91,4 @@ def layer_norm(x: Any, weight: Any = None, bias: Any = None, eps: float = 1e-5) 
     """
     x = x if x.__class__ is Value else as_array(x)
     return apply(fused.LAYER_NORM, x, None if weight is None else constant(weight),
-                 None if bias is None else constant(bias), float(eps))
+                 None if bias is None else constant(bias), setting("eps", eps))

@@ -63,7 +63,7 @@ class Methods:
 
     def transpose(self, *axes: int | tuple[int, ...]) -> Value:
         """The axes in another order: reversed if none are given."""
-        return _value.apply(shapes.TRANSPOSE, self, None if axes in ((), (None,)) else as_shape(axes))
+        return _value.apply(shapes.TRANSPOSE, self, None if not axes or axes[0] is None else as_shape(axes))
 
     def swapaxes(self, first: int, second: int) -> Value:
         """Two axes exchanged."""

@@ -63,6 +63,12 @@ class no_grad(_Mode):
     _field, _setting = "recording", False
 
 
+class recording(_Mode):
+    """Record, whatever is switched off around it."""
+
+    _field = "recording"
+
+
 class find_nan(_Mode):
     """Stop at the operation that first makes a NaN or an infinity, forward or backward.
 

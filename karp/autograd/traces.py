@@ -2,7 +2,8 @@
 
 Backward reads arrays that were there at forward. Three kinds of them can be told apart:
 
-- Results of operations are read-only from birth: NumPy refuses the write, at the line that tries it.
+- Results of operations are read-only from birth: NumPy refuses the write, at the line that tries it. (A result that is
+  a view of a leaf's array is as open to writing as that.)
 - Parameters (leaves with a `home`) change by karp's own updates, which call `touch`. It gives the leaf a new creation
   number, so a node older than its input comes from before the update. (Any such node is refused, also the rare one
   whose rule would not have read the parameter: its graph belongs to weights that are gone.)
@@ -42,6 +43,15 @@ def trace_of(operand: Any) -> bytes | int | tuple[Any, ...]:
     return content if len(content) <= _KEPT_BYTES else hash(content)
 
 
+def open_to_writing(array: Any) -> bool:
+    """Whether it is a view of an array that can be written to."""
+    while array is not None:
+        if array.__class__ is not _ndarray or array.flags.writeable:
+            return True
+        array = array.base
+    return False
+
+
 def remember(node: Value) -> None:
     """Keep traces of the operands that backward will read and somebody could write to."""
     value = node.__class__
@@ -51,7 +61,7 @@ def remember(node: Value) -> None:
     for read, asker in node.operation.reads:  # type: ignore[union-attr]
         if inputs[asker].__class__ is value and operands[read].__class__ in (_ndarray, tuple):
             owner = inputs[read]
-            if owner.__class__ is not value or owner.operation is None:  # else a result, which is read-only
+            if owner.__class__ is not value or owner.operation is None or open_to_writing(operands[read]):
                 found[read] = trace_of(operands[read])
     node.traces = tuple(found.items())
 
@@ -70,7 +80,10 @@ def check(node: Value) -> None:
 def stale(node: Value, read: int) -> GraphError:
     """The error for an operand that was written to."""
     owner = node.inputs[read]
-    what = "constant" if owner.__class__ is not node.__class__ else "parameter" if owner.home is not None else "value"
+    if owner.__class__ is not node.__class__:
+        what = "constant"
+    else:
+        what = "parameter" if owner.operation is None and owner.home is not None else "value"
     operand = node.operands[read]
     arrays = operand if operand.__class__ is tuple else (operand,)
     shape = next(one.shape for one in arrays if one.__class__ is _ndarray)

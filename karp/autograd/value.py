@@ -29,6 +29,7 @@ from karp.autograd.traces import next_number
 from karp.errors import GraphError, ShapeError
 
 _ndarray = np.ndarray
+_ARRAYS = (np.ndarray, np.float32, np.float16)  # NumPy gives these for arrays without an axis
 
 
 class Value(Methods):
@@ -90,6 +91,15 @@ class Value(Methods):
         if data.ndim == 0:
             return f"Value({data.item()!r})" if data.dtype == np.float64 else f"Value({data!s})"
         return f"Value({np.array2string(data, prefix='Value(')})"
+
+    def __format__(self, spec: str) -> str:
+        return format(self.item(), spec) if spec else str(self)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # A copy, by pickle too, has a place and a creation number of its own.
+        if self.operation is not None:
+            raise GraphError(f"the result of {self.operation.name} has a history and no copy; v.detach() has none")
+        return _again, (self.data, self.grad)
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -318,6 +328,13 @@ class Value(Methods):
         )
 
 
+def _again(data: Any, gradient: Any) -> Value:
+    """A leaf as it was when it was copied."""
+    leaf = Value(data)
+    leaf.grad = gradient.copy() if gradient.__class__ is _ndarray else gradient
+    return leaf
+
+
 _new = Value.__new__
 
 # --- making nodes ---------------------------------------------------------------------------------------------------
@@ -362,7 +379,7 @@ def finish(node: Value) -> None:
     """What an array needs besides, and what is switched on: data of the right type, read-only, with traces."""
     data = node.data
     if data.__class__ is not _ndarray and data.__class__ is not float:
-        number = not any(one.__class__ is _ndarray for one in node.operands)
+        number = not any(isinstance(one, _ARRAYS) for one in node.operands)
         data = node.data = float(data) if number else np.asarray(data)
     if modes.active:
         if modes.state.find_nan:

@@ -43,6 +43,8 @@ NEGATIVE = Operation("negative", np.negative, same_shape, (lambda g, out, a: -g,
 def _power_base(g: Any, out: Any, a: Any, b: Any) -> Any:
     if isinstance(b, (float, int)):
         return g * (b * a ** (b - 1)) if b else select(g, False)
+    if b.dtype.kind != "f":  # whose smallest number has none below it
+        b = b.astype(np.asarray(out).dtype)
     flat = b == 0  # x ** 0 is flat, also at 0 and at infinity
     return select(g, ~flat) * (b * np.power(np.where(flat, 1, a), np.where(flat, 1, b - 1)))
 
@@ -50,7 +52,7 @@ def _power_base(g: Any, out: Any, a: Any, b: Any) -> Any:
 def _power_exponent(g: Any, out: Any, a: Any, b: Any) -> Any:
     # 0 ** b is flat from b = 0 on; below zero the power of a real exponent does not exist, and log says so with a NaN.
     flat = np.logical_and(a == 0, b >= 0)
-    return select(g, np.logical_not(flat)) * (out * np.log(np.where(flat, 1, a)))
+    return select(g, np.logical_not(flat)) * (out * np.log(np.where(flat, 1, a), dtype=np.asarray(out).dtype))
 
 
 POWER = Operation("power", np.power, broadcast_shape, (_power_base, _power_exponent), label="**",

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from karp.autograd.operation import Operation
-from karp.autograd.operations.numbers import ONE, ONES, SCALES, SHARES, select
+from karp.autograd.operations.numbers import ONE, ONES, SCALES, SHARES, select, wide
 from karp.errors import SettingError, ShapeError
 
 _add, _divide, _exp, _log, _multiply, _subtract = np.add, np.divide, np.exp, np.log, np.multiply, np.subtract
@@ -27,6 +27,12 @@ def _cross_entropy(logits: Any, target: Any, smoothing: float, class_weights: An
     by_index = target.dtype.kind in "iu"
     if target.shape != (logits.shape[:-1] if by_index else logits.shape) or not logits.size:
         raise ValueError  # the shape rule says what is wrong
+    if class_weights is not None or sample_weights is not None:
+        _cross_entropy_shape(logits, target, smoothing, class_weights, sample_weights)
+    if logits.dtype == _float16:  # whose sums over samples are soon beyond it
+        weights = [None if one is None else one.astype(np.float32) for one in (class_weights, sample_weights)]
+        loss, gradient = _cross_entropy(logits.astype(np.float32), target, smoothing, *weights)
+        return loss.astype(_float16), gradient.astype(_float16)
     low = logits
     if logits.ndim != 2:
         low = logits.reshape(-1, logits.shape[-1])
@@ -83,8 +89,8 @@ def _by_index(logits: Any, target: Any) -> Any:
 
 
 # Of logits within these limits neither the powers nor the probabilities are 0 or infinite, and a sample's share of a
-# batch in a probability keeps enough bits for its logarithm. (In float16 there is no such limit.)
-_NEAR = {_float16: 0.0, np.dtype(np.float32): 40.0, np.dtype(np.float64): 300.0}
+# batch in a probability keeps enough bits for its logarithm.
+_NEAR = {np.dtype(np.float32): 40.0, np.dtype(np.float64): 300.0}
 
 _grids: dict[int, Any] = {}  # rows -> their places, and their number as an array
 
@@ -187,7 +193,7 @@ def _mse(prediction: Any, target: Any) -> Any:
         raise ValueError  # broadcasting (n, 1) against (n,) is the classic silent mistake
     off = _subtract(prediction, target)
     dtype = off.dtype
-    if dtype is _float16:  # whose squares and sums are soon beyond it
+    if dtype == _float16:  # whose squares and sums are soon beyond it
         return np.asarray(np.mean(np.square(off, dtype=np.float32)), dtype), off
     flat = off.ravel()
     return _multiply(flat.dot(flat), SCALES[off.size, dtype][0], np.empty((), dtype)), off
@@ -222,7 +228,7 @@ MSE = Operation("mse", _mse, losses_shape, backward=_mse_backward, reads=(), sav
 
 def _layer_norm(x: Any, weight: Any, bias: Any, eps: float) -> Any:
     _layer_norm_shape(x, weight, bias, eps)
-    if x.dtype is _float16:  # whose squares are soon beyond it
+    if x.dtype == _float16:  # whose squares are soon beyond it
         out, saved = _layer_norm(x.astype(np.float32), weight, bias, eps)
         others = [one.dtype for one in (weight, bias) if one is not None]
         return out.astype(np.result_type(_float16, *others)), saved
@@ -251,9 +257,9 @@ def _layer_norm_backward(node: Any, g: Any, give: Any) -> None:
     normal, scale = node.saved
     features = normal.shape[-1]
     if bias.__class__ is value:
-        give(bias, np.add.reduce(g.reshape(-1, features), axis=0))
+        give(bias, np.add.reduce(g.reshape(-1, features), axis=0, dtype=wide(g)))
     if weight.__class__ is value:
-        give(weight, np.add.reduce((g * normal).reshape(-1, features), axis=0))
+        give(weight, np.add.reduce((g * normal).reshape(-1, features), axis=0, dtype=wide(g)))
     if x.__class__ is value:
         if weight is not None:
             g = g * node.operands[1]

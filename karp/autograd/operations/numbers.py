@@ -34,6 +34,11 @@ def select(g: Any, mask: Any) -> Any:
     return (g.view(BITS[g.dtype]) * mask).view(g.dtype)
 
 
+def wide(a: Any) -> Any:
+    """The dtype to sum in where float16 would stop at 2048 or overflow; None for any other."""
+    return np.float32 if a.__class__ is not float and a.dtype == np.float16 else None
+
+
 ZERO = _kept(0.0)  # dtype -> 0-d array
 ONE = _kept(1.0)  # backward begins with it, and a rule may know it again
 

@@ -82,6 +82,8 @@ def _relu(a: Any, out: Any) -> None:
 def _relu_backward(g: Any, out: Any) -> None:
     # Bits as whole numbers: the sign of the result's is 1 or 0 (1 for a NaN), and the product keeps a gradient's or
     # clears them. It takes two thirds of the time of a product with booleans, and 0 times infinity is no NaN.
+    if out.itemsize == 2:
+        out = out + ZERO[out.dtype]  # the maximum of -0 and 0 may be -0 in float16
     mask = _sign(out.view(BITS[out.dtype]))
     g = g.view(mask.dtype)
     _multiply(g, mask, g)
@@ -140,15 +142,13 @@ ACTIVATIONS: dict[str, tuple[Any, Any]] = {
 
 
 def linear_forward(x: Any, weight: Any, bias: Any, activation: str | None) -> Any:
-    if not x.ndim:
-        raise ValueError
+    if not x.ndim or weight.ndim != 2:
+        raise ValueError  # the shape rule says what is wrong
     out = x.dot(weight)
     if bias is not None:
         if bias.shape != weight.shape[1:]:
-            raise ValueError  # NumPy would broadcast some of these; the shape rule says what is wrong
+            raise ValueError  # NumPy would broadcast some of these
         _add(out, bias, out)
-    elif weight.ndim != 2:
-        raise ValueError
     if activation is not None:
         try:
             act = ACTIVATIONS[activation][0]

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from karp.autograd.operation import Operation, normal_axes
-from karp.autograd.operations.numbers import select
+from karp.autograd.operations.numbers import select, wide
 from karp.errors import ShapeError
 
 Axis = int | tuple[int, ...] | None
@@ -51,7 +51,9 @@ def _sum_gradient(g: Any, out: Any, a: Any, axis: Axis, keepdims: bool) -> Any:
 
 
 def _mean_gradient(g: Any, out: Any, a: Any, axis: Axis, keepdims: bool) -> Any:
-    return np.broadcast_to(spread(g / count(a, axis), axis, keepdims), np.shape(a))
+    elements = count(a, axis)
+    part = g / elements if elements < 1 << 16 else g * (1.0 / elements)  # in float16 there are no larger numbers
+    return np.broadcast_to(spread(part, axis, keepdims), np.shape(a))
 
 
 def _mean(a: Any, axis: Axis, keepdims: bool) -> Any:
@@ -63,7 +65,7 @@ def _mean(a: Any, axis: Axis, keepdims: bool) -> Any:
 def _extreme_gradient(g: Any, out: Any, a: Any, axis: Axis, keepdims: bool) -> Any:
     """Where several elements are the largest, each takes an equal part."""
     hit = a == spread(out, axis, keepdims)
-    ties = np.add.reduce(hit, axis=normal_axes(axis, np.ndim(a)), keepdims=True, dtype=out.dtype)
+    ties = np.add.reduce(hit, axis=normal_axes(axis, np.ndim(a)), keepdims=True, dtype=wide(out) or out.dtype)
     return (spread(g, axis, keepdims) / ties) * hit
 
 
@@ -112,6 +114,18 @@ def _std_gradient(g: Any, out: Any, a: Any, axis: Axis, keepdims: bool, ddof: fl
     return _var_gradient(0.5 * _divided(g, out), out, a, axis, keepdims, ddof)
 
 
+def _in_float32(forward: Any) -> Any:
+    """The same, for float16, whose sums stop at 2048."""
+
+    def widened(a: Any, *settings: Any) -> Any:
+        if np.ndim(a) and a.dtype == np.float16:
+            return forward(a.astype(np.float32), *settings).astype(np.float16)
+        return forward(a, *settings)
+
+    return widened
+
+
+@_in_float32
 def _norm(a: Any, axis: Axis, keepdims: bool) -> Any:
     # The largest element is taken out first, so that squares neither overflow nor vanish.
     scale = np.max(np.abs(a), axis=axis, keepdims=True, initial=0.0)
@@ -124,6 +138,7 @@ def _norm_gradient(g: Any, out: Any, a: Any, axis: Axis, keepdims: bool) -> Any:
     return spread(_divided(g, out), axis, keepdims) * a
 
 
+@_in_float32
 def _logsumexp(a: Any, axis: Axis, keepdims: bool) -> Any:
     top = np.max(a, axis=axis, keepdims=True)
     top = np.where(np.isfinite(top), top, 0)  # all -inf: exp gives 0, log says -inf
@@ -137,8 +152,10 @@ def _logsumexp_gradient(g: Any, out: Any, a: Any, axis: Axis, keepdims: bool) ->
     return spread(g, axis, keepdims) * np.exp(a - spread(out, axis, keepdims))
 
 
+@_in_float32
 def _softmax(a: Any, axis: int) -> Any:
     if not np.size(a):
+        _one_axis(a, axis)
         return np.copy(a)
     powers = np.exp(a - np.max(a, axis=axis, keepdims=True))
     return powers / np.sum(powers, axis=axis, keepdims=True)
@@ -146,18 +163,20 @@ def _softmax(a: Any, axis: int) -> Any:
 
 def _softmax_gradient(g: Any, out: Any, a: Any, axis: int) -> Any:
     weighted = g * out
-    return weighted - out * np.sum(weighted, axis=axis, keepdims=True)
+    return weighted - out * np.sum(weighted, axis=axis, keepdims=True, dtype=wide(g))
 
 
+@_in_float32
 def _log_softmax(a: Any, axis: int) -> Any:
     if not np.size(a):
+        _one_axis(a, axis)
         return np.copy(a)
     low = a - np.max(a, axis=axis, keepdims=True)
     return low - np.log(np.sum(np.exp(low), axis=axis, keepdims=True))
 
 
 def _log_softmax_gradient(g: Any, out: Any, a: Any, axis: int) -> Any:
-    return g - np.exp(out) * np.sum(g, axis=axis, keepdims=True)
+    return g - np.exp(out) * np.sum(g, axis=axis, keepdims=True, dtype=wide(g))
 
 
 SUM = Operation("sum", lambda a, axis, keepdims: np.sum(a, axis=axis, keepdims=keepdims), _reduced,
