@@ -71,6 +71,11 @@ def data_of(data: Any) -> Any:
     return data.data if data.__class__ is _value.Value else data
 
 
+def comparable(data: Any) -> Any:
+    """The other side of a comparison: a list as an array, as NumPy sees it."""
+    return np.asarray(data) if isinstance(data, (list, tuple)) else data_of(data)
+
+
 def bound(data: Any) -> Any:
     """A bound of `clip`: a constant or None."""
     if data.__class__ is _value.Value:

@@ -20,7 +20,7 @@ import numpy as np
 
 from karp.autograd import modes, nans, traces
 from karp.autograd.backward import backward
-from karp.autograd.convert import constant, data_of, index_key, leaf_data
+from karp.autograd.convert import comparable, constant, index_key, leaf_data
 from karp.autograd.methods import Methods
 from karp.autograd.operation import Operation, explain
 from karp.autograd.operations import elementwise, products, shapes
@@ -296,22 +296,22 @@ class Value(Methods):
     # --- comparison: plain booleans ---------------------------------------------------------------------------------
 
     def __lt__(self, other: Any) -> Any:
-        return self.data < data_of(other)
+        return self.data < comparable(other)
 
     def __le__(self, other: Any) -> Any:
-        return self.data <= data_of(other)
+        return self.data <= comparable(other)
 
     def __gt__(self, other: Any) -> Any:
-        return self.data > data_of(other)
+        return self.data > comparable(other)
 
     def __ge__(self, other: Any) -> Any:
-        return self.data >= data_of(other)
+        return self.data >= comparable(other)
 
     def __eq__(self, other: Any) -> Any:
-        return self.data == data_of(other)
+        return self.data == comparable(other)
 
     def __ne__(self, other: Any) -> Any:
-        return self.data != data_of(other)
+        return self.data != comparable(other)
 
     __hash__ = object.__hash__
 

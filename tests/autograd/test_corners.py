@@ -222,3 +222,17 @@ def test_sizes_and_layers_that_are_none_are_refused() -> None:
 
 def test_numbers_are_formatted_as_numbers() -> None:
     assert ("1.500", "2.00", "Value(1.5)") == (f"{Value(1.5):.3f}", f"{Value(np.array([2.0])):.2f}", f"{Value(1.5)}")
+
+
+def test_the_direction_of_a_tiny_vector_is_known() -> None:
+    x = Value(np.array([1e-40, 0.0], np.float32))
+    engine.norm(x).backward()
+    assert [1.0, 0.0] == x.grad.tolist()
+
+
+def test_a_number_is_compared_with_each_of_a_list() -> None:
+    x = Value(2.0)
+    assert [False, True] == (x < [1, 3]).tolist()
+    assert [True] == (x == [2.0]).tolist()
+    assert [False, True] == (x != (2, 3)).tolist()
+    assert x != "a"

@@ -135,7 +135,9 @@ def _norm(a: Any, axis: Axis, keepdims: bool) -> Any:
 
 
 def _norm_gradient(g: Any, out: Any, a: Any, axis: Axis, keepdims: bool) -> Any:
-    return spread(_divided(g, out), axis, keepdims) * a
+    size = spread(out, axis, keepdims)
+    flat = np.equal(size, 0)
+    return select(spread(g, axis, keepdims), ~flat) * (a / (size + flat))  # g / size may be beyond the largest number
 
 
 @_in_float32
