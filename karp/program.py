@@ -23,7 +23,10 @@ def columns(data: tuple[Any, ...]) -> tuple[list[Array], str]:
     """The arrays to draw batches from and the digest of their content."""
     if len(data) == 1 and isinstance(data[0], Table):
         return [data[0].x, data[0].y], data[0].fingerprint()
-    arrays = [np.asarray(array) for array in data]
+    try:
+        arrays = [np.asarray(array) for array in data]
+    except ValueError as error:
+        raise SettingError(f"trainer.batches takes a Table, or arrays as in batches(x, y): {error}") from None
     if not arrays or any(array.ndim == 0 for array in arrays) or len({len(array) for array in arrays}) != 1:
         lengths = ", ".join(str(array.shape) for array in arrays)
         raise SettingError(f"trainer.batches takes a Table or arrays of equal length; these have shapes {lengths}")

@@ -267,6 +267,8 @@ class Trainer:
             raise ProgramError(f"trainer.backward takes the loss, a Value, not {type(loss).__name__}")
         parameters, inner, share = self._parameters, self._inner, self._share
         parameters.zero_grad()
+        if loss.data.__class__ is not float and loss.data.size != 1:
+            raise ProgramError(f"trainer.backward takes the mean over the batch, not a loss of shape {loss.shape}")
         loss.backward(share if inner is None else 1.0)
         if faults.PLAN is not None:
             faults.reach("computing", step=self.step)

@@ -208,7 +208,6 @@ class Launch:
         self._read(WATCH_SECONDS, [child.end for child in self.children if child.end >= 0])
         for child in list(self.children):
             if not child.ended and child.process.poll() is not None:
-                child.close()
                 self._ended(child)
         if self.failed_at and time.monotonic() - self.failed_at > GRACE_SECONDS:
             stop([child.process for child in self.children])
@@ -293,22 +292,25 @@ class Launch:
         """A worker's process has ended: tell the server, and start it again where that may help."""
         assert self.server is not None
         status = child.process.returncode
-        self._read(WATCH_SECONDS if status else 0.0)  # its own word on its end comes before this
+        self._read(WATCH_SECONDS if status else 0.0)  # what it has done comes before this
+        child.close()
         self.endings[child.worker] = status == 0
         self.server.tell(ended=child.worker, well=status == 0)
         if status == 0 and child.worker == self.main:
             self.over_at = time.monotonic()
         if status == 0 or self.failed_at or self.interrupts or child.dismissed:
             return
-        if status > 0 and (child.left or not child.joined):
+        others = [other for other in self.children if other is not child and other.process.poll() in (None, 0)]
+        in_time = child.joined or (child.restarts and any(other.joined for other in others))  # else it never worked
+        if status > 0 and (child.left or not in_time):
             self._fail(child, f"worker {child.worker} {child.how}")
-        elif child.left and any(other is not child and other.process.poll() in (None, 0) for other in self.children):
+        elif child.left and others:
             self.display.say(f"worker {child.worker} {child.how} after the run")
         elif child.restarts < self.options.max_restarts:
             count = f"{child.restarts + 1} of {self.options.max_restarts}"
             self.display.say(f"worker {child.worker} {child.how}: it is started again ({count})")
             self._start_worker(child.worker, child.restarts + 1)
-        elif any(not other.ended for other in self.children):
+        elif others:
             self.display.say(f"worker {child.worker} {child.how} once more: the run goes on without it")
         else:
             self._fail(child, f"worker {child.worker} {child.how} once more, and no other is left")
@@ -394,8 +396,12 @@ class Launch:
                              f"{summary['steps']}")  # fmt: skip
         self.display.conclude(summary, self.directory)
         if self.status == 0 and speaker is not None:
-            sys.stdout.write(printed(speaker.log, speaker.begin))
-            sys.stdout.flush()
+            try:
+                sys.stdout.write(printed(speaker.log, speaker.begin))
+                sys.stdout.flush()
+            except OSError as error:
+                self.status = 1
+                self.display.say(f"what the program printed cannot be shown ({error.strerror}): {speaker.log}")
         elif self.interrupts and summary["finished"]:
             self.display.say(f"the training had ended, but not the program; to go on with that: {go_on}")
         elif self.interrupts:

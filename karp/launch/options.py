@@ -8,6 +8,7 @@ from karp import arguments
 from karp.errors import SettingError
 
 FILE = "launch.json"
+WORKERS = 10_000  # on one machine
 THREADS = 1 << 16  # as in protocol/settings.py, which a launcher does not import
 
 
@@ -35,10 +36,13 @@ class Options(NamedTuple):
         """Raises SettingError for what cannot be launched."""
         if not Path(self.program).is_file():
             raise SettingError(f"there is no program {self.program!r}: pass the path of a Python file")
-        if self.workers < 1 or not 1 <= self.threads < THREADS:
-            few = f"at least 1, and threads below {THREADS}"
+        if not 1 <= self.workers < WORKERS or not 1 <= self.threads < THREADS:
+            few = f"at least 1, and below {WORKERS} and {THREADS}"
             raise SettingError(f"{self.workers} workers with {self.threads} threads each: both must be {few}")
-        self.modes()
+        self.modes()  # raises for what are none
+        if self.on_nonfinite not in ("stop", "skip") or self.exchange not in ("auto", "zeromq"):
+            found = f"{self.on_nonfinite} and {self.exchange}"
+            raise SettingError(f"--on-nonfinite is stop or skip and --exchange auto or zeromq, not {found}")
         if not self.checkpoint_every >= 0 or self.keep < 1 or self.max_restarts < 0:
             raise SettingError("--checkpoint-every and --max-restarts must be at least 0, --keep at least 1")
 

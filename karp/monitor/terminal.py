@@ -41,10 +41,13 @@ class Display:
         self._write(f"karp: {text}")
 
     def _write(self, text: str) -> None:
-        if self.bar is not None:
-            self.bar.console.print(text, markup=False, highlight=False, soft_wrap=True)
-        elif self.stream is not None:
-            print(text, file=self.stream, flush=True)
+        try:
+            if self.bar is not None:
+                self.bar.console.print(text, markup=False, highlight=False, soft_wrap=True)
+            elif self.stream is not None:
+                print(text, file=self.stream, flush=True)
+        except OSError:  # whoever was looking is gone: the run goes on
+            self.stream = self.bar = None
 
     def _begin_bar(self) -> None:
         """Two lines: how far, and how well."""

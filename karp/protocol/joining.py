@@ -19,6 +19,12 @@ from karp.protocol.training import Training
 
 JOIN_SECONDS = 60.0  # the run begins without the workers that have not joined by then
 
+HINTS = {  # where settings differ
+    "program_sha256": "a run goes on with the file that it began with",
+    "weights_sha256": "every worker must make the same weights: give the model a seed",
+    "data_sha256": "every worker must have the same data: give what is random in them a seed",
+}
+
 
 class Joining:
     """The beginning of the run that this training and these leases belong to; `workers` are expected."""
@@ -45,7 +51,8 @@ class Joining:
             self._settle(message.settings)
         assert self.training.settings is not None
         if differences := self.training.settings.differences(message.settings):
-            raise ProtocolError("this program differs from the run's: " + "; ".join(differences))
+            advice = [hint for name, hint in HINTS.items() if any(one.startswith(name) for one in differences)]
+            raise ProtocolError("this program differs from the run's: " + "; ".join([*differences, *advice]))
         member = self.leasing.members.get(peer)
         if member is None:
             return self.ending.left.get(peer)

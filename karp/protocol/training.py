@@ -257,8 +257,8 @@ class Training:
             self.notice(f"{what} again: the shard is left out")
         else:
             self.fail(
-                f"{what}, for the second time; the weights are those of version {self.version}. "
-                "A smaller learning rate, clip_norm or scaled inputs help most often"
+                f"{what}, for the second time; the weights are those of version {self.version}. If the data hold no "
+                "NaN, a smaller learning rate, clip_norm or scaled inputs help most often"
             )
         return False
 

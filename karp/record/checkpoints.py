@@ -86,7 +86,7 @@ def newest(directory: Path, say: Callable[[str], None]) -> Snapshot | None:
         try:
             return read(path)
         except DataError as error:
-            say(f"{error}; the one before it is used")
+            say(f"{error}; the one before it is tried")
     return None
 
 

@@ -74,7 +74,10 @@ class Record:
         except FileExistsError:
             if not path.is_dir():
                 raise RecordError(f"{path} is a file: pass a directory for the run") from None
-            raise RecordError(f"{path} holds a run already: pass another directory, or resume it") from None
+            raise RecordError(
+                f"{path} holds a run already: pass another directory; one that was launched goes on with "
+                f"karp launch --resume {path}"
+            ) from None
         except OSError as error:
             raise RecordError(f"the run directory {path} cannot be written: {error.strerror}") from None
         self._lock()
@@ -103,6 +106,8 @@ class Record:
         """The checkpoint to go on from; what was recorded after it is cut off (all of it, if there is none)."""
         snapshot = newest(self.path, lambda text: self.writer.troubles.append(text))
         plain = snapshot[0] if snapshot is not None else {}
+        if snapshot is None:
+            self.say("there is no checkpoint that can be used: the run begins again at step 0")
         self._metrics.cut(int(plain.get("metrics_bytes", 0)))
         self._arrivals.cut(int(plain.get("arrivals_bytes", 0)))
         return snapshot

@@ -236,3 +236,8 @@ def test_a_number_is_compared_with_each_of_a_list() -> None:
     assert [True] == (x == [2.0]).tolist()
     assert [False, True] == (x != (2, 3)).tolist()
     assert x != "a"
+
+
+def test_a_loss_over_one_class_is_refused() -> None:
+    with pytest.raises(ShapeError, match="one class is always right; for a number there is mse"):
+        nn.cross_entropy(Value(np.ones((4, 1))), np.ones((4, 1)))

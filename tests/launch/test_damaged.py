@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from running import PROGRAM, command, environment, karp, program, summary
 
-from karp.errors import DataError
+from karp.errors import DataError, SettingError
 from karp.launch.local import resume
 from karp.launch.options import Options
 
@@ -117,6 +117,7 @@ def test_a_directory_without_a_run_cannot_be_resumed(tmp_path: Path) -> None:
         ({"threads": True}, "threads is True"),
         ({"host": 5}, "host is 5"),
         ({"staleness": 2}, "staleness is 2"),
+        ({"max_restarts": float("nan")}, "max_restarts is nan"),
         ({"colour": "red"}, "launch.json is damaged, or of another version of karp"),
         ("[" * 100_000, "launch.json is nested too deeply"),
         ("[1, 2]", "launch.json is damaged"),
@@ -130,6 +131,13 @@ def test_what_a_damaged_directory_says_of_its_launch_is_not_believed(
     file = tmp_path / "launch.json"
     file.write_text(changes if isinstance(changes, str) else json.dumps(json.loads(file.read_text()) | changes))
     with pytest.raises(DataError, match=reason):
+        resume(str(tmp_path), {})
+
+
+@pytest.mark.parametrize("change", [{"exchange": "pigeons"}, {"on_nonfinite": "hope"}, {"workers": 10**30}])
+def test_what_no_launch_can_be_told_is_refused_of_a_directory_too(tmp_path: Path, change: dict[str, object]) -> None:
+    Options(str(program(tmp_path)), [], 1)._replace(**change).write(tmp_path)  # type: ignore[arg-type]
+    with pytest.raises(SettingError, match=r"auto or zeromq|must be at least 1"):
         resume(str(tmp_path), {})
 
 
@@ -219,7 +227,7 @@ def test_a_damaged_checkpoint_is_passed_over_with_a_message(tmp_path: Path) -> N
     done = karp("launch", "--resume", tmp_path / "run", cwd=tmp_path)
     assert 0 == done.returncode, done.stderr
     assert f"the checkpoint {newest} cannot be used" in done.stderr
-    assert "the one before it is used" in done.stderr
+    assert "the one before it is tried" in done.stderr
     assert summary(tmp_path / "once")["weights_sha256"] == summary(tmp_path / "run")["weights_sha256"]
 
 

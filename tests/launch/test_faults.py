@@ -1,12 +1,17 @@
 """Faults at named points of real processes, each as a single case; scripts/chaos.sh mixes them."""
 
 import os
+import subprocess
+import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from running import environment, karp, program, summary
+from running import PROGRAM, command, environment, karp, program, summary
 
-from karp.launch.processes import printed, start_worker
+from karp.launch.local import Launch
+from karp.launch.options import Options
+from karp.launch.processes import Child, printed, start_worker
 
 BITS: dict[int, str] = {}
 
@@ -67,6 +72,58 @@ def test_no_second_worker_speaks_for_all_if_the_server_dies_when_the_first_has_s
     )  # fmt: skip
     assert (0, "trained 8\n") == (done.returncode, done.stdout), done.stderr
     assert 1 == len(list(tmp_path.glob("main *")))
+
+
+class Told:
+    """A server that reports a join, of which the launcher has not heard yet."""
+
+    released = False
+
+    def reports(self, seconds: float, ends: object = ()) -> Iterator[dict[str, object]]:
+        yield {"report": "joined", "worker": 0}
+
+    def tell(self, **order: object) -> None:
+        assert {"ended": 0, "well": False} == order
+
+
+def test_a_worker_that_dies_as_soon_as_it_has_joined_is_started_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    started = []
+    monkeypatch.setattr(Launch, "_start_worker", lambda self, *which: started.append(which))
+    launch = Launch(Options("program.py", [], 2), tmp_path, resume=False)
+    process = subprocess.Popen([sys.executable, "-c", "raise SystemExit(3)"])
+    assert 3 == process.wait(60)
+    child = Child(0, process, tmp_path / "log", 0, 0)
+    launch.children, launch.server = [child], Told()  # type: ignore[assignment]
+    launch._watch()
+    assert (True, [(0, 1)], 0) == (child.joined, started, launch.status)
+
+
+def test_a_worker_that_cannot_begin_again_leaves_the_run_to_the_others(tmp_path: Path) -> None:
+    text = PROGRAM.replace("x = ", "if worker and os.path.exists('run/faults/0'): raise MemoryError\nx = ", 1)
+    done = karp(
+        "launch", "-n", 2, "--max-restarts", 1, "--run-dir", "run", program(tmp_path, text=text),
+        cwd=tmp_path, KARP_FAULT="worker 1: die leased",
+    )  # fmt: skip
+    assert (0, "trained 8\n") == (done.returncode, done.stdout), done.stderr
+    assert undisturbed(tmp_path) == summary(tmp_path / "run")["weights_sha256"]
+
+
+def test_a_run_goes_on_when_nobody_looks_any_more(tmp_path: Path) -> None:
+    """As in `karp launch … 2>&1 | head -1`."""
+    launch = subprocess.Popen(
+        command("launch", "-n", 2, "--run-dir", tmp_path / "run", program(tmp_path, epochs=400)),
+        cwd=tmp_path, env=environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    assert launch.stdout is not None
+    assert launch.stderr is not None
+    launch.stderr.readline()
+    launch.stderr.close()
+    assert "trained 1600\n" == launch.stdout.read()
+    launch.stdout.close()
+    assert 0 == launch.wait(60)
+    assert summary(tmp_path / "run")["finished"]
 
 
 def test_a_launcher_that_may_not_watch_processes_asks_after_them(

@@ -131,7 +131,7 @@ def test_the_one_before_a_damaged_one_is_used_with_a_message(tmp_path: Path) -> 
     assert same(good, newest(tmp_path, said.append))
     assert 2 == len(said)
     assert "step-00000003.safetensors cannot be used" in said[0]
-    assert said[0].endswith("the one before it is used")
+    assert said[0].endswith("the one before it is tried")
 
 
 def test_no_whole_one_is_none(tmp_path: Path) -> None:

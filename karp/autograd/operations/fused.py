@@ -27,7 +27,7 @@ def _cross_entropy(logits: Any, target: Any, smoothing: float, class_weights: An
     by_index = target.dtype.kind in "iu"
     if target.shape != (logits.shape[:-1] if by_index else logits.shape) or not logits.size:
         raise ValueError  # the shape rule says what is wrong
-    if class_weights is not None or sample_weights is not None:
+    if class_weights is not None or sample_weights is not None or logits.shape[-1] == 1:
         _cross_entropy_shape(logits, target, smoothing, class_weights, sample_weights)
     if logits.dtype == _float16:  # whose sums over samples are soon beyond it
         weights = [None if one is None else one.astype(np.float32) for one in (class_weights, sample_weights)]
@@ -151,6 +151,8 @@ def _cross_entropy_shape(
         raise ShapeError("logits need an axis of classes")
     if 0 in shape:
         raise ShapeError("there is no mean over zero samples")
+    if shape[-1] == 1:
+        raise ShapeError("one class is always right; for a number there is mse, for yes or no binary_cross_entropy")
     indices = target.dtype.kind in "iu"
     if aim == shape[:-1] and not indices:
         raise ShapeError(f"class indices must be integers, not {target.dtype}")
