@@ -156,7 +156,8 @@ class Trainer:
         Args:
             data: a `data.Table`, or arrays of equal length; each batch has the same parts, with fewer rows.
             evaluate: called once per epoch in one of the workers, with the weights of that epoch's end; returns a
-                number or a map of numbers, which go to the terminal and the record.
+                number or a map of numbers, which go to the terminal and the record. Should that worker or the server
+                die, it is called again: what it gives must depend on the weights alone.
             steering: the score steers the run (`evaluate` may call `stop`), so the next epoch waits for it.
 
         Raises:
