@@ -124,6 +124,7 @@ class Trainer:
         self._run_dir = run_dir
         self._parameters = model.parameters
         self._worker = Worker(self._parameters.data, from_environment("KARP_WORKER", -1 if self.server else 0))
+        self._own = self._worker.weights  # as the model may see them
         self._link: Link | None = None
         self._gradients: Array | None = None  # memory shared with the server that gradients are written to
         self._closed = False  # the `with` block is left
@@ -150,8 +151,8 @@ class Trainer:
     def batches(self, *data: Any, evaluate: Evaluate | None = None, steering: bool = False) -> Iterator[Any]:
         """The batches that this process is to compute, each to be given to `backward` exactly once.
 
-        Within the loop the model's weights may lie in other memory than before it, and be read-only: look at them
-        through the model.
+        Within the loop the model's weights are read-only (but with local steps, which change them), and may lie in
+        other memory than before it: look at them through the model.
 
         Args:
             data: a `data.Table`, or arrays of equal length; each batch has the same parts, with fewer rows.
@@ -169,7 +170,13 @@ class Trainer:
             state = "called twice: epochs is an argument of Trainer" if self._link else "called outside of `with`"
             raise ProgramError(f"trainer.batches was {state}")
         arrays, digest = columns(data)
-        settings = self._settings(len(arrays[0]), digest, evaluate is not None, steering)
+        settings = settings_of(
+            self._parameters, self.optimizer, self.outer,
+            samples=len(arrays[0]), data_sha256=digest, batch_size=self.batch_size, epochs=self.epochs,
+            shards=ANY_SHARDS if self.shards is None else self.shards, seed=self.seed, threads=self.threads,
+            evaluate=evaluate is not None, steering=steering, staleness=self.staleness, local_steps=self.local_steps,
+            codec=self.codec, codec_weights=self.codec_weights,
+        )  # fmt: skip
         self._link = connect(self._worker, self._parameters.layout, self._run_dir, self.show)
         faults.reach("join")
         self._send(self._worker.enter(settings, socket.gethostname(), os.getpid(), time.monotonic()))
@@ -177,6 +184,9 @@ class Trainer:
 
     def _iterate(self, arrays: list[Array], evaluate: Evaluate | None, settings: Settings) -> Iterator[Any]:
         worker = self._worker
+        if self._inner is None:  # what the program wrote to them would reach nobody, or everybody
+            self._own = worker.weights.view()
+            self._own.flags.writeable = False
         self._wait()
         self._plan = Plan(settings.samples, settings.batch_size, worker.shards, settings.seed)
         self._steps = steps_of(self._plan, settings.local_steps)
@@ -235,11 +245,13 @@ class Trainer:
         """Outside of the loop the model has weights of its own."""
         if self._link is not None:
             self._link.settle()
+        self._own = self._worker.weights
         self._place_weights()
 
     def _place_weights(self) -> None:
         """Have the model read the weights that the worker has now: a graph of those before is stale."""
-        current, parameters = self._worker.current, self._parameters
+        worker, parameters = self._worker, self._parameters
+        current = self._own if worker.current is worker.weights else worker.current
         if current is parameters.data:
             parameters.touch()
         else:
@@ -404,12 +416,3 @@ class Trainer:
         reply = worker.tick(now, link.address) if arrived is None else worker.receive(*arrived, now)
         if reply is not None:
             self._send(reply)
-
-    def _settings(self, samples: int, digest: str, evaluate: bool, steering: bool) -> Settings:
-        shards = ANY_SHARDS if self.shards is None else self.shards
-        return settings_of(
-            self._parameters, self.optimizer, self.outer,
-            samples=samples, data_sha256=digest, batch_size=self.batch_size, epochs=self.epochs, shards=shards,
-            seed=self.seed, threads=self.threads, evaluate=evaluate, steering=steering, staleness=self.staleness,
-            local_steps=self.local_steps, codec=self.codec, codec_weights=self.codec_weights,
-        )

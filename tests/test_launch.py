@@ -478,6 +478,14 @@ def test_a_program_that_looks_at_its_weights_trains_as_ever(tmp_path: Path) -> N
     assert expected["weights_sha256"] == found["weights_sha256"] != done.stdout.strip()
 
 
+@pytest.mark.parametrize("exchange", ["auto", "zeromq"])
+def test_a_program_that_writes_to_its_weights_in_the_loop_is_told(tmp_path: Path, exchange: str) -> None:
+    path = program(tmp_path, HEAD + LOOP.format(body="model.parameters.data *= 0.5"))
+    done = karp("launch", "-n", 2, "--exchange", exchange, "--run-dir", tmp_path / "run", path, cwd=tmp_path)
+    assert 1 == done.returncode
+    assert "ValueError: output array is read-only" in done.stderr
+
+
 def test_a_terminal_gets_a_progress_bar(tmp_path: Path) -> None:
     path = program(tmp_path, HEAD + LOOP.format(body="pass"))
     mine, theirs = pty.openpty()

@@ -141,6 +141,19 @@ def test_a_score_that_steers_stops_the_run(tmp_path: Path) -> None:
     assert (4, {"score": 1.0}) == (summary(tmp_path)["steps"], summary(tmp_path)["metrics"])
 
 
+def test_weights_are_read_only_in_the_loop_and_the_programs_own_after_it(tmp_path: Path) -> None:
+    net = model()
+    with trainer(tmp_path, net) as training:
+        for x, y in training.batches(X, Y):
+            training.backward(nn.cross_entropy(net(x), y))
+            with pytest.raises(ValueError, match="read-only"):
+                net.parameters.data *= 0.5
+    assert train(tmp_path / "undisturbed").parameters.sha256() == net.parameters.sha256()
+    net.parameters.data *= 0.5
+    net.layers[0].weight.data[0, 0] = 3.0
+    assert 3.0 == net.parameters.data[0]
+
+
 def test_the_generator_is_a_function_of_seed_step_and_shard(tmp_path: Path) -> None:
     def draws(name: str, **changes: Any) -> dict[tuple[int, int], float]:
         net, found = model(), {}
