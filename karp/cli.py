@@ -22,6 +22,7 @@ process; `karp launch -n 4 program.py` starts a parameter server and four worker
 def parser() -> argparse.ArgumentParser:
     """The commands and their options."""
     top = argparse.ArgumentParser("karp", description=DESCRIPTION, formatter_class=Formatter)
+    top.add_argument("--version", action=Version, nargs=0, help="say which karp this is, and end")
     commands = top.add_subparsers(title="commands", metavar="COMMAND", required=True)
     add_launch(commands)
     add_worker(commands)
@@ -29,6 +30,15 @@ def parser() -> argparse.ArgumentParser:
     add_keys(commands)
     add_simulate(commands)
     return top
+
+
+class Version(argparse.Action):
+    """Looks for the version only when it is asked for: to import what finds it takes as long as to start a launch."""
+
+    def __call__(self, parser: argparse.ArgumentParser, *_: Any) -> None:
+        from importlib.metadata import version
+
+        parser.exit(0, f"karp {version('karp')}\n")
 
 
 class Formatter(argparse.RawDescriptionHelpFormatter):

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -506,6 +507,11 @@ def test_a_terminal_gets_a_progress_bar(tmp_path: Path) -> None:
     assert "8/8" in shown.decode()
     assert "━━━" in shown.decode()
     assert "samples/s  2 workers" in shown.decode()
+
+
+def test_the_version_is_said() -> None:
+    done = karp("--version", cwd=ROOT)
+    assert (0, f"karp {version('karp')}\n") == (done.returncode, done.stdout)
 
 
 def test_help_reads_well() -> None:
