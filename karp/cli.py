@@ -38,7 +38,8 @@ class Version(argparse.Action):
     def __call__(self, parser: argparse.ArgumentParser, *_: Any) -> None:
         from importlib.metadata import version
 
-        parser.exit(0, f"karp {version('karp')}\n")
+        print("karp", version("karp"))
+        parser.exit()
 
 
 class Formatter(argparse.RawDescriptionHelpFormatter):

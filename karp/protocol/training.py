@@ -315,8 +315,8 @@ class Training:
             if rates := self.progress.compare(now):
                 together, alone = (f"{rate:,.0f}" for rate in rates)
                 self.notice(
-                    f"{workers} worker{'s train' if workers > 1 else ' trains'} {together} samples/s; one process, without exchange, "
-                    f"would train about {alone}: run {self.settings.program} with python instead of karp launch"
+                    f"{workers} worker{'s train' if workers > 1 else ' trains'} {together} samples/s; one process, "
+                    f"without exchange, would train about {alone}: run {self.settings.program} with python instead of karp launch"
                 )
         if ends_epoch:
             self.progress.end_epoch()
