@@ -314,9 +314,10 @@ class Training:
             self.report("progress", self.progress.take(now, number + 1, epoch, workers))
             if rates := self.progress.compare(now):
                 together, alone = (f"{rate:,.0f}" for rate in rates)
+                who = f"{workers} workers train" if workers > 1 else "1 worker trains"
                 self.notice(
-                    f"{workers} worker{'s train' if workers > 1 else ' trains'} {together} samples/s; one process, "
-                    f"without exchange, would train about {alone}: run {self.settings.program} with python instead of karp launch"
+                    f"{who} {together} samples/s; one process, without exchange, would train about {alone}: "
+                    f"run {self.settings.program} with python instead of karp launch"
                 )
         if ends_epoch:
             self.progress.end_epoch()
