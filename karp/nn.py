@@ -125,7 +125,7 @@ class Module:
 
     def named_parameters(self) -> Iterator[tuple[str, Value]]:
         """Name and value of each parameter, in order of definition; one used in two places is named once."""
-        return _walk(self, "", set(), [])
+        return _walk(self, "", {id(self)}, [])
 
     @property
     def parameters(self) -> Parameters:
@@ -184,7 +184,7 @@ class _Found:
     def __init__(self, module: Module) -> None:
         self.at = self.assignments
         self.lists: list[tuple[list[Any], list[Any]]] = []  # those on the way, and a copy of each
-        self.named = dict(_walk(module, "", set(), self.lists))
+        self.named = dict(_walk(module, "", {id(module)}, self.lists))
         self.values = list(self.named.values())
         self.vector: Parameters | None = None
 

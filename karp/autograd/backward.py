@@ -205,8 +205,11 @@ def give(value: Value, gradient: Any, borrowed: bool = False) -> None:
     grad = value.grad
     if grad is None:
         _first(value, gradient, borrowed or gradient.base is not None)
-    elif value.operation is None or value.owned:
-        np.add(_ready(value), gradient, value.grad)
+    elif value.operation is None:
+        grad = _ready(value)
+        np.add(grad, gradient, grad)
+    elif value.owned:
+        np.add(grad, gradient, grad)
     else:
         value.grad = np.asarray(grad + gradient)
         value.owned = True

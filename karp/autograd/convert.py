@@ -85,10 +85,9 @@ def bound(data: Any) -> Any:
 
 def as_axis(axis: Any, x: Any) -> Any:
     """The axes to reduce of a value or a constant, as NumPy takes them; a number has none, as torch sees it."""
-    given = axis
     if axis.__class__ is list or axis.__class__ is _ndarray:
-        axis = whole_numbers(axis, "an axis")
-        axis = axis if np.ndim(given) else axis[0]
+        numbers = whole_numbers(axis, "an axis")
+        axis = numbers if np.ndim(axis) else numbers[0]
     return None if not np.ndim(data_of(x)) and axis in (0, -1) else axis
 
 
@@ -107,10 +106,15 @@ def whole_numbers(given: Any, what: str) -> tuple[int, ...]:
         raise ShapeError(f"{what} is made of whole numbers, not of {given!r:.60}") from None
 
 
+def refuse_value(name: str, data: Any) -> None:
+    """Raise GraphError if an argument of which no gradient is computed is a value."""
+    if data.__class__ is _value.Value:
+        raise GraphError(f"the {name} is a constant, no gradient is computed of it; pass {name}.data")
+
+
 def setting(name: str, number: Any) -> float:
     """A parameter of an operation, which is not differentiated."""
-    if number.__class__ is _value.Value:
-        raise GraphError(f"{name} is a constant; no gradient is computed of it: pass {name}.data")
+    refuse_value(name, number)
     try:
         return float(number)
     except (TypeError, ValueError):

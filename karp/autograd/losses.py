@@ -9,12 +9,12 @@ from typing import Any
 
 import numpy as np
 
-from karp.autograd.convert import constant, floating
+from karp.autograd.convert import constant, floating, refuse_value
 from karp.autograd.functions import abs, clip, mean, multiply, relu, softplus, subtract
 from karp.autograd.layers import like
 from karp.autograd.operations import fused
 from karp.autograd.value import Value, apply, run
-from karp.errors import GraphError, SettingError, ShapeError
+from karp.errors import SettingError, ShapeError
 
 
 def mse(prediction: Any, target: Any) -> Value:
@@ -52,27 +52,21 @@ def cross_entropy(
     Value(0.6931471805599453)
     """
     if target.__class__ is not np.ndarray:
-        if target.__class__ is Value:
-            raise GraphError("cross_entropy: the target is a constant; pass target.data")
+        refuse_value("target", target)
         target = np.asarray(target)
     if logits.__class__ is not Value:
         logits = floating(logits)
     if label_smoothing and not 0.0 <= label_smoothing < 1.0:
         raise SettingError(f"cross_entropy: label_smoothing={label_smoothing} must be at least 0 and below 1")
     if class_weights is not None:
-        class_weights = _weights("class_weights", class_weights, logits)
+        refuse_value("class_weights", class_weights)
+        class_weights = like(class_weights, logits)
     if sample_weights is not None:
-        sample_weights = _weights("sample_weights", sample_weights, logits)
+        refuse_value("sample_weights", sample_weights)
+        sample_weights = like(sample_weights, logits)
     settings = target, label_smoothing, class_weights, sample_weights
     data = logits.data if logits.__class__ is Value else logits
     return run(fused.CROSS_ENTROPY, (logits, *settings), (data, *settings))
-
-
-def _weights(name: str, weights: Any, logits: Any) -> Any:
-    """In the dtype of the logits."""
-    if weights.__class__ is Value:
-        raise GraphError(f"cross_entropy: {name} are constants; no gradient is computed of them: pass {name}.data")
-    return like(weights, logits)
 
 
 def _residual(name: str, prediction: Any, target: Any) -> Value:
@@ -82,13 +76,6 @@ def _residual(name: str, prediction: Any, target: Any) -> Value:
         target = float(target) if isinstance(target, (int, float)) else np.asarray(constant(target), prediction.dtype)
     _check_loss(name, prediction, target)
     return subtract(prediction, target)
-
-
-def _plain(name: str, target: Any) -> Any:
-    """A target that is a constant of real numbers."""
-    if target.__class__ is Value:
-        raise GraphError(f"{name}: the target is a constant; pass target.data")
-    return constant(target)
 
 
 def _check_loss(name: str, prediction: Value, target: Any) -> None:
@@ -130,7 +117,8 @@ def hinge(scores: Any, target: Any) -> Value:
     Value(1.75)
     """
     scores = scores if isinstance(scores, Value) else Value(scores)
-    target = np.asarray(_plain("hinge", target), scores.dtype)
+    refuse_value("target", target)
+    target = np.asarray(constant(target), scores.dtype)
     _check_loss("hinge", scores, target)
     return mean(relu(1.0 - multiply(scores, target)))
 
@@ -142,7 +130,8 @@ def binary_cross_entropy(logits: Any, target: Any) -> Value:
     Value(0.6931471805599453)
     """
     logits = logits if isinstance(logits, Value) else Value(logits)
-    target = np.asarray(_plain("binary_cross_entropy", target), logits.dtype)
+    refuse_value("target", target)
+    target = np.asarray(constant(target), logits.dtype)
     _check_loss("binary_cross_entropy", logits, target)
     # Not softplus(z) - z t: that loses a small loss in the difference of two large numbers.
     return mean(multiply(softplus(-logits), target) + multiply(softplus(logits), 1.0 - target))

@@ -301,16 +301,16 @@ class Launch:
         if status == 0 or self.failed_at or self.interrupts or child.dismissed:
             return
         others = [other for other in self.children if other is not child and other.process.poll() in (None, 0)]
-        in_time = child.joined or (child.restarts and any(other.joined for other in others))  # else it never worked
-        if status > 0 and (child.left or not in_time):
+        stands_in = child.restarts > 0 and any(other.joined for other in others)  # for one that had worked
+        if status > 0 and (child.left or not (child.joined or stands_in)):
             self._fail(child, f"worker {child.worker} {child.how}")
-        elif child.left and others:
+        elif self.over_at or (child.left and others):
             self.display.say(f"worker {child.worker} {child.how} after the run")
         elif child.restarts < self.options.max_restarts:
             count = f"{child.restarts + 1} of {self.options.max_restarts}"
             self.display.say(f"worker {child.worker} {child.how}: it is started again ({count})")
             self._start_worker(child.worker, child.restarts + 1)
-        elif others:
+        elif any(not other.ended for other in self.children):
             self.display.say(f"worker {child.worker} {child.how} once more: the run goes on without it")
         else:
             self._fail(child, f"worker {child.worker} {child.how} once more, and no other is left")

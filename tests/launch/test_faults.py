@@ -25,6 +25,16 @@ def undisturbed(folder: Path) -> str:
     return BITS[2]
 
 
+def struck(folder: Path, fault: str, *options: object) -> str:
+    """What a launch says in which this happens; it ends well, with the bits of an undisturbed one."""
+    arguments = ["launch", "-n", 2, "--run-dir", folder / "run", *options, program(folder)]
+    done = karp(*arguments, cwd=folder, KARP_FAULT=fault)
+    assert (0, "trained 8\n") == (done.returncode, done.stdout), done.stderr
+    assert (folder / "run" / "faults" / "0").exists()
+    assert undisturbed(folder) == summary(folder / "run")["weights_sha256"]
+    return done.stderr
+
+
 def marking(folder: Path) -> Path:
     """A program of which each main worker leaves a folder of its own."""
     path = program(folder)
@@ -146,37 +156,21 @@ def test_a_launcher_that_may_not_watch_processes_asks_after_them(
 
 def test_a_server_that_dies_while_it_closes_the_run_is_started_again_to_do_so(tmp_path: Path) -> None:
     """Its workers have ended; the checkpoint before the last is of the end, too."""
-    done = karp(
-        "launch", "-n", 2, "--run-dir", tmp_path / "run", program(tmp_path),
-        cwd=tmp_path, KARP_FAULT="server: die writing step 8 time 2",
-    )  # fmt: skip
-    assert (0, "trained 8\n") == (done.returncode, done.stdout), done.stderr
-    assert "the server died before it had closed the run" in done.stderr
-    assert undisturbed(tmp_path) == summary(tmp_path / "run")["weights_sha256"]
+    said = struck(tmp_path, "server: die writing step 8 time 2")
+    assert "the server died before it had closed the run" in said
     assert summary(tmp_path / "run")["finished"]
 
 
 def test_a_server_that_dies_in_the_first_steps_finds_a_checkpoint_however_slow_the_disk(tmp_path: Path) -> None:
     """Its workers' weights are not the initial ones any more."""
-    done = karp(
-        "launch", "-n", 2, "--exchange", "zeromq", "--run-dir", tmp_path / "run", program(tmp_path),
-        cwd=tmp_path, KARP_FAULT="server: delay 0.5 writing; server: die applied step 2",
-    )  # fmt: skip
-    assert (0, "trained 8\n") == (done.returncode, done.stdout), done.stderr
-    assert "the server was killed by SIGKILL; it is started again" in done.stderr
-    assert "worker" not in done.stderr.replace("workers", "")
-    assert undisturbed(tmp_path) == summary(tmp_path / "run")["weights_sha256"]
+    said = struck(tmp_path, "server: delay 0.5 writing; server: die applied step 2", "--exchange", "zeromq")
+    assert "the server was killed by SIGKILL; it is started again" in said
+    assert "worker" not in said.replace("workers", "")
 
 
 def test_the_end_waits_for_a_slow_disk_and_nobody_gives_the_server_up(tmp_path: Path) -> None:
     """The last checkpoint takes longer than the time between two signs of life."""
-    done = karp(
-        "launch", "-n", 2, "--run-dir", tmp_path / "run", program(tmp_path),
-        cwd=tmp_path, KARP_FAULT="server: delay 1.5 writing step 8",
-    )  # fmt: skip
-    assert (0, "trained 8\n") == (done.returncode, done.stdout), done.stderr
-    assert (tmp_path / "run" / "faults" / "0").exists()
-    assert undisturbed(tmp_path) == summary(tmp_path / "run")["weights_sha256"]
+    struck(tmp_path, "server: delay 1.5 writing step 8")
 
 
 def test_a_fault_that_is_none_is_said() -> None:
