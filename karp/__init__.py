@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from karp import autograd, data, errors, nn, optim
     from karp.autograd import Value, check_grads, draw, find_nan, grad, guard, no_grad, value_and_grad
-    from karp.trainer import Trainer
+    from karp.trainer.trainer import Trainer
 
 __all__ = [
     "Trainer",
@@ -35,7 +35,7 @@ __all__ = [
 
 _ROOMS = {"autograd", "data", "errors", "nn", "optim"}
 _ENGINE = ("Value", "check_grads", "draw", "find_nan", "grad", "guard", "no_grad", "value_and_grad")
-_NAMES = {"Trainer": "trainer"} | dict.fromkeys(_ENGINE, "autograd")
+_NAMES = {"Trainer": "trainer.trainer"} | dict.fromkeys(_ENGINE, "autograd")
 
 
 def __dir__() -> list[str]:

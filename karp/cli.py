@@ -10,7 +10,7 @@ from typing import Any
 
 from karp.errors import KarpError, SettingError
 
-DEAD_SECONDS = 6.0  # as in wire/sockets.py, which only a run imports
+DEAD_SECONDS = 6.0  # as in transport/zeromq.py, which only a run imports
 
 DESCRIPTION = """\
 karp trains multi-layer perceptrons with its own autograd engine, in one process or in many.
@@ -104,8 +104,8 @@ def add_modes(command: argparse.ArgumentParser) -> None:
 
 
 def run_launch(options: argparse.Namespace) -> int:
-    from karp.arguments import MODES
-    from karp.launch import local
+    from karp.environment import MODES
+    from karp.launch import run
     from karp.launch.options import Options
 
     names = ["workers", "threads", "max_restarts", "checkpoint_every", "keep", "on_nonfinite", "exchange"]
@@ -114,10 +114,10 @@ def run_launch(options: argparse.Namespace) -> int:
     if options.resume is not None:
         if options.program is not None or options.run_dir is not None:
             raise SettingError("--resume goes on with the program and the directory of its run: name no other")
-        return local.resume(options.resume, given)
+        return run.resume(options.resume, given)
     if options.workers is None or options.program is None:
         raise SettingError("karp launch needs -n N and a PROGRAM, or --resume DIR; see karp launch --help")
-    return local.launch(Options(program=options.program, arguments=options.arguments, **given), options.run_dir)
+    return run.launch(Options(program=options.program, arguments=options.arguments, **given), options.run_dir)
 
 
 def add_worker(commands: Commands) -> None:
@@ -142,14 +142,13 @@ def add_worker(commands: Commands) -> None:
 
 
 def run_worker(options: argparse.Namespace) -> int:
-    from karp import arguments
-    from karp.launch import child, secrets
+    from karp import environment
+    from karp.launch import worker_main
 
-    given = {name: getattr(options, name) for name in arguments.MODES}
-    os.environ.update(arguments.variables(given))
-    environment = secrets.environment_of(options.server, options.keys, options.threads, options.program)
-    os.environ.update(environment)
-    child.run(options.program, options.arguments)
+    given = {name: getattr(options, name) for name in environment.MODES}
+    os.environ.update(environment.variables(given))
+    os.environ.update(environment.environment_of(options.server, options.keys, options.threads, options.program))
+    worker_main.run(options.program, options.arguments)
     return 0
 
 
@@ -170,9 +169,9 @@ def add_replay(commands: Commands) -> None:
 
 
 def run_replay(options: argparse.Namespace) -> int:
-    from karp.launch import again
+    from karp.launch import replay
 
-    return again.replay(options.directory, options.program, options.arguments)
+    return replay.replay(options.directory, options.program, options.arguments)
 
 
 def add_keys(commands: Commands) -> None:
@@ -188,7 +187,7 @@ def add_keys(commands: Commands) -> None:
 
 
 def run_keys(options: argparse.Namespace) -> int:
-    from karp.wire import keys
+    from karp.transport import keys
 
     directory = Path(options.directory)
     try:
@@ -244,14 +243,14 @@ def add_simulate(commands: Commands) -> None:
 
 
 def run_simulate(options: argparse.Namespace) -> int:
-    from karp import arguments
+    from karp import environment
     from karp.simulate import study
 
     given = {name: getattr(options, name) for name in study.Study.__slots__ if getattr(options, name) is not None}
     if options.schedules is not None:
         return hold(options.schedules, given, [options.picture, options.json])
     if "staleness" in given:
-        given["staleness"] = arguments.staleness(given["staleness"])
+        given["staleness"] = environment.staleness(given["staleness"])
     outcome = study.run(study.Study(**given))
     print("\n".join(study.lines(outcome)))
     if options.json is not None:

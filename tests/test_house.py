@@ -18,20 +18,14 @@ ROOMS = [
     "data",
     "protocol",
     "record",
+    "transport",
+    "environment",
     "monitor",
-    "wire",
-    "orders",
     "serve",
-    "arguments",
-    "program",
-    "local",
-    "inner",
-    "replay",
-    "link",
     "trainer",
     "launch",
     "simulate",
-    "fit",
+    "tabular",
     "estimator",
     "export",
     "cli",
@@ -97,7 +91,7 @@ def test_the_readme_draws_the_rooms_in_this_order() -> None:
 
 
 def test_protocol_uses_only_what_is_named_for_it() -> None:
-    for path in (HOUSE / "protocol").glob("*.py"):
+    for path in (HOUSE / "protocol").rglob("*.py"):
         assert set() == rooms_used(path) - PURE - {"protocol"}, path
         assert set() == {module.split(".")[0] for module in imports_of(path)} & FORBIDDEN_IN_PROTOCOL, path
 

@@ -400,7 +400,7 @@ def is_server(entry: Path, directory: Path) -> bool:
         variables, command = (entry / "environ").read_bytes(), (entry / "cmdline").read_bytes()
     except OSError:
         return False
-    return b"karp.serve" in command and f"KARP_RUN_DIR={directory}\0".encode() in variables
+    return b"karp.serve.process" in command and f"KARP_RUN_DIR={directory}\0".encode() in variables
 
 
 def test_a_worker_joins_and_leaves_without_harm(tmp_path: Path) -> None:

@@ -61,16 +61,16 @@ from karp.autograd.functions import (
 from karp.autograd.layers import embedding, layer_norm, linear
 from karp.autograd.losses import cross_entropy, mse
 from karp.autograd.modes import find_nan, guard, no_grad
-from karp.autograd.traces import touch
 from karp.autograd.value import Value
+from karp.autograd.write_guard import touch
 
 if TYPE_CHECKING:
-    from karp.autograd.check import check_grads
-    from karp.autograd.drawing import draw
-    from karp.autograd.functional import grad, value_and_grad
+    from karp.autograd.tools.check import check_grads
+    from karp.autograd.tools.draw import draw
+    from karp.autograd.tools.functional import grad, value_and_grad
 
 # Tools, imported when they are first asked for: a training run pays for none of them.
-_LATER = {"check_grads": "check", "draw": "drawing", "grad": "functional", "value_and_grad": "functional"}
+_LATER = {"check_grads": "check", "draw": "draw", "grad": "functional", "value_and_grad": "functional"}
 
 
 def __getattr__(name: str) -> Any:
@@ -78,7 +78,7 @@ def __getattr__(name: str) -> Any:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     from importlib import import_module
 
-    tool = getattr(import_module(f"{__name__}.{_LATER[name]}"), name)
+    tool = getattr(import_module(f"{__name__}.tools.{_LATER[name]}"), name)
     globals()[name] = tool
     return tool
 

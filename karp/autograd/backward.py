@@ -13,8 +13,8 @@ or a view of it; only an array that is ours (`owned`) is ever written to. So a s
 first is owned and makes a new array if not. A leaf never keeps a borrowed array; a leaf with a `home` has its gradient
 written there. Gradients of array nodes inside the graph are dropped as soon as they are used.
 
-Before anything is written, every node is checked for being older than its leaves (see `traces.py`), and under `guard`
-every operand that a rule will read for having been changed since forward.
+Before anything is written, every node is checked for being older than its leaves (see `write_guard.py`), and under
+`guard` every operand that a rule will read for having been changed since forward.
 """
 
 from __future__ import annotations
@@ -24,10 +24,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from karp.autograd import modes, nans, traces
+from karp.autograd import modes, nan_check, write_guard
 from karp.autograd.operation import Operation, undo_broadcast
+from karp.autograd.operations.constants import ONE
 from karp.autograd.operations.elementwise import ADD, MULTIPLY, RELU
-from karp.autograd.operations.numbers import ONE
 from karp.errors import ShapeError
 
 if TYPE_CHECKING:
@@ -49,7 +49,7 @@ def backward(root: Value, gradient: Any = None, retain_grad: bool = False) -> No
         root.owned = False
     root.grad = start
     if modes.active and modes.state.find_nan:
-        nans.run(order, retain_grad)
+        nan_check.run(order, retain_grad)
     else:
         _run(order, retain_grad)
 
@@ -85,13 +85,13 @@ def _collect(root: Value) -> list[Value]:
     value = root.__class__
     mark = object()
     guarded = modes.active and modes.state.guard
-    touched = traces.touched
+    touched = write_guard.touched
     order = [root]
     push = order.append
     for node in order:  # grows while it is read
         node.grad = None
         if node.number < touched or guarded:
-            traces.check(node)
+            write_guard.check(node)
         for one in node.inputs:
             if one.__class__ is value and one.operation is not None and one.mark is not mark:
                 one.mark = mark

@@ -11,8 +11,8 @@ from karp.autograd.convert import as_array, constant, data_of, floating, setting
 from karp.autograd.operation import explain
 from karp.autograd.operations import fused, shapes
 from karp.autograd.operations.products import LINEAR, linear_forward
-from karp.autograd.traces import next_number
 from karp.autograd.value import Value, apply, finish
+from karp.autograd.write_guard import next_number
 from karp.errors import SettingError, ShapeError
 
 _new = Value.__new__

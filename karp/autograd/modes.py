@@ -92,7 +92,7 @@ class guard(_Mode):
     """Find arrays that were written to between forward and backward: leaves, constants, batches filled again too early.
 
     Backward raises GraphError if an array that it reads is not what it was at forward. Without this, results of
-    operations are guarded (they are read-only), and parameters against karp's own updates; see `traces.py`.
+    operations are guarded (they are read-only), and parameters against karp's own updates; see `write_guard.py`.
     Wrap both the forward and the backward in it. Costs a pass over every array that backward reads: a tool for looking.
 
     >>> import numpy as np

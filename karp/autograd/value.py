@@ -18,14 +18,14 @@ from typing import Any
 
 import numpy as np
 
-from karp.autograd import modes, nans, traces
+from karp.autograd import modes, nan_check, write_guard
 from karp.autograd.backward import backward
 from karp.autograd.convert import comparable, constant, index_key, leaf_data
 from karp.autograd.methods import Methods
 from karp.autograd.operation import Operation, explain
 from karp.autograd.operations import elementwise, products, shapes
 from karp.autograd.operations.elementwise import ADD, DIVIDE, MULTIPLY, NEGATIVE, POWER, SUBTRACT
-from karp.autograd.traces import next_number
+from karp.autograd.write_guard import next_number
 from karp.errors import GraphError, ShapeError
 
 _ndarray = np.ndarray
@@ -68,7 +68,7 @@ class Value(Methods):
     mark: object  # of the backward that saw this node last
     owned: bool  # whether the array in grad is this node's own
     saved: Any  # what the forward of a fused operation kept
-    traces: tuple[Any, ...]  # under guard, see traces.py
+    traces: tuple[Any, ...]  # under guard, see write_guard.py
     line: str | None  # where it was made, under find_nan
 
     def __init__(self, data: Any) -> None:
@@ -144,12 +144,12 @@ class Value(Methods):
                          " or karp.autograd.stack([...]) to make one Value of several")
 
     def __array_ufunc__(self, ufunc: Any, method: str, *inputs: Any, **settings: Any) -> Any:
-        from karp.autograd.protocols import array_ufunc
+        from karp.autograd.numpy_protocols import array_ufunc
 
         return array_ufunc(ufunc, method, *inputs, **settings)
 
     def __array_function__(self, function: Any, types: Any, args: Any, kwargs: Any) -> Any:
-        from karp.autograd.protocols import array_function
+        from karp.autograd.numpy_protocols import array_function
 
         return array_function(function, args, kwargs)
 
@@ -383,12 +383,12 @@ def finish(node: Value) -> None:
         data = node.data = float(data) if number else np.asarray(data)
     if modes.active:
         if modes.state.find_nan:
-            nans.check_forward(node)
+            nan_check.check_forward(node)
         if not modes.state.recording:
             node.operation = node.home = None  # a leaf
             node.inputs = node.operands = ()
             return
         if modes.state.guard and data.__class__ is _ndarray:
-            traces.remember(node)
+            write_guard.remember(node)
     if data.__class__ is _ndarray:
         data.setflags(False)  # type: ignore[call-arg]  # write=, which costs twice as much

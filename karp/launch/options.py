@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 from typing import NamedTuple
 
-from karp import arguments
+from karp import environment
 from karp.errors import SettingError
 
 FILE = "launch.json"
@@ -48,7 +48,7 @@ class Options(NamedTuple):
 
     def modes(self) -> dict[str, str]:
         """The variables by which the arguments of Trainer that were given here reach the program."""
-        return arguments.variables({name: getattr(self, name) for name in arguments.MODES})
+        return environment.variables({name: getattr(self, name) for name in environment.MODES})
 
     def write(self, directory: Path) -> None:
         """Keep them, and the directory that the program is run in; raises OSError if that cannot be."""

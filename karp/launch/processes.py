@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-from karp.orders import Config
+from karp.serve.config import Config
 
 KILL_SECONDS = 2.0  # between SIGTERM and SIGKILL
 TAIL_LINES = 40
@@ -73,7 +73,7 @@ def start_worker(
     with log.open("ab") as file:
         begin = file.tell()
         process = subprocess.Popen(
-            [sys.executable, "-m", "karp.launch.child", program, *arguments],
+            [sys.executable, "-m", "karp.launch.worker_main", program, *arguments],
             stdin=subprocess.DEVNULL,
             stdout=file,
             stderr=subprocess.STDOUT,
@@ -95,7 +95,7 @@ class ServerProcess:
         with log.open("ab") as file:
             self.begin = file.tell()
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "karp.serve"],
+                [sys.executable, "-m", "karp.serve.process"],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=file,

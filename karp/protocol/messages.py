@@ -124,7 +124,7 @@ class Welcome:
     worker: int
     shards: int
     initial: bool
-    shared: str = ""  # where the server keeps memory for it (wire/shared.py); '' if it does not
+    shared: str = ""  # where the server keeps memory for it (transport/segment.py); '' if it does not
 
 
 @dataclass(slots=True)

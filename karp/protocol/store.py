@@ -7,7 +7,7 @@ from karp.protocol.tree import Vector
 
 
 class Store(Protocol):
-    """Such memory; `karp.wire.shared.Exchange` is one."""
+    """Such memory; `karp.transport.segment.Exchange` is one."""
 
     def allocate(self, layout: Layout) -> Vector | None:
         """The vector to keep them in; None if there is none."""

@@ -20,7 +20,7 @@ import numpy as np
 
 from karp import faults
 from karp.errors import DataError
-from karp.protocol.snapshot import Snapshot
+from karp.protocol.server.snapshot import Snapshot
 
 FOLDER = "checkpoints"
 

@@ -23,15 +23,15 @@ from typing import TYPE_CHECKING, NoReturn
 import numpy as np
 
 from karp.protocol.messages import Contribution, Evaluation, FromWorker, Lease
-from karp.protocol.server import Server
-from karp.protocol.snapshot import Snapshot
-from karp.protocol.step import Step
-from karp.simulate.model import Reference
-from karp.simulate.schedule import ALWAYS
+from karp.protocol.server.machine import Server
+from karp.protocol.server.snapshot import Snapshot
+from karp.protocol.server.step import Step
+from karp.simulate.problem import Reference
+from karp.simulate.scenario import ALWAYS
 
 if TYPE_CHECKING:
     from karp.simulate.cluster import Cluster
-    from karp.simulate.process import Process
+    from karp.simulate.worker_process import Process
 
 
 class Violation(AssertionError):

@@ -3,18 +3,18 @@
 from collections import Counter
 from collections.abc import Callable
 
-from karp.protocol.actions import Report
 from karp.protocol.messages import Contribution, FromServer, FromWorker, Initial
+from karp.protocol.server.actions import Report
 from karp.protocol.tree import Node
-from karp.simulate.chance import Chance
 from karp.simulate.checker import Checker, Violation
-from karp.simulate.host import Host
-from karp.simulate.model import Problem
 from karp.simulate.network import Clock, Network
-from karp.simulate.process import Process
-from karp.simulate.schedule import Bad, Kill, Schedule, Strike
+from karp.simulate.problem import Problem
+from karp.simulate.randomness import Chance
+from karp.simulate.scenario import Bad, Kill, Schedule, Strike
+from karp.simulate.server_process import Host
+from karp.simulate.worker_process import Process
 
-DEAD_SECONDS = 6.0  # as in wire/sockets.py: without a heartbeat for so long, a connection is gone
+DEAD_SECONDS = 6.0  # as in transport/zeromq.py: without a heartbeat for so long, a connection is gone
 LIMIT_SECONDS = 900.0  # of the virtual clock; no small run takes so long, whatever happens to it
 RESCUE_SECONDS = 30.0  # after which somebody starts a worker where none is left
 

@@ -16,8 +16,8 @@ from typing import Any, TypeVar
 import numpy as np
 
 from karp.protocol.messages import Contribution, Evaluation, Finish, Initial, Lease, Message
-from karp.simulate.chance import Chance
-from karp.simulate.schedule import Schedule
+from karp.simulate.randomness import Chance
+from karp.simulate.scenario import Schedule
 
 HEAD_BYTES = 150  # of a message beside its vectors, on average
 CARRIERS = (Contribution, Evaluation, Finish, Initial, Lease)  # messages with vectors

@@ -18,7 +18,7 @@ from karp import optim
 from karp.errors import MissingError, SettingError
 from karp.protocol.settings import LIMITS, SEEDS
 from karp.simulate.cluster import Cluster
-from karp.simulate.schedule import Schedule, draw
+from karp.simulate.scenario import Schedule, draw
 
 EPOCH_STEPS = 10  # the table has rows for so many steps
 FOREVER = float("inf")

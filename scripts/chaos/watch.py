@@ -33,7 +33,8 @@ def processes(directory: Path) -> list[Seen]:
         except OSError:
             continue
         names = dict(line.split("=", 1) for line in variables.decode(errors="replace").split("\0") if "=" in line)
-        role = "server" if b"karp.serve" in command else "worker" if b"karp.launch.child" in command else "joined"
+        roles = {b"karp.serve.process": "server", b"karp.launch.worker_main": "worker"}
+        role = next((role for module, role in roles.items() if module in command), "joined")
         found.append(Seen(int(entry.name), role, int(names.get("KARP_WORKER", "-1")), names.get("KARP_SERVER", "")))
     return sorted(found, key=lambda seen: (seen.role, seen.worker, seen.pid))
 

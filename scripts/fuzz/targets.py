@@ -21,11 +21,11 @@ from karp.data import Plan
 from karp.errors import DataError, ProtocolError, RefusedError, RunError, SettingError
 from karp.protocol import messages as say
 from karp.protocol.messages import FROM_SERVER, FROM_WORKER, decode, encode
-from karp.protocol.server import Server
-from karp.protocol.snapshot import restore, take
+from karp.protocol.server.machine import Server
+from karp.protocol.server.snapshot import restore, take
 from karp.protocol.tree import Node
 from karp.record import checkpoints
-from karp.wire.frames import Envelope, pack, unpack
+from karp.transport.frames import Envelope, pack, unpack
 
 RUN = "0123456789abcdef"
 PATIENCE = 4000  # turns until a run that is left alone has ended

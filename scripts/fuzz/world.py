@@ -14,9 +14,9 @@ from karp import optim
 from karp.data import Plan
 from karp.errors import RunError
 from karp.parameters import Layout
-from karp.protocol.actions import Report, Send
 from karp.protocol.messages import FROM_SERVER, FROM_WORKER, Evaluation, FromWorker, Lease, decode, encode
-from karp.protocol.server import Server
+from karp.protocol.server.actions import Report, Send
+from karp.protocol.server.machine import Server
 from karp.protocol.settings import Settings
 from karp.protocol.tree import Node, TreeSum
 from karp.protocol.worker import Worker

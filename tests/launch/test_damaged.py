@@ -10,8 +10,8 @@ import pytest
 from running import PROGRAM, command, environment, karp, program, summary
 
 from karp.errors import DataError, SettingError
-from karp.launch.local import resume
 from karp.launch.options import Options
+from karp.launch.run import resume
 
 DATA = """
 import os

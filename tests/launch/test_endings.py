@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from running import PROGRAM, ROOT, command, environment, karp, program, summary
 
-from karp.launch import local, options
+from karp.launch import options, run
 from karp.launch.options import Options
 from karp.monitor.terminal import Display
 from karp.protocol.settings import LIMITS
@@ -47,9 +47,9 @@ def test_a_worker_that_does_not_end_holds_nobody_up(
 ) -> None:
     path = program(tmp_path, text=HEAD + LOOP.format(body="pass") + AFTER[how])
     monkeypatch.setenv("PYTHONPATH", str(ROOT))
-    monkeypatch.setattr(local, "NAME_SECONDS", 0.0)
-    monkeypatch.setattr(local, "LAST_SECONDS", 1.0)
-    status = local.launch(Options(str(path), [], 2), str(tmp_path / "run"))
+    monkeypatch.setattr(run, "NAME_SECONDS", 0.0)
+    monkeypatch.setattr(run, "LAST_SECONDS", 1.0)
+    status = run.launch(Options(str(path), [], 2), str(tmp_path / "run"))
     printed = capfd.readouterr()
     assert (0, "main\n") == (status, printed.out), printed.err
     assert "the run is over; waiting for worker" in printed.err
@@ -63,9 +63,9 @@ def test_a_worker_that_does_not_end_holds_nobody_up(
 @contextlib.contextmanager
 def held_up(folder: Path, **seconds: float) -> Iterator[tuple[subprocess.Popen[str], int]]:
     """A launch that says it waits for the server to write what is left; that process is stopped, or soon will be."""
-    patches = "".join(f"local.{name} = {value}; " for name, value in seconds.items())
-    start = f"local.launch(Options({str(program(folder))!r}, [], 2), {str(folder / 'run')!r})"
-    code = f"from karp.launch import local; from karp.launch.options import Options; {patches}raise SystemExit({start})"
+    patches = "".join(f"run.{name} = {value}; " for name, value in seconds.items())
+    start = f"run.launch(Options({str(program(folder))!r}, [], 2), {str(folder / 'run')!r})"
+    code = f"from karp.launch import run; from karp.launch.options import Options; {patches}raise SystemExit({start})"
     launch = subprocess.Popen(
         [sys.executable, "-c", code], env=environment(KARP_FAULT="server: pause writing step 8 time 2"), cwd=folder,
         stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
@@ -189,11 +189,11 @@ def test_a_time_between_checkpoints_is_a_number(tmp_path: Path) -> None:
 
 def test_a_launcher_imports_nothing_that_takes_long_and_a_worker_no_server() -> None:
     heavy = {"numpy", "zmq", "msgpack", "asyncio", "rich", "dataclasses", "inspect"}
-    code = f"import sys, karp.cli, karp.launch.local, karp.launch.secrets; print(sorted({heavy} & set(sys.modules)))"
+    code = f"import sys, karp.cli, karp.launch.run, karp.launch.credentials; print(sorted({heavy} & set(sys.modules)))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert "[]\n" == done.stdout
-    code = "import sys, karp.trainer, karp.wire.sockets; print([name for name in sys.modules if 'karp' in name])"
+    code = "import sys, karp.trainer.trainer, karp.transport.zeromq; print([n for n in sys.modules if 'karp' in n])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert "karp.protocol.worker" in done.stdout
-    assert not any(room in done.stdout for room in ("protocol.server", "karp.local", "record.directory"))
+    assert not any(room in done.stdout for room in ("protocol.server", "karp.serve.in_process", "record.directory"))
     assert LIMITS["threads"] == options.THREADS

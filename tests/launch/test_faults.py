@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 from running import PROGRAM, command, environment, karp, program, summary
 
-from karp.launch.local import Launch
 from karp.launch.options import Options
 from karp.launch.processes import Child, printed, start_worker
+from karp.launch.run import Launch
 
 BITS: dict[int, str] = {}
 

@@ -7,11 +7,11 @@ import numpy as np
 from karp import optim
 from karp.data import Plan
 from karp.parameters import Layout
-from karp.protocol.actions import Report, Save, Send
 from karp.protocol.messages import Contribution, Initial, Join, Lease
-from karp.protocol.server import Server
+from karp.protocol.server.actions import Report, Save, Send
+from karp.protocol.server.machine import Server
+from karp.protocol.server.snapshot import Snapshot, take
 from karp.protocol.settings import Settings
-from karp.protocol.snapshot import Snapshot, take
 from karp.protocol.tree import Node
 
 LAYOUT = Layout({"weight": (3, 2), "bias": (2,)}, "float32")

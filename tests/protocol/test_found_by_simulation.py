@@ -8,7 +8,6 @@ from machines import Run, gradient, leases, read_only, settings, weights
 
 from karp.data import Plan
 from karp.errors import RefusedError
-from karp.protocol.actions import Save, Send
 from karp.protocol.messages import (
     Closed,
     Contribution,
@@ -25,8 +24,9 @@ from karp.protocol.messages import (
     Waiting,
     Welcome,
 )
-from karp.protocol.server import ALIVE_SECONDS, Server
-from karp.protocol.snapshot import restore
+from karp.protocol.server.actions import Save, Send
+from karp.protocol.server.machine import ALIVE_SECONDS, Server
+from karp.protocol.server.snapshot import restore
 from karp.protocol.tree import Node
 from karp.protocol.worker import PING_SECONDS, Worker
 

@@ -7,8 +7,8 @@ from hypothesis import strategies as st
 from machines import Run, leases
 
 from karp.errors import ProtocolError
-from karp.protocol.member import Member, Pace
 from karp.protocol.messages import Stop
+from karp.protocol.server.workers import Member, Pace
 from karp.protocol.tree import Node, TreeSum, middle, parent
 
 

@@ -6,7 +6,7 @@ import pytest
 from machines import Run, gradient, leases, read_only
 
 from karp.protocol.messages import Contribution
-from karp.protocol.progress import COMPARE_SECONDS, WARM_SECONDS, Progress
+from karp.protocol.server.progress import COMPARE_SECONDS, WARM_SECONDS, Progress
 from karp.protocol.tree import Node
 
 

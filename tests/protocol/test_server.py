@@ -10,7 +10,6 @@ from machines import LAYOUT, Run, gradient, leases, read_only, weights
 
 from karp import optim
 from karp.data import Plan
-from karp.protocol.joining import JOIN_SECONDS, NOTICE_SECONDS
 from karp.protocol.messages import (
     Contribution,
     Done,
@@ -27,8 +26,9 @@ from karp.protocol.messages import (
     Stop,
     Welcome,
 )
-from karp.protocol.server import Server
-from karp.protocol.snapshot import restore, take
+from karp.protocol.server.joining import JOIN_SECONDS, NOTICE_SECONDS
+from karp.protocol.server.machine import Server
+from karp.protocol.server.snapshot import restore, take
 from karp.protocol.tree import Node, TreeSum
 
 

@@ -13,10 +13,10 @@ from machines import gradient as gradient_of
 
 from karp import optim
 from karp.data import Plan
-from karp.protocol.actions import Report
 from karp.protocol.messages import Contribution, Evaluation, Finish, Join, Lease, Ping, Refusal, Score, Stop
-from karp.protocol.server import Server
-from karp.protocol.snapshot import restore, take
+from karp.protocol.server.actions import Report
+from karp.protocol.server.machine import Server
+from karp.protocol.server.snapshot import restore, take
 from karp.protocol.tree import Node, TreeSum
 
 STEPS = 6  # of the run that `machines.settings` describes: 20 samples in batches of 8, twice

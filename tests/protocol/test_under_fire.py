@@ -24,8 +24,8 @@ from karp.protocol.messages import (
     decode,
     encode,
 )
-from karp.protocol.server import Server
-from karp.protocol.snapshot import restore, take
+from karp.protocol.server.machine import Server
+from karp.protocol.server.snapshot import restore, take
 from karp.protocol.tree import Node
 
 

@@ -8,14 +8,14 @@ import numpy as np
 import pytest
 
 from karp import optim
-from karp.protocol.ending import Ending
-from karp.protocol.leasing import Leasing
 from karp.protocol.messages import Finish
-from karp.protocol.server import Server
-from karp.protocol.training import Training
+from karp.protocol.server.ending import Ending
+from karp.protocol.server.leasing import Leasing
+from karp.protocol.server.machine import Server
+from karp.protocol.server.training import Training
 from karp.protocol.tree import Node, TreeSum
 from karp.protocol.worker import Worker
-from karp.simulate import Bad, Cluster, Kill, Schedule, Strike, Violation, host
+from karp.simulate import Bad, Cluster, Kill, Schedule, Strike, Violation, server_process
 
 STILL = Schedule(workers=3, shards=5, samples=24, batch_size=8, epochs=2, evaluate=True)
 Patch = Callable[[pytest.MonkeyPatch], None]
@@ -88,7 +88,7 @@ def forget_a_worker(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def apply_what_is_not_finite(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Training, "_is_finite", lambda *arguments: True)
-    monkeypatch.setattr("karp.protocol.training.finite", lambda vector: True)
+    monkeypatch.setattr("karp.protocol.server.training.finite", lambda vector: True)
 
 
 def believe_that_a_worker_has_the_weights(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -144,14 +144,14 @@ def let_everybody_go(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def lose_the_optimisers_state(monkeypatch: pytest.MonkeyPatch) -> None:
-    restore = host.restore
+    restore = server_process.restore
 
     def afresh(server: Server, snapshot: Any) -> None:
         plain, vectors = snapshot
         zeros = {name: np.zeros_like(vector) if "state" in name else vector for name, vector in vectors.items()}
         restore(server, (plain, zeros))
 
-    monkeypatch.setattr(host, "restore", afresh)
+    monkeypatch.setattr(server_process, "restore", afresh)
 
 
 def take_what_is_too_stale(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -105,12 +105,13 @@ def test_a_missing_matplotlib_names_the_extra(tmp_path: Path, monkeypatch: pytes
 
 
 def test_ticks_are_those_of_the_server_process() -> None:
-    from karp import serve
-    from karp.simulate import cluster, host
-    from karp.wire import sockets
+    from karp.serve import process
+    from karp.simulate import cluster, server_process
+    from karp.transport import zeromq
 
-    assert (serve.TICK_SECONDS, serve.RESTLESS_SECONDS) == (host.TICK_SECONDS, host.RESTLESS_SECONDS)
-    assert sockets.DEAD_SECONDS == cluster.DEAD_SECONDS
+    simulated = server_process.TICK_SECONDS, server_process.RESTLESS_SECONDS
+    assert (process.TICK_SECONDS, process.RESTLESS_SECONDS) == simulated
+    assert zeromq.DEAD_SECONDS == cluster.DEAD_SECONDS
 
 
 @pytest.mark.parametrize(

@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 
 from karp.autograd.operation import Operation, broadcast_shape, same_shape
+from karp.autograd.operations.constants import select
 from karp.autograd.operations.erf import erf
-from karp.autograd.operations.numbers import select
 
 # --- arithmetic -----------------------------------------------------------------------------------------------------
 

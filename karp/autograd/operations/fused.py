@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from karp.autograd.operation import Operation
-from karp.autograd.operations.numbers import ONE, ONES, SCALES, SHARES, select, wide
+from karp.autograd.operations.constants import ONE, ONES, SCALES, SHARES, select, wide
 from karp.errors import SettingError, ShapeError
 
 _add, _divide, _exp, _log, _multiply, _subtract = np.add, np.divide, np.exp, np.log, np.multiply, np.subtract

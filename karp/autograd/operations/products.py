@@ -16,8 +16,8 @@ from typing import Any
 import numpy as np
 
 from karp.autograd.operation import Operation
+from karp.autograd.operations.constants import BITS, ONE, ONES, ZERO, ZEROS
 from karp.autograd.operations.elementwise import sigmoid, softplus
-from karp.autograd.operations.numbers import BITS, ONE, ONES, ZERO, ZEROS
 from karp.errors import SettingError, ShapeError
 
 _add, _multiply, _subtract = np.add, np.multiply, np.subtract

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from karp.autograd.operation import Operation, normal_axes
-from karp.autograd.operations.numbers import select, wide
+from karp.autograd.operations.constants import select, wide
 from karp.errors import ShapeError
 
 Axis = int | tuple[int, ...] | None

@@ -20,7 +20,7 @@ def server() -> int:
     for path in Path("/proc").glob("[0-9]*/stat"):
         try:
             parent = int(path.read_text().rpartition(")")[2].split()[1])
-            if parent == os.getppid() and b"karp.serve" in (path.parent / "cmdline").read_bytes():
+            if parent == os.getppid() and b"karp.serve.process" in (path.parent / "cmdline").read_bytes():
                 return int(path.parent.name)
         except OSError:
             continue  # it has ended

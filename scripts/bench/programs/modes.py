@@ -14,7 +14,7 @@ from bench.tasks import TASKS
 
 import karp
 from karp import nn, optim
-from karp.wire import sockets
+from karp.transport import zeromq_worker
 
 given = json.loads(sys.argv[1])
 task, seed = TASKS[given["task"]], given["seed"]
@@ -36,8 +36,8 @@ def counted(name, function, frames_of):
     return wrapper
 
 
-sockets.pack = counted("sent", sockets.pack, lambda args, result: result)
-sockets.unpack = counted("received", sockets.unpack, lambda args, result: args[0])
+zeromq_worker.pack = counted("sent", zeromq_worker.pack, lambda args, result: result)
+zeromq_worker.unpack = counted("received", zeromq_worker.unpack, lambda args, result: args[0])
 
 
 def score() -> float:

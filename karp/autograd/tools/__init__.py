@@ -1,0 +1,1 @@
+"""Readers of the table of operations: gradient check, drawing, functional forms."""

@@ -1,0 +1,71 @@
+"""`karp replay DIR`: run a recorded run's program once more, in one process, along its record (trainer/replay.py)."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+from karp.environment import ASYNCHRONOUS, variables
+from karp.errors import DataError, RecordError
+from karp.launch.options import Options
+from karp.launch.processes import THREAD_VARIABLES
+from karp.protocol.settings import Settings
+from karp.record.arrivals import read
+from karp.trainer.replay import FILE
+
+
+def replay(run_dir: str, program: str | None, arguments: list[str]) -> int:
+    """Repeat the run in a directory, and print both hashes; 0 if they are equal, else 1.
+
+    `program` and its arguments are needed for a run that no launcher has started.
+    """
+    directory = Path(run_dir).resolve()
+    settings, summary, order = read(directory)
+    options, cwd = launched(directory, program, arguments)
+    threads = str(settings.threads)
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("KARP_")}
+    environment |= dict.fromkeys(THREAD_VARIABLES, threads)
+    environment |= {"KARP_REPLAY": str(directory), "KARP_THREADS": threads, **modes_of(settings)}
+    if not Path(cwd, options.program).is_file():
+        raise DataError(f"there is no program {options.program!r} in {cwd}: name it: karp replay {run_dir} PROGRAM")
+    try:
+        (directory / FILE).unlink(missing_ok=True)
+    except OSError as error:
+        raise RecordError(f"{directory / FILE} cannot be written: {error.strerror}") from None
+    done = subprocess.run([sys.executable, options.program, *options.arguments], cwd=cwd, env=environment, check=False)
+    if done.returncode != 0:
+        return done.returncode if done.returncode > 0 else 128 - done.returncode
+    try:
+        found = json.loads((directory / FILE).read_text())
+    except (OSError, ValueError):
+        raise DataError(f"{options.program} ended without training: it has no loop over trainer.batches") from None
+    print(f"karp: {len(order)} contributions of {summary['steps']} steps applied again, in the recorded order")
+    print(f"karp: recorded weights {found['recorded_sha256']}")
+    print(f"karp: repeated weights {found['weights_sha256']}: {'equal' if found['equal'] else 'NOT equal'}")
+    if not found["equal"]:
+        print("karp: the same bits need the same kind of CPU, NumPy and BLAS: summary.json names the run's")
+    return 0 if found["equal"] else 1
+
+
+def modes_of(settings: Settings) -> dict[str, str]:
+    """The variables by which the run's modes reach the program, whoever had chosen them."""
+    staleness = ASYNCHRONOUS if settings.staleness is None else str(settings.staleness)
+    return variables({
+        "staleness": staleness,
+        "local_steps": str(settings.local_steps),
+        "codec": settings.codec,
+        "codec_weights": settings.codec_weights,
+    })
+
+
+def launched(directory: Path, program: str | None, arguments: list[str]) -> tuple[Options, str]:
+    """What the run was started with, and where."""
+    if program is not None:
+        return Options(program, arguments, 1), str(Path.cwd())
+    try:
+        return Options.read(directory)
+    except (OSError, ValueError) as error:
+        raise DataError(
+            f"{directory} does not say which program was run ({error}); name it: karp replay {directory} PROGRAM"
+        ) from None

@@ -1,0 +1,73 @@
+"""Steps of which nothing is to be said: in one process they are taken at once, without a message.
+
+Most steps of a run are an update and nothing else: no report is due and no checkpoint, no epoch ends, nothing is wrong.
+Where both machines are in one process, they share the vectors and the lease; then such a step takes neither a
+contribution nor another lease: its gradient is applied, and the lease moves on to the next step. What comes of it is
+the same to the bit. It is worth a room of its own because a step of a small network takes 30 us to compute, and as long
+again to be carried through both machines.
+"""
+
+import math
+
+from karp.protocol.messages import Lease
+from karp.protocol.server.leasing import Leasing
+from karp.protocol.server.progress import REPORT_SECONDS
+from karp.protocol.server.step import moderate
+from karp.protocol.server.training import Training
+from karp.protocol.tree import Node
+
+
+class Calm:
+    """Takes steps at once while they are calm; whatever else happens to the server, it forgets how long that is."""
+
+    def __init__(self, training: Training, leasing: Leasing) -> None:
+        self.training = training
+        self.leasing = leasing
+        self.known = False  # whether what follows is
+        self.before = -1  # steps below this one are calm
+        self.until = 0.0  # up to this time
+        self.samples = 0  # and have so many samples each
+
+    def forget(self) -> None:
+        """Something has happened."""
+        self.known = False
+
+    def take(self, peer: bytes, lease: Lease, node: Node, now: float) -> bool:
+        """The sum over the whole step of this lease, from the only worker there is, in this process.
+
+        If all it takes is an update, that is done and the lease moves on to the next step. If there is more to it,
+        nothing is done, and the contribution is to be sent.
+        """
+        if not self.known:
+            self._look(peer, lease)
+        if not (lease.step < self.before and now < self.until and node.vector is not None):
+            return False
+        if not (math.isfinite(node.loss) and moderate(node.vector)):
+            return False
+        training, step = self.training, self.training.step
+        assert training.updater is not None
+        training.updater.update(node.vector)
+        del training.open[step.number]
+        step.number += 1  # it becomes the next one
+        training.open[step.number] = step
+        training.opened += 1
+        lease.step, lease.version = lease.step + 1, lease.version + 1
+        training.progress.step(node.loss, self.samples)
+        self.leasing.members[peer].since = now
+        return True
+
+    def _look(self, peer: bytes, lease: Lease) -> None:
+        """For how long, from here on, each step is followed by one with as many samples and shards, and by no more."""
+        self.known, self.before = True, -1
+        training, member = self.training, self.leasing.members.get(peer)
+        step, progress = training.step, training.progress
+        alone = member is not None and member.task is lease and len(self.leasing.members) == 1
+        fresh = not (step.unleased or step.tree.nodes or step.refusals or step.skipped)
+        shared = training.store is None and training.simple
+        if not (alone and fresh and shared) or training.evaluations or training.failure:
+            return
+        per_epoch = training.steps.steps_per_epoch
+        epoch_end = step.number - step.number % per_epoch + per_epoch
+        self.before = min(epoch_end - 2, training.final - 1)
+        self.until = min(training.save_at, progress.reported + REPORT_SECONDS)
+        self.samples = training.steps.samples_of(step.number)

@@ -1,0 +1,133 @@
+"""How a run begins: who has joined, what the first of them settles, whose weights the model starts from.
+
+    joining --(all workers are here, or the join deadline passed)--> begun
+
+The first worker's settings are the run's. One worker at a time is asked for the initial weights, which are all equal;
+should it be lost, the next one is. A worker that joins later, or once more, is given its number and takes part.
+"""
+
+from itertools import count
+
+from karp.errors import ProtocolError
+from karp.protocol.messages import Initial, Join, Welcome
+from karp.protocol.server.actions import Action, Save, Send
+from karp.protocol.server.ending import Ending
+from karp.protocol.server.leasing import NOTICE_SECONDS, Leasing
+from karp.protocol.server.training import Training
+from karp.protocol.server.workers import Member
+from karp.protocol.settings import ANY_SHARDS, Settings
+
+JOIN_SECONDS = 60.0  # the run begins without the workers that have not joined by then
+
+HINTS = {  # where settings differ
+    "program_sha256": "a run goes on with the file that it began with",
+    "weights_sha256": "every worker must make the same weights: give the model a seed",
+    "data_sha256": "every worker must have the same data: give what is random in them a seed",
+}
+
+
+class Joining:
+    """The beginning of the run that this training and these leases belong to; `workers` are expected."""
+
+    def __init__(
+        self, workers: int, training: Training, leasing: Leasing, ending: Ending, out: list[Action], now: float
+    ) -> None:
+        self.training = training
+        self.leasing = leasing
+        self.ending = ending
+        self.out = out
+        self.workers = self.launched = workers
+        self.join_by = now + JOIN_SECONDS
+        self.notice_at = now + NOTICE_SECONDS
+        self.asked = b""  # the peer that was asked for the initial weights
+        self.begun = False
+
+    def known(self, peer: bytes, message: Join) -> int | None:
+        """The number of a worker whose Join, or one before it, has come twice; None if it is to enter.
+
+        Raises ProtocolError for a program that differs from the run's.
+        """
+        if self.training.settings is None:
+            self._settle(message.settings)
+        assert self.training.settings is not None
+        if differences := self.training.settings.differences(message.settings):
+            advice = [hint for name, hint in HINTS.items() if any(one.startswith(name) for one in differences)]
+            raise ProtocolError("this program differs from the run's: " + "; ".join([*differences, *advice]))
+        member = self.leasing.members.get(peer)
+        if member is None:
+            return self.ending.left.get(peer)
+        return member.worker if member.told else None
+
+    def _settle(self, settings: Settings) -> None:
+        if settings.shards == ANY_SHARDS:
+            settings = settings.with_shards(self.workers)
+        self.training.use(settings)
+        self.training.report("settings", settings.to_dict())
+        if (idle := self.workers - settings.shards) > 0:
+            self.training.notice(
+                f"{self.workers} workers share {settings.shards} shards, so {idle} of them will have nothing to do: "
+                "ask for more shards or fewer workers"
+            )
+
+    def enter(self, peer: bytes, message: Join, now: float) -> None:
+        """This worker is one of the run's."""
+        numbers, worker = self.ending.numbers, message.worker
+        self.leasing.changed()
+        if self.ending.is_main(peer):
+            worker = self.ending.main
+        if worker < 0 or numbers.get(worker, peer) != peer:  # those below `launched` are the launcher's to give
+            worker = next(number for number in count(self.launched) if number not in numbers)
+        numbers[worker] = peer
+        member = self.leasing.members[peer] = Member(peer, worker, now)
+        asked = self.to_ask(peer)
+        if asked:
+            self.asked = peer
+        self.welcome(peer, worker, asked)
+        self.training.report("joined", {"worker": worker, "host": message.host, "pid": message.pid})
+        if self.ending.over and self.ending.main < 0:
+            self.ending.name(worker)
+        if not asked:
+            self.leasing.rest(member)
+
+    def welcome(self, peer: bytes, worker: int, asked: bool = False) -> None:
+        """Tell a worker its number, and whether it is asked for the initial weights."""
+        assert self.training.settings is not None
+        self.out.append(Send(peer, Welcome(worker, self.training.settings.shards, asked)))
+
+    def to_ask(self, peer: bytes) -> bool:
+        """Whether the initial weights are to come from this peer, or still are."""
+        return self.training.updater is None and (self.asked == peer or self.asked not in self.leasing.members)
+
+    def initial(self, member: Member, message: Initial) -> None:
+        """The weights have come; raises ProtocolError if the settings name others."""
+        if self.training.updater is None:
+            self.training.start_from(message.weights)
+            member.version = -1 if self.training.rounded else 0
+        if member.task is None:
+            self.leasing.rest(member)
+
+    def begin(self, now: float) -> None:
+        """Open the first step, if the weights and all workers are there."""
+        if self.training.updater is not None and len(self.leasing.members) >= self.workers:
+            self.begun = True
+            self.training.progress.begin(now)
+            steps, step = self.training.final, self.training.version
+            self.training.report("begin", {"steps": steps, "step": step, "workers": len(self.leasing.members)})
+            self.training.begin(step)
+            self.out.append(Save(lasting=True))  # workers will soon have the initial weights no more
+
+    def look_for_missing(self, now: float) -> None:
+        """Before the first step: say who has not joined, and in the end begin without."""
+        here = len(self.leasing.members)
+        missing = ", ".join(str(number) for number in range(self.workers) if number not in self.ending.numbers)
+        text = f"{here} of {self.workers} workers have joined; missing: worker {missing}; the run begins without"
+        if now >= self.join_by and self.training.updater is not None and here:
+            self.workers = here
+            self.training.notice(text)
+        elif now >= self.notice_at:
+            self.notice_at = now + NOTICE_SECONDS
+            self.training.notice(f"{text} in {max(0.0, self.join_by - now):.0f} s")
+
+    def waited_for(self) -> str:
+        """Who keeps the run from beginning."""
+        return f"{len(self.leasing.members)} of {self.workers} workers have joined; the run begins when all have"

@@ -1,0 +1,367 @@
+"""The server's half of the protocol: a state machine without I/O.
+
+Events go in (a message from a peer, a worker lost, the clock), actions come out (send this, report that, save a
+checkpoint); time is an argument. So one class serves the ZeroMQ server, the run in one process, the tests and the
+simulated cluster.
+
+    joining --(joining.py)--> training --(last step, last score)--> over (ending.py)
+
+In training, the shards of the step under way are leased to the workers that wait. When one is applied (training.py),
+they are leased the next together with the new weights; in one process a lease may just move on to it (calm.py). What is
+lost (a worker, a message) is leased again. At an epoch's end its evaluation is leased too, with a copy of that epoch's
+weights, so that training goes on meanwhile (unless the score steers the run).
+"""
+
+from collections.abc import Callable
+from itertools import islice
+
+from karp.errors import ProtocolError
+from karp.protocol.messages import (
+    Closed,
+    Contribution,
+    Done,
+    Evaluation,
+    Failure,
+    Finish,
+    FromServer,
+    FromWorker,
+    Initial,
+    Join,
+    Lease,
+    Leave,
+    Ping,
+    Refusal,
+    Rejoin,
+    Score,
+    Stop,
+    Waiting,
+)
+from karp.protocol.server.actions import Action, Send
+from karp.protocol.server.ending import Ending
+from karp.protocol.server.fast_path import Calm
+from karp.protocol.server.joining import Joining
+from karp.protocol.server.leasing import NOTICE_SECONDS, Leasing
+from karp.protocol.server.training import SAVE_SECONDS, Training
+from karp.protocol.server.workers import Member
+from karp.protocol.settings import Steps
+from karp.protocol.store import Store
+
+ALIVE_SECONDS = 1.0  # a sign of life to every worker this often; sending it is how a lost one is found
+
+
+class Server:
+    """The parameter server's state.
+
+    Args:
+        workers: how many are expected; the run begins when so many have joined.
+        plan: makes the sampling plan of (samples, batch_size, shards, seed).
+        now: the time, in seconds from any origin.
+        incarnation: counts the restarts of this run's server.
+        save_seconds: between two checkpoints; 0: after every step.
+        skip: leave a shard out whose gradient is not finite twice, instead of ending the run.
+        store: where the weights are to lie, if others than this process read them.
+    """
+
+    def __init__(
+        self,
+        workers: int,
+        plan: Callable[[int, int, int, int], Steps],
+        now: float,
+        *,
+        incarnation: int = 0,
+        save_seconds: float = SAVE_SECONDS,
+        skip: bool = False,
+        store: Store | None = None,
+    ) -> None:
+        self.now = now
+        self.incarnation = incarnation
+        self.notice_at = now + NOTICE_SECONDS
+        self.alive_at = now + ALIVE_SECONDS
+        self.out: list[Action] = []
+        self.training = Training(plan, now, self.out, save_seconds, skip, store)
+        self.leasing = Leasing(self.training, self.out)
+        self.ending = Ending(self.training, self.leasing, self.out)
+        self.joining = Joining(workers, self.training, self.leasing, self.ending, self.out, now)
+        self.calm = Calm(self.training, self.leasing)
+        self.members = self.leasing.members
+        self.waiting = self.leasing.waiting
+        self.numbers = self.ending.numbers
+        self.failures: set[tuple[int, int, int]] = set()  # (step, shard, epoch) at which the program has raised
+        self.strangers = 0  # connections that were turned away
+        self.refused = 0  # messages that were not taken
+
+    # Events: each returns the actions that follow from it.
+
+    def receive(self, peer: bytes, message: FromWorker, incarnation: int, now: float) -> list[Action]:
+        """A message has arrived from a peer, meant for this incarnation of the server."""
+        self.now = now
+        member = self.members.get(peer)
+        try:
+            handler = HANDLERS.get(type(message)) if member is not None else None
+            if handler is not None and incarnation == self.incarnation:
+                handler(self, member, message)
+            elif isinstance(message, Join):
+                self._join(peer, message)
+            elif incarnation == self.incarnation and peer in self.ending.left:
+                self.ending.hear(peer, message)
+            elif isinstance(message, Leave | Done):
+                self.ending.hear_of_another(peer, message)
+            elif isinstance(message, Failure):
+                self._refuse(peer, f"a program that is not in this run has failed: {message.error:.500}")
+            else:
+                self.out.append(Send(peer, Rejoin()))
+        except ProtocolError as error:
+            self._refuse(peer, str(error))
+        return self._take()
+
+    def malformed(self, peer: bytes, reason: str, now: float) -> list[Action]:
+        """Something that is no message has arrived."""
+        self.now = now
+        self._refuse(peer, reason)
+        return self._take()
+
+    def stranger(self, reason: str, now: float) -> list[Action]:
+        """Somebody was turned away at the door; the record gets the 1st, 2nd, 4th, 8th, … of them."""
+        self.now = now
+        self.strangers += 1
+        if self.strangers & (self.strangers - 1) == 0:
+            self.training.report("stranger", {"reason": f"{reason} ({self.strangers} turned away so far)"})
+        return self._take()
+
+    def lost(self, peer: bytes, now: float) -> list[Action]:
+        """A peer is gone: its connection is, or the launcher has seen its process end."""
+        self.now = now
+        self._drop(peer)
+        return self._take()
+
+    def ended(self, worker: int, well: bool, now: float) -> list[Action]:
+        """A worker's process has ended, `well` or not; the launcher tells."""
+        self.now = now
+        if worker == self.ending.main and well:
+            self.ending.close()
+        if worker in self.numbers:
+            self._drop(self.numbers[worker])
+        if not self.joining.begun and well:
+            self.joining.workers -= 1
+            self._hand_out()
+        return self._take()
+
+    def fail(self, reason: str, now: float) -> list[Action]:
+        """The launcher gives the run up."""
+        self.now = now
+        self.training.fail(reason)
+        self._hand_out()
+        return self._take()
+
+    def closing(self, now: float) -> list[Action]:
+        """The server is about to end: nobody is to wait for it."""
+        self.now = now
+        why = self.training.failure or f"it was stopped after step {self.training.version}"
+        for member in self.members.values():
+            stopped = Finish(self.training.version, False, why[:10_000], None, self.training.step.number)
+            self._send(member, Closed() if member.told else stopped)
+        self.ending.close()
+        return self._take()
+
+    def tick(self, now: float) -> list[Action]:
+        """Time has passed: look at the deadlines."""
+        self.now = now
+        if not self.joining.begun:
+            self.joining.look_for_missing(now)
+        elif not self.members and not self.ending.over and now >= self.notice_at:
+            self.notice_at = now + NOTICE_SECONDS
+            step = self.training.step.number
+            self.training.notice(f"no worker is here to compute step {step}; the run goes on when one joins")
+        alive = now >= self.alive_at
+        if alive:
+            self.alive_at = now + ALIVE_SECONDS
+            there = self.members if self.ending.done else self.numbers.values()  # who has left may be gone
+            self.out += [Send(peer, Waiting("")) for peer in there]
+        for member in self.leasing.overdue(now):
+            self.training.notice(f"waiting for {member.doing(now)}; it has not failed, so the run waits on")
+        if self.restless:
+            self.leasing.double(now)
+        self._hand_out()
+        return self._take()
+
+    @property
+    def restless(self) -> bool:
+        """Whether a lease may soon have to be given again, so that ticks should come quickly."""
+        if not self.waiting or not self.joining.begun or self.ending.over:
+            return False
+        for member in self.members.values():  # noqa: SIM110  (a generator takes twice as long)
+            if isinstance(member.task, Lease) and not member.doubled:
+                return True
+        return False
+
+    # Coming and going.
+
+    def _join(self, peer: bytes, message: Join) -> None:
+        if (number := self.joining.known(peer, message)) is not None:
+            self.joining.welcome(peer, number)
+            return
+        if peer in self.members:
+            self._drop(peer)
+        self.joining.enter(peer, message, self.now)
+        self._hand_out()
+
+    def _initial(self, member: Member, message: Initial) -> None:
+        self.joining.initial(member, message)
+        self._hand_out()
+
+    def _drop(self, peer: bytes) -> None:
+        """A member is here no more; what it was at goes to others."""
+        self.waiting.pop(peer, None)
+        member = self.members.pop(peer, None)
+        number = self.ending.left.pop(peer, -1) if member is None else member.worker
+        if self.ending.is_main(peer):
+            number = self.ending.main
+        self.numbers.pop(number, None)
+        self.leasing.changed()
+        if member is not None:
+            if member.task is not None and not self.ending.over:
+                self.training.report("lost", {"worker": number, "step": self.training.step.number})
+            self.leasing.withdraw(member)
+        if self.ending.over and 0 <= number == self.ending.main and not self.ending.done:
+            self.ending.name_another()
+        self._hand_out()
+
+    # Training.
+
+    def _hand_out(self) -> None:
+        """Give what there is to do to the workers that wait, in the order of their numbers."""
+        training = self.training
+        if training.failure or self.ending.over:
+            self.ending.finish()
+            return
+        if not self.joining.begun:
+            self.joining.begin(self.now)
+            if not self.joining.begun:
+                return
+        if training.step.number >= training.final and not training.evaluations:
+            self.ending.finish()
+        else:
+            self.leasing.hand_out(self.now)
+
+    def _contribution(self, member: Member, message: Contribution) -> None:
+        training = self.training
+        lease = self.leasing.returned(member, message, self.now)
+        step = training.open.get(message.step)
+        if step is None or self.ending.over:
+            training.dropped += len(message.nodes)
+        else:
+            try:
+                training.enter(member.peer, member.worker, message, step, lease is not None)
+            finally:
+                if lease is not None and not step.tree.complete and step.missing(lease.start, lease.stop):
+                    member.task = lease
+                    self.leasing.withdraw(member)
+            if training.step.tree.complete:
+                training.advance(self.now, len(self.members))
+        self._hand_out()
+
+    def _score(self, member: Member, message: Score) -> None:
+        task = member.task
+        if isinstance(task, Evaluation) and task.epoch == message.epoch:
+            self.leasing.rest(member)
+        self.training.score(message.epoch, message.scores, message.last)
+        self._hand_out()
+
+    def _ping(self, member: Member, message: Ping) -> None:
+        """A worker waits: if it should not, one of two messages was lost, the task or the answer to it."""
+        if member.told:
+            self.ending.repeat(member)
+        elif member.task is None:
+            if self.joining.to_ask(member.peer):
+                self._send(member, Rejoin())  # the weights that were asked for have not come
+            else:
+                self.leasing.rest(member)
+                self._send(member, Waiting(self.waited_for()))
+        elif message.seen < member.number:
+            self.leasing.give_once_more(member)
+        else:
+            self.leasing.withdraw(member)
+            self.leasing.rest(member)
+        self._hand_out()
+
+    def waited_for(self) -> str:
+        """Who keeps the run waiting, since when, and with what."""
+        if not self.joining.begun:
+            return self.joining.waited_for()
+        busy = (member.doing(self.now) for member in self.members.values() if member.task is not None)
+        return "waiting for " + (", ".join(islice(busy, 4)) or "nobody")
+
+    # Leaving.
+
+    def _stop(self, member: Member, message: Stop) -> None:
+        """A program has left its loop: the current step is the last, if anybody is left to complete it."""
+        self.waiting.pop(member.peer, None)
+        self.leasing.changed()
+        if member.told:
+            self.ending.repeat(member)
+        elif not member.stopped:
+            member.stopped = True
+            self.leasing.withdraw(member)
+            if self.ending.over:
+                self.ending.tell(member)
+            else:
+                self.training.end_after(self.training.step.number + 1)
+        if not self.ending.over and all(member.stopped for member in self.members.values()):
+            if not self.training.finished:
+                step = self.training.step.number
+                self.training.notice(f"step {step} was left before its end by every worker: it is not applied")
+            self.training.end_now()
+            self.training.evaluations.clear()
+        self._hand_out()
+
+    def _leave(self, member: Member, message: Leave) -> None:
+        if self.ending.over:
+            self.ending.leave(member, message)
+            self._hand_out()
+        else:
+            self._drop(member.peer)
+
+    def _failed(self, member: Member, message: Failure) -> None:
+        """The program raised. On another worker it may not; at the same place once more it does."""
+        where = (message.step, message.shard, message.epoch)
+        place = f"at step {message.step}, shard {message.shard}" if message.shard >= 0 else "outside of its loop"
+        if message.epoch >= 0:
+            place = f"in the evaluation of epoch {message.epoch}"
+        self.training.report("traceback", {"worker": member.worker, "traceback": message.traceback})
+        if where in self.failures or message.shard == message.epoch == -1:
+            self.training.fail(f"worker {member.worker} failed {place}: {message.error}")
+        else:
+            self.failures.add(where)
+            self.training.notice(f"worker {member.worker} failed {place} ({message.error}); another worker tries it")
+        self._drop(member.peer)
+
+    # What goes out.
+
+    def _send(self, member: Member, message: FromServer) -> None:
+        self.out.append(Send(member.peer, message))
+
+    def _refuse(self, peer: bytes, reason: str) -> None:
+        """Count what is not taken, and tell its sender why; the record gets the 1st, 2nd, 4th, 8th, … of them."""
+        self.refused += 1
+        self.out.append(Send(peer, Refusal(reason[:10_000])))
+        if self.refused & (self.refused - 1) == 0:
+            count = f" ({self.refused} messages refused so far)" if self.refused > 1 else ""
+            self.training.report("refused", {"reason": reason[:2000] + count})
+
+    def _take(self) -> list[Action]:
+        self.calm.forget()
+        out = self.out[:]
+        del self.out[:]
+        return out
+
+
+HANDLERS: dict[type, Callable[..., None]] = {
+    Contribution: Server._contribution,
+    Ping: Server._ping,
+    Score: Server._score,
+    Initial: Server._initial,
+    Stop: Server._stop,
+    Leave: Server._leave,
+    Failure: Server._failed,
+    Done: lambda server, member, message: member.worker == server.ending.main and server.ending.close(),
+}

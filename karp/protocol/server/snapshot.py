@@ -1,0 +1,104 @@
+"""All of a server that steers its run, as plain types and vectors: what a checkpoint holds.
+
+A contribution is a pure function of weights, step, shard and seed, so nothing of what is under way has to be kept:
+a server that is restored leases the steps from its version on afresh, and ends with the same bits. Only in an
+asynchronous run does it matter what of the open steps has arrived, since that has been applied.
+"""
+
+from typing import Any
+
+from karp.errors import SettingError
+from karp.optim import Updater
+from karp.protocol.messages import Evaluation
+from karp.protocol.server.machine import Server
+from karp.protocol.settings import Settings
+from karp.protocol.tree import Vector
+
+RETURN_SECONDS = 10.0  # for the main worker's connection to come back
+
+Snapshot = tuple[dict[str, Any], dict[str, Vector]]
+
+
+def take(server: Server) -> Snapshot:
+    """Plain types and copies of the vectors; the server must have its weights."""
+    assert server.training.settings is not None
+    assert server.training.updater is not None
+    evaluations = server.training.evaluations
+    vectors = {"weights": server.training.updater.weights.copy()}
+    vectors |= {f"state.{name}": vector.copy() for name, vector in server.training.updater.state.items()}
+    vectors |= {f"evaluation.{due.epoch}": due.weights for due in evaluations if due.weights is not None}
+    plain = {
+        "settings": server.training.settings.to_dict(),
+        "version": server.training.version,
+        "final": server.training.final,
+        "open": server.training.under_way(),
+        "evaluations": [[due.epoch, due.version] for due in evaluations],
+        "finished": server.ending.over and not server.training.failure,
+        "main": main_of(server),
+        "dropped": server.training.dropped,
+        "refused": server.refused,
+        "released": server.leasing.released,
+        "progress": server.training.progress.to_dict(server.now),
+    }
+    return plain, vectors
+
+
+def main_of(server: Server) -> list[Any] | None:
+    """The worker that speaks for all, and its peer, as long as it may live and has not spoken."""
+    peer = server.numbers.get(server.ending.main)
+    return None if peer is None or server.ending.done else [server.ending.main, peer.hex()]
+
+
+def restore(server: Server, snapshot: Snapshot) -> None:
+    """Put a new server where the other was; it goes on with whoever joins.
+
+    The workers of an earlier launch (incarnation 0) are gone; those of this one may not know that their server was.
+
+    Raises SettingError for what is not a snapshot.
+    """
+    plain, vectors = snapshot
+    try:
+        server.training.use(Settings.from_dict(plain["settings"]))
+        assert server.training.settings is not None
+        check(plain, vectors, server.training.settings, server.training.final)
+        weights = server.training.keep(vectors["weights"], int(plain["version"]))
+        state = {name[6:]: vector.copy() for name, vector in vectors.items() if name.startswith("state.")}
+        server.training.updater = Updater(server.training.settings.applied, weights, state, int(plain["version"]))
+        server.training.final = int(plain["final"])
+        server.training.evaluations = [
+            Evaluation(1, int(epoch), int(version), vectors[f"evaluation.{epoch}"])
+            for epoch, version in plain["evaluations"]
+        ]
+        server.training.dropped, server.refused = int(plain["dropped"]), int(plain["refused"])
+        server.leasing.released = int(plain["released"])
+        server.training.progress.restore(plain["progress"], server.now)
+        if plain["main"] is not None and server.incarnation > 0:
+            main, peer = plain["main"]
+            server.ending.restore(int(main), bytes.fromhex(peer))
+            server.alive_at = server.now + RETURN_SECONDS
+        first, *steps = plain["open"]
+        server.training.begin(int(first), [(int(number), missing) for number, missing in steps])
+    except (LookupError, TypeError, ValueError, AttributeError, OverflowError) as error:
+        raise SettingError(f"this is no checkpoint of a run: {error!r:.200}") from None
+    server.joining.begun = True
+    server.training.report("settings", server.training.settings.to_dict())
+    server.training.report("begin", {"steps": server.training.final, "step": server.training.step.number, "workers": 0})
+
+
+def check(plain: dict[str, Any], vectors: dict[str, Vector], settings: Settings, steps: int) -> None:
+    """Raises ValueError for numbers or vectors that no server of these settings has, before they cost memory."""
+    whole = settings.staleness is not None
+    version, final, first = int(plain["version"]), int(plain["final"]), int(plain["open"][0])
+    if not 0 <= first <= final <= steps or version < 0 or (whole and version != first):
+        raise ValueError(f"version {version}, step {first} of {final} steps")
+    if plain["main"] is not None and (first != final or plain["evaluations"]):
+        raise ValueError("a run that is over before its end")
+    if len(plain["open"]) > 1 and (whole or len(plain["open"]) > 1 + final):
+        raise ValueError(f"{len(plain['open']) - 1} steps that are partly applied")
+    if not all(0 <= int(epoch) < settings.epochs and 0 <= int(at) <= version for epoch, at in plain["evaluations"]):
+        raise ValueError("evaluations of epochs that there are not")
+    expected = (settings.layout.size,), settings.layout.dtype
+    for name, vector in vectors.items():
+        found = vector.shape, vector.dtype.name
+        if not name.startswith("state.") and found != expected:
+            raise ValueError(f"{name}: {found[0]} {found[1]}, but the model has {expected[0]} {expected[1]}")

@@ -1,0 +1,94 @@
+"""What a run has applied, and in which order, as its record says."""
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from karp.data import Plan
+from karp.errors import DataError, SettingError
+from karp.protocol.server.step import Step
+from karp.protocol.settings import Settings, Steps
+from karp.protocol.steps import steps_of
+
+LEFT_OUT = -1  # the version of a shard whose gradient was never finite
+
+
+@dataclass(frozen=True, slots=True)
+class Arrival:
+    """The shards start … stop-1 of a step, made with the weights of a version, as they were applied."""
+
+    step: int
+    version: int
+    start: int
+    stop: int
+
+
+def read(directory: Path) -> tuple[Settings, dict[str, Any], list[Arrival]]:
+    """What a run was, its summary, and what was applied in which order.
+
+    Raises DataError if the directory does not hold the record of a whole run.
+    """
+    if (directory / "settings.json").exists() and not (directory / "summary.json").exists():
+        launched = (directory / "launch.json").exists()
+        how = f": go on with it first (karp launch --resume {directory})" if launched else ""
+        raise DataError(f"the run in {directory} has not ended{how}")
+    try:
+        settings = Settings.from_dict(json.loads((directory / "settings.json").read_text()))
+        summary = json.loads((directory / "summary.json").read_text())
+        steps, updates = int(summary["steps"]), int(summary["updates"])
+        if type(summary["weights_sha256"]) is not str:
+            raise ValueError("weights_sha256")
+        path = directory / "arrivals.jsonl"
+        lines = path.read_text().splitlines() if path.exists() else []
+    except (OSError, KeyError, TypeError, ValueError) as error:
+        raise DataError(f"{directory} does not hold the record of a run that has ended: {error!r}") from None
+    plan = steps_of(Plan(settings.samples, settings.batch_size, settings.shards, settings.seed), settings.local_steps)
+    found = list(arrivals(path, lines, settings.staleness, plan, updates))
+    return settings, summary, found if settings.staleness != 0 else list(in_order(plan, steps, found))
+
+
+def arrivals(path: Path, lines: list[str], bound: int | None, plan: Steps, updates: int) -> Iterator[Arrival]:
+    """What the lines of a record say was applied; raises DataError, naming the line, for what cannot have been."""
+    version, there = 0, set[tuple[int, int]]()
+    for number, line in enumerate(lines, 1):
+        try:
+            step, of = json.loads(line)
+            if bound:
+                check(step == version, f"step {step} instead of {version}")
+            before = len(there)
+            for _, made_with, start, stop in of:
+                check(0 <= start < stop <= plan.shards_of(step), f"shards {start} to {stop} of step {step}")
+                shards = {(step, shard) for shard in range(start, stop)}
+                check(there.isdisjoint(shards), f"shards {start} to {stop} of step {step} once more")
+                oldest = 0 if bound is None else version - bound
+                known = made_with == LEFT_OUT or (bound != 0 and max(0, oldest) <= made_with <= version)
+                check(known, f"weights {made_with} where the run had {version}")
+                there |= shards
+                version += bound is None and made_with != LEFT_OUT
+                yield Arrival(step, made_with, start, stop)
+            if bound:
+                check(len(there) - before == plan.shards_of(step), f"step {step} is not whole")
+                version += 1
+        except (TypeError, ValueError, SettingError) as error:
+            raise DataError(f"{path}, line {number}, is damaged: {error}") from None
+    if bound != 0 and version != updates:
+        raise DataError(f"{path} is damaged: it ends after {version} of the run's {updates} updates")
+
+
+def check(good: bool, what: str) -> None:
+    """Raise ValueError unless it is good."""
+    if not good:
+        raise ValueError(what)
+
+
+def in_order(plan: Steps, steps: int, left_out: list[Arrival]) -> Iterator[Arrival]:
+    """What a run without staleness applies: every step with its own weights; only what was left out is recorded."""
+    for number in range(steps):
+        step = Step(number, plan.shards_of(number))
+        for arrival in left_out:
+            if arrival.step == number:
+                yield arrival
+                step.leave_out(arrival.start)
+        yield from (Arrival(number, number, start, stop) for start, stop in step.missing(0, step.tree.shards))

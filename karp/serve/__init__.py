@@ -1,0 +1,1 @@
+"""Who drives the server's machine: its own process, or the program's."""

@@ -1,0 +1,1 @@
+"""What a program sees: a Trainer and what it is made of."""

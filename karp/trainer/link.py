@@ -1,0 +1,63 @@
+"""How a worker's messages reach the server and its answers come back: over a wire, or called directly."""
+
+import os
+import sys
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+
+from karp.environment import given_directory
+from karp.parameters import Layout
+from karp.protocol.messages import FromServer, FromWorker, Lease
+from karp.protocol.tree import Node
+from karp.protocol.worker import Worker
+from karp.record.paths import fresh_directory
+
+Array = np.ndarray[Any, np.dtype[Any]]
+
+
+class Link(Protocol):
+    """What a Trainer needs of the way to its server."""
+
+    address: str
+
+    @property
+    def gradients(self) -> Array | None:
+        """Where gradients may be written so that they need not be copied; None if nowhere."""
+
+    @property
+    def overtaken(self) -> bool:
+        """Whether the weights have changed while the worker computed on them."""
+
+    def settle(self) -> None:
+        """Give the worker weights of its own."""
+
+    def at_once(self, lease: Lease, node: Node) -> bool:
+        """Whether the server has taken the sum over the lease's whole step, and moved the lease on to the next one."""
+
+    def send(self, message: FromWorker, incarnation: int) -> None: ...
+
+    def receive(self, seconds: float) -> tuple[FromServer, int] | None: ...
+
+    def close(self, status: int) -> None: ...
+
+
+def connect(worker: Worker, layout: Layout, run_dir: str | os.PathLike[str] | None, show: bool) -> Link:
+    """The link of this process: to a recorded run, to the launcher's server, or to a server's machine of its own."""
+    if recorded := os.environ.get("KARP_REPLAY"):
+        from karp.trainer.replay import ReplayLink
+
+        return ReplayLink(Path(recorded))
+    directory = given_directory(run_dir)
+    if address := os.environ.get("KARP_SERVER"):
+        from karp.transport.frames import ANY_RUN
+        from karp.transport.keys import Keys
+        from karp.transport.zeromq_worker import WorkerSocket
+
+        keys = os.environ.get("KARP_KEYS")
+        known = Keys.from_text(keys, "KARP_KEYS").for_worker() if keys else None
+        return WorkerSocket(address, os.environ.get("KARP_RUN", ANY_RUN), worker, layout, known)
+    from karp.serve.in_process import LocalLink
+
+    return LocalLink(directory or fresh_directory(sys.argv[0]), Path(sys.argv[0]).name, show)

@@ -1,0 +1,151 @@
+"""A recorded run, repeated in one process: the record stands where the server would.
+
+A contribution is a pure function of (weights at its version, step, shard, seed). So whatever a run's timing has chosen
+is in the order in which contributions were applied and in the versions of their weights, and the record holds both. The
+link below leases exactly what was applied, in that order, with the weights of the recorded version, and applies what
+comes back. Old weights are kept for as long as a contribution ahead needs them. Nothing is evaluated.
+"""
+
+import json
+from collections import deque
+from dataclasses import replace
+from pathlib import Path
+
+from karp.data import Plan
+from karp.errors import DataError, RefusedError, RunError
+from karp.protocol.messages import (
+    Contribution,
+    Failure,
+    Finish,
+    FromServer,
+    FromWorker,
+    Initial,
+    Join,
+    Lease,
+    Stop,
+    Welcome,
+)
+from karp.protocol.server.actions import Action
+from karp.protocol.server.step import Step
+from karp.protocol.server.training import Training
+from karp.protocol.tree import Node, Vector
+from karp.record.arrivals import LEFT_OUT, read
+
+FILE = "replay.json"
+NEVER = float("inf")
+
+
+class ReplayLink:
+    """Leases what the record in `directory` says, and in the end writes down whether the weights are the same."""
+
+    address = "the record"
+    gradients = None
+    overtaken = False
+
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory
+        self.settings, self.summary, self.order = read(directory)
+        self.last_use = {arrival.version: index for index, arrival in enumerate(self.order)}
+        self.at = 0  # in the order
+        self.versions: dict[int, Vector] = {}
+        self.inbox: deque[FromServer] = deque()
+        self.actions: list[Action] = []  # nobody performs them
+        self.training = Training(Plan, 0.0, self.actions, save_seconds=NEVER)
+
+    def settle(self) -> None:
+        """The model's weights are its own."""
+
+    def at_once(self, lease: Lease, node: Node) -> bool:
+        """What follows is looked up in the record."""
+        return False
+
+    def send(self, message: FromWorker, incarnation: int) -> None:
+        match message:
+            case Join():
+                self._join(message)
+            case Initial():
+                weights = message.weights.view()
+                weights.flags.writeable = False  # the model goes through other versions than the training
+                self.training.start_from(weights)
+                self.training.begin(0)
+                self._go_on()
+            case Contribution():
+                step = self.training.open[message.step]
+                message.last = False  # the recorded run knows where it ended
+                for index, node in enumerate(message.nodes):  # the next backward writes into the same vector
+                    message.nodes[index] = node._replace(vector=None if node.vector is None else node.vector.copy())
+                self.training.enter(b"", 0, message, step, True)
+                self.at += 1
+                self._go_on()
+            case Stop() if self.at < len(self.order):
+                raise RunError(
+                    f"the program left its loop at step {self.training.step.number}, but the recorded run went on: it "
+                    "is another program, or its workers left each by itself; a run to repeat ends by trainer.stop()"
+                )
+            case Failure():
+                self.training.fail(message.error)
+
+    def _join(self, message: Join) -> None:
+        if differences := self.settings.differences(message.settings):
+            raise RefusedError("this program differs from the recorded run's: " + "; ".join(differences))
+        self.training.use(replace(self.settings, evaluate=False, steering=False))
+        self.inbox.append(Welcome(0, self.settings.shards, True))
+
+    def _go_on(self) -> None:
+        """Apply what is complete, then lease what the record says was applied next."""
+        training = self.training
+        training.advance(0.0, 1)
+        self.actions.clear()
+        while not training.failure and self.at < len(self.order) and self.order[self.at].version == LEFT_OUT:
+            arrival = self.order[self.at]
+            step = self._step(arrival.step)
+            for shard in range(arrival.start, arrival.stop):
+                step.leave_out(shard)
+            training.enter(b"", 0, Contribution(arrival.step, training.version, [], [], False), step, True)
+            training.advance(0.0, 1)
+            self.at += 1
+        if training.failure:
+            raise RunError(f"the run has failed: {training.failure}")
+        assert training.updater is not None
+        self._keep(training.version)
+        if self.at == len(self.order):
+            self.inbox.append(Finish(training.version, True, "", training.updater.weights, training.step.number))
+            return
+        arrival = self.order[self.at]
+        self._step(arrival.step)
+        if arrival.version not in self.versions:
+            raise DataError(f"the record is damaged: step {arrival.step} was made with weights {arrival.version}")
+        weights = self.versions[arrival.version]
+        self.inbox.append(
+            Lease(self.at + 1, arrival.step, arrival.start, arrival.stop, arrival.version, weights)
+        )
+
+    def _step(self, number: int) -> Step:
+        """This step, opened if it has not been."""
+        while number not in self.training.open:
+            if self.training.opened > number or self.training.open_another() is None:
+                raise DataError(f"the record is damaged: step {number} was not to come yet, or is over")
+        return self.training.open[number]
+
+    def _keep(self, version: int) -> None:
+        """Keep weights that are needed once more, and no others."""
+        for old in [old for old in self.versions if self.last_use[old] < self.at]:
+            del self.versions[old]
+        if version not in self.versions and self.last_use.get(version, -1) >= self.at:
+            self.versions[version] = self.training.outgoing().copy()
+
+    def receive(self, seconds: float) -> tuple[FromServer, int] | None:
+        return self.inbox.popleft(), 0
+
+    def close(self, status: int) -> None:
+        """Write both hashes, unless the program has failed."""
+        if status != 0 or self.training.updater is None:
+            return
+        found = self.settings.layout.sha256(self.training.updater.weights)
+        plain = {
+            "contributions": len(self.order),
+            "weights_sha256": found,
+            "recorded_sha256": self.summary.get("weights_sha256", ""),
+            "equal": found == self.summary.get("weights_sha256"),
+        }
+        (self.directory / FILE).write_text(json.dumps(plain, indent=2) + "\n")

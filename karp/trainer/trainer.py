@@ -1,0 +1,418 @@
+"""What a program sees of a run: a Trainer, and the batches it yields.
+
+    with karp.Trainer(model, optim.SGD(lr=0.1), batch_size=128, epochs=20) as trainer:
+        for x, y in trainer.batches(train):
+            trainer.backward(nn.cross_entropy(model(x), y))
+
+A Trainer drives the worker's state machine: it asks it what to do, lets the program do it, and carries its messages
+over a link. Under a launcher (KARP_SERVER names the server) the link is a socket. In one process it is the server's
+state machine itself, called directly: no socket, no copy of the weights, the same steps and the same bits.
+"""
+
+import atexit
+import os
+import socket
+import sys
+import time
+import traceback
+from collections.abc import Callable, Iterator, Mapping
+from types import EllipsisType, TracebackType
+from typing import Any, Self
+
+import numpy as np
+
+from karp import environment, faults, nn, optim
+from karp.autograd import Value
+from karp.data import Plan, generator
+from karp.environment import agreed, from_environment
+from karp.errors import ProgramError, SettingError
+from karp.protocol.messages import Done, Evaluation, FromWorker, Lease
+from karp.protocol.settings import ANY_SHARDS, Settings, Steps
+from karp.protocol.steps import Rounds, steps_of
+from karp.protocol.worker import PING_SECONDS, Worker
+from karp.trainer.inputs import Work, columns, scores, settings_of, status_of
+from karp.trainer.link import Link, connect
+from karp.trainer.local_sgd import OUTER, Inner
+
+Array = np.ndarray[Any, np.dtype[Any]]
+Evaluate = Callable[[], Mapping[str, float] | float]
+
+_trainers = 0  # entered in this process; under a launcher a program has one
+
+
+class Trainer:
+    """Trains `model` in this process, or as one of a run's workers where a launcher has started the program.
+
+    Args:
+        model: an `nn.Module`; its parameters become one flat vector.
+        optimizer: of `karp.optim`; the server applies it, or with `local_steps` each worker.
+        batch_size: samples of a global batch, that is of one step.
+        epochs: how often each sample is used.
+        shards: slices of a global batch; the number of workers at launch (1 in one process) unless given. The bits
+            of the weights depend on it, and on nothing else of how many workers there are.
+        seed: of the sample order and of `rng`.
+        staleness: by how many steps the weights under a gradient may be old; None: asynchronous, the gradient of each
+            shard, weighted by its share of the step, is an update of its own. 0 unless given here or by the launcher.
+            With any other the bits depend on who came first; `karp replay` repeats them.
+        local_steps: above 1, a step is a round of so many global batches: a worker takes a step of `optimizer` on its
+            shard of each, from the step's weights and afresh, and contributes how far it has come. 1 unless given here
+            or by the launcher.
+        outer: the optimiser that the server then applies; SGD with Nesterov momentum 0.9 and rate 0.7 unless given.
+        codec: how gradients go to the server: None, 'float16', 'bfloat16' or 'int8' (`karp.codecs`); each shard's is
+            encoded by itself, in one process too, so the bits of the weights depend on it and on nothing else.
+        codec_weights: how weights come back: None, 'float16' or 'bfloat16'; gradients are then those of rounded
+            weights, while the server, scores and the end of the run have them in full.
+        threads: of the BLAS in each worker; 1 unless given here or by the launcher. The bits depend on it.
+        run_dir: where the run's files go; a fresh folder under runs/ unless given here or by the launcher.
+        show: whether progress is shown on standard error (in one process; a launcher shows its run itself).
+
+    Raises:
+        SettingError: an argument cannot be used.
+        ProgramError: a second Trainer under a launcher.
+
+    >>> import numpy as np
+    >>> from karp import Trainer, nn, optim
+    >>> x = np.linspace(-1, 1, 64, dtype=np.float32).reshape(64, 1)
+    >>> model = nn.MLP(1, [8], 1)
+    >>> import tempfile
+    >>> directory = tempfile.mkdtemp()
+    >>> with Trainer(model, optim.Adam(lr=0.03), batch_size=16, epochs=50, run_dir=directory, show=False) as trainer:
+    ...     for xs, ys in trainer.batches(x, x * x):
+    ...         trainer.backward(nn.mse(model(xs), ys))
+    >>> trainer.main, bool(abs(model(x).data - x * x).mean() < 0.05)
+    (True, True)
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        optimizer: optim.Optimizer,
+        *,
+        batch_size: int,
+        epochs: int = 1,
+        shards: int | None = None,
+        seed: int = 0,
+        staleness: int | EllipsisType | None = ...,
+        local_steps: int | None = None,
+        outer: optim.Optimizer | None = None,
+        codec: str | None = None,
+        codec_weights: str | None = None,
+        threads: int | None = None,
+        run_dir: str | os.PathLike[str] | None = None,
+        show: bool = True,
+    ) -> None:
+        self.model = model
+        self.optimizer = optimizer
+        self.batch_size = batch_size
+        self.epochs = epochs
+        if shards == ANY_SHARDS:
+            raise SettingError("shards is 0; it must be a whole number of at least 1, or be left out")
+        self.shards = shards
+        self.seed = seed
+        staleness = agreed("staleness", staleness, environment.staleness, left_out=...)
+        self.staleness = 0 if isinstance(staleness, EllipsisType) else staleness
+        agreed_steps = agreed("local_steps", local_steps, environment.whole)
+        self.local_steps = 1 if agreed_steps is None else agreed_steps
+        self.threads = from_environment("KARP_THREADS", 1) if threads is None else threads
+        environment.check_whole(local_steps=self.local_steps, threads=self.threads)
+        optim.to_dict(optimizer)  # raises SettingError for what is none
+        self.outer = OUTER if outer is None and self.local_steps > 1 else outer
+        self.codec = agreed("codec", codec, str)
+        self.codec_weights = agreed("codec_weights", codec_weights, str)
+        self.show = show
+        self.server = os.environ.get("KARP_SERVER")
+        self._run_dir = run_dir
+        self._parameters = model.parameters
+        self._worker = Worker(self._parameters.data, from_environment("KARP_WORKER", -1 if self.server else 0))
+        self._own = self._worker.weights  # as the model may see them
+        self._link: Link | None = None
+        self._gradients: Array | None = None  # memory shared with the server that gradients are written to
+        self._closed = False  # the `with` block is left
+        self._plan: Plan
+        self._steps: Steps  # the plan's, or rounds of them
+        self._batch = 0  # the global batch; without local steps the step
+        self._inner = Inner(optimizer, self._parameters) if self.local_steps > 1 else None
+        self._shard = -1  # the one the program is at; -1: none
+        self._share = 1.0
+        self._given = True  # the current shard's loss to backward
+        self._rng: np.random.Generator | None = None
+        self._work = Work() if self.server else None  # one process is not compared with itself
+
+    def __enter__(self) -> Self:
+        global _trainers
+        if self.server and _trainers:
+            raise ProgramError("a second Trainer: a program that a launcher has started takes part in one run only")
+        _trainers += 1
+        from threadpoolctl import threadpool_limits
+
+        self._limits = threadpool_limits(self.threads, user_api="blas")
+        return self
+
+    def batches(self, *data: Any, evaluate: Evaluate | None = None, steering: bool = False) -> Iterator[Any]:
+        """The batches that this process is to compute, each to be given to `backward` exactly once.
+
+        Within the loop the model's weights are read-only (but with local steps, which change them), and may lie in
+        other memory than before it: look at them through the model.
+
+        Args:
+            data: a `data.Table`, or arrays of equal length; each batch has the same parts, with fewer rows.
+            evaluate: called once per epoch in one of the workers, with the weights of that epoch's end; returns a
+                number or a map of numbers, which go to the terminal and the record. Should that worker or the server
+                die, it is called again: what it gives must depend on the weights alone.
+            steering: the score steers the run (`evaluate` may call `stop`), so the next epoch waits for it.
+
+        Raises:
+            SettingError: no rows, or arrays of unequal length.
+            RefusedError: the settings differ from those of the run.
+            RunError: the run has failed elsewhere.
+        """
+        if _trainers == 0 or self._link is not None:
+            state = "called twice: epochs is an argument of Trainer" if self._link else "called outside of `with`"
+            raise ProgramError(f"trainer.batches was {state}")
+        arrays, digest = columns(data)
+        settings = settings_of(
+            self._parameters, self.optimizer, self.outer,
+            samples=len(arrays[0]), data_sha256=digest, batch_size=self.batch_size, epochs=self.epochs,
+            shards=ANY_SHARDS if self.shards is None else self.shards, seed=self.seed, threads=self.threads,
+            evaluate=evaluate is not None, steering=steering, staleness=self.staleness, local_steps=self.local_steps,
+            codec=self.codec, codec_weights=self.codec_weights,
+        )  # fmt: skip
+        self._link = connect(self._worker, self._parameters.layout, self._run_dir, self.show)
+        faults.reach("join")
+        self._send(self._worker.enter(settings, socket.gethostname(), os.getpid(), time.monotonic()))
+        return self._iterate(arrays, evaluate, settings)
+
+    def _iterate(self, arrays: list[Array], evaluate: Evaluate | None, settings: Settings) -> Iterator[Any]:
+        worker = self._worker
+        if self._inner is None:  # what the program wrote to them would reach nobody, or everybody
+            self._own = worker.weights.view()
+            self._own.flags.writeable = False
+        self._wait()
+        self._plan = Plan(settings.samples, settings.batch_size, worker.shards, settings.seed)
+        self._steps = steps_of(self._plan, settings.local_steps)
+        try:
+            while worker.over is None:
+                self._place_weights()
+                if isinstance(worker.task, Lease):
+                    yield from self._leased(worker.task, arrays)
+                else:
+                    assert isinstance(worker.task, Evaluation)
+                    assert evaluate is not None
+                    faults.reach("evaluation", step=worker.task.version)
+                    self._send(worker.scored(scores(evaluate())))
+                self._wait()
+        finally:
+            self._settle()
+
+    def _leased(self, lease: Lease, arrays: list[Array]) -> Iterator[Any]:
+        """The batches of a lease; when all are computed it is answered, or moves on to the next step at once."""
+        worker, link, plan, steps = self._worker, self._link, self._plan, self._steps
+        assert link is not None
+        last, work = worker.last, self._work
+        if work is not None:
+            work.begin()
+        self._place_gradients()
+        while True:
+            step = lease.step
+            if faults.PLAN is not None:
+                faults.reach("leased", step=step)
+            for shard in range(lease.start, lease.stop):
+                self._shard, self._share = shard, steps.share(step, shard)
+                for self._batch in steps.batches(step, shard) if isinstance(steps, Rounds) else (step,):
+                    rows = plan.rows(self._batch, shard)
+                    self._given, self._rng = False, None
+                    batch = [array.take(rows, axis=0) for array in arrays]
+                    yield batch if len(batch) > 1 else batch[0]
+                    if not self._given:
+                        where = f"the batch of step {step}, shard {shard}"
+                        raise ProgramError(f"{where} was not given to trainer.backward")
+                if self._inner is not None:
+                    loss = self._inner.end(self._share)
+                    worker.computed(self._parameters.grad, loss, steps.shards_of(step))
+            self._shard = -1
+            if (node := worker.hand_over(lease)) is None:
+                break
+            if not link.at_once(lease, node):
+                worker.take_back(lease)
+                break
+            worker.version = lease.version
+            self._place_weights()
+        if link.overtaken:  # what the program has seen is of no version
+            worker.discard(last)
+        self._send(worker.contribution(0.0 if work is None else work.seconds()))
+
+    def _settle(self) -> None:
+        """Outside of the loop the model has weights of its own."""
+        if self._link is not None:
+            self._link.settle()
+        self._own = self._worker.weights
+        self._place_weights()
+
+    def _place_weights(self) -> None:
+        """Have the model read the weights that the worker has now: a graph of those before is stale."""
+        worker, parameters = self._worker, self._parameters
+        current = self._own if worker.current is worker.weights else worker.current
+        if current is parameters.data:
+            parameters.touch()
+        else:
+            parameters.keep_weights_in(current)
+
+    def _place_gradients(self) -> None:
+        """Have backward write where the server can read, if there is such a place."""
+        assert self._link is not None
+        place = self._link.gradients
+        if place is not self._gradients:
+            self._gradients = place
+            self._parameters.keep_gradients_in(self._parameters.layout.zeros() if place is None else place)
+
+    def backward(self, loss: Value) -> None:
+        """Take the gradient of the current batch's loss, a mean over its samples, as this shard's contribution.
+
+        Raises ProgramError if there is no batch to give, it was given already, or the loss does not fit it.
+        """
+        if self._given:
+            raise ProgramError(
+                "trainer.backward was called twice for one batch: add the losses and call it once"
+                if self._shard >= 0
+                else "trainer.backward was called outside of the loop over trainer.batches"
+            )
+        if type(loss) is not Value:
+            raise ProgramError(f"trainer.backward takes the loss, a Value, not {type(loss).__name__}")
+        parameters, inner, share = self._parameters, self._inner, self._share
+        parameters.zero_grad()
+        if loss.data.__class__ is not float and loss.data.size != 1:
+            raise ProgramError(f"trainer.backward takes the mean over the batch, not a loss of shape {loss.shape}")
+        loss.backward(share if inner is None else 1.0)
+        if faults.PLAN is not None:
+            faults.reach("computing", step=self.step)
+        if parameters.values[-1].grad is None and all(value.grad is None for value in parameters.values):
+            raise ProgramError("the loss depends on none of the model's parameters")
+        if inner is None:
+            self._worker.computed(parameters.grad, float(loss.data) * share, self._plan.shards_of(self._batch))
+        else:
+            inner.step(float(loss.data), self._plan.samples_in(self._batch, self._shard), self._batch)
+        self._given = True
+
+    def stop(self) -> None:
+        """End the run, for every worker, after the current step."""
+        self._worker.last = True
+
+    def log(self, **values: float) -> None:
+        """Numbers for the terminal and the record, with the step and, inside the loop, the shard they belong to.
+
+        After the loop every worker runs the same code: what the main worker logs there is kept.
+        """
+        if self._link is None or self._closed:
+            raise ProgramError("trainer.log was called before trainer.batches or after the `with` block")
+        for name, value in scores(values).items():
+            self._worker.log(name, value, self._shard)
+
+    @property
+    def step(self) -> int:
+        """The step of the current batch; after the loop, the number of steps applied."""
+        task = self._worker.task
+        if isinstance(task, Lease):
+            return task.step
+        if isinstance(task, Evaluation) and self.staleness is None:  # its version counts shards
+            return (task.epoch + 1) * self._steps.steps_per_epoch
+        over = self._worker.over
+        return max(0, self._worker.version) if over is None else over.steps
+
+    @property
+    def epoch(self) -> int:
+        """The epoch of the current batch, or of the evaluation."""
+        task = self._worker.task
+        return task.epoch if isinstance(task, Evaluation) else self.step // self._steps.steps_per_epoch
+
+    @property
+    def shard(self) -> int:
+        """Which shard of the step the current batch is."""
+        return self._shard
+
+    @property
+    def rng(self) -> np.random.Generator:
+        """A generator of (seed, step, shard): for dropout, noise and the like, the same whoever computes the shard."""
+        if self._shard < 0:
+            raise ProgramError("trainer.rng belongs to a batch: use it in the loop over trainer.batches")
+        if self._rng is None:
+            self._rng = generator(self.seed, self._batch, self._shard)
+        return self._rng
+
+    @property
+    def main(self) -> bool:
+        """After the loop: whether this worker is the one that speaks for all.
+
+        It is true in one worker. The others wait here until that one has ended; should it die, one of them takes over.
+        """
+        worker = self._worker
+        if worker.over is None:
+            raise ProgramError("trainer.main is known when the run is over: read it after the loop")
+        while not worker.over.main and not worker.closed and self._closed:
+            self._hear()
+        return worker.over.main
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        global _trainers
+        link, worker = self._link, self._worker
+        self._shard = -1
+        try:
+            if link is not None and error is None:
+                self._end()
+            elif link is not None and self.server and isinstance(error, KeyboardInterrupt):
+                self._send(worker.leave())  # what it was at goes to others
+            elif link is not None and worker.over is None:
+                text = "".join(traceback.format_exception(kind, error, trace))
+                self._send(worker.failed("".join(traceback.format_exception_only(error)).strip(), text))
+        finally:
+            self._given, self._closed = True, True
+            self._settle()
+            if link is not None and (error is not None or not self.server):
+                link.close(status_of(error))  # else it is needed until the main worker is done
+            self._limits.restore_original_limits()
+            if not self.server:
+                _trainers -= 1
+
+    def _end(self) -> None:
+        """Leave in good order; a loop that was left early ends the run first."""
+        worker = self._worker
+        if worker.over is None:
+            if self._inner is not None:
+                self._inner.put_back()
+            for message in worker.stop():
+                self._send(message)
+            self._wait()
+        self._send(worker.leave())
+        faults.reach("left")
+        if self.server:
+            atexit.register(self._depart)
+
+    def _depart(self) -> None:
+        """The program ends: the main worker says so, if it ends well."""
+        faults.reach("done")
+        if self._link is not None:
+            if self._worker.over is not None and self._worker.over.main and getattr(sys, "last_value", None) is None:
+                self._send(Done())
+            self._link.close(0)
+
+    def _send(self, message: FromWorker) -> None:
+        assert self._link is not None
+        self._link.send(message, self._worker.incarnation)
+
+    def _wait(self) -> None:
+        """Until there is something to do, or the run is over."""
+        while self._worker.task is None and self._worker.over is None:
+            self._hear()
+
+    def _hear(self) -> None:
+        """The next message, or what silence asks for."""
+        worker, link = self._worker, self._link
+        assert link is not None
+        faults.reach("waiting", step=worker.version)
+        arrived = link.receive(PING_SECONDS)
+        faults.reach("answered", step=worker.version)
+        now = time.monotonic()
+        reply = worker.tick(now, link.address) if arrived is None else worker.receive(*arrived, now)
+        if reply is not None:
+            self._send(reply)

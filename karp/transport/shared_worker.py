@@ -1,0 +1,122 @@
+"""A worker's side of shared memory: where it reads weights and leases, and writes gradients."""
+
+import os
+
+import numpy as np
+
+from karp import faults
+from karp.parameters import Layout
+from karp.protocol.messages import Contribution, Lease
+from karp.protocol.server.step import moderate
+from karp.protocol.tree import Vector
+from karp.transport.segment import (
+    ASLEEP,
+    CHANGES,
+    CONTRIBUTION,
+    COPIES,
+    GIVEN,
+    IN,
+    LEASE,
+    OUT,
+    READ,
+    READY,
+    SENT,
+    VERSION,
+    Segment,
+    fence,
+    ring,
+)
+
+
+class Place:
+    """The worker's side: where it reads weights and leases, and writes gradients."""
+
+    def __init__(self, invitation: str, layout: Layout) -> None:
+        """Raises OSError where the server's segments cannot be had."""
+        try:
+            process, weights, slot, bell, mine = map(int, invitation.split()[:5])
+            weights_token, slot_token = invitation.split()[5:]
+        except ValueError:
+            raise OSError("the invitation cannot be read") from None
+        self.weights = Segment.find(process, weights, weights_token, layout)
+        self.slot = Segment.find(process, slot, slot_token, layout)
+        self.words = self.slot.words
+        self.weights.vector.flags.writeable = False
+        self.server_bell = os.open(f"/proc/{process}/fd/{bell}", os.O_WRONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+        self.bell = os.open(f"/proc/{process}/fd/{mine}", os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+        self.sent = 0
+        self.read = 0
+        self.changes = 0  # of the weights, when a lease brought them
+        self.words[READY] = 1
+
+    def send(self, contribution: Contribution) -> bool:
+        """Put a contribution into the mailbox; False if it does not fit, or the last one has not been taken."""
+        if len(contribution.nodes) != 1 or contribution.logs or contribution.last:
+            return False
+        node = contribution.nodes[0]
+        if node.vector is None:
+            return False
+        if node.vector is not self.slot.vector:
+            np.copyto(self.slot.vector, node.vector)
+        CONTRIBUTION.pack_into(
+            self.slot.memory, OUT, contribution.step, contribution.version, node.start, node.stop, node.loss,
+            contribution.seconds, moderate(node.vector),
+        )
+        faults.reach("half-sent", step=contribution.step)
+        fence()
+        self.sent += 1
+        self.words[SENT] = self.sent
+        fence()
+        if self.weights.words[ASLEEP]:
+            self.weights.words[ASLEEP] = 0
+            ring(self.server_bell)
+        return True
+
+    def lease(self) -> Lease | None:
+        """The lease in the mailbox; None if its weights have been overwritten already."""
+        number, step, start, stop, version, new = LEASE.unpack_from(self.slot.memory, IN)
+        self.read += 1
+        self.words[READ] = self.read
+        if new:
+            self.changes = self.weights.words[CHANGES]
+            if self.changes % 2 or self.weights.words[VERSION] != version:
+                return None
+        return Lease(number, step, start, stop, version, self.weights.vector if new else None)
+
+    @property
+    def changed(self) -> bool:
+        """Whether the weights have been written to since a lease brought them."""
+        fence()
+        return bool(self.weights.words[CHANGES] != self.changes)
+
+    def copy(self, into: Vector) -> None:
+        """The weights of one version, whichever it is; of a server that died while it wrote, what is there."""
+        for _ in range(COPIES):
+            before = self.weights.words[CHANGES]
+            np.copyto(into, self.weights.vector)
+            fence()
+            if before % 2 == 0 and self.weights.words[CHANGES] == before:
+                return
+            os.sched_yield()
+
+    def waiting(self) -> bool:
+        """Whether a lease is in the mailbox."""
+        return bool(self.words[GIVEN] != self.read)
+
+    def sleep(self, asleep: bool) -> None:
+        """The server is to ring the bell, or need not."""
+        self.words[ASLEEP] = asleep
+        fence()
+
+    def drain(self) -> bool:
+        """The bell has been heard, if it rang; False if the server is gone."""
+        try:
+            return bool(os.read(self.bell, 1 << 12))
+        except BlockingIOError:
+            return True
+
+    def close(self) -> None:
+        self.weights.close()
+        self.slot.close()
+        os.close(self.bell)
+        os.close(self.server_bell)

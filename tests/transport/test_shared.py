@@ -1,0 +1,257 @@
+"""Shared memory: what one end puts in comes out at the other, and a weight that is being written is never used."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+
+import numpy as np
+import pytest
+
+from karp.parameters import Layout
+from karp.protocol.messages import Contribution, Lease
+from karp.protocol.tree import Node
+from karp.transport.segment import ASLEEP, CHANGES, HEAD, Segment, spin, trouble
+from karp.transport.shared_server import Exchange
+from karp.transport.shared_worker import Place
+
+LAYOUT = Layout({"weight": (5, 3), "bias": (3,)}, "float32")
+
+
+@pytest.fixture
+def exchange() -> Iterator[Exchange]:
+    made = Exchange(pytest.fail)
+    made.allocate(LAYOUT)
+    made.writing(-1)
+    made.writing(0)
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def place(exchange: Exchange) -> Iterator[Place]:
+    made = Place(exchange.invite(b"a"), LAYOUT)
+    yield made
+    made.close()
+
+
+def lease(number: int = 1, version: int = 0, weights: np.ndarray | None = None) -> Lease:
+    return Lease(number, version, 0, 2, version, weights)
+
+
+def contribution(vector: np.ndarray, **changes: object) -> Contribution:
+    fields = {"step": 3, "version": 3, "nodes": [Node(2, 4, 0.75, vector)], "logs": [], "last": False} | changes
+    return Contribution(**fields)  # type: ignore[arg-type]
+
+
+def test_a_contribution_arrives_without_a_copy_where_it_was_written_in_place(exchange: Exchange, place: Place) -> None:
+    assert exchange.receive() is None
+    place.slot.vector[:] = np.arange(LAYOUT.size)
+    assert place.send(contribution(place.slot.vector))
+    found = exchange.receive()
+    assert found is not None
+    peer, message = found
+    assert (b"a", 3, 3) == (peer, message.step, message.version)
+    assert (2, 4, 0.75) == message.nodes[0][:3]
+    assert np.arange(LAYOUT.size, dtype=np.float32).tobytes() == message.nodes[0].vector.tobytes()
+    assert exchange.receive() is None
+
+
+@pytest.mark.parametrize(("odd", "moderate"), [(1.0, True), (1e30, False), (np.inf, False), (np.nan, False)])
+def test_the_worker_looks_whether_its_gradient_is_finite(
+    exchange: Exchange, place: Place, odd: float, moderate: bool
+) -> None:
+    place.slot.vector[-1] = odd
+    assert place.send(contribution(place.slot.vector))
+    found = exchange.receive()
+    assert found is not None
+    assert moderate == found[1].moderate
+
+
+def test_a_gradient_from_elsewhere_is_copied_in(exchange: Exchange, place: Place) -> None:
+    vector = np.full(LAYOUT.size, 2.0, np.float32)
+    assert place.send(contribution(vector))
+    vector[:] = 0
+    assert exchange.receive()[1].nodes[0].vector[0] == 2.0  # type: ignore[index]
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"nodes": []},
+        {"nodes": [Node(0, 1, 0.0, np.zeros(LAYOUT.size)), Node(2, 3, 0.0, np.zeros(LAYOUT.size))]},
+        {"logs": [(0, "norm", 1.0)]},
+        {"last": True},
+    ],
+)
+def test_what_does_not_fit_goes_the_other_way(exchange: Exchange, place: Place, changes: dict[str, object]) -> None:
+    assert not place.send(contribution(np.zeros(LAYOUT.size, np.float32), **changes))
+    assert exchange.receive() is None
+
+
+def test_a_lease_brings_the_weights_it_names(exchange: Exchange, place: Place) -> None:
+    slot = exchange.slots[b"a"]
+    weights = exchange.weights.vector  # type: ignore[union-attr]
+    weights[:] = 7.0
+    assert slot.give(lease(weights=weights))
+    assert place.waiting()
+    found = place.lease()
+    assert found is not None
+    assert (1, 0, 0, 2, 0) == (found.number, found.step, found.start, found.stop, found.version)
+    assert found.weights is place.weights.vector
+    assert weights.tobytes() == found.weights.tobytes()
+    assert not found.weights.flags.writeable
+    assert not place.waiting()
+    assert slot.give(lease(2))
+    again = place.lease()
+    assert again is not None
+    assert again.weights is None
+
+
+def test_a_mailbox_that_was_not_read_is_not_written_over(exchange: Exchange, place: Place) -> None:
+    slot = exchange.slots[b"a"]
+    assert slot.give(lease(1))
+    assert not slot.give(lease(2))
+    assert place.lease().number == 1  # type: ignore[union-attr]
+    assert slot.give(lease(3))
+
+
+@pytest.mark.parametrize("version", [None, 1])
+def test_weights_that_have_been_written_since_are_not_used(
+    exchange: Exchange, place: Place, version: int | None
+) -> None:
+    assert exchange.weights is not None
+    assert exchange.slots[b"a"].give(lease(weights=exchange.weights.vector))
+    exchange.writing(-1)
+    if version is not None:
+        exchange.writing(version)
+    assert place.lease() is None
+
+
+def test_a_worker_sees_that_its_weights_have_changed_and_can_copy_those_of_one_version(
+    exchange: Exchange, place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert exchange.weights is not None
+    assert exchange.slots[b"a"].give(lease(weights=exchange.weights.vector))
+    assert place.lease() is not None
+    assert not place.changed
+    mine, yields = np.ones(LAYOUT.size, np.float32), []
+
+    def write() -> None:
+        """The server ends its update while the worker tries."""
+        yields.append(1)
+        exchange.weights.vector[:] = 5.0  # type: ignore[union-attr]
+        exchange.writing(1)
+
+    exchange.writing(-1)
+    assert place.changed
+    monkeypatch.setattr("os.sched_yield", write)
+    place.copy(mine)
+    assert [1] == yields
+    assert (5.0, 5.0) == (mine.min(), mine.max())
+
+
+def test_a_spin_ends_when_there_is_something_or_when_its_time_is_over() -> None:
+    tries = iter([False, False, True])
+    assert spin(lambda: next(tries), 3600.0)
+    assert [] == list(tries)
+    assert spin(lambda: True, 0.0)
+    assert not spin(lambda: False, 0.0)
+
+
+def test_where_a_process_cannot_yield_nobody_spins(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("karp.transport.segment.CAN_YIELD", False)
+    tries = iter([False, True])
+    assert not spin(lambda: next(tries), 3600.0)
+    assert [True] == list(tries)
+
+
+def test_whoever_sleeps_is_woken(exchange: Exchange, place: Place) -> None:
+    exchange.sleep(True)
+    assert place.send(contribution(place.slot.vector))
+    assert b"!" == os.read(exchange.bell, 10)
+    assert 0 == exchange.weights.words[ASLEEP]  # type: ignore[union-attr]
+    place.sleep(True)
+    assert exchange.slots[b"a"].give(lease())
+    assert place.drain()
+    assert 0 == place.words[ASLEEP]
+
+
+def test_a_server_that_is_gone_is_noticed(exchange: Exchange, place: Place) -> None:
+    exchange.forget(b"a")
+    assert not place.drain()
+
+
+def test_an_invitation_that_leads_nowhere_is_an_error_and_nothing_else(exchange: Exchange) -> None:
+    words = exchange.invite(b"a").split()
+    for changed in (
+        ["1", *words[1:]],  # another process
+        [words[0], "9999", *words[2:]],  # no such file
+        [*words[:5], "0" * 32, words[6]],  # another run's
+        [*words[:1], words[2], words[1], *words[3:]],  # exchanged
+        ["nonsense"],
+        [],
+    ):
+        with pytest.raises(OSError, match=r"."):
+            Place(" ".join(changed), LAYOUT)
+    with pytest.raises(OSError, match="another process's file"):
+        Place(" ".join(words), Layout({"weight": (1,)}, "float32"))
+
+
+def test_a_slot_that_its_worker_cannot_open_is_known(exchange: Exchange) -> None:
+    invitation = exchange.invite(b"a")
+    slot = exchange.slots[b"a"]
+    assert (False, False) == (slot.give(lease(1)), slot.unopened)  # it may not have read the invitation yet
+    assert (False, True) == (slot.give(lease(2)), slot.unopened)
+    place = Place(invitation, LAYOUT)
+    assert (False, True) == (slot.unopened, slot.give(lease(3)))
+    place.close()
+
+
+@pytest.mark.parametrize("refused", ["memfd_create", "pipe"])
+def test_memory_that_cannot_be_had_is_said_and_nothing_is_left(monkeypatch: pytest.MonkeyPatch, refused: str) -> None:
+    said: list[str] = []
+    exchange = Exchange(said.append)
+    if refused == "pipe":
+        exchange.allocate(LAYOUT)
+    before = len(os.listdir("/proc/self/fd"))
+
+    def refuse(*arguments: object) -> None:
+        raise OSError(24, "Too many open files")
+
+    monkeypatch.setattr(os, refused, refuse)
+    if refused == "memfd_create":
+        assert "memfd_create: Too many open files" == trouble()
+        assert None is exchange.allocate(LAYOUT)
+    assert "" == exchange.invite(b"a")
+    assert before == len(os.listdir("/proc/self/fd"))
+    assert ["Too many open files" in text and "travel as frames" in text for text in said] == [True]
+    exchange.close()
+
+
+def test_memory_is_as_large_as_it_must_be_and_aligned() -> None:
+    segment = Segment.make(LAYOUT)
+    assert HEAD + LAYOUT.nbytes == os.fstat(segment.descriptor).st_size
+    assert 0 == segment.vector.ctypes.data % 64
+    assert 0 == segment.words[CHANGES]
+    segment.close()
+
+
+def test_another_process_sees_it_and_nothing_is_left_in_the_file_system(exchange: Exchange) -> None:
+    before = set(os.listdir("/dev/shm"))
+    code = (
+        "import sys, numpy as np\n"
+        "from karp.parameters import Layout\n"
+        "from karp.transport.shared_worker import Place\n"
+        "from karp.protocol.messages import Contribution\n"
+        "from karp.protocol.tree import Node\n"
+        "place = Place(sys.argv[1], Layout({'weight': (5, 3), 'bias': (3,)}, 'float32'))\n"
+        "place.slot.vector[:] = 3\n"
+        "assert place.send(Contribution(1, 1, [Node(0, 1, 0.5, place.slot.vector)], [], False))\n"
+        "import os; os.kill(os.getpid(), 9)\n"
+    )
+    subprocess.run([sys.executable, "-c", code, exchange.invite(b"a")], check=False)
+    found = exchange.receive()
+    assert found is not None
+    assert 3.0 == found[1].nodes[0].vector[0]  # type: ignore[index]
+    assert before == set(os.listdir("/dev/shm"))
