@@ -1,14 +1,13 @@
 """The benchmarks run, say what they promise to say, and time nobody who does less work. Nothing here is about speed."""
 
 import json
-import os
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from running import ROOT, completed, environment
 
-ROOT = Path(__file__).parent.parent
 FIELDS = {"case", "name", "steps_per_s", "low", "high", "peak_rss_mb", "growth_mb"}
 # A child that fails in the way its argument says: at the start, in an answer, by dying, by printing what is no answer.
 CHILD = """
@@ -31,16 +30,8 @@ serve(start)
 """
 
 
-@pytest.fixture(autouse=True)
-def _scripts_on_the_path(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.syspath_prepend(str(ROOT / "scripts"))
-
-
 def bench(*arguments: str) -> subprocess.CompletedProcess[str]:
-    environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(ROOT / "scripts"), str(ROOT)])}
-    return subprocess.run(
-        [sys.executable, "-P", "-m", "bench", *arguments], env=environment, capture_output=True, text=True, timeout=100
-    )
+    return completed([sys.executable, "-P", "-m", "bench", *arguments], ROOT)
 
 
 def test_engine_prints_ratios_and_writes_a_row_per_contestant(tmp_path: Path) -> None:
@@ -104,8 +95,7 @@ def contest(*ways: str) -> tuple[dict[str, int], dict[str, str]]:
     """Turns taken by a child for each way to fail, and the reasons of those that did."""
     from bench.contest import FailedError, Process, rounds
 
-    environment = os.environ | {"PYTHONPATH": str(ROOT / "scripts")}
-    processes = [Process(way, [sys.executable, "-c", CHILD, way], environment) for way in ways]
+    processes = [Process(way, [sys.executable, "-c", CHILD, way], environment()) for way in ways]
     ready, reasons = [], {}
     try:
         for process in processes:
@@ -181,11 +171,10 @@ def test_exchange_says_why_a_worker_is_out() -> None:
     from bench import gate
     from bench.contest import FailedError
 
-    environment = os.environ | {"PYTHONPATH": str(ROOT / "scripts")}
     with pytest.raises(FailedError, match="ended with status 1: ValueError: no gradient"):
-        gate.run([[sys.executable, "-c", "raise ValueError('no gradient')"]], 1, environment, 1.0)
+        gate.run([[sys.executable, "-c", "raise ValueError('no gradient')"]], 1, environment(), 1.0)
     meet = "from bench.gate import Gate; gate = Gate(); gate.meet(); gate.report({'rank': 1})"
-    assert [{"rank": 1}] * 2 == gate.run([[sys.executable, "-c", meet]] * 2, 2, environment, 1.0)
+    assert [{"rank": 1}] * 2 == gate.run([[sys.executable, "-c", meet]] * 2, 2, environment(), 1.0)
 
 
 def test_modes_train_to_the_target(tmp_path: Path) -> None:

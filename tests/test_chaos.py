@@ -1,21 +1,13 @@
 """A round of scripts/chaos.sh: twelve schedules on real processes, with every kind of fault in them."""
 
 import json
-import os
-import subprocess
 import sys
 from pathlib import Path
 
-import pytest
+from running import completed
 
-ROOT = Path(__file__).parent.parent
 SEED = 0  # a round with few long pauses
 SCHEDULES = 12
-
-
-@pytest.fixture(autouse=True)
-def _scripts_on_the_path(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.syspath_prepend(str(ROOT / "scripts"))
 
 
 def test_a_schedule_is_a_function_of_its_seed_and_a_round_holds_every_kind() -> None:
@@ -39,16 +31,9 @@ def test_every_plan_names_faults_that_there_are() -> None:
         assert len(named) == (len(faults.parse(schedule.plan)) if named else 0)
 
 
-@pytest.mark.timeout(400)
 def test_a_round_ends_with_the_bits_of_the_undisturbed_run(tmp_path: Path) -> None:
     arguments = ["--schedules", SCHEDULES, "--seed", SEED, "--epochs", 5, "--json", tmp_path / "chaos.json"]
-    done = subprocess.run(
-        [sys.executable, "-P", "-m", "chaos", *map(str, arguments)],
-        env=os.environ | {"PYTHONPATH": str(ROOT / "scripts"), "TMPDIR": str(tmp_path)},
-        capture_output=True,
-        text=True,
-        timeout=350,
-    )
+    done = completed([sys.executable, "-P", "-m", "chaos", *map(str, arguments)], tmp_path, TMPDIR=str(tmp_path))
     assert 0 == done.returncode, done.stdout + done.stderr
     results = [json.loads(line) for line in (tmp_path / "chaos.json").read_text().splitlines()]
     assert [(seed, True, True) for seed in range(SEED, SEED + SCHEDULES)] == [

@@ -6,13 +6,6 @@ from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parent.parent
-
-
-@pytest.fixture(autouse=True)
-def _scripts_on_the_path(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.syspath_prepend(str(ROOT / "scripts"))
-
 
 @pytest.mark.parametrize("seed", range(4))
 def test_ten_thousand_frames_that_are_nearly_messages(seed: int) -> None:

@@ -1,60 +1,37 @@
 """Real processes: the launcher, the server and N workers."""
 
 import contextlib
-import json
 import os
 import pty
 import signal
-import socket
 import subprocess
-import sys
-import time
-from collections.abc import Iterator
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
 
 import pytest
-
-ROOT = Path(__file__).parent.parent
-DIGITS = ROOT / "workers" / "digits.py"
-
-HEAD = """
-import os, sys
-import numpy as np
-import karp
-from karp import nn, optim
-worker = int(os.environ.get("KARP_WORKER", "0"))
-x = np.random.default_rng(0).normal(size=(64, 3)).astype(np.float32)
-y = (x[:, 0] > 0).astype(np.int64)
-model = nn.MLP(3, [8], 2)
-"""
-LOOP = """
-with karp.Trainer(model, optim.SGD(lr=0.1), batch_size=16, epochs=2) as trainer:
-    for xs, ys in trainer.batches(x, y):
-        {body}
-        trainer.backward(nn.cross_entropy(model(xs), ys))
-"""
-
-GATE = 'if trainer.step == 600: open(os.environ.get("GATE", os.devnull)).close()'
-ENDLESS = HEAD + LOOP.format(body=GATE).replace("epochs=2", "epochs=300")  # goes on when the gate is open
-
-
-def environment() -> dict[str, str]:
-    clean = {name: value for name, value in os.environ.items() if not name.startswith("KARP_")}
-    return clean | {"PYTHONPATH": str(ROOT), "PYTHONWARNINGS": "error"}
-
-
-def karp(*arguments: object, cwd: Path) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "karp.cli", *map(str, arguments)]
-    return subprocess.run(command, cwd=cwd, env=environment(), capture_output=True, text=True, timeout=100)
-
-
-def program(tmp_path: Path, text: str) -> Path:
-    tmp_path.mkdir(exist_ok=True)
-    path = tmp_path / "program.py"
-    path.write_text(text)
-    return path
+from running import (
+    DIGITS,
+    ENDLESS,
+    GATE,
+    HEAD,
+    LOOP,
+    ONCE,
+    PATIENCE,
+    ROOT,
+    alone,
+    command,
+    environment,
+    free_port,
+    gone,
+    karp,
+    launched,
+    left_over,
+    metrics,
+    processes,
+    program,
+    start,
+    summary,
+)
 
 
 def launch(tmp_path: Path, workers: int, text: str, *arguments: object) -> subprocess.CompletedProcess[str]:
@@ -62,43 +39,15 @@ def launch(tmp_path: Path, workers: int, text: str, *arguments: object) -> subpr
     return karp("launch", "-n", workers, "--run-dir", tmp_path / "run", path, *arguments, cwd=tmp_path)
 
 
-def summary(directory: Path) -> dict[str, Any]:
-    found: dict[str, Any] = json.loads((directory / "summary.json").read_text())
-    return found
-
-
-def left_over(directory: Path) -> list[str]:
-    """Processes that belong to the run in this directory."""
-    found = []
-    for entry in Path("/proc").iterdir():
-        if entry.name.isdigit():
-            try:
-                variables = (entry / "environ").read_bytes()
-            except OSError:
-                continue
-            if f"KARP_RUN_DIR={directory}\0".encode() in variables:
-                found.append((entry / "cmdline").read_bytes().replace(b"\0", b" ").decode())
-    return found
-
-
 @pytest.mark.parametrize("optimizer", ["sgd", "adam"])
 def test_digits_ends_with_the_same_bits_for_any_number_of_workers(tmp_path: Path, optimizer: str) -> None:
     options = ["--shards", 8, "--epochs", 3, "--optimizer", optimizer]
-    alone = subprocess.run(
-        [sys.executable, str(DIGITS), *map(str, options)],
-        cwd=tmp_path,
-        env=environment() | {"KARP_RUN_DIR": str(tmp_path / "alone")},
-        capture_output=True,
-        text=True,
-        timeout=100,
-    )
-    assert (0, "") == (alone.returncode, alone.stderr if alone.returncode else "")
-    expected = summary(tmp_path / "alone")
+    expected, printed = alone(DIGITS, *options, directory=tmp_path / "alone")
     for workers in (1, 2, 3, 5, 8):
         exchange = ("auto", "zeromq")[workers % 2]
         arguments = ["--exchange", exchange, "--run-dir", tmp_path / str(workers), DIGITS, *options]
         done = karp("launch", "-n", workers, *arguments, cwd=tmp_path)
-        assert (0, alone.stdout) == (done.returncode, done.stdout), done.stderr
+        assert (0, printed) == (done.returncode, done.stdout), done.stderr
         found = summary(tmp_path / str(workers))
         assert expected["weights_sha256"] == found["weights_sha256"], workers
         same = ("shards", "steps", "samples", "metrics", "loss", "exit", "dropped", "refused")
@@ -143,16 +92,6 @@ def test_an_exception_at_the_same_shard_twice_ends_the_run_with_its_traceback(tm
     assert [] == left_over(tmp_path / "run")
 
 
-ONCE = """
-def once(name):
-    try:
-        os.close(os.open(os.path.join(os.environ["KARP_RUN_DIR"], name), os.O_CREAT | os.O_EXCL))
-    except FileExistsError:
-        return False
-    return True
-"""
-
-
 @pytest.mark.parametrize("fault", ["raise ZeroDivisionError", "os.kill(os.getpid(), 9)", "os._exit(3)"])
 def test_a_fault_that_does_not_come_again_costs_no_bits(tmp_path: Path, fault: str) -> None:
     undisturbed = launch(tmp_path / "a", 2, HEAD + LOOP.format(body="pass"))
@@ -175,7 +114,7 @@ def test_a_worker_that_keeps_dying_is_given_up_and_the_run_goes_on(tmp_path: Pat
             if "worker 1 ended with exit status 3 once more: the run goes on without it" in line:
                 break
         gate.open()
-        _, error = process.communicate(timeout=100)
+        _, error = process.communicate(timeout=PATIENCE)
     assert 0 == process.returncode, error
     assert 1200 == summary(tmp_path / "run")["steps"]
 
@@ -293,65 +232,17 @@ def test_what_cannot_be_launched_is_said_at_once(tmp_path: Path, arguments: list
     assert f"karp: {reason}" in done.stderr
 
 
-class Gate:
-    """A file that a program can only open when the test has: a pipe with a name."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        self.descriptor = -1
-        os.mkfifo(path)
-
-    def open(self) -> None:
-        self.descriptor = os.open(self.path, os.O_RDWR)
-
-    def close(self) -> None:
-        if self.descriptor >= 0:
-            os.close(self.descriptor)
-
-
-@contextlib.contextmanager
-def launched(
-    tmp_path: Path, workers: int, path: Path, *options: object
-) -> Iterator[tuple[subprocess.Popen[str], Gate]]:
-    """A launch that has begun to train, and has written a checkpoint; it does not end before the gate is open."""
-    gate = Gate(tmp_path / "gate")
-    process = subprocess.Popen(
-        [sys.executable, "-m", "karp.cli", "launch", "-n", str(workers), "--run-dir", str(tmp_path / "run"),
-         "--checkpoint-every", "0.1", *map(str, options), str(path)],
-        cwd=tmp_path, env=environment() | {"GATE": str(gate.path)},
-        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-    )  # fmt: skip
-    try:
-        assert process.stderr is not None
-        for line in process.stderr:
-            if line.startswith("step"):
-                break
-        yield process, gate
-    finally:
-        gate.close()
-        process.kill()
-        process.communicate()
-
-
 def expected_bits(tmp_path: Path, path: Path) -> str:
     done = karp("launch", "-n", 2, "--run-dir", tmp_path / "undisturbed", path, cwd=tmp_path)
     assert 0 == done.returncode, done.stderr
     return str(summary(tmp_path / "undisturbed")["weights_sha256"])
 
 
-def gone(directory: Path) -> bool:
-    """Wait, for at most 5 s, until no process of the run is left."""
-    until = time.monotonic() + 5
-    while left_over(directory) and time.monotonic() < until:
-        time.sleep(0.05)  # there is no event of the end of somebody else's child
-    return not left_over(directory)
-
-
 def test_ctrl_c_ends_everything_and_says_how_to_resume(tmp_path: Path) -> None:
     path = program(tmp_path, ENDLESS)
     with launched(tmp_path, 2, path) as (process, _):
         process.send_signal(signal.SIGINT)
-        _, error = process.communicate(timeout=60)
+        _, error = process.communicate(timeout=PATIENCE)
     assert 130 == process.returncode
     assert 130 == summary(tmp_path / "run")["exit"]
     assert [] == left_over(tmp_path / "run")
@@ -361,8 +252,7 @@ def test_ctrl_c_ends_everything_and_says_how_to_resume(tmp_path: Path) -> None:
     assert 0 == again.returncode, again.stderr
     found = summary(tmp_path / "run")
     assert (expected_bits(tmp_path, path), 1200) == (found["weights_sha256"], found["steps"])
-    lines = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
-    seen = [line["step"] for line in lines if line["report"] == "progress"]
+    seen = [line["step"] for line in metrics(tmp_path / "run") if line["report"] == "progress"]
     assert sorted(set(seen)) == seen
 
 
@@ -381,10 +271,10 @@ def test_nothing_is_left_when_the_launcher_is_killed_and_the_run_can_be_resumed(
 def test_a_server_that_is_killed_is_started_again(tmp_path: Path) -> None:
     path = program(tmp_path, ENDLESS)
     with launched(tmp_path, 2, path) as (process, gate):
-        (server,) = [int(entry.name) for entry in Path("/proc").iterdir() if is_server(entry, tmp_path / "run")]
+        (server,) = [number for number, line, _ in processes(tmp_path / "run") if "karp.serve.process" in line]
         os.kill(server, signal.SIGKILL)
         gate.open()
-        _, error = process.communicate(timeout=100)
+        _, error = process.communicate(timeout=PATIENCE)
     assert 0 == process.returncode, error
     assert "the server was killed by SIGKILL; it is started again from its newest checkpoint (1 of 3)" in error
     found = summary(tmp_path / "run")
@@ -395,38 +285,21 @@ def test_a_server_that_is_killed_is_started_again(tmp_path: Path) -> None:
     )
 
 
-def is_server(entry: Path, directory: Path) -> bool:
-    try:
-        variables, command = (entry / "environ").read_bytes(), (entry / "cmdline").read_bytes()
-    except OSError:
-        return False
-    return b"karp.serve.process" in command and f"KARP_RUN_DIR={directory}\0".encode() in variables
-
-
 def test_a_worker_joins_and_leaves_without_harm(tmp_path: Path) -> None:
     path = program(tmp_path, ENDLESS.replace(GATE, f"print('computes', flush=True)\n        {GATE}"))
     with launched(tmp_path, 2, path, "--port", free_port()) as (process, gate):
         address = f"tcp://127.0.0.1:{process.args[process.args.index('--port') + 1]}"  # type: ignore[index,union-attr]
-        joined = subprocess.Popen(
-            [sys.executable, "-m", "karp.cli", "worker", "--server", address, str(path)],
-            cwd=tmp_path, env=environment() | {"GATE": str(gate.path)}, stdout=subprocess.PIPE, text=True,
-        )  # fmt: skip
+        joined = start(command("worker", "--server", address, path), tmp_path, GATE=str(gate.path))
         assert joined.stdout is not None
         assert "computes\n" == joined.stdout.readline()
         joined.send_signal(signal.SIGINT)
-        joined.communicate(timeout=60)
+        joined.communicate(timeout=PATIENCE)
         assert 130 == joined.returncode
         gate.open()
-        _, error = process.communicate(timeout=100)
+        _, error = process.communicate(timeout=PATIENCE)
     assert 0 == process.returncode, error
     assert "failed" not in error
     assert expected_bits(tmp_path, path) == summary(tmp_path / "run")["weights_sha256"]
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def test_a_run_beyond_loopback_has_keys(tmp_path: Path) -> None:
@@ -456,9 +329,7 @@ with trainer:
 def test_large_vectors_arrive_as_they_were_sent(tmp_path: Path, codec: str) -> None:
     """ZeroMQ does not copy them: nothing may be written to where it still reads, nor be sent in another's place."""
     path, arguments = program(tmp_path, LARGE), [codec] if codec else []
-    alone = environment() | {"KARP_RUN_DIR": str(tmp_path / "alone")}
-    subprocess.run([sys.executable, str(path), *arguments], cwd=tmp_path, env=alone, check=True, timeout=100)
-    expected = summary(tmp_path / "alone")
+    expected, _ = alone(path, *arguments, directory=tmp_path / "alone")
     for exchange in ("auto", "zeromq"):
         options = ["--exchange", exchange, "--run-dir", tmp_path / exchange]
         done = karp("launch", "-n", 2, *options, path, *arguments, cwd=tmp_path)
@@ -491,9 +362,9 @@ def test_a_terminal_gets_a_progress_bar(tmp_path: Path) -> None:
     path = program(tmp_path, HEAD + LOOP.format(body="pass"))
     mine, theirs = pty.openpty()
     process = subprocess.Popen(
-        [sys.executable, "-m", "karp.cli", "launch", "-n", "2", "--run-dir", str(tmp_path / "run"), str(path)],
+        command("launch", "-n", 2, "--run-dir", tmp_path / "run", path),
         cwd=tmp_path,
-        env=environment() | {"TERM": "xterm", "COLUMNS": "80"},
+        env=environment(TERM="xterm", COLUMNS="80"),
         stdout=subprocess.DEVNULL,
         stderr=theirs,
     )

@@ -3,13 +3,12 @@
 import os
 import re
 import shlex
-import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from running import ROOT, completed
 
-ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
 BLOCKS = re.findall(r"```python\n(.*?)```", README, re.S)
 COMMANDS = re.findall(r"^\$ (.*)$", "".join(re.findall(r"```console\n(.*?)```", README, re.S)), re.M)
@@ -17,10 +16,7 @@ COMMANDS = re.findall(r"^\$ (.*)$", "".join(re.findall(r"```console\n(.*?)```", 
 
 @pytest.mark.parametrize("block", BLOCKS, ids=range(len(BLOCKS)))
 def test_a_block_of_python_runs(block: str, tmp_path: Path) -> None:
-    environment = os.environ | {"PYTHONPATH": str(ROOT), "KARP_RUN_DIR": str(tmp_path / "run")}
-    done = subprocess.run(
-        [sys.executable, "-W", "error", "-c", block], cwd=ROOT, env=environment, capture_output=True, text=True
-    )
+    done = completed([sys.executable, "-c", block], ROOT, KARP_RUN_DIR=str(tmp_path / "run"))
     assert 0 == done.returncode, done.stderr
 
 
@@ -31,11 +27,11 @@ def test_a_command_runs(command: str, tmp_path: Path) -> None:
     (tmp_path / "karp").chmod(0o755)
     path = f"{tmp_path}:{Path(sys.executable).parent}:{os.environ['PATH']}"
     if command.startswith("karp launch"):
-        command = command.replace("karp launch", f"karp launch --run-dir {tmp_path / 'run'}")
-    environment = os.environ | {"PATH": path, "PYTHONPATH": str(ROOT)}
+        command = command.replace("karp launch", f"karp launch --run-dir {shlex.quote(str(tmp_path / 'run'))}")
+    variables = {"PATH": path, "PYTHONWARNINGS": ""}  # pip may come by, which warns
     if command.startswith("python"):
-        environment |= {"KARP_RUN_DIR": str(tmp_path / "run")}
-    done = subprocess.run(command, shell=True, cwd=ROOT, env=environment, capture_output=True, text=True)
+        variables["KARP_RUN_DIR"] = str(tmp_path / "run")
+    done = completed(["/bin/sh", "-c", command], ROOT, **variables)
     assert 0 == done.returncode, done.stderr
     assert "test accuracy 0.9" in done.stdout
 

@@ -7,7 +7,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from running import PROGRAM, command, environment, karp, program, summary
+from running import PATIENCE, PROGRAM, command, karp, program, start, summary
 
 from karp.errors import DataError, SettingError
 from karp.launch.options import Options
@@ -80,18 +80,8 @@ def test_two_launches_that_resume_one_directory_at_once(tmp_path: Path) -> None:
         cwd=tmp_path, KARP_FAULT="server: die applied step 100",
     )  # fmt: skip
     assert 1 == cut.returncode
-    both = [
-        subprocess.Popen(
-            command("launch", "--resume", tmp_path / "run"),
-            cwd=tmp_path,
-            env=environment(),
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        for _ in range(2)
-    ]
-    ended = [(*process.communicate(timeout=100), process.returncode) for process in both]
+    both = [start(command("launch", "--resume", tmp_path / "run"), tmp_path) for _ in range(2)]
+    ended = [(*process.communicate(timeout=PATIENCE), process.returncode) for process in both]
     assert (0, "trained 400\n") in [(status, out) for out, _, status in ended], ended
     for _, error, status in ended:
         if status:  # else the second came when the first was through

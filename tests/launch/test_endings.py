@@ -10,21 +10,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from running import PROGRAM, ROOT, command, environment, karp, program, summary
+from running import HEAD, LOOP, PATIENCE, PROGRAM, ROOT, command, completed, karp, program, start, summary
 
 from karp.launch import options, run
 from karp.launch.options import Options
 from karp.monitor.terminal import Display
 from karp.protocol.settings import LIMITS
-
-HEAD = PROGRAM.split("with karp")[0]
-LOOP = """
-with karp.Trainer(model, optim.SGD(lr=0.1), batch_size=16, epochs=4) as trainer:
-    for xs, ys in trainer.batches(x, y):
-        {body}
-        trainer.backward(nn.cross_entropy(model(xs), ys))
-"""
-
 
 AFTER = {
     "stopped": """
@@ -64,12 +55,9 @@ def test_a_worker_that_does_not_end_holds_nobody_up(
 def held_up(folder: Path, **seconds: float) -> Iterator[tuple[subprocess.Popen[str], int]]:
     """A launch that says it waits for the server to write what is left; that process is stopped, or soon will be."""
     patches = "".join(f"run.{name} = {value}; " for name, value in seconds.items())
-    start = f"run.launch(Options({str(program(folder))!r}, [], 2), {str(folder / 'run')!r})"
-    code = f"from karp.launch import run; from karp.launch.options import Options; {patches}raise SystemExit({start})"
-    launch = subprocess.Popen(
-        [sys.executable, "-c", code], env=environment(KARP_FAULT="server: pause writing step 8 time 2"), cwd=folder,
-        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-    )  # fmt: skip
+    call = f"run.launch(Options({str(program(folder))!r}, [], 2), {str(folder / 'run')!r})"
+    code = f"from karp.launch import run; from karp.launch.options import Options; {patches}raise SystemExit({call})"
+    launch = start([sys.executable, "-c", code], folder, KARP_FAULT="server: pause writing step 8 time 2")
     try:
         assert launch.stderr is not None
         named = re.compile(r"waiting for the server \(process (\d+)\) to write what is left, for \d+ s more at most")
@@ -104,14 +92,11 @@ def test_ctrl_c_while_the_program_is_at_what_follows_its_loop_says_how_to_go_on_
     wait = "if not os.path.exists('go'): open('here', 'w').close(); signal.pause()\n    print("
     path = program(tmp_path, text="import signal" + PROGRAM.replace("print(", wait))
     os.mkfifo(tmp_path / "here")
-    launch = subprocess.Popen(
-        command("launch", "-n", 2, "--run-dir", tmp_path / "run", path), env=environment(), cwd=tmp_path,
-        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-    )  # fmt: skip
+    launch = start(command("launch", "-n", 2, "--run-dir", tmp_path / "run", path), tmp_path)
     try:
         (tmp_path / "here").open().close()  # waits for the main worker
         launch.send_signal(signal.SIGINT)
-        printed, error = launch.communicate(timeout=60)
+        printed, error = launch.communicate(timeout=PATIENCE)
     finally:
         launch.kill()
         launch.communicate()
@@ -128,14 +113,14 @@ def test_a_server_that_dies_while_it_is_waited_for_after_ctrl_c_leaves_a_run_to_
         assert launch.stderr is not None
         assert any("interrupted" in line for line in launch.stderr)
         os.kill(server, signal.SIGKILL)
-        _, error = launch.communicate(timeout=60)
+        _, error = launch.communicate(timeout=PATIENCE)
     assert 130 == launch.returncode
     assert f"the server wrote no summary; to go on: karp launch --resume {tmp_path / 'run'} -n 2" in error
 
 
 def test_a_server_that_hangs_at_the_end_is_named_and_killed(tmp_path: Path) -> None:
     with held_up(tmp_path, NAME_SECONDS=0.0, CLOSE_SECONDS=1.0) as (launch, server):
-        _, error = launch.communicate(timeout=60)
+        _, error = launch.communicate(timeout=PATIENCE)
     assert 1 == launch.returncode
     assert f"the server (process {server}) has not ended in 1 s and is killed" in error
     with pytest.raises(ProcessLookupError):
@@ -190,10 +175,10 @@ def test_a_time_between_checkpoints_is_a_number(tmp_path: Path) -> None:
 def test_a_launcher_imports_nothing_that_takes_long_and_a_worker_no_server() -> None:
     heavy = {"numpy", "zmq", "msgpack", "asyncio", "rich", "dataclasses", "inspect"}
     code = f"import sys, karp.cli, karp.launch.run, karp.launch.credentials; print(sorted({heavy} & set(sys.modules)))"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert "[]\n" == done.stdout
+    done = completed([sys.executable, "-c", code], ROOT)
+    assert ("[]\n", 0) == (done.stdout, done.returncode), done.stderr
     code = "import sys, karp.trainer.trainer, karp.transport.zeromq; print([n for n in sys.modules if 'karp' in n])"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    done = completed([sys.executable, "-c", code], ROOT)
     assert "karp.protocol.worker" in done.stdout
     assert not any(room in done.stdout for room in ("protocol.server", "karp.serve.in_process", "record.directory"))
     assert LIMITS["threads"] == options.THREADS

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from running import PROGRAM, command, environment, karp, program, summary
+from running import PATIENCE, PROGRAM, command, environment, karp, program, start, summary
 
 from karp.launch.options import Options
 from karp.launch.processes import Child, printed, start_worker
@@ -103,7 +103,7 @@ def test_a_worker_that_dies_as_soon_as_it_has_joined_is_started_again(
     monkeypatch.setattr(Launch, "_start_worker", lambda self, *which: started.append(which))
     launch = Launch(Options("program.py", [], 2), tmp_path, resume=False)
     process = subprocess.Popen([sys.executable, "-c", "raise SystemExit(3)"])
-    assert 3 == process.wait(60)
+    assert 3 == process.wait(PATIENCE)
     child = Child(0, process, tmp_path / "log", 0, 0)
     launch.children, launch.server = [child], Told()  # type: ignore[assignment]
     launch._watch()
@@ -122,17 +122,15 @@ def test_a_worker_that_cannot_begin_again_leaves_the_run_to_the_others(tmp_path:
 
 def test_a_run_goes_on_when_nobody_looks_any_more(tmp_path: Path) -> None:
     """As in `karp launch … 2>&1 | head -1`."""
-    launch = subprocess.Popen(
-        command("launch", "-n", 2, "--run-dir", tmp_path / "run", program(tmp_path, epochs=400)),
-        cwd=tmp_path, env=environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-    )  # fmt: skip
+    path = program(tmp_path, epochs=400)
+    launch = start(command("launch", "-n", 2, "--run-dir", tmp_path / "run", path), tmp_path)
     assert launch.stdout is not None
     assert launch.stderr is not None
     launch.stderr.readline()
     launch.stderr.close()
     assert "trained 1600\n" == launch.stdout.read()
     launch.stdout.close()
-    assert 0 == launch.wait(60)
+    assert 0 == launch.wait(PATIENCE)
     assert summary(tmp_path / "run")["finished"]
 
 
@@ -147,7 +145,7 @@ def test_a_launcher_that_may_not_watch_processes_asks_after_them(
     path = program(tmp_path, text="print(7)")
     child = start_worker(0, str(path), [], environment(), tmp_path / "log", leash, 0)
     assert -1 == child.end
-    assert 0 == child.process.wait(60)
+    assert 0 == child.process.wait(PATIENCE)
     os.close(leash)
     os.close(leash_end)
     assert "7\n" == printed(child.log, child.begin)

@@ -1,16 +1,15 @@
 """The modes with real processes: what is recorded is repeated to the same bits, and digits are learnt in each."""
 
 import json
-import os
 import re
 import shutil
 import signal
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
+from running import DIGITS, PATIENCE, alone, command, processes, start, summary
+from running import karp as karp_command
 
 import karp
 from karp import codecs, nn, optim
@@ -20,27 +19,12 @@ from karp.record.arrivals import read
 from karp.record.directory import Record
 from karp.trainer.replay import ReplayLink
 
-ROOT = Path(__file__).parent.parent.parent
-DIGITS = ROOT / "workers" / "digits.py"
 
-
-def environment(**more: str) -> dict[str, str]:
-    clean = {name: value for name, value in os.environ.items() if not name.startswith("KARP_")}
-    return clean | {"PYTHONPATH": str(ROOT), "PYTHONWARNINGS": "error"} | more
-
-
-def command(*arguments: object, cwd: Path) -> subprocess.CompletedProcess[str]:
-    line = [sys.executable, "-m", "karp.cli", *map(str, arguments)]
-    return subprocess.run(line, cwd=cwd, env=environment(), capture_output=True, text=True, timeout=100)
-
-
-def summary(directory: Path) -> dict[str, Any]:
-    found: dict[str, Any] = json.loads((directory / "summary.json").read_text())
-    return found
-
-
-def launch(directory: Path, workers: int, *options: object, program: tuple[object, ...]) -> dict[str, Any]:
-    done = command("launch", "-n", workers, "--run-dir", directory, *options, *program, cwd=directory.parent)
+def launch(
+    directory: Path, workers: int, *options: object, program: tuple[object, ...], **variables: str
+) -> dict[str, Any]:
+    arguments = ("launch", "-n", workers, "--run-dir", directory, *options, *program)
+    done = karp_command(*arguments, cwd=directory.parent, **variables)
     assert 0 == done.returncode, done.stderr
     found = summary(directory)
     assert (0, 0, "") == (found["exit"], found["refused"], found["failure"])
@@ -49,7 +33,7 @@ def launch(directory: Path, workers: int, *options: object, program: tuple[objec
 
 def replayed(directory: Path) -> dict[str, Any]:
     """What `karp replay` has found; it says the same with its exit status."""
-    done = command("replay", directory, cwd=directory.parent)
+    done = karp_command("replay", directory, cwd=directory.parent)
     found: dict[str, Any] = json.loads((directory / "replay.json").read_text())
     assert (0 if found["equal"] else 1) == done.returncode, done.stderr
     assert f"{found['weights_sha256']}: {'equal' if found['equal'] else 'NOT equal'}" in done.stdout
@@ -101,13 +85,8 @@ def test_a_run_without_staleness_is_repeated_too(tmp_path: Path) -> None:
 @pytest.mark.parametrize("staleness", ["2", "none"])
 def test_a_server_and_workers_that_die_leave_a_record_that_is_repeated(tmp_path: Path, staleness: str) -> None:
     faults = "worker 1: die computing step 20; server: die applied step 60; worker: die sent step 90"
-    line = [sys.executable, "-m", "karp.cli", "launch", "-n", "3", "--run-dir", str(tmp_path / "run")]
-    line += ["--staleness", staleness, "--checkpoint-every", "0", str(DIGITS), "--epochs", "6"]
-    done = subprocess.run(
-        line, cwd=tmp_path, env=environment(KARP_FAULT=faults), capture_output=True, text=True, timeout=100
-    )
-    assert 0 == done.returncode, done.stderr
-    found = summary(tmp_path / "run")
+    options = ("--staleness", staleness, "--checkpoint-every", 0)
+    found = launch(tmp_path / "run", 3, *options, program=(DIGITS, "--epochs", 6), KARP_FAULT=faults)
     assert 3 == len(list((tmp_path / "run" / "faults").iterdir()))
     assert 1438 * 6 == found["samples"]
     order = arrivals(tmp_path / "run")
@@ -117,36 +96,27 @@ def test_a_server_and_workers_that_die_leave_a_record_that_is_repeated(tmp_path:
 
 
 def test_an_interrupted_asynchronous_run_goes_on_and_its_record_is_whole(tmp_path: Path) -> None:
-    line = [sys.executable, "-m", "karp.cli", "launch", "-n", "2", "--run-dir", str(tmp_path / "run")]
-    line += ["--staleness", "none", str(DIGITS), "--epochs", "12"]
-    process = subprocess.Popen(line, cwd=tmp_path, env=environment(), stderr=subprocess.PIPE, text=True)
+    options = ("--staleness", "none", DIGITS, "--epochs", 12)
+    process = start(command("launch", "-n", 2, "--run-dir", tmp_path / "run", *options), tmp_path)
     assert process.stderr is not None
     for text in process.stderr:  # plain lines of progress: the run is under way
         if text.startswith("step "):
             break
     process.send_signal(signal.SIGINT)
-    process.communicate(timeout=60)
+    process.communicate(timeout=PATIENCE)
     assert 130 == process.returncode
-    done = command("launch", "--resume", tmp_path / "run", "-n", 3, cwd=tmp_path)
+    done = karp_command("launch", "--resume", tmp_path / "run", "-n", 3, cwd=tmp_path)
     assert 0 == done.returncode, done.stderr
     found = summary(tmp_path / "run")
     assert (1438 * 12, 0) == (found["samples"], found["exit"])
     assert replayed(tmp_path / "run")["equal"]
 
 
-def alone(directory: Path, *options: object, **more: str) -> dict[str, Any]:
-    """Digits in one process."""
-    line = [sys.executable, str(DIGITS), *map(str, options)]
-    variables = environment(KARP_RUN_DIR=str(directory), **more)
-    done = subprocess.run(line, cwd=directory.parent, env=variables, capture_output=True, text=True, timeout=100)
-    assert 0 == done.returncode, done.stderr
-    return summary(directory)
-
-
 @pytest.mark.parametrize("codec", codecs.GRADIENTS)
 def test_a_codec_learns_and_shows_no_workers(tmp_path: Path, codec: str) -> None:
     options = ("--epochs", 8, "--shards", 3)
-    expected = alone(tmp_path / "0", *options, KARP_CODEC=codec, KARP_CODEC_WEIGHTS="bfloat16")
+    variables = {"KARP_CODEC": codec, "KARP_CODEC_WEIGHTS": "bfloat16"}
+    expected, _ = alone(DIGITS, *options, directory=tmp_path / "0", **variables)
     assert expected["metrics"]["test_accuracy"] >= 0.95
     for workers in (1, 2, 3):
         given = ("--codec", codec, "--codec-weights", "bfloat16")
@@ -157,7 +127,7 @@ def test_a_codec_learns_and_shows_no_workers(tmp_path: Path, codec: str) -> None
 
 def test_local_steps_learn_and_show_no_workers(tmp_path: Path) -> None:
     options = ("--epochs", 20, "--shards", 3, "--lr", 0.05)
-    expected = alone(tmp_path / "0", *options, KARP_LOCAL_STEPS="4")
+    expected, _ = alone(DIGITS, *options, directory=tmp_path / "0", KARP_LOCAL_STEPS="4")
     assert (6 * 20, 1438 * 20, 20) == (expected["steps"], expected["samples"], expected["epochs"])
     assert expected["metrics"]["test_accuracy"] >= 0.95
     for workers in (1, 2, 3):
@@ -190,25 +160,20 @@ def test_program_and_launcher_must_agree_on_staleness(tmp_path: Path, monkeypatc
     monkeypatch.setenv("KARP_STALENESS", "-2")
     with pytest.raises(SettingError, match="staleness is '-2'; it must be a whole number"):
         trainer()
-    assert 2 == command("launch", "-n", 1, "--staleness", "two", DIGITS, cwd=tmp_path).returncode
+    assert 2 == karp_command("launch", "-n", 1, "--staleness", "two", DIGITS, cwd=tmp_path).returncode
 
 
 def test_one_process_has_no_staleness_and_async_of_one_shard_is_the_same_bits(tmp_path: Path) -> None:
     hashes = []
     for number, staleness in enumerate(["0", "3", "none"]):
-        directory = tmp_path / str(number)
-        line = [sys.executable, str(DIGITS), "--epochs", "1"]
-        more = {"KARP_RUN_DIR": str(directory), "KARP_STALENESS": staleness}
-        done = subprocess.run(line, cwd=tmp_path, env=environment(**more), capture_output=True, text=True, timeout=100)
-        assert 0 == done.returncode, done.stderr
-        found = summary(directory)
+        found, _ = alone(DIGITS, "--epochs", 1, directory=tmp_path / str(number), KARP_STALENESS=staleness)
         hashes.append(found["weights_sha256"])
         assert (None if staleness == "0" else {"0": 23}) == found.get("staleness")
     assert hashes[0] == hashes[1] == hashes[2]
 
 
 def test_replay_names_what_it_lacks(tmp_path: Path) -> None:
-    done = command("replay", tmp_path, cwd=tmp_path)
+    done = karp_command("replay", tmp_path, cwd=tmp_path)
     assert 2 == done.returncode
     assert "does not hold the record of a run that has ended" in done.stderr
 
@@ -250,7 +215,7 @@ def test_modes_that_the_launcher_gave_are_the_records(record: Path, tmp_path: Pa
     directory = tmp_path / "run"
     shutil.copytree(record, directory)
     (directory / "launch.json").unlink()
-    done = command("replay", directory, DIGITS, "--epochs", 1, "--shards", 4, cwd=tmp_path)
+    done = karp_command("replay", directory, DIGITS, "--epochs", 1, "--shards", 4, cwd=tmp_path)
     assert (0, True) == (done.returncode, ": equal" in done.stdout), done.stderr
 
 
@@ -259,7 +224,7 @@ def test_a_run_that_goes_on_has_not_ended(record: Path, tmp_path: Path) -> None:
     shutil.copytree(record, directory)
     resumed = Record(directory, resume=True)  # by a server that is then killed
     resumed.writer.close()
-    done = command("replay", directory, cwd=tmp_path)
+    done = karp_command("replay", directory, cwd=tmp_path)
     assert 2 == done.returncode
     assert f"has not ended: go on with it first (karp launch --resume {directory})" in done.stderr
 
@@ -271,36 +236,26 @@ def test_a_program_that_leaves_before_the_record_ends_is_told_how_to_end(record:
 
 
 def test_a_worker_from_elsewhere_is_told_the_modes_or_refused(tmp_path: Path) -> None:
-    cli, given = [sys.executable, "-m", "karp.cli"], ["--staleness", "1", "--codec", "int8"]
-    program = [str(DIGITS), "--epochs", "100000"]
-    line = [*cli, "launch", "-n", "1", "--run-dir", str(tmp_path / "run"), *given, *program]
-    run = subprocess.Popen(line, cwd=tmp_path, env=environment(), stderr=subprocess.PIPE, text=True)
+    given, program = ["--staleness", "1", "--codec", "int8"], [DIGITS, "--epochs", "100000"]
+    run = start(command("launch", "-n", 1, "--run-dir", tmp_path / "run", *given, *program), tmp_path)
     assert run.stderr is not None
     try:
         next(text for text in run.stderr if text.startswith("step "))
         join = ["worker", "--server", server_of(tmp_path / "run")]
-        refused = command(*join, *program, cwd=tmp_path)
+        refused = karp_command(*join, *program, cwd=tmp_path)
         assert 2 == refused.returncode
         assert "staleness is 0 in the program, 1 in the run; codec is None in the program" in refused.stderr
-        line = [*cli, *join, *given, *program]
-        with subprocess.Popen(line, cwd=tmp_path, env=environment(), stderr=subprocess.DEVNULL) as joined:
+        with start(command(*join, *given, *program), tmp_path) as joined:
             try:
                 next(text for text in run.stderr if "2 workers" in text)
             finally:
                 joined.send_signal(signal.SIGINT)
     finally:
         run.send_signal(signal.SIGINT)
-        run.communicate(timeout=60)
+        run.communicate(timeout=PATIENCE)
     assert 130 == run.returncode
 
 
 def server_of(directory: Path) -> str:
     """The address that a run's workers have."""
-    for entry in Path("/proc").iterdir():
-        try:
-            variables = (entry / "environ").read_bytes().split(b"\0") if entry.name.isdigit() else []
-        except OSError:
-            continue
-        if f"KARP_RUN_DIR={directory}".encode() in variables:
-            return next(one.decode().split("=", 1)[1] for one in variables if one.startswith(b"KARP_SERVER="))
-    raise AssertionError(f"no process belongs to {directory}")
+    return next(names["KARP_SERVER"] for _, _, names in processes(directory) if "KARP_SERVER" in names)

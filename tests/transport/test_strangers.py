@@ -9,18 +9,16 @@ import json
 import os
 import resource
 import select
-import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import msgpack
 import pytest
+from running import PATIENCE, command, completed, karp, metrics, program, start, summary
 
 from karp.protocol.messages import PROTOCOL
 
-ROOT = Path(__file__).parent.parent.parent
 PROGRAM = """
 import os
 import numpy as np
@@ -41,32 +39,16 @@ with karp.Trainer(model, optim.SGD(lr=0.1), batch_size=16, epochs=20, shards=4) 
 """
 
 
-@pytest.fixture(autouse=True)
-def _scripts_on_the_path(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.syspath_prepend(str(ROOT / "scripts"))
-
-
-def command(folder: Path, *options: object) -> list[str]:
-    (folder / "program.py").write_text(PROGRAM)
-    arguments = ["launch", "-n", "2", "--run-dir", "run", *map(str, options), "program.py"]
-    return [sys.executable, "-m", "karp.cli", *arguments]
-
-
-def environment() -> dict[str, str]:
-    clean = {name: value for name, value in os.environ.items() if not name.startswith("KARP_")}
-    return clean | {"PYTHONPATH": str(ROOT)}
-
-
-def summary(folder: Path) -> dict[str, Any]:
-    found: dict[str, Any] = json.loads((folder / "run" / "summary.json").read_text())
-    return found
+def launch_of(folder: Path, *options: object) -> list[str]:
+    return command("launch", "-n", 2, "--run-dir", "run", *options, program(folder, PROGRAM))
 
 
 @pytest.fixture(scope="module")
 def expected(tmp_path_factory: pytest.TempPathFactory) -> str:
     folder = tmp_path_factory.mktemp("undisturbed")
-    subprocess.run(command(folder), cwd=folder, env=environment(), check=True, capture_output=True, timeout=100)
-    return str(summary(folder)["weights_sha256"])
+    done = completed(launch_of(folder), folder)
+    assert 0 == done.returncode, done.stderr
+    return str(summary(folder / "run")["weights_sha256"])
 
 
 @contextlib.contextmanager
@@ -78,19 +60,17 @@ def at_the_gate(folder: Path, *options: object, heard: str = "") -> Iterator[tup
     os.mkfifo(folder / "here")
     os.mkfifo(folder / "gate")
     here, gate = os.open(folder / "here", os.O_RDWR), -1
-    process = subprocess.Popen(
-        command(folder, *options), cwd=folder, env=environment(), stdout=subprocess.PIPE, stderr=subprocess.STDOUT
-    )
+    process = start(launch_of(folder, *options), folder)
     try:
-        assert select.select([here], [], [], 60)[0], "no worker has come to the gate"
+        assert select.select([here], [], [], PATIENCE)[0], "no worker has come to the gate"
         host, port = os.read(here, 100).decode().split()[0].removeprefix("tcp://").rsplit(":", 1)
         yield "127.0.0.1" if host == "0.0.0.0" else host, int(port)
-        assert process.stdout is not None
-        while heard and heard not in (line := process.stdout.readline().decode()):
+        assert process.stderr is not None
+        while heard and heard not in (line := process.stderr.readline()):
             assert line, "the launcher has ended"
         gate = os.open(folder / "gate", os.O_RDWR)  # whoever waits at it, or comes to it, goes through
-        out, _ = process.communicate(timeout=100)
-        assert 0 == process.returncode, out.decode()
+        _, error = process.communicate(timeout=PATIENCE)
+        assert 0 == process.returncode, error
     finally:
         process.kill()
         process.communicate()
@@ -100,8 +80,7 @@ def at_the_gate(folder: Path, *options: object, heard: str = "") -> Iterator[tup
 
 
 def refusals(folder: Path) -> list[str]:
-    lines = [json.loads(line) for line in (folder / "run" / "metrics.jsonl").read_text().splitlines()]
-    return [line["reason"] for line in lines if line["report"] == "refused"]
+    return [line["reason"] for line in metrics(folder / "run") if line["report"] == "refused"]
 
 
 @pytest.mark.parametrize("name", ["garbage", "http", "scanner", "half_message", "idle", "drip"])
@@ -111,8 +90,8 @@ def test_those_who_speak_no_zeromq_are_not_noticed(tmp_path: Path, expected: str
 
     with contextlib.ExitStack() as stack, at_the_gate(tmp_path) as (host, port):
         stack.enter_context(getattr(strangers, name)(host, port))
-    assert expected == summary(tmp_path)["weights_sha256"]
-    assert len(refusals(tmp_path)) == summary(tmp_path)["refused"].bit_length()  # the 1st, 2nd, 4th, 8th, …
+    assert expected == summary(tmp_path / "run")["weights_sha256"]
+    assert len(refusals(tmp_path)) == summary(tmp_path / "run")["refused"].bit_length()  # the 1st, 2nd, 4th, 8th, …
 
 
 def test_one_who_never_reads_is_counted_and_leaves_few_lines(tmp_path: Path, expected: str) -> None:
@@ -121,8 +100,8 @@ def test_one_who_never_reads_is_counted_and_leaves_few_lines(tmp_path: Path, exp
     said = "messages refused so far"
     with contextlib.ExitStack() as stack, at_the_gate(tmp_path, heard=said) as (host, port):
         stack.enter_context(strangers.never_reads(host, port))
-    assert expected == summary(tmp_path)["weights_sha256"]
-    assert 0 < len(refusals(tmp_path)) == summary(tmp_path)["refused"].bit_length()
+    assert expected == summary(tmp_path / "run")["weights_sha256"]
+    assert 0 < len(refusals(tmp_path)) == summary(tmp_path / "run")["refused"].bit_length()
 
 
 def test_a_worker_of_another_run_is_told_so_and_counted(tmp_path: Path, expected: str) -> None:
@@ -131,8 +110,8 @@ def test_a_worker_of_another_run_is_told_so_and_counted(tmp_path: Path, expected
     head = {"kind": "ping", "seen": 0, "karp": PROTOCOL, "run": "another", "incarnation": 0, "dtypes": []}
     with contextlib.ExitStack() as stack, at_the_gate(tmp_path) as (host, port):
         stack.enter_context(strangers.dealer(host, port, [msgpack.packb(head)]))
-    assert expected == summary(tmp_path)["weights_sha256"]
-    assert 10 == summary(tmp_path)["refused"]
+    assert expected == summary(tmp_path / "run")["weights_sha256"]
+    assert 10 == summary(tmp_path / "run")["refused"]
     assert 4 == len(refusals(tmp_path))  # the 1st, 2nd, 4th and 8th
     assert "a message of run 'another', but this is run" in refusals(tmp_path)[0]
 
@@ -155,8 +134,8 @@ def test_without_the_key_nobody_is_heard(tmp_path: Path, expected: str, key: Cal
     run = at_the_gate(tmp_path, "--host", "0.0.0.0", heard="turned away so far")
     with contextlib.ExitStack() as stack, run as (host, port):
         stack.enter_context(strangers.dealer(host, port, [b"hello"], **key()))
-    assert (expected, 0) == (summary(tmp_path)["weights_sha256"], summary(tmp_path)["refused"])
-    assert summary(tmp_path)["strangers"] > 0
+    assert (expected, 0) == (summary(tmp_path / "run")["weights_sha256"], summary(tmp_path / "run")["refused"])
+    assert summary(tmp_path / "run")["strangers"] > 0
 
 
 def test_the_right_server_key_with_a_workers_key_that_is_not_the_runs(tmp_path: Path, expected: str) -> None:
@@ -164,7 +143,7 @@ def test_the_right_server_key_with_a_workers_key_that_is_not_the_runs(tmp_path: 
     import zmq
     from chaos import strangers
 
-    subprocess.run([sys.executable, "-m", "karp.cli", "keys", "keys"], cwd=tmp_path, env=environment(), check=True)
+    assert 0 == karp("keys", "keys", cwd=tmp_path).returncode
     keys = json.loads((tmp_path / "keys" / "karp-keys.json").read_text())
     public, secret = zmq.curve_keypair()
     options = {
@@ -175,8 +154,8 @@ def test_the_right_server_key_with_a_workers_key_that_is_not_the_runs(tmp_path: 
     run = at_the_gate(tmp_path, "--keys", "keys", heard="turned away so far")
     with contextlib.ExitStack() as stack, run as (host, port):
         stack.enter_context(strangers.dealer(host, port, [b"hello"], **options))
-    assert (expected, 0) == (summary(tmp_path)["weights_sha256"], summary(tmp_path)["refused"])
-    assert summary(tmp_path)["strangers"] > 0
+    assert (expected, 0) == (summary(tmp_path / "run")["weights_sha256"], summary(tmp_path / "run")["refused"])
+    assert summary(tmp_path / "run")["strangers"] > 0
 
 
 def test_idle_connections_use_up_no_descriptors(tmp_path: Path, expected: str) -> None:
@@ -193,5 +172,5 @@ def test_idle_connections_use_up_no_descriptors(tmp_path: Path, expected: str) -
             stack.enter_context(strangers.idle(host, port))
     finally:
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
-    assert expected == summary(tmp_path)["weights_sha256"]
+    assert expected == summary(tmp_path / "run")["weights_sha256"]
     assert "could not be written" not in (tmp_path / "run" / "metrics.jsonl").read_text()
