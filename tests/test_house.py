@@ -9,6 +9,7 @@ import karp
 HOUSE = Path(karp.__file__).parent
 ROOMS = [
     "errors",
+    "checks",
     "faults",
     "autograd",
     "parameters",

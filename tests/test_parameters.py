@@ -239,6 +239,15 @@ def test_load_and_hash():
         ({"bias": np.ones((3, 1))}, ShapeError, r"'bias' has shape \(3,\), not \(3, 1\)"),
         ({"bias": np.array(["1", "2", "3"])}, SettingError, "'bias' must hold real numbers, not <U1"),
         ({"bias": np.ones(3, complex)}, SettingError, "real numbers, not complex128"),
+        ({"bias": np.ones(3, bool)}, SettingError, "real numbers, not bool"),
+        ({"bias": np.array([1, None, 2])}, SettingError, "real numbers, not object"),
+        ({"bias": [[1.0], [2.0, 3.0]]}, ShapeError, "'bias': no array can be made of this"),
+        ({"bias": [1.0, np.nan, np.inf]}, SettingError, "'bias' holds nan: 2 of 3 numbers are not finite"),
+        ({"bias": [1.0, 2.0, -np.inf]}, SettingError, "'bias' holds -inf: 1 of 3"),
+        ({"bias": [1.0, 1e39, 0]}, SettingError, r"'bias' holds 1e\+39, which is beyond float32: 1 of 3"),
+        ({"bias": [1, 2**24 + 1, 0]}, SettingError, "whole numbers beyond 16,777,216, which float32 rounds"),
+        ({"bias": np.array([0, 1, -(2**63)])}, SettingError, "whole numbers beyond"),
+        ({"bias": np.array([0, 1, 2**64 - 1], np.uint64)}, SettingError, "whole numbers beyond"),
     ],
 )
 def test_a_load_that_does_not_fit_changes_nothing(change, error, says):
@@ -249,6 +258,71 @@ def test_a_load_that_does_not_fit_changes_nothing(change, error, says):
     with pytest.raises(error, match=says):
         parameters.load(given)
     assert before.tobytes() == parameters.data.tobytes()
+
+
+def test_load_takes_what_holds_the_same_numbers() -> None:
+    expected = [[0.5, -1.0, 2.0], [3.0, 0.25, 2.0**24]]
+    weight = np.array(expected)
+    kinds: list[Any] = [
+        expected, weight, weight.astype(np.longdouble), weight.astype(">f4"), np.asfortranarray(weight),
+        np.repeat(weight, 2, axis=1)[:, ::2], Value(weight),
+    ]  # fmt: skip
+    for kind in kinds:
+        parameters = Parameters(two_layers())
+        parameters.load({"weight": kind, "bias": np.array([7, 8, 9], np.uint8)})
+        assert (expected, [7, 8, 9]) == (parameters["weight"].data.tolist(), parameters["bias"].data.tolist())
+        assert parameters["weight"].data.flags.c_contiguous
+
+
+def test_load_takes_bfloat16_as_jax_and_safetensors_give_it() -> None:
+    bfloat16 = pytest.importorskip("ml_dtypes").bfloat16
+    parameters = Parameters(two_layers())
+    parameters.load({"weight": np.full((2, 3), 1.5, bfloat16), "bias": np.full(3, 1.5, np.float16)})
+    assert {1.5} == set(parameters["weight"].data.ravel()) | set(parameters["bias"].data)
+    with pytest.raises(SettingError, match="'bias' holds inf: 1 of 3"):
+        parameters.load({"weight": np.zeros((2, 3)), "bias": np.array([0, np.inf, 1], bfloat16)})
+
+
+def test_parameters_load_from_others_and_from_each_other() -> None:
+    one = Parameters({"a": Value(np.zeros(2)), "b": Value(np.ones(2))})
+    other = Parameters({"a": Value(np.full(2, 2.0)), "b": Value(np.full(2, 3.0))})
+    one.load(other)
+    assert one.sha256() == other.sha256()
+    one.load({"a": one["b"], "b": one["a"]})
+    assert ([3, 3], [2, 2]) == (one["a"].data.tolist(), one["b"].data.tolist())
+
+
+def test_a_load_of_no_names_and_into_weights_that_cannot_be_written_is_refused() -> None:
+    parameters = Parameters(two_layers())
+    good = {"weight": np.zeros((2, 3)), "bias": np.zeros(3)}
+    for wrong in ([1.0], None, list(good.items()), "weights.safetensors"):
+        with pytest.raises(SettingError, match="load takes a dict of names and arrays, not"):
+            parameters.load(wrong)  # type: ignore[arg-type]
+    parameters.keep_weights_in(parameters.data.view())
+    parameters.data.flags.writeable = False
+    with pytest.raises(SettingError, match="the weights are read-only: load them before or after the loop"):
+        parameters.load(good)
+
+
+def test_parameters_read_like_a_dict() -> None:
+    values = two_layers()
+    parameters = Parameters(values)
+    assert (2, ["weight", "bias"]) == (len(parameters), list(parameters))
+    assert "bias" in parameters
+    assert "scale" not in parameters
+    assert parameters["bias"] is values["bias"]
+    assert ["weight", "bias"] == [name for name, value in parameters.items() if value is values[name]]
+    assert {name: id(value) for name, value in values.items()} == {
+        name: id(value) for name, value in dict(parameters).items()
+    }
+    with pytest.raises(KeyError, match="no parameter 'scale'; there are"):
+        _ = parameters["scale"]
+
+
+def test_a_name_that_no_file_can_hold_is_refused() -> None:
+    for name in ("__metadata__", "a\udc80", "n" * 257):
+        with pytest.raises(SettingError, match="a name"):
+            Layout({name: (2,)})
 
 
 # --- with the engine ------------------------------------------------------------------------------------

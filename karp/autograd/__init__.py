@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from karp.autograd.dropping import dropout
 from karp.autograd.functions import (
     abs,
     add,
@@ -15,7 +16,6 @@ from karp.autograd.functions import (
     concatenate,
     cos,
     divide,
-    dropout,
     elu,
     exp,
     expand_dims,

@@ -16,7 +16,7 @@ from karp.autograd.methods import Axis
 from karp.autograd.operation import Operation, normal_axes
 from karp.autograd.operations import elementwise, products, reductions, shapes
 from karp.autograd.value import Value, apply
-from karp.errors import SettingError, ShapeError
+from karp.errors import ShapeError
 
 # --- functions of one number ----------------------------------------------------------------------------------------
 
@@ -175,24 +175,6 @@ def where(condition: Any, a: Any, b: Any) -> Value:
 def clip(x: Any, min: Any = None, max: Any = None) -> Value:
     """x held between two constants, either of which may be None; no gradient outside."""
     return apply(elementwise.CLIP, floating(x), bound(min), bound(max))
-
-
-def dropout(x: Any, p: float, rng: np.random.Generator) -> Value:
-    """Each element 0 with probability `p`, the others divided by 1 - p. Srivastava et al., 2014.
-
-    The mask is drawn from `rng`, so the same generator state gives the same mask.
-
-    >>> dropout(Value([1.0, 1.0, 1.0, 1.0]), 0.5, np.random.default_rng(0))
-    Value([2. 2. 2. 0.])
-    """
-    if not 0.0 <= p < 1.0:
-        raise SettingError(f"dropout: p={p} must be at least 0 and below 1")
-    if not isinstance(rng, np.random.Generator):
-        raise SettingError(f"dropout draws from a numpy.random.Generator, such as trainer.rng, not from {rng!r:.60}")
-    x = floating(x)
-    data = np.asarray(data_of(x))
-    kept = rng.random(data.shape, np.float32) >= p
-    return apply(elementwise.DROPOUT, x, kept * np.asarray(1.0 / (1.0 - p), data.dtype))
 
 
 # --- reductions -----------------------------------------------------------------------------------------------------

@@ -3,11 +3,12 @@
 Both are frozen dataclasses of numbers, so a message or a file can carry them by name: `to_dict` and
 `from_dict`. `Updater` applies one to a run's weights; the server has one, and so may a loop of one's own:
 
-    updater = optim.Updater(optim.SGD(lr=0.1), model.parameters)
+    parameters = model.parameters
+    updater = optim.Updater(optim.SGD(lr=0.1), parameters)
     for x, y in batches:
-        model.zero_grad()
+        parameters.zero_grad()
         nn.cross_entropy(model(x), y).backward()
-        updater.update(model.parameters.grad)
+        updater.update(parameters.grad)
 """
 
 from karp.optim.norm import norm

@@ -42,16 +42,17 @@ def karp(case: Case) -> Run:
         for i, layer in enumerate(case.layers())
         for kind, array in zip(("weight", "bias"), layer, strict=True)
     })
-    updater = optim.Updater(optim.SGD(RATE), model.parameters)
+    parameters = model.parameters
+    updater = optim.Updater(optim.SGD(RATE), parameters)
     criterion = getattr(nn, case.loss)
     x, y = case.data()
 
     def run(steps: int) -> float:
         for _ in range(steps):
-            model.zero_grad()
+            parameters.zero_grad()
             loss = criterion(model(x), y)
             loss.backward()
-            updater.update(model.parameters.grad)
+            updater.update(parameters.grad)
         return float(loss.item())
 
     return run

@@ -70,16 +70,17 @@ def bare(case: Case, workers: int, rank: int) -> tuple[Step, None]:
         for i, layer in enumerate(case.layers())
         for kind, array in zip(("weight", "bias"), layer, strict=True)
     })
-    updater = optim.Updater(optim.SGD(RATE), model.parameters)
+    parameters = model.parameters
+    updater = optim.Updater(optim.SGD(RATE), parameters)
     x, y = table(case, 1)
     order = orders(len(x), case, 1, 0)
 
     def step() -> float:
         rows = next(order)
-        model.zero_grad()
+        parameters.zero_grad()
         loss = nn.cross_entropy(model(x.take(rows, 0)), y.take(rows, 0))
         loss.backward()
-        updater.update(model.parameters.grad)
+        updater.update(parameters.grad)
         return float(loss.data)
 
     return step, None

@@ -1,0 +1,55 @@
+"""Checks of arguments: whole numbers, numbers in a range, switches.
+
+A NumPy scalar counts as the number that it is, a bool counts as none. What comes back is Python's own type, so that
+it goes into messages and files, and promotes no float32.
+"""
+
+from __future__ import annotations
+
+import numbers
+from reprlib import repr as short  # whatever was given, a line of it is enough
+
+from karp.errors import SettingError
+
+LARGEST_WHOLE = 1 << 53  # whole numbers that a float can hold
+
+
+def whole(name: str, value: object, low: int = 0, high: float = LARGEST_WHOLE) -> int:
+    """Return `value` as a Python int from `low` to `high`; raise SettingError, by `name`, if it is none.
+
+    >>> whole("Linear: inputs", 3.0, 1)
+    Traceback (most recent call last):
+    ...
+    karp.errors.SettingError: Linear: inputs must be a whole number from 1, not 3.0
+    """
+    if not isinstance(value, bool) and isinstance(value, numbers.Integral):
+        plain = int(value)
+        if low <= plain <= high:
+            return plain
+    raise refusal(name, value, f"a whole number from {low}" + (f" to {high}" if high < LARGEST_WHOLE else ""))
+
+
+def number(name: str, value: object, low: float, high: float, *, below: bool = False) -> float:
+    """Return `value` as a Python float in [low, high], or in [low, high) if `below`; raise SettingError otherwise."""
+    wanted = f"a number from {low:g} to {'below ' if below else ''}{high:g}"
+    if isinstance(value, bool) or not isinstance(value, numbers.Real):
+        raise refusal(name, value, wanted)
+    try:
+        plain = float(value)
+    except OverflowError:
+        raise refusal(name, value, wanted) from None
+    if not low <= plain <= high or (below and plain == high):  # a NaN fails the first
+        raise refusal(name, value, wanted)
+    return plain + 0.0  # never -0.0, which would turn zeros negative
+
+
+def switch(name: str, value: object) -> bool:
+    """Return `value`, which must be True or False."""
+    if not isinstance(value, bool):
+        raise refusal(name, value, "True or False")
+    return value
+
+
+def refusal(name: str, value: object, wanted: str) -> SettingError:
+    """Return the error for an argument that is not what is `wanted`."""
+    return SettingError(f"{name} must be {wanted}, not {short(value)}")

@@ -1,0 +1,244 @@
+"""`Module`, and the walk that finds its parameters and gives them their names.
+
+The walk goes through attributes, and through lists, tuples and dicts in them: there a value has a place, which is its
+name, and an order. Whatever else an attribute holds (a set, an object of another class, a partial, a closure) can
+give neither, and is looked into for one thing alone: a value that would be neither trained nor saved. Then the model
+is refused. (What the garbage collector sees of an object is all that it refers to, whatever its class.)
+"""
+
+from __future__ import annotations
+
+import gc
+from collections.abc import Iterable, Iterator
+from reprlib import recursive_repr
+from reprlib import repr as short
+from types import CodeType, FrameType, FunctionType, MemberDescriptorType, ModuleType, TracebackType
+from typing import Any
+
+import numpy as np
+
+from karp.autograd import Value
+from karp.errors import SettingError
+from karp.parameters import Parameters
+
+
+class Module:
+    """Something with parameters. Set values and modules as attributes and define `__call__`.
+
+    Found are values in attributes, in lists, tuples and dicts there, at any depth, and in modules among them. The keys
+    of a dict are text or whole numbers. Values that are kept in any other way are refused (SettingError) when the
+    parameters are asked for.
+
+    >>> class Scale(Module):
+    ...     def __init__(self) -> None:
+    ...         self.factor = Value(np.ones(2))
+    ...     def __call__(self, x, rng=None):
+    ...         return x * self.factor
+    >>> class Heads(Module):
+    ...     def __init__(self) -> None:
+    ...         self.body = [Scale(), Scale()]
+    ...         self.heads = {"size": Scale()}
+    >>> [name for name, _ in Heads().named_parameters()]
+    ['body.0.factor', 'body.1.factor', 'heads.size.factor']
+    >>> Heads()
+    Heads()
+      body.0: Scale()
+        factor: float64 (2,)
+      body.1: Scale()
+        factor: float64 (2,)
+      heads.size: Scale()
+        factor: float64 (2,)
+    """
+
+    def __call__(self, x: Any, rng: np.random.Generator | None = None) -> Value:
+        """Apply to a batch. With `rng` whatever is random happens (training), without it does not."""
+        raise NotImplementedError(f"{type(self).__name__} must define __call__")
+
+    def named_parameters(self) -> Iterator[tuple[str, Value]]:
+        """Name and value of each parameter, in order of definition; one used in two places is named once.
+
+        Raises SettingError for a value that is kept where it can have no name, and for two of one name.
+        """
+        return iter(_named(self).items())
+
+    @property
+    def parameters(self) -> Parameters:
+        """All parameters as one vector: the same object until the model has others, or one has other data.
+
+        It walks through the whole model, some microseconds a layer: ask before a loop, not in it.
+        """
+        named = _named(self)
+        vector: Parameters | None = vars(self).get("_vector")
+        if vector is None or not vector.holds(named):
+            vector = vars(self)["_vector"] = Parameters(named)
+        return vector
+
+    def zero_grad(self) -> None:
+        """Forget all gradients, so that the next backward begins anew; in a loop `Parameters.zero_grad` is faster."""
+        for value in _named(self).values():
+            value.grad = None
+
+    @recursive_repr("...")
+    def __repr__(self) -> str:
+        settings = ", ".join(
+            f"{name}={short(item)}"
+            for name, item in vars(self).items()
+            if isinstance(item, (str, int, float)) and not name.startswith("_")
+        )
+        lines = [f"{type(self).__name__}({settings})"]
+        for name, item in self._contents():
+            if isinstance(item, Value):
+                text = f"{item.dtype} {item.shape}"
+            else:
+                text = repr(item) if isinstance(item, Module) else getattr(item, "__name__", short(item))
+            lines += f"{name}: {text}".split("\n")
+        return "\n  ".join(lines)
+
+    def _contents(self) -> Iterable[tuple[str, Any]]:
+        """Return what `repr` tells of, by name."""
+        return _contents(_attributes(self, "", []), "", {id(self)})
+
+    def __getstate__(self) -> Any:
+        # A copy has arrays of its own, which are no views of the vector any more.
+        state: Any = super().__getstate__()  # of attributes, or of them and slots
+        if isinstance(state, tuple):
+            return _without_vector(state[0]), *state[1:]
+        return _without_vector(state)
+
+
+def _without_vector(attributes: dict[str, Any] | None) -> dict[str, Any] | None:
+    return attributes and {name: item for name, item in attributes.items() if name != "_vector"}
+
+
+# --- the walk -------------------------------------------------------------------------------------------------------
+
+Items = Iterable[tuple[Any, Any]]
+Aside = tuple[str, Any, str]  # where something stands that can give no names, the thing, and what to do about it
+
+_PLAIN = frozenset({str, int, float, bool, complex, bytes, type(None)})  # they hold nothing
+_OPAQUE = (type, ModuleType, FrameType, TracebackType, CodeType)  # they lead to the whole program
+_OF_CLASSES = _PLAIN | {FunctionType, property, classmethod, staticmethod}  # what holds nothing in a class
+_OURS = ("karp.nn.module", "karp.nn.layers")
+_ndarray = np.ndarray
+
+_KEEP = "keep values and modules in attributes, lists, tuples or dicts of a module"
+_KEY = "give it a key that is text or a whole number"
+_INIT = "it is an attribute of the class; set it in __init__, on self"
+
+
+def _named(module: Module) -> dict[str, Value]:
+    """Return the parameters by name; see `Module.named_parameters`."""
+    found: dict[str, Value] = {}
+    aside: list[Aside] = []
+    seen = {id(module)}
+    _walk(_attributes(module, "", aside), "", found, seen, aside)
+    for name, thing, advice in aside:
+        leaf = _leaf_in(thing, seen)
+        if leaf is not None:
+            raise SettingError(
+                f"{type(module).__name__}.{name} ({type(thing).__name__}) holds a value of shape {leaf.shape} that has"
+                f" no name there, so it would be neither trained nor saved: {advice}. What is not to be trained is kept"
+                " as an array (value.data) or outside of the model"
+            )
+    return found
+
+
+def _walk(items: Items, prefix: str, found: dict[str, Value], seen: set[int], aside: list[Aside]) -> None:
+    """Add to `found` the values among these items and below, and put aside what gives no names.
+
+    `seen` has the ids of everything that was met: a value in two places has its first name, and no cycle is endless.
+    """
+    for key, item in items:
+        kind = item.__class__
+        if kind in _PLAIN:
+            continue
+        if kind is Value:
+            if item.operation is None and id(item) not in seen:
+                seen.add(id(item))
+                name = f"{prefix}{key}"
+                if name in found:
+                    raise SettingError(f"two values of the model have the name {name!r}: rename an attribute or a key")
+                found[name] = item
+        elif id(item) in seen:
+            continue
+        elif isinstance(item, (Module, list, tuple, dict)):
+            seen.add(id(item))
+            inner = f"{prefix}{key}."
+            _walk(_items(item, inner, aside), inner, found, seen, aside)
+        elif (kind is not _ndarray or item.dtype.hasobject) and not (key == "_vector" and kind is Parameters):
+            aside.append((f"{prefix}{key}", item, _KEEP))
+
+
+def _items(holder: Any, prefix: str, aside: list[Aside]) -> Items:
+    """Return what a module, list, tuple or dict holds, each under its part of a name."""
+    if isinstance(holder, Module):
+        return _attributes(holder, prefix, aside)
+    if isinstance(holder, list):
+        return enumerate(holder)
+    if isinstance(holder, dict):
+        named: list[tuple[Any, Any]] = []
+        for key, item in holder.items():
+            if isinstance(key, str):
+                named.append((str.__str__(key), item))
+            elif isinstance(key, (int, np.integer)) and not isinstance(key, bool):
+                named.append((int(key), item))
+            else:
+                aside.append((f"{prefix}{short(key)}", item, _KEY))
+        return named
+    return zip(getattr(holder, "_fields", range(len(holder))), holder, strict=True)  # a namedtuple has names
+
+
+def _attributes(module: Module, prefix: str, aside: list[Aside]) -> Items:
+    """Return the attributes of a module, those in slots last, and put aside what stands in its class."""
+    attributes = vars(module)
+    kind = type(module)
+    if kind.__module__ in _OURS:
+        return attributes.items()
+    slots: list[tuple[Any, Any]] = []
+    for base in kind.__mro__:
+        if base is Module or base is object:
+            continue
+        for name, item in vars(base).items():
+            if type(item) is MemberDescriptorType:  # of a slot
+                if hasattr(module, name):
+                    slots.append((name, getattr(module, name)))
+            elif type(item) not in _OF_CLASSES and not name.startswith("__") and name not in attributes:
+                aside.append((f"{prefix}{name}", item, _INIT))
+    return [*attributes.items(), *slots] if slots else attributes.items()
+
+
+def _leaf_in(thing: Any, known: set[int]) -> Value | None:
+    """Return a leaf that is reached from `thing` by references and not through what is known, or None."""
+    if id(thing) in known or isinstance(thing, _OPAQUE):
+        return None
+    stack, seen = [thing], known | {id(thing)}
+    while stack:
+        item = stack.pop()
+        if item.__class__ is Value:
+            if item.operation is None:
+                return item
+            continue  # what it was computed from is no part of the model
+        for held in _referents(item):
+            if id(held) not in seen and not isinstance(held, _OPAQUE):
+                seen.add(id(held))
+                stack.append(held)
+    return None
+
+
+def _referents(item: Any) -> Iterable[Any]:
+    """Return what an object refers to, but for a function's globals, which are the program's."""
+    if item.__class__ is FunctionType:
+        return (item.__closure__, item.__defaults__, item.__kwdefaults__, item.__dict__)
+    if isinstance(item, _ndarray):  # the collector does not look into those of objects
+        return list(item.flat) if item.dtype.hasobject else ()
+    return gc.get_referents(item)
+
+
+def _contents(items: Items, prefix: str, seen: set[int]) -> Iterator[tuple[str, Value | Module]]:
+    """Yield the values and modules among these items, and in lists, tuples and dicts there, under their names."""
+    for key, item in items:
+        if isinstance(item, Module) or (isinstance(item, Value) and item.operation is None):
+            yield f"{prefix}{key}", item
+        elif isinstance(item, (list, tuple, dict)) and id(item) not in seen:
+            seen.add(id(item))
+            yield from _contents(_items(item, "", []), f"{prefix}{key}.", seen)

@@ -1,0 +1,200 @@
+"""Which tensor of a model lies where in its flat vector."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from math import prod
+from reprlib import repr as short  # whatever a message held, a line of it is enough
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from karp.errors import SettingError, ShapeError
+
+if TYPE_CHECKING:
+    import numpy.typing as npt
+
+    Array = npt.NDArray[Any]
+
+Shape = tuple[int, ...]
+
+ALIGNMENT = 64  # bytes
+LARGEST = 1 << 34  # bytes of one vector: no message makes this process ask for more than 16 GiB
+LONGEST_NAME = 256  # characters
+MOST_AXES = 32
+
+
+@dataclass(frozen=True, init=False, repr=False)
+class Layout:
+    """Which tensor lies where in a flat vector.
+
+    Args:
+        shapes: name -> shape, in the order in which the tensors lie.
+        dtype: float32 or float64, the same for all.
+
+    Attributes:
+        shapes: ``((name, shape), ...)``.
+        dtype: ``"float32"`` or ``"float64"``.
+        offsets: where each tensor starts, in elements.
+        size: elements of the vector, gaps included.
+
+    Two layouts are equal when names, shapes, order and dtype are.
+
+    Raises:
+        SettingError: a name, a shape, the dtype or the total size cannot be used.
+
+    >>> layout = Layout({"weight": (3, 2), "bias": (2,)}, "float32")
+    >>> layout.offsets, layout.size, layout.nbytes
+    ((0, 16), 32, 128)
+    >>> vector = layout.zeros()
+    >>> layout.views(vector)["bias"][:] = 1
+    >>> int(vector.sum())
+    2
+    """
+
+    shapes: tuple[tuple[str, Shape], ...]
+    dtype: str
+    offsets: tuple[int, ...]
+    size: int
+
+    def __init__(self, shapes: Mapping[str, Shape], dtype: npt.DTypeLike = "float32") -> None:
+        kind = _dtype(dtype)
+        line = ALIGNMENT // kind.itemsize  # elements of 64 bytes
+        entries, offsets, size = [], [], 0
+        for name, shape in shapes.items():
+            entries.append((_name(name), _shape(name, shape)))
+            offsets.append(size)
+            size += -(-prod(entries[-1][1]) // line) * line  # rounded up
+            if size * kind.itemsize > LARGEST:
+                raise SettingError(
+                    f"parameters of more than {LARGEST} bytes: {name!r} of shape {shape} passes the limit"
+                )
+        for field, value in (
+            ("shapes", tuple(entries)),
+            ("dtype", kind.name),
+            ("offsets", tuple(offsets)),
+            ("size", size),
+        ):
+            object.__setattr__(self, field, value)
+
+    def __repr__(self) -> str:
+        return f"Layout({dict(self.shapes)}, {self.dtype!r})"
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The tensors' names in order."""
+        return tuple(name for name, _ in self.shapes)
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the vector, gaps included."""
+        return self.size * np.dtype(self.dtype).itemsize
+
+    def zeros(self) -> Array:
+        """A new vector of zeros, ``(size,)``, whose first byte lies on a multiple of 64."""
+        room = np.zeros(self.nbytes + ALIGNMENT, np.uint8)
+        start = -room.ctypes.data % ALIGNMENT
+        return room[start : start + self.nbytes].view(self.dtype)
+
+    def views(self, vector: Array) -> dict[str, Array]:
+        """name -> view of ``vector`` with the tensor's shape; writing into one writes into the vector.
+
+        Raises:
+            ShapeError: the vector has another shape than ``(size,)``.
+            SettingError: it has another dtype.
+        """
+        self.check(vector)
+        return {
+            name: vector[offset : offset + prod(shape)].reshape(shape)
+            for (name, shape), offset in zip(self.shapes, self.offsets, strict=True)
+        }
+
+    def check(self, vector: Array) -> None:
+        """Raise unless ``vector`` is a contiguous vector of this layout's size and dtype."""
+        if vector.shape != (self.size,) or not vector.flags.c_contiguous:
+            raise ShapeError(
+                f"a vector of this layout is contiguous with shape ({self.size},), not "
+                f"{vector.shape} with strides {vector.strides}"
+            )
+        if vector.dtype != self.dtype:
+            raise SettingError(f"a vector of this layout is {self.dtype}, not {vector.dtype}")
+
+    def sha256(self, vector: Array) -> str:
+        """Hex SHA-256 of the tensors' bytes, one after the other, without the gaps.
+
+        >>> import hashlib
+        >>> layout = Layout({"a": (3,), "b": ()}, "float32")
+        >>> layout.sha256(layout.zeros()) == hashlib.sha256(bytes(4 * 4)).hexdigest()
+        True
+        """
+        from hashlib import sha256
+
+        self.check(vector)
+        digest = sha256()
+        for (_, shape), offset in zip(self.shapes, self.offsets, strict=True):
+            digest.update(vector[offset : offset + prod(shape)].data)
+        return digest.hexdigest()
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain types, for a message or a file: dtype, size, and ``[name, [axis, ...]]`` in order.
+
+        >>> Layout({"w": (3, 2)}, "float64").to_dict()
+        {'dtype': 'float64', 'size': 8, 'shapes': [['w', [3, 2]]]}
+        """
+        shapes = [[name, list(shape)] for name, shape in self.shapes]
+        return {"dtype": self.dtype, "size": self.size, "shapes": shapes}
+
+    @classmethod
+    def from_dict(cls, plain: object) -> Layout:
+        """The layout `to_dict` wrote. Nothing in ``plain`` is trusted.
+
+        Raises:
+            SettingError: it is not what `to_dict` writes; the message names the field and its value.
+        """
+        if not isinstance(plain, dict) or set(plain) != {"dtype", "size", "shapes"}:
+            raise SettingError(f"a layout is a dict of dtype, size and shapes, not {short(plain)}")
+        dtype, size, pairs = plain["dtype"], plain["size"], plain["shapes"]
+        if dtype not in ("float32", "float64"):  # NumPy's own parser of dtypes takes far more than these
+            raise SettingError(f"layout: dtype must be 'float32' or 'float64', not {short(dtype)}")
+        if not isinstance(pairs, list | tuple):
+            raise SettingError(f"layout: shapes must be a list, not {short(pairs)}")
+        shapes: dict[str, Shape] = {}
+        for pair in pairs:
+            if not isinstance(pair, list | tuple) or len(pair) != 2:
+                raise SettingError(f"layout: each of shapes must be [name, shape], not {short(pair)}")
+            name = _name(pair[0])
+            if name in shapes:
+                raise SettingError(f"layout: the name {name!r} appears twice")
+            shapes[name] = _shape(name, pair[1])
+        layout = cls(shapes, dtype)
+        if type(size) is not int or size != layout.size:
+            raise SettingError(f"layout: size must be {layout.size} for these shapes, not {short(size)}")
+        return layout
+
+
+def _dtype(dtype: npt.DTypeLike) -> np.dtype[Any]:
+    kind = np.dtype(dtype)
+    if kind not in (np.float32, np.float64):
+        raise SettingError(f"parameters must be float32 or float64, not {kind}")
+    return kind
+
+
+def _name(name: object) -> str:
+    if not isinstance(name, str) or not 0 < len(name) <= LONGEST_NAME:
+        raise SettingError(f"a name is a string of 1 to {LONGEST_NAME} characters, not {short(name)}")
+    if name == "__metadata__" or not _is_unicode(name):  # no safetensors file can be read back with either
+        raise SettingError(f"a name cannot be {name!a}: no file can hold it")
+    return name
+
+
+def _is_unicode(text: str) -> bool:
+    """Whether it has no surrogate, which is half of a character."""
+    return not any("\ud800" <= character <= "\udfff" for character in text)
+
+
+def _shape(name: str, shape: object) -> Shape:
+    fits = isinstance(shape, list | tuple) and len(shape) <= MOST_AXES
+    if not fits or not all(type(axis) is int and 0 <= axis <= LARGEST for axis in shape):  # type: ignore[attr-defined]
+        raise SettingError(f"the shape of {name!r} must be whole numbers from 0, not {short(shape)}")
+    return tuple(shape)  # type: ignore[arg-type]

@@ -1,0 +1,269 @@
+"""The values of a model, bound to their places in one data vector and one gradient vector."""
+
+from __future__ import annotations
+
+from collections.abc import ItemsView, Iterator, KeysView, Mapping
+from operator import is_
+from reprlib import repr as short
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from karp.errors import SettingError, ShapeError
+from karp.parameters.layout import Layout
+
+if TYPE_CHECKING:
+    from karp.autograd import Value
+    from karp.parameters.layout import Array
+
+
+class Parameters:
+    """The values of one model, moved into one data vector and one gradient vector.
+
+    Each value is bound to its place: ``value.data`` becomes a view of the data vector, ``value.home`` the
+    view of the gradient vector where backward writes its gradient; one that it has is kept. A value that stands
+    under two names (tied weights) has one place, under the first. Names and values are read as those of a dict:
+    `len(parameters)`, `name in parameters`, `parameters[name]`, `for name, value in parameters.items()`.
+
+    Args:
+        values: name -> value whose data is a float32 or float64 array, all of one dtype.
+
+    Attributes:
+        layout: which value lies where.
+        data: the weights, ``(layout.size,)``.
+        values: the values, each once, in the order of `names`.
+
+    Raises:
+        SettingError: a value is not float32 or float64, two have different dtypes, one is no leaf, or there
+            is none.
+
+    >>> from karp.autograd import Value
+    >>> weight = Value(np.ones((2, 3), np.float32))
+    >>> parameters = Parameters({"weight": weight})
+    >>> parameters.data[:8]
+    array([1., 1., 1., 1., 1., 1., 0., 0.], dtype=float32)
+    >>> parameters.data[0] = 5
+    >>> float(weight.data[0, 0])
+    5.0
+    >>> for name, value in parameters.items():
+    ...     print(name, value.shape)
+    weight (2, 3)
+    """
+
+    layout: Layout
+    data: Array
+    values: tuple[Value, ...]
+
+    def __init__(self, values: Mapping[str, Value]) -> None:
+        from karp.autograd import Value, touch  # a server has layouts but no graphs, and does without the engine
+
+        self._touch, self._value = touch, Value
+        self._gradient: Array
+        distinct, self._tied = _distinct(values)
+        arrays = {name: np.asarray(value.data) for name, value in distinct.items()}
+        self.layout = Layout({name: array.shape for name, array in arrays.items()}, _common_dtype(arrays))
+        self.data = self.layout.zeros()
+        self._views = self.layout.views(self.data)
+        for name, array in arrays.items():
+            self._views[name][...] = array
+        # Bound only when nothing can fail any more.
+        for name, value in distinct.items():
+            value.data = self._views[name]
+        self._named = distinct
+        self.values = tuple(distinct.values())
+        self._places = tuple(zip(self.values, self._views.values(), strict=True))
+        gradients = [value.grad for value in self.values]
+        self.keep_gradients_in(self.layout.zeros())
+        for (value, home), gradient in zip(self._homes, gradients, strict=True):
+            if gradient is not None:
+                value.grad = gradient
+                self._bring_home(value, home)
+
+    def __repr__(self) -> str:
+        total = sum(view.size for view in self._views.values())
+        return f"Parameters({len(self.values)} values, {total} numbers, {self.layout.dtype})"
+
+    def __len__(self) -> int:
+        return len(self._named)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._named)
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._named
+
+    def __getitem__(self, name: str) -> Value:
+        if name not in self._named:
+            raise KeyError(f"no parameter {name!r:.80}; there are {short(self.names)}")
+        return self._named[name]
+
+    def keys(self) -> KeysView[str]:
+        """The names in order."""
+        return self._named.keys()
+
+    def items(self) -> ItemsView[str, Value]:
+        """Name and value of each parameter, in order."""
+        return self._named.items()
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The values' names in order."""
+        return self.layout.names
+
+    def keep_gradients_in(self, vector: Array) -> None:
+        """Have backward write into this vector, ``(layout.size,)``, from now on; every gradient begins afresh.
+
+        It may lie in memory that is shared with another process.
+        """
+        homes = self.layout.views(vector)
+        self._gradient = vector
+        self._homes = tuple(zip(self.values, homes.values(), strict=True))
+        for value, home in self._homes:
+            value.home, value.grad = home, None
+
+    def keep_weights_in(self, vector: Array) -> None:
+        """Have the values read their weights from this vector, ``(layout.size,)``, from now on.
+
+        It may lie in memory that another process writes to, and be read-only. What was made of the values before
+        belongs to the weights they had.
+        """
+        self.data = vector
+        self._views = self.layout.views(vector)
+        self._places = tuple(zip(self.values, self._views.values(), strict=True))
+        for value, view in self._places:
+            value.data = view
+        self.touch()
+
+    def zero_grad(self) -> None:
+        """Forget the gradients: every ``value.grad`` becomes None, and the next backward starts afresh."""
+        for value in self.values:
+            value.grad = None
+
+    @property
+    def grad(self) -> Array:
+        """The gradient vector, ``(layout.size,)``, complete: zero where backward wrote nothing.
+
+        A gradient the program has replaced by an array of its own is copied into its place. The same
+        vector is returned every time, and the next backward overwrites it.
+
+        Raises:
+            ShapeError: a replaced gradient has another shape than its value.
+        """
+        for value, home in self._homes:
+            if value.grad is not home:
+                self._bring_home(value, home)
+        return self._gradient
+
+    def _bring_home(self, value: Value, home: Array) -> None:
+        if value.grad is None:
+            home[...] = 0
+            return
+        if np.shape(value.grad) != home.shape:
+            name = next(name for name, one in zip(self.names, self.values, strict=True) if one is value)
+            raise ShapeError(f"the gradient of {name!r} has shape {np.shape(value.grad)}, not {home.shape}")
+        home[...] = value.grad
+        value.grad = home
+
+    def touch(self) -> None:
+        """Say that the weights were written to: a graph made before can no longer go backward, but raises.
+
+        `load` and an `Updater` of these parameters call it; whoever else writes into `data` does it himself.
+        """
+        self._touch(self.values)
+
+    def holds(self, named: Mapping[str, Value]) -> bool:
+        """Whether these are the values, names and places that this was made of."""
+        return list(named) == list(self._named) and all(map(is_, named.values(), self.values)) and self.is_current()
+
+    def is_current(self) -> bool:
+        """Whether every ``value.data`` is still the view made here, and none has been replaced."""
+        for value, view in self._places:  # noqa: SIM110  (a generator takes four times as long)
+            if value.data is not view:
+                return False
+        return True
+
+    def sha256(self) -> str:
+        """Hex SHA-256 of the weights' bytes in the order of the names, without the gaps."""
+        return self.layout.sha256(self.data)
+
+    def load(self, arrays: Mapping[str, Any]) -> None:
+        """Copy ``arrays`` (name -> array, list or value of the value's shape) into the weights, all or nothing.
+
+        Numbers of another dtype are converted; a fraction may be rounded, a whole number must not.
+
+        Raises:
+            SettingError: a name is missing or unexpected; an array does not hold real numbers, or one that is not
+                finite, or not in the dtype of the weights; or they are read-only.
+            ShapeError: an array has another shape than its value.
+        """
+        if not isinstance(arrays, Mapping | Parameters):
+            raise SettingError(f"load takes a dict of names and arrays, not {type(arrays).__name__}")
+        self._check_names(arrays)
+        converted = {name: self._converted(name, arrays[name]) for name in self.names}
+        if not self.data.flags.writeable:
+            raise SettingError("the weights are read-only: load them before or after the loop over trainer.batches")
+        self.touch()
+        for name, array in converted.items():
+            self._views[name][...] = array
+
+    def _converted(self, name: str, given: Any) -> Array:
+        """An array to load in the dtype of the weights, none of whose numbers has become another."""
+        dtype = self.data.dtype
+        if isinstance(given, self._value):
+            given = given.data
+        try:
+            array = np.asarray(given)
+        except ValueError as error:
+            raise ShapeError(f"{name!r}: no array can be made of this: {error}") from None
+        # NumPy has no bfloat16; that of ml_dtypes is what JAX and safetensors give.
+        if array.dtype.kind not in "fiu" and array.dtype.name != "bfloat16":
+            raise SettingError(f"{name!r} must hold real numbers, not {array.dtype}")
+        if array.shape != self._views[name].shape:
+            raise ShapeError(f"{name!r} has shape {self._views[name].shape}, not {array.shape}")
+        if array.dtype.kind in "iu":
+            limit = 2 << np.finfo(dtype).nmant
+            if array.max(initial=0) > limit or array.min(initial=0) < -limit:
+                raise SettingError(f"{name!r} holds whole numbers beyond {limit:,}, which {dtype} rounds to others")
+        with np.errstate(over="ignore"):
+            converted = array.astype(dtype, copy=False)
+        if not np.isfinite(converted).all():
+            wrong = array[~np.isfinite(converted)].astype(np.float64)
+            beyond = f", which is beyond {dtype}" if np.isfinite(wrong[0]) else ""
+            count = f"{wrong.size} of {array.size} numbers are not finite"
+            raise SettingError(f"{name!r} holds {wrong[0]}{beyond}: {count}")
+        return converted.copy() if np.may_share_memory(converted, self.data) else converted
+
+    def _check_names(self, arrays: Mapping[str, Array]) -> None:
+        for name in arrays:
+            if name in self._tied:
+                raise SettingError(f"{name!r} is tied to {self._tied[name]!r}: give only the latter")
+        missing = [name for name in self.names if name not in arrays]
+        unexpected = [name for name in arrays if name not in self._views]
+        if missing or unexpected:
+            lists = f"missing={short(missing)}, unexpected={short(unexpected)}"
+            raise SettingError(f"these are not the weights of this model: {lists}")
+
+
+def _distinct(values: Mapping[str, Value]) -> tuple[dict[str, Value], dict[str, str]]:
+    """Each value once, under its first name; and further name -> first name."""
+    first: dict[int, str] = {}
+    tied = {}
+    for name, value in values.items():
+        if value.operation is not None:
+            raise SettingError(f"{name!r} is no leaf but the result of {value.operation.name}")
+        if first.setdefault(id(value), name) != name:
+            tied[name] = first[id(value)]
+    return {name: value for name, value in values.items() if name not in tied}, tied
+
+
+def _common_dtype(arrays: Mapping[str, Array]) -> np.dtype[Any]:
+    """The dtype all arrays share."""
+    if not arrays:
+        raise SettingError("a model without a single value to train")
+    (first, model), *others = arrays.items()
+    for name, array in others:
+        if array.dtype != model.dtype:
+            raise SettingError(
+                f"all parameters must have one dtype: {first!r} is {model.dtype}, {name!r} is {array.dtype}"
+            )
+    return model.dtype
