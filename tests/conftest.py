@@ -15,7 +15,7 @@ ROOT = Path(__file__).parent.parent
 sys.path[:0] = [str(ROOT / "tests"), str(ROOT / "scripts")]
 
 LACKING = "this system "  # begins the reason of a skip that no installation can mend
-MINUTES = 6  # of the whole suite, on 2 cores
+MINUTES = 5  # of the whole suite, on 2 cores
 
 settings.register_profile("karp", deadline=None)  # no test of laws fails because the machine is busy
 settings.load_profile("karp")
