@@ -55,7 +55,9 @@ def test_torch_agrees(case: Any) -> None:
 
 @every
 def test_the_shape_rule_gives_the_shape_of_the_result(case: Any) -> None:
-    for node in nodes(case.f(*[Value(array) for array in case.arrays])):
+    found = nodes(case.f(*[Value(array) for array in case.arrays]))
+    assert found
+    for node in found:
         assert node.operation is not None
         assert node.operation.shape(*node.operands) == node.shape
 
@@ -105,7 +107,9 @@ def test_gradients_are_written_into_their_homes(case: Any) -> None:
 @every
 def test_results_are_new_arrays_and_read_only(case: Any) -> None:
     values = [Value(array) for array in case.arrays]
-    for node in nodes(case.f(*values)):
+    found = nodes(case.f(*values))
+    assert found
+    for node in found:
         assert not any(node.data is operand for operand in node.operands)
         assert not node.data.flags.writeable
     assert all(value.data.flags.writeable for value in values)

@@ -398,6 +398,7 @@ def test_boxes_do_not_overlap() -> None:
     layer = [sum(v * (i + j + 0.5) for j, v in enumerate(values)).tanh() for i in range(3)]  # type: ignore[union-attr]
     out = sum(layer) * values[0]
     found = boxes(ag.draw(out).svg)
+    assert len(found) > 50
     for place, (x, y, w, h) in enumerate(found):
         for u, v, p, q in found[place + 1 :]:
             assert x + w <= u or u + p <= x or y + h <= v + 0.2 or v + q <= y + 0.2

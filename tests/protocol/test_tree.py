@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from karp.errors import ProtocolError
-from karp.protocol.tree import Node, TreeSum, middle, parent
+from karp.protocol.tree import Node, TreeSum, parent
 
 
 def leaves(shards: int) -> list[Node]:
@@ -17,11 +17,19 @@ def leaves(shards: int) -> list[Node]:
     return [Node(shard, shard + 1, float(vector[0]), vector.astype(np.float32)) for shard, vector in enumerate(vectors)]
 
 
+def halves(start: int, stop: int) -> tuple[tuple[int, int], tuple[int, int]]:
+    """Where a node splits: at the largest power of two below its size."""
+    size = 1
+    while 2 * size < stop - start:
+        size *= 2
+    return (start, start + size), (start + size, stop)
+
+
 def by_recursion(nodes: list[Node], start: int, stop: int) -> np.ndarray:
     if stop - start == 1:
         return nodes[start].vector
-    split = middle(start, stop)
-    return by_recursion(nodes, start, split) + by_recursion(nodes, split, stop)
+    left, right = halves(start, stop)
+    return by_recursion(nodes, *left) + by_recursion(nodes, *right)
 
 
 def copied(node: Node) -> Node:
@@ -59,18 +67,24 @@ def test_any_cut_into_leases_gives_the_same_bits(shards: int, data) -> None:
     assert by_recursion(nodes, 0, shards).tobytes() == whole.nodes[0].vector.tobytes()
 
 
-@given(st.integers(1, 40), st.integers(1, 40))
-def test_a_batch_with_fewer_samples_than_shards_is_a_tree_of_its_own(shards: int, present: int) -> None:
-    present = min(shards, present)
-    for start in range(present):
-        for stop in range(start + 2, present + 1):
-            if (start, stop) == (0, present):
-                continue
-            try:
-                assert parent(start, stop, present)
-            except ProtocolError:
-                continue
-            assert middle(start, stop) == start + 2 ** ((stop - start - 1).bit_length() - 1)
+@pytest.mark.parametrize("shards", range(1, 41))
+def test_every_node_has_its_parent_and_nothing_else_has_one(shards: int) -> None:
+    above = {}
+
+    def walk(start: int, stop: int) -> None:
+        if stop - start > 1:
+            for half in halves(start, stop):
+                above[half] = (start, stop)
+                walk(*half)
+
+    walk(0, shards)
+    for start in range(shards):
+        for stop in range(start + 1, shards + 1):
+            if (start, stop) in above:
+                assert above[start, stop] == parent(start, stop, shards)
+            else:
+                with pytest.raises(ProtocolError):
+                    parent(start, stop, shards)
 
 
 def test_a_contribution_has_one_sum_per_maximal_node() -> None:

@@ -181,10 +181,13 @@ def test_a_table_gives_its_two_parts(tmp_path: Path) -> None:
 
 
 def test_one_array_is_not_wrapped(tmp_path: Path) -> None:
-    net = nn.MLP(3, [2], 3)
+    net, seen = nn.MLP(3, [2], 3), []
     with trainer(tmp_path, net, epochs=1) as training:
         for x in training.batches(X):
             training.backward(nn.mse(net(x), x))
+            seen.append(x)
+    assert [(16, 3), (16, 3), (16, 3), (2, 3)] == [x.shape for x in seen]
+    assert sorted(X.tolist()) == sorted(row for x in seen for row in x.tolist())
 
 
 def loop(training: karp.Trainer, net: nn.Module, body: Any) -> None:
