@@ -244,38 +244,38 @@ def add_simulate(commands: Commands) -> None:
 
 def run_simulate(options: argparse.Namespace) -> int:
     from karp import environment
-    from karp.simulate import study
+    from karp.simulate import report, study
 
     given = {name: getattr(options, name) for name in study.Study.__slots__ if getattr(options, name) is not None}
     if options.schedules is not None:
-        return hold(options.schedules, given, [options.picture, options.json])
+        return check_schedules(options.schedules, given, [options.picture, options.json])
     if "staleness" in given:
         given["staleness"] = environment.staleness(given["staleness"])
     outcome = study.run(study.Study(**given))
-    print("\n".join(study.lines(outcome)))
+    print("\n".join(report.summary_lines(outcome)))
     if options.json is not None:
-        study.write(outcome, options.json)
+        report.write_json(outcome, options.json)
     if options.picture is not None:
-        study.picture(outcome, options.picture)
+        report.draw_picture(outcome, options.picture)
     else:
-        print("\n".join(["", *study.bars(outcome)]))
+        print("\n".join(["", *report.curve_lines(outcome)]))
     return 0
 
 
-def hold(schedules: int, given: dict[str, Any], files: list[str | None]) -> int:
+def check_schedules(schedules: int, given: dict[str, Any], files: list[str | None]) -> int:
     """Run small clusters with faults; exit status 1 where an invariant does not hold."""
-    from karp.simulate import Violation, study
+    from karp.simulate import Violation, check_many
 
     if schedules < 1 or set(given) - {"seed"} or any(files):
         raise SettingError("--schedules takes a number of at least 1 and, beside it, --seed alone")
     first = given.get("seed", 0)
     try:
-        happened = study.hold(range(first, first + schedules))
+        events, counts = check_many(range(first, first + schedules))
     except Violation as error:
         print(f"karp: {error}", file=sys.stderr)
         return 1
-    faults = ", ".join(f"{name} {count}" for name, count in sorted(happened.items()) if name not in study.TOTALS)
-    print(f"{schedules} schedules held over {happened['events']:,} events, with these faults: {faults or 'none'}")
+    faults = ", ".join(f"{name} {count}" for name, count in sorted(counts.items()))
+    print(f"{schedules} schedules held over {events:,} events, with these faults: {faults or 'none'}")
     return 0
 
 

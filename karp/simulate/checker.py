@@ -1,23 +1,22 @@
-"""What must hold after every event of a simulated run (design, section 3), looked at from outside.
+"""The invariants that must hold after every event of a simulated run (design, section 3), checked from outside.
 
-The checker sees what the server and the processes hold between two events, and what arrives. It keeps a ledger of its
-own and compares bits with a reference that knows no network:
+The checker reads what the server and the processes hold between two events, and the messages that arrive. It keeps a
+ledger of its own, and compares bits with a reference that trains without a network:
 
-    exactly once     what has arrived of an open step grows only by shards that the message just taken holds; a step is
-                     in when all its shards are in the ledger once, and each of its samples is counted once
-    staleness        a contribution that is taken is no more steps older than the bound
+    exactly once     a shard of an open step has arrived only if a message has brought it; a step is applied when all
+                     its shards have arrived, and each of its samples is counted once
+    staleness        no contribution that is taken is older than the bound allows
     same bits        every node in the server's tree, the weights of every version, those that a worker computes with
                      and those that it ends with are the reference's
-    no lease lost    every shard of an open step has arrived, is unleased, or is leased to a member
-    members          who waits is a member that has nothing to do; who has nothing to do waits, or has been told why not
-    bad input        what is refused leaves weights and trees as the reference's; nothing that is not finite enters
-    evaluations      every epoch is scored once in the record of the surviving history, with that epoch's weights
-    main             one process at a time speaks for all, and one does before the others are let go
-    an end           the run ends, for one of the reasons that the schedule gives
+    no lease lost    every shard of an open step has arrived, is unleased, or is leased to a worker of the run
+    workers          a worker without a task waits for one, or has been told why there is none; nobody else waits
+    bad input        a message that is refused changes neither weights nor trees; nothing that is not finite enters them
+    evaluations      the record of the surviving history has one score for each epoch, that of the epoch's weights
+    leader           at most one living process is the leader, and there is one before the others may end
+    an end           the run ends, and for a reason that the scenario gives
 """
 
 import math
-from collections import Counter
 from typing import TYPE_CHECKING, NoReturn
 
 import numpy as np
@@ -26,308 +25,312 @@ from karp.protocol.messages import Contribution, Evaluation, FromWorker, Lease
 from karp.protocol.server.machine import Server
 from karp.protocol.server.snapshot import Snapshot
 from karp.protocol.server.step import Step
+from karp.protocol.tree import Vector
 from karp.simulate.problem import Reference
-from karp.simulate.scenario import ALWAYS
+from karp.simulate.scenario import ALWAYS, BadShard
 
 if TYPE_CHECKING:
     from karp.simulate.cluster import Cluster
-    from karp.simulate.worker_process import Process
+    from karp.simulate.worker_process import WorkerProcess
 
 
 class Violation(AssertionError):
-    """An invariant does not hold in a simulated run."""
+    """Report that an invariant does not hold in a simulated run."""
 
-    def __init__(self, cluster: "Cluster", what: str) -> None:
-        clock, host = cluster.clock, cluster.host
-        version = host.server.training.version if host.server is not None else -1
+    def __init__(self, cluster: "Cluster", reason: str) -> None:
+        clock, server, seed = cluster.clock, cluster.server, cluster.scenario.seed
+        version = server.training.version if server is not None else -1
+        incarnation = cluster.server_process.incarnation
         super().__init__(
-            f"{what}\n  at event {clock.events}, {clock.now:.3f} s, version {version}, incarnation {host.incarnation}\n"
-            f"  {cluster.schedule}\n  again: karp simulate --schedules 1 --seed {cluster.schedule.seed}"
+            f"{reason}\n  at event {clock.events}, {clock.now:.3f} s, version {version}, incarnation {incarnation}\n"
+            f"  {cluster.scenario}\n  to repeat: karp simulate --schedules 1 --seed {seed}"
         )
 
 
 class Checker:
-    """Looks at a cluster after every event."""
+    """Check the invariants of a cluster after every event."""
 
     def __init__(self, cluster: "Cluster") -> None:
         self.cluster = cluster
-        schedule = cluster.schedule
-        absent = {(bad.step, bad.shard) for bad in schedule.bad if self._left_out(bad.kind, bad.times)}
-        self.bound = schedule.staleness
+        scenario = cluster.scenario
+        left_out = {(bad.step, bad.shard) for bad in scenario.bad_shards if scenario.skip and is_never_finite(bad)}
+        self.max_staleness = scenario.staleness
         self.plan = cluster.problem.plan
-        self.reference = Reference(cluster.problem, schedule, frozenset(absent))
-        self.references = {0: self.reference}  # by incarnation: with staleness each has a history of its own
-        self.staleness: Counter[int] = Counter()  # of the shards that were taken
-        self.version = self.first = 0  # of the weights; the oldest step that is not in
-        self.arrived: dict[int, set[int]] = {}  # step, as long as not all before it are in -> shards
+        self.reference = Reference(cluster.problem, scenario, frozenset(left_out))
+        self.references = {0: self.reference}  # incarnation -> reference: with staleness their weights differ
+        self.version = 0  # of the weights
+        self.first_open = 0  # the oldest step that is not applied
+        self.arrived: dict[int, set[int]] = {}  # step -> its shards, from `first_open` on
         self.evaluated: dict[int, int] = {}  # epoch -> the version that was evaluated last
-        self.message: FromWorker | None = None  # the one that this event has brought
-        self.touched = False  # the server, by this event
-        self.unknown: set[bytes] = set()  # main workers that a damaged checkpoint has named
+        self.message: FromWorker | None = None  # that the server takes in this event
+        self.server_acted = False  # in this event
+        self.forgotten_leaders: set[bytes] = set()  # whom the server knew until its newest checkpoint was lost
 
-    def _left_out(self, kind: str, times: int) -> bool:
-        return self.cluster.schedule.skip and times == ALWAYS and kind != "raise"
+    def fail(self, reason: str) -> NoReturn:
+        """Raise Violation."""
+        raise Violation(self.cluster, reason)
 
-    def broken(self, what: str) -> NoReturn:
-        raise Violation(self.cluster, what)
+    # What the server and the processes are about to do.
 
-    # What others tell.
-
-    def arrives(self, message: FromWorker) -> None:
-        """The server is about to take this message."""
+    def before_message(self, message: FromWorker) -> None:
+        """Note the message that the server takes next."""
         self.message = message
 
-    def restarted(self, server: Server, snapshot: Snapshot | None, damaged: bool) -> None:
-        """Another server is there, with nothing of what was under way but what its checkpoint holds.
-
-        Where the newest is damaged, nobody knows the main worker any more.
-        """
-        if damaged:
-            self.unknown |= set(self._mains())
-        training = server.training
-        if training.version != (0 if snapshot is None else snapshot[0]["version"]):
-            self.broken("the server is not as its snapshot")
-        if self.bound != 0:
-            fresh = Reference(self.cluster.problem, self.cluster.schedule, self.reference.absent)
-            self.reference = fresh if snapshot is None else self.reference.restored(snapshot)
-        self.references[server.incarnation] = self.reference
-        self.version, self.first = training.version, training.step.number
-        whole = range(self.first, training.opened)  # but for those that are open
-        self.arrived = {number: set(range(self.plan.shards_of(number))) for number in whole}
-        self.arrived |= {number: shards_in(step) for number, step in training.open.items()}
-        self.message = None
-
-    def computes(self, process: "Process", task: Lease | Evaluation | None) -> None:
-        """A worker computes this: with the weights that the task names?"""
-        assert task is not None
+    def before_task(self, process: "WorkerProcess", task: Lease | Evaluation) -> None:
+        """Check that a worker computes a task with the weights that the task names."""
         reference = self.references[process.worker.incarnation]
         if isinstance(task, Evaluation):
             self.evaluated[task.epoch] = task.version
-        if not same(process.worker.weights, reference.weights(task.version)):
-            self.broken(f"{process.peer!r} computes {task} with other weights")
+        if not same_bits(process.worker.weights, reference.weights(task.version)):
+            self.fail(f"{process.peer!r} computes {task} with other weights")
 
-    def finished(self, process: "Process") -> None:
-        """A process has left its loop in good order."""
+    def check_final_weights(self, process: "WorkerProcess") -> None:
+        """Check that a worker leaves its loop with the final weights."""
         over = process.worker.over
         assert over is not None
         reference = self.references[process.worker.incarnation]
-        if not same(process.worker.weights, reference.weights(over.version)):
-            self.broken(f"{process.peer!r} ends without the final weights")
+        if not same_bits(process.worker.weights, reference.weights(over.version)):
+            self.fail(f"{process.peer!r} ends without the final weights")
+
+    def server_restarted(self, server: Server, snapshot: Snapshot | None, newest_lost: bool) -> None:
+        """Set the ledger back to what a server that was restarted knows.
+
+        `newest_lost` says that it was restarted from an older checkpoint, which may name another leader.
+        """
+        if newest_lost:
+            self.forgotten_leaders |= set(self._leaders())
+        training = server.training
+        if training.version != (0 if snapshot is None else snapshot[0]["version"]):
+            self.fail("the server is not as its snapshot")
+        if self.max_staleness != 0:
+            fresh = Reference(self.cluster.problem, self.cluster.scenario, self.reference.left_out)
+            self.reference = fresh if snapshot is None else self.reference.restored(snapshot)
+        self.references[server.incarnation] = self.reference
+        self.version, self.first_open = training.version, training.step.number
+        self.arrived = {step: set(range(self.plan.shards_of(step))) for step in range(self.first_open, training.opened)}
+        self.arrived |= {number: shards_in_tree(step) for number, step in training.open.items()}
+        self.message = None
 
     # After every event.
 
-    def look(self) -> None:
-        """All that must hold now."""
-        server, message = self.cluster.host.server, self.message
-        touched, self.touched, self.message = self.touched, False, None
-        if server is None or not touched:
+    def check_event(self) -> None:
+        """Check all that must hold after this event; without an action of the server nothing has changed."""
+        server, message, server_acted = self.cluster.server, self.message, self.server_acted
+        self.message, self.server_acted = None, False
+        if server is None or not server_acted:
             return
         if server.training.updater is not None and server.joining.begun:
-            for number in server.training.open:
-                self.arrived.setdefault(number, set())
+            for step in server.training.open:
+                self.arrived.setdefault(step, set())
             if isinstance(message, Contribution) and message.step in self.arrived:
-                self._look_at_contribution(server, message)
-            self._look_at_version(server)
+                self._check_contribution(server, message)
+            self._check_version(server)
         if server.joining.begun and not server.ending.over and not server.training.failure:
-            self._look_at_leases(server)
-        self._look_at_members(server)
-        self._look_at_main(server)
+            self._check_leases(server)
+        self._check_workers(server)
+        self._check_leader(server)
 
-    def _look_at_contribution(self, server: Server, message: Contribution) -> None:
-        """What has arrived is what was sent, once, and its sums are the reference's."""
+    def _check_contribution(self, server: Server, message: Contribution) -> None:
+        """Check that only shards that were sent have arrived, and that their sums are the reference's."""
         number, before = message.step, self.arrived[message.step]
-        expected = self._taken(message, before)
+        sent = self._new_shards(message, before)
         step = server.training.open.get(number)
         if step is not None:
-            new = shards_in(step) - before
-            if gone := before - shards_in(step):
-                self.broken(f"shards {sorted(gone)} of step {number} had arrived and are gone")
-            if extra := [shard for shard in new - expected if (number, shard) not in self.reference.absent]:
-                self.broken(f"shards {sorted(extra)} of step {number} have arrived, and nobody has sent them")
+            new = shards_in_tree(step) - before
+            if gone := before - shards_in_tree(step):
+                self.fail(f"shards {sorted(gone)} of step {number} had arrived and are gone")
+            if extra := [shard for shard in new - sent if (number, shard) not in self.reference.left_out]:
+                self.fail(f"shards {sorted(extra)} of step {number} have arrived, and nobody has sent them")
         else:
-            new = expected if self.bound is None or number < server.training.step.number else set()
+            new = sent if self.max_staleness is None or number < server.training.step.number else set()
         self._enter(message, new)
-        if step is not None and self.bound is not None:
-            self._look_at_tree(step)
+        if step is not None and self.max_staleness is not None:
+            self._check_tree(step)
 
-    def _taken(self, message: Contribution, before: set[int]) -> set[int]:
-        """The shards that a contribution brings: of its nodes that are finite and altogether new."""
-        found: set[int] = set()
+    def _new_shards(self, message: Contribution, arrived: set[int]) -> set[int]:
+        """Return the shards that a contribution adds: those of its nodes that are finite and of which none is known."""
+        new: set[int] = set()
         for node in message.nodes:
             shards = set(range(node.start, min(node.stop, node.start + self.plan.shards + 1)))
             finite = math.isfinite(node.loss) and node.vector is not None and bool(np.isfinite(node.vector).all())
-            if finite and shards.isdisjoint(before) and shards.isdisjoint(found):
-                found |= shards
-        return found
+            if finite and shards.isdisjoint(arrived) and shards.isdisjoint(new):
+                new |= shards
+        return new
 
     def _enter(self, message: Contribution, new: set[int]) -> None:
-        """These shards are in: into the ledger, and into the reference."""
+        """Enter new shards of a contribution into the ledger and the reference."""
         self.arrived[message.step] |= new
         newest = self.version
         for shard in sorted(new):
-            if (message.step, shard) in self.reference.absent:
+            if (message.step, shard) in self.reference.left_out:
                 continue
-            staleness = (newest if self.bound is None else message.step) - message.version
-            self.staleness[staleness] += 1
-            if staleness < 0 or (self.bound is not None and staleness > self.bound):
-                self.broken(f"a contribution of staleness {staleness} was taken: {message.step}, {message.version}")
-            if self.bound is None:
+            staleness = (newest if self.max_staleness is None else message.step) - message.version
+            if staleness < 0 or (self.max_staleness is not None and staleness > self.max_staleness):
+                self.fail(f"a contribution of staleness {staleness} was taken: {message.step}, {message.version}")
+            if self.max_staleness is None:
                 self.reference.update(message.step, shard, message.version)
                 self.version += 1
-            elif self.bound:
-                self.reference.made_with[message.step, shard] = message.version
+            elif self.max_staleness:
+                self.reference.weight_versions[message.step, shard] = message.version
 
-    def _look_at_tree(self, step: Step) -> None:
+    def _check_tree(self, step: Step) -> None:
+        """Check every sum in the tree of an open step."""
         for node in step.tree.nodes.values():
-            expected = self.reference.node(step.number, node.start, node.stop)
+            expected = self.reference.node_sum(step.number, node.start, node.stop)
             if node.vector is None or expected is None:
                 if node.vector is not expected:
-                    self.broken(f"({node.start}, {node.stop}) of step {step.number} is absent on one side")
-            elif not same(node.vector, expected):
-                self.broken(f"the sum over ({node.start}, {node.stop}) of step {step.number} is another")
+                    self.fail(f"({node.start}, {node.stop}) of step {step.number} is absent on one side")
+            elif not same_bits(node.vector, expected):
+                self.fail(f"the sum over ({node.start}, {node.stop}) of step {step.number} is another")
             if not math.isfinite(node.loss):
-                self.broken(f"the loss of ({node.start}, {node.stop}) of step {step.number} is {node.loss}")
+                self.fail(f"the loss of ({node.start}, {node.stop}) of step {step.number} is {node.loss}")
 
-    def _look_at_version(self, server: Server) -> None:
-        """Each update is one whole step, or in an asynchronous run one shard."""
+    def _check_version(self, server: Server) -> None:
+        """Check that an update is one whole step, or one shard of an asynchronous run, and that its bits are right."""
         training = server.training
         updater = training.updater
         assert updater is not None
         if not training.failure and not server.ending.over:
-            for number in range(self.first, training.step.number):
-                there = self.arrived[number] | {shard for step, shard in self.reference.absent if step == number}
-                if missing := set(range(self.plan.shards_of(number))) - there:
-                    self.broken(f"step {number} is in, and its shards {sorted(missing)} had not arrived")
-        if self.bound is not None and not self.version <= training.version <= self.version + 1 + self.bound:
-            self.broken(f"version {self.version} became {training.version}")
-        self.version, self.first = training.version, training.step.number
-        if not same(updater.weights, self.reference.weights(self.version)):
-            self.broken(f"the weights of version {self.version} are others")
+            for step in range(self.first_open, training.step.number):
+                if missing := set(range(self.plan.shards_of(step))) - self.arrived[step] - self._left_out_of(step):
+                    self.fail(f"step {step} is applied, and its shards {sorted(missing)} had not arrived")
+        newest = math.inf if self.max_staleness is None else self.version + 1 + self.max_staleness
+        if not (self.max_staleness is None or self.version <= training.version <= newest):
+            self.fail(f"version {self.version} became {training.version}")
+        self.version, self.first_open = training.version, training.step.number
+        if not same_bits(updater.weights, self.reference.weights(self.version)):
+            self.fail(f"the weights of version {self.version} are others")
         if not np.isfinite(updater.weights).all():
-            self.broken("the weights are not finite")
-        self._look_at_samples(server)
-        self.arrived = {number: shards for number, shards in self.arrived.items() if number >= self.first}
+            self.fail("the weights are not finite")
+        self._check_samples(server)
+        self.arrived = {step: shards for step, shards in self.arrived.items() if step >= self.first_open}
 
-    def _look_at_samples(self, server: Server) -> None:
-        """Each sample of the steps that are in was counted once."""
-        samples = sum(self.plan.samples_of(number) for number in range(self.first))
-        if self.bound is None:
-            absent = self.reference.absent
-            samples -= sum(self.plan.samples_in(*place) for place in absent if place[0] < self.first)
-            for number, shards in self.arrived.items():
-                if number >= self.first:
-                    there = [shard for shard in shards if (number, shard) not in absent]
-                    samples += sum(self.plan.samples_in(number, shard) for shard in there)
+    def _left_out_of(self, step: int) -> set[int]:
+        return {shard for left_out_step, shard in self.reference.left_out if left_out_step == step}
+
+    def _check_samples(self, server: Server) -> None:
+        """Check that each sample of the steps that are applied was counted once."""
+        samples = sum(self.plan.samples_of(step) for step in range(self.first_open))
+        if self.max_staleness is None:  # Each shard is counted when it arrives, and one that is left out never is.
+            left_out = self.reference.left_out
+            samples -= sum(self.plan.samples_in(step, shard) for step, shard in left_out if step < self.first_open)
+            for step, shards in self.arrived.items():
+                if step >= self.first_open:
+                    counted = shards - self._left_out_of(step)
+                    samples += sum(self.plan.samples_in(step, shard) for shard in counted)
         if server.training.progress.samples != samples and not server.ending.over:
-            self.broken(f"{server.training.progress.samples} samples were counted, not {samples}")
+            self.fail(f"{server.training.progress.samples} samples were counted, not {samples}")
 
-    def _look_at_leases(self, server: Server) -> None:
-        """Of every open step, each shard has arrived, can be leased, or is leased to a member."""
+    def _check_leases(self, server: Server) -> None:
+        """Check that each shard of an open step has arrived, is unleased, or is leased to a worker."""
         for number, step in server.training.open.items():
-            places = set(self.arrived[number])
+            known = set(self.arrived[number])
             for start, stop in step.unleased:
-                if not places.isdisjoint(range(start, stop)):
-                    self.broken(f"({start}, {stop}) of step {number} is unleased and has arrived")
-                places.update(range(start, stop))
+                if not known.isdisjoint(range(start, stop)):
+                    self.fail(f"({start}, {stop}) of step {number} is unleased and has arrived")
+                known.update(range(start, stop))
             for member in server.members.values():
                 if isinstance(member.task, Lease) and member.task.step == number:
-                    places.update(range(member.task.start, member.task.stop))
-            if lost := set(range(step.tree.shards)) - places:
-                self.broken(f"nobody is to compute the shards {sorted(lost)} of step {number}")
+                    known.update(range(member.task.start, member.task.stop))
+            if lost := set(range(step.tree.shards)) - known:
+                self.fail(f"nobody is to compute the shards {sorted(lost)} of step {number}")
 
-    def _look_at_members(self, server: Server) -> None:
-        """Who waits has nothing to do; who has nothing to do waits, or there is a reason."""
+    def _check_workers(self, server: Server) -> None:
+        """Check that a worker waits if, and only if, it has no task and no reason to have none."""
         for peer, member in server.waiting.items():
             if server.members.get(peer) is not member:
-                self.broken(f"{peer!r} waits and is no member")
+                self.fail(f"{peer!r} waits and is no member")
             if member.task is not None or member.stopped or member.told:
-                self.broken(f"{peer!r} waits, and should not: {member}")
+                self.fail(f"{peer!r} waits, and should not: {member}")
         asked = server.joining.asked if server.training.updater is None else b""
         for peer, member in server.members.items():
             reason = member.task is not None or member.stopped or member.told or peer == asked
             if not reason and peer not in server.waiting:
-                self.broken(f"{peer!r} is forgotten: {member}")
+                self.fail(f"{peer!r} is forgotten: {member}")
         numbers = [member.worker for member in server.members.values()] + list(server.ending.left.values())
         if len(numbers) != len(set(numbers)):
-            self.broken(f"two workers have one number: {sorted(numbers)}")
+            self.fail(f"two workers have one number: {sorted(numbers)}")
         if server.members.keys() & server.ending.left.keys():
-            self.broken("a member has left")
+            self.fail("a member has left")
 
-    def _look_at_main(self, server: Server) -> None:
-        """Of those that have been told, by this server or one before it, one lives and speaks for all."""
-        mains = [peer for peer in self._mains() if peer not in self.unknown] if server.ending.over else []
-        if len(mains) > 1:
-            self.broken(f"{mains} all speak for all")
+    def _check_leader(self, server: Server) -> None:
+        """Check that at most one living process is the leader, named by this server or one before it."""
+        leaders = [peer for peer in self._leaders() if peer not in self.forgotten_leaders] if server.ending.over else []
+        if len(leaders) > 1:
+            self.fail(f"there are several leaders: {leaders}")
 
-    def _mains(self) -> list[bytes]:
-        """Who lives and has been told to speak for all."""
-        processes = [process for process in self.cluster.processes if process.alive]
-        return [process.peer for process in processes if process.worker.over is not None and process.worker.over.main]
+    def _leaders(self) -> list[bytes]:
+        """Return the living processes that know themselves to be the leader."""
+        alive = [process for process in self.cluster.processes if process.alive]
+        return [process.peer for process in alive if process.worker.over is not None and process.worker.over.main]
 
     # At the end.
 
-    def conclude(self) -> None:
-        """The run has ended: as it should?"""
-        cluster = self.cluster
-        server = cluster.host.server
-        if cluster.host.failed:
-            self._conclude_failure()
+    def check_end(self) -> None:
+        """Check that the run has ended as it should."""
+        cluster, server = self.cluster, self.cluster.server
+        if cluster.server_process.failure:
+            self._check_failure()
             return
-        if not cluster.spoken and any(process.status == 0 for process in cluster.processes):
-            self.broken("nobody has spoken for all")
-        if server is not None and server.ending.over:  # else it was killed after the end, and nobody is left to ask
-            self._conclude_steps(server)
-            self._conclude_evaluations(server)
+        if not cluster.leaders_ended and any(process.status == 0 for process in cluster.processes):
+            self.fail("no leader has run to its end")
+        if server is not None and server.ending.over:  # Otherwise it died after the end, and nobody is left to join.
+            self._check_steps(server)
+            self._check_evaluations(server)
 
-    def _conclude_failure(self) -> None:
-        """Only a program that always fails ends a run as a failure; then with the weights of a whole step."""
-        failure, schedule = self.cluster.host.failed, self.cluster.schedule
-        if not any(bad.times > 1 for bad in schedule.bad):
-            self.broken(f"the run has failed: {failure}")
-        (bad,) = schedule.bad
-        place = f"step {bad.step}, shard {bad.shard}"
-        if place not in failure and not (schedule.skip and "none of its shards is finite" in failure):
-            self.broken(f"the failure does not name {place}: {failure}")
+    def _check_failure(self) -> None:
+        """Check that the run failed by a program that always fails at one shard, and that the failure names it."""
+        failure, scenario = self.cluster.server_process.failure, self.cluster.scenario
+        if not any(bad_shard.times > 1 for bad_shard in scenario.bad_shards):
+            self.fail(f"the run has failed: {failure}")
+        (bad_shard,) = scenario.bad_shards
+        place = f"step {bad_shard.step}, shard {bad_shard.shard}"
+        if place not in failure and not (scenario.skip and "none of its shards is finite" in failure):
+            self.fail(f"the failure does not name {place}: {failure}")
 
-    def _conclude_steps(self, server: Server) -> None:
-        """Training went on to its last step, or to the one after which the program stopped it."""
-        schedule, steps = self.cluster.schedule, server.training.step.number
-        expected = {schedule.steps}
-        if schedule.leave_at is not None:  # the others complete the step, if there are others
-            expected = {schedule.leave_at[0], schedule.leave_at[0] + 1}
-        elif schedule.stop_at is not None:
-            expected = {schedule.stop_at[0] + 1}
-        early = schedule.stop_at is not None or schedule.leave_at is not None
-        if early and (self.cluster.happened["server"] or self.bound != 0):
-            return  # the checkpoint may be of before, those that have left come no more; others may be further
+    def _check_steps(self, server: Server) -> None:
+        """Check that training ended after its last step, or after the one at which the program stopped it."""
+        scenario, steps = self.cluster.scenario, server.training.step.number
+        expected = {scenario.steps}
+        if scenario.leave_at is not None:  # The other workers complete the step, if there are any.
+            expected = {scenario.leave_at[0], scenario.leave_at[0] + 1}
+        elif scenario.stop_at is not None:
+            expected = {scenario.stop_at[0] + 1}
+        early = scenario.stop_at is not None or scenario.leave_at is not None
+        if early and (self.cluster.injector.counts["server"] or self.max_staleness != 0):
+            return  # The checkpoint may be older than the stop, and with staleness other workers may be further.
         if steps not in expected:
-            self.broken(f"the run ended after {steps} steps, not {expected}")
+            self.fail(f"the run ended after {steps} steps, not {expected}")
 
-    def _conclude_evaluations(self, server: Server) -> None:
-        """Each epoch once, with the loss of its own weights."""
-        if not self.cluster.schedule.evaluate or self.cluster.schedule.leave_at is not None:
+    def _check_evaluations(self, server: Server) -> None:
+        """Check that each epoch has one score, that of its own weights."""
+        scenario = self.cluster.scenario
+        if not scenario.evaluate or scenario.leave_at is not None:
             return
         steps, per_epoch = server.training.step.number, self.plan.steps_per_epoch
-        reports = [report.values for report in self.cluster.host.reports if report.kind == "evaluation"]
+        reports = [report.values for report in self.cluster.server_process.reports if report.kind == "evaluation"]
         epochs = sorted(values["epoch"] for values in reports)
         if epochs != list(range(-(-steps // per_epoch))):
-            self.broken(f"the epochs {epochs} were evaluated in {steps} steps of {per_epoch}")
+            self.fail(f"the epochs {epochs} were evaluated in {steps} steps of {per_epoch}")
         for values in reports:
             epoch = values["epoch"]
             version = self.evaluated[epoch]
-            if self.bound is not None and version != min(steps, (epoch + 1) * per_epoch):
-                self.broken(f"epoch {epoch} was evaluated with the weights of version {version}")
+            if self.max_staleness is not None and version != min(steps, (epoch + 1) * per_epoch):
+                self.fail(f"epoch {epoch} was evaluated with the weights of version {version}")
             if values["scores"]["loss"] != self.cluster.problem.score(self.reference.weights(version)):
-                self.broken(f"the score of epoch {epoch} is not that of the weights of version {version}")
+                self.fail(f"the score of epoch {epoch} is not that of the weights of version {version}")
 
 
-def shards_in(step: Step) -> set[int]:
-    """The shards that have arrived of a step, as its tree has them."""
+def is_never_finite(bad_shard: BadShard) -> bool:
+    """Return whether the gradient or loss of a shard is never finite, whoever computes it."""
+    return bad_shard.times == ALWAYS and bad_shard.kind != "raise"
+
+
+def shards_in_tree(step: Step) -> set[int]:
+    """Return the shards of a step that have arrived, as its tree has them."""
     return {shard for node in step.tree.nodes.values() for shard in range(node.start, node.stop)}
 
 
-def same(one: object, other: object) -> bool:
-    """Whether two vectors have the same bits."""
-    assert isinstance(one, np.ndarray)
-    assert isinstance(other, np.ndarray)
-    return one.tobytes() == other.tobytes()
+def same_bits(vector: Vector, expected: Vector) -> bool:
+    """Return whether two vectors have the same bits."""
+    return vector.tobytes() == expected.tobytes()

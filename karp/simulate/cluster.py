@@ -1,251 +1,179 @@
-"""A whole simulated run: server, workers, network, launcher and whatever befalls them."""
+"""A whole simulated run: the server, the workers, the network and the launcher on one clock."""
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
-from karp.protocol.messages import Contribution, FromServer, FromWorker, Initial
-from karp.protocol.server.actions import Report
-from karp.protocol.tree import Node
+from karp.protocol.messages import FromServer, FromWorker
+from karp.protocol.server.machine import Server
 from karp.simulate.checker import Checker, Violation
+from karp.simulate.fault_injector import FaultInjector
 from karp.simulate.network import Clock, Network
 from karp.simulate.problem import Problem
-from karp.simulate.randomness import Chance
-from karp.simulate.scenario import Bad, Kill, Schedule, Strike
-from karp.simulate.server_process import Host
-from karp.simulate.worker_process import Process
+from karp.simulate.randomness import Randomness
+from karp.simulate.scenario import Scenario, draw_scenario
+from karp.simulate.server_process import ServerProcess
+from karp.simulate.worker_process import WorkerProcess
+from karp.transport.zeromq import DEAD_SECONDS
 
-DEAD_SECONDS = 6.0  # as in transport/zeromq.py: without a heartbeat for so long, a connection is gone
-LIMIT_SECONDS = 900.0  # of the virtual clock; no small run takes so long, whatever happens to it
-RESCUE_SECONDS = 30.0  # after which somebody starts a worker where none is left
+LIMIT_SECONDS = 900.0  # of the virtual clock; a small run ends earlier, whatever its faults
+REINFORCE_SECONDS = 30.0  # between two looks whether a worker is left
 
 
 class Cluster:
-    """One run of a schedule; `run` returns when every process has ended.
+    """Run a scenario; `run` returns when every process has ended.
 
     Args:
-        schedule: what happens.
-        check: whether all invariants are looked at after every event.
+        scenario: what happens.
+        check: whether to check every invariant after every event.
         limit: seconds of the virtual clock that the run may take.
     """
 
-    def __init__(self, schedule: Schedule, check: bool = True, limit: float = LIMIT_SECONDS) -> None:
-        self.schedule = schedule
+    def __init__(self, scenario: Scenario, check: bool = True, limit: float = LIMIT_SECONDS) -> None:
+        self.scenario = scenario
         self.limit = limit
-        self.chance = Chance(schedule.seed, 0xC1A57E)
+        self.rng = Randomness(scenario.seed, 0xC1A57E)
         self.clock = Clock()
-        self.network = Network(schedule, self.clock, self.chance)
-        self.problem = Problem(schedule)
-        self.processes: list[Process] = []
-        self.peers: dict[bytes, Process] = {}
-        self.living = 0
-        self.kills: list[Kill] = list(schedule.kills)
-        self.bad: dict[Bad, int] = {bad: bad.times for bad in schedule.bad}
-        self.strikes: list[Strike] = list(schedule.strikes)
-        self.happened: Counter[str] = Counter()
-        self.restarts: Counter[int] = Counter()
-        self.starting = 0  # processes that are announced
-        self.spoken = 0  # main workers whose program has come to its end
-        self.watch: Callable[[], bool] | None = None  # asked after every event whether to go on
+        self.network = Network(scenario, self.clock, self.rng)
+        self.problem = Problem(scenario)
+        self.injector = FaultInjector(self)
+        self.processes: list[WorkerProcess] = []  # all that were ever started
+        self.process_of: dict[bytes, WorkerProcess] = {}  # peer -> process
+        self.alive_processes = 0
+        self.pending_starts = 0  # processes that the launcher starts, or may restart
+        self.restarts: Counter[int] = Counter()  # worker -> how often the launcher has restarted it
+        self.leaders_ended = 0  # leaders whose program has run to its end
+        self.go_on: Callable[[], bool] | None = None  # asked after every event; False ends the run
         self.checker = Checker(self) if check else None
-        self.host = Host(self)
-        self._set_off()
-        self.clock.after(RESCUE_SECONDS, self._rescue)
+        self.server_process = ServerProcess(self)
+        self.slow_workers: set[int] = set()  # drawn at random, `slow_share` of all
+        self._start_workers()
+        self.clock.call_later(REINFORCE_SECONDS, self._reinforce)
+
+    @property
+    def server(self) -> Server | None:
+        """Return the server's machine; None while its process is down."""
+        return self.server_process.server
 
     def run(self) -> None:
-        """Until every process has ended; raises Violation where an invariant does not hold."""
+        """Run until every process has ended; raises Violation where an invariant does not hold."""
         clock, checker = self.clock, self.checker
-        while self.living or self.starting or not self._over():
-            if not clock.step() or clock.now > self.limit:
+        while self.alive_processes or self.pending_starts or not self._is_over():
+            if not clock.run_next() or clock.now > self.limit:
                 raise Violation(self, f"the run has not ended after {clock.now:.0f} s")
-            if self.watch is not None and not self.watch():
+            if self.go_on is not None and not self.go_on():
                 return
             if checker is not None:
-                checker.look()
-            while self.strikes and self.strikes[0].event <= clock.events:
-                self.strike(self.strikes.pop(0))
+                checker.check_event()
+            while self.injector.inject_next():
                 if checker is not None:
-                    checker.look()
+                    checker.check_event()
         if checker is not None:
-            checker.conclude()
+            checker.check_end()
 
-    def _over(self) -> bool:
-        """Whether nothing is left to do, with no process there."""
-        server = self.host.server
-        return bool(self.spoken or self.host.failed) or (server is not None and server.ending.over)
+    def _is_over(self) -> bool:
+        """Return whether the run has ended or failed, so that it needs no more processes."""
+        server = self.server
+        return bool(self.leaders_ended or self.server_process.failure) or (server is not None and server.ending.over)
 
-    def _set_off(self) -> None:
-        late = dict(self.schedule.joined_late)
-        some = round(self.schedule.slow_share * self.schedule.workers)
-        self.slow = set(self.chance.generator.permutation(self.schedule.workers)[:some].tolist())
-        for worker in range(self.schedule.workers):
-            launched = worker < self.schedule.workers - self.schedule.external
-            seconds = late.get(worker, 0.0) + self.chance.exponential(0.05)
-            self.start_process(worker if launched else -1, seconds, self._pace_of(worker))
+    # The launcher.
 
-    def _pace_of(self, worker: int) -> float:
-        return dict(self.schedule.slow).get(worker, self.schedule.slow_factor if worker in self.slow else 1.0)
+    def _start_workers(self) -> None:
+        scenario = self.scenario
+        count = round(scenario.slow_share * scenario.workers)
+        self.slow_workers.update(self.rng.generator.permutation(scenario.workers)[:count].tolist())
+        delays, slowdowns = dict(scenario.late_joins), dict(scenario.slow_workers)
+        for worker in range(scenario.workers):
+            number = worker if worker < scenario.workers - scenario.external else -1
+            slowdown = slowdowns.get(worker, scenario.slow_factor if worker in self.slow_workers else 1.0)
+            self.start_process(number, delays.get(worker, 0.0) + self.rng.exponential(0.05), slowdown)
 
-    # Processes.
+    def start_process(self, number: int, seconds: float, slowdown: float = 1.0) -> None:
+        """Start a worker's process so many seconds from now; `number` is -1 for one without a launcher."""
+        self.pending_starts += 1
+        self.clock.call_later(seconds, self._start_now, number, slowdown)
 
-    def start_process(self, number: int, seconds: float, pace: float = 1.0) -> None:
-        self.starting += 1
-        self.clock.after(seconds, self._start, number, pace)
-
-    def _start(self, number: int, pace: float) -> None:
-        self.starting -= 1
-        self.living += 1
-        process = Process(self, number, pace)
+    def _start_now(self, number: int, slowdown: float) -> None:
+        self.pending_starts -= 1
+        self.alive_processes += 1
+        process = WorkerProcess(self, number, slowdown)
         self.processes.append(process)
-        self.peers[process.peer] = process
-        if self.schedule.crash:
-            self.clock.after(self.chance.exponential(1.0 / self.schedule.crash), self._crash, process)
+        self.process_of[process.peer] = process
+        self.injector.schedule_crash(process)
         process.start()
 
-    def _crash(self, process: Process) -> None:
-        if self.clock.now < self.schedule.calm and process.alive and not process.left:
-            self.happened["crash"] += 1
-            process.end(-9)
+    def process_ended(self, process: WorkerProcess) -> None:
+        """Close the connection of a process that has ended; its launcher sees the end a little later."""
+        self.alive_processes -= 1
+        closing_seconds = 0.0 if self.rng.bernoulli(0.5) else DEAD_SECONDS  # Its host may have died with it.
+        process.closed_at = self.clock.now + closing_seconds
+        if process.number >= 0:
+            self.clock.call_later(self.rng.exponential(self.scenario.detection_seconds), self._launcher_sees, process)
+            self.pending_starts += 1  # until the launcher has decided whether to restart it
 
-    def process_ended(self, process: Process) -> None:
-        """As the launcher: tell the server, start it again where that may help."""
-        self.living -= 1
-        launched = process.number >= 0
-        quiet = 0.0 if self.chance.happens(0.5) else DEAD_SECONDS  # its host may be gone with it
-        process.closed_at = self.clock.now + quiet
-        if launched:
-            self.clock.after(self.chance.exponential(self.schedule.seen_after), self._see_end, process)
-            self.starting += 1  # as long as it is not known whether it is started again
-
-    def _see_end(self, process: Process) -> None:
-        self.starting -= 1
-        self.host.ended(process.number, process.status == 0)
-        done = process.left or process.status in (0, 130) or self.host.failed
-        if not done and self.restarts[process.number] < self.schedule.restarts:
+    def _launcher_sees(self, process: WorkerProcess) -> None:
+        """Tell the server of the end of a process, and restart the worker where that may help."""
+        self.pending_starts -= 1
+        self.server_process.worker_ended(process.number, process.status == 0)
+        done = not process.in_block or process.status in (0, 130) or self.server_process.failure
+        if not done and self.restarts[process.number] < self.scenario.restarts:
             self.restarts[process.number] += 1
-            self.start_process(process.number, self.chance.exponential(0.3), process.pace)
+            self.start_process(process.number, self.rng.exponential(0.3), process.slowdown)
 
-    def _rescue(self) -> None:
-        """A run without workers that can compute says so and waits for one; here one always comes."""
-        server = self.host.server
-        able = any(process.alive and process.in_loop for process in self.processes)
-        if server is not None and not server.ending.over and not able and not self.starting:
-            self.start_process(-1, 0.0)
-        self.clock.after(RESCUE_SECONDS, self._rescue)
-
-    def give_up(self) -> None:
-        """The launcher ends what is left of a run that has failed."""
+    def terminate_workers(self) -> None:
+        """Terminate the workers of a run that has failed."""
         for process in self.processes:
             process.end(-15)
 
-    def compute_seconds(self, process: Process) -> float:
-        schedule = self.schedule
-        if not schedule.spread:
-            return schedule.compute * process.pace
-        return schedule.compute * process.pace * max(0.1, 1.0 + schedule.spread * self.chance.normal())
+    def _reinforce(self) -> None:
+        """Start a worker where none is left: the server waits for one to join, and here one always does."""
+        server = self.server
+        left = any(process.alive and process.in_loop for process in self.processes)
+        if server is not None and not server.ending.over and not left and not self.pending_starts:
+            self.start_process(-1, 0.0)
+        self.clock.call_later(REINFORCE_SECONDS, self._reinforce)
 
-    # Messages.
+    # What processes ask of their cluster.
 
-    def send_up(self, process: Process, message: FromWorker) -> None:
+    def compute_seconds(self, process: WorkerProcess) -> float:
+        """Draw the time that a process takes to compute a shard or an evaluation."""
+        scenario = self.scenario
+        seconds = scenario.compute_seconds * process.slowdown
+        if not scenario.compute_spread:
+            return seconds
+        return seconds * max(0.1, 1.0 + scenario.compute_spread * self.rng.normal())
+
+    def send_up(self, process: WorkerProcess, message: FromWorker) -> None:
+        """Send a message from a worker to the server."""
         if self.clock.now < process.cut_until:
-            self._cut(process)
+            self.network.counts["messages lost"] += 1
             return
         incarnation = process.worker.incarnation
-        self.network.send("up", process.peer, message, self.host.receive, process.peer, incarnation)
+        self.network.send("up", process.peer, message, self.server_process.receive, process.peer, incarnation)
 
     def send_down(self, peer: bytes, message: FromServer) -> bool:
-        """Send to a worker; False if its connection is known to be gone."""
-        process = self.peers.get(peer)
+        """Send a message to a worker; return False if its connection is known to be closed."""
+        process = self.process_of.get(peer)
         now = self.clock.now
         if process is None or now >= process.closed_at:
             return False
         if now < process.cut_until:
-            self._cut(process)
+            self.network.counts["messages lost"] += 1
             return not (process.cut_noticed and now >= process.cut_since + DEAD_SECONDS)
-        incarnation = self.host.incarnation
-        self.network.send("down", peer, message, process.happen, process.deliver, incarnation)
+        incarnation = self.server_process.incarnation
+        self.network.send("down", peer, message, process.run_event, process.deliver, incarnation)
         return True
 
-    def _cut(self, process: Process) -> None:
-        self.network.counts["messages lost"] += 1
 
-    def reported(self, report: Report) -> None:
-        """A report of the server."""
-        if report.kind == "failure":
-            self.host.failed = self.host.failed or report.values["failure"]
+def check_many(seeds: Iterable[int]) -> tuple[int, Counter[str]]:
+    """Run the scenarios with these seeds, checking every invariant after every event.
 
-    # What befalls them.
-
-    def killed_at(self, process: Process, point: str, step: int | None) -> bool:
-        server = self.host.server
-        at = step if step is not None else 0 if server is None else server.training.version
-        for kill in self.kills:
-            if kill.point == point and kill.worker in (-1, process.number, process.worker.number) and at >= kill.step:
-                self.kills.remove(kill)
-                self.happened[point] += 1
-                process.end(-9)
-                return True
-        return False
-
-    def bad_at(self, step: int, shard: int) -> Bad | None:
-        """What goes wrong with a computation of this shard."""
-        for bad, times in self.bad.items():
-            if (bad.step, bad.shard) == (step, shard) and times:
-                self.bad[bad] = times - 1
-                self.happened[bad.kind] += 1
-                return bad
-        return None
-
-    def strike(self, strike: Strike) -> None:
-        """One thing that befalls a worker or the server."""
-        alive = [process for process in self.processes if process.alive]
-        if strike.kind == "server":
-            self.host.die(strike.seconds, strike.back)
-        elif strike.kind == "come":
-            self.happened["come"] += 1
-            self.start_process(-1, 0.0)
-        elif strike.kind == "stranger":
-            self._corrupt(b"nobody", strike.back)
-        elif alive:
-            self._strike_worker(alive[strike.worker % len(alive)], strike)
-
-    def _strike_worker(self, process: Process, strike: Strike) -> None:
-        now = self.clock.now
-        self.happened[strike.kind] += 1
-        match strike.kind:
-            case "kill":
-                process.end(-9)
-            case "pause":
-                process.paused_until = max(process.paused_until, now + strike.seconds)
-            case "cut":
-                process.cut_since, process.cut_until = now, now + strike.seconds
-                process.cut_noticed = strike.noticed
-            case "leave":
-                process.interrupt()
-            case "corrupt":
-                self._corrupt(process.peer, strike.back)
-
-    def _corrupt(self, peer: bytes, which: int) -> None:
-        """A message arrives that cannot be right."""
-        server = self.host.server
-        if server is None:
-            return
-        if which == 0 or server.training.updater is None:
-            self.host.malformed(peer)
-            return
-        message = damaged(which, server.training.version, self.problem.plan.shards, self.problem)
-        self.host.receive(peer, server.incarnation, message)
-
-
-def damaged(which: int, version: int, shards: int, problem: Problem) -> FromWorker:
-    """A contribution, or weights, that no worker sends."""
-    vector = problem.layout.zeros() + 1
-    kinds: list[FromWorker] = [
-        Contribution(version, version, [Node(0, 1, 0.0, vector[1:])], [], False),  # another shape
-        Contribution(version, version, [Node(0, 1, 0.0, vector.astype(float))], [], False),  # another type
-        Contribution(version, version + 1, [Node(0, 1, 0.0, vector)], [], False),  # weights there are not
-        Contribution(version, version, [Node(0, 1, 0.0, vector), Node(shards, shards + 1, 0.0, vector)], [], False),
-        Contribution(version, version, [Node(1, 1 + 2 * shards, 0.0, vector)], [], False),  # no node of the tree
-        Initial(vector * 7),  # weights that are not those of the run
-        Initial(vector[1:]),
-    ]
-    return kinds[(which - 1) % len(kinds)]
+    Returns how many events there were, and how many faults of each kind. Raises Violation for the first invariant that
+    does not hold, SettingError for a seed that no run can have.
+    """
+    events, faults = 0, Counter[str]()
+    for seed in seeds:
+        cluster = Cluster(draw_scenario(seed))
+        cluster.run()
+        events += cluster.clock.events
+        faults += cluster.injector.counts
+    return events, faults

@@ -1,11 +1,11 @@
 """A virtual clock, and an imaginary network on it.
 
-The clock holds what is to happen, in order of time; two things of one time happen in the order in which they were
-announced. Nothing waits: time jumps from one event to the next.
+The clock holds the events to come in the order of their times; events of the same time happen in the order in which
+they were scheduled. Nothing waits: time jumps from one event to the next.
 
-A message is copied when it is sent, as bytes on a wire are: its sender may change the message and its vectors the
-moment after. What arrives is read-only, like a frame. A copy travels for half the latency and a random time with that
-mean; it may be lost, doubled and, unless the network keeps the order, overtaken.
+A message is copied when it is sent, as it is on a wire: its sender may change the message and its vectors directly
+afterwards. The arrays that arrive are read-only, as frames are. A copy travels for half the latency plus a random time
+with that mean. It may be lost, duplicated and, unless the network keeps the order, overtaken.
 """
 
 import heapq
@@ -13,37 +13,36 @@ from collections import Counter
 from collections.abc import Callable
 from typing import Any, TypeVar
 
-import numpy as np
-
 from karp.protocol.messages import Contribution, Evaluation, Finish, Initial, Lease, Message
-from karp.simulate.randomness import Chance
-from karp.simulate.scenario import Schedule
+from karp.protocol.tree import Vector
+from karp.simulate.randomness import Randomness
+from karp.simulate.scenario import Scenario
 
-HEAD_BYTES = 150  # of a message beside its vectors, on average
-CARRIERS = (Contribution, Evaluation, Finish, Initial, Lease)  # messages with vectors
-Kind = TypeVar("Kind", bound=Message)
-Vector = np.ndarray[Any, np.dtype[Any]]
+HEAD_BYTES = 150  # of a message without its vectors, on average
+MESSAGES_WITH_VECTORS = (Contribution, Evaluation, Finish, Initial, Lease)
+AnyMessage = TypeVar("AnyMessage", bound=Message)
 
 
 class Clock:
-    """What is to happen, and when."""
+    """Hold the events to come, and run them in the order of their times."""
 
     def __init__(self) -> None:
         self.now = 0.0
         self.events = 0  # that have happened
         self._heap: list[tuple[float, int, Callable[..., None], tuple[Any, ...]]] = []
-        self._announced = 0
+        self._scheduled = 0  # events, ever
 
-    def at(self, time: float, action: Callable[..., None], *arguments: Any) -> None:
-        """Have this happen at that time, or at once if it has passed."""
-        self._announced += 1
-        heapq.heappush(self._heap, (max(time, self.now), self._announced, action, arguments))
+    def call_at(self, time: float, action: Callable[..., None], *arguments: Any) -> None:
+        """Schedule action(*arguments) for this time, or for now if the time has passed."""
+        self._scheduled += 1
+        heapq.heappush(self._heap, (max(time, self.now), self._scheduled, action, arguments))
 
-    def after(self, seconds: float, action: Callable[..., None], *arguments: Any) -> None:
-        self.at(self.now + seconds, action, *arguments)
+    def call_later(self, seconds: float, action: Callable[..., None], *arguments: Any) -> None:
+        """Schedule action(*arguments) so many seconds from now."""
+        self.call_at(self.now + seconds, action, *arguments)
 
-    def step(self) -> bool:
-        """The next event; False if there is none."""
+    def run_next(self) -> bool:
+        """Run the next event; return False if there is none."""
         if not self._heap:
             return False
         self.now, _, action, arguments = heapq.heappop(self._heap)
@@ -53,70 +52,72 @@ class Clock:
 
 
 class Network:
-    """How messages travel."""
+    """Carry messages between the server and its workers."""
 
-    def __init__(self, schedule: Schedule, clock: Clock, chance: Chance) -> None:
-        self.schedule = schedule
+    def __init__(self, scenario: Scenario, clock: Clock, rng: Randomness) -> None:
+        self.scenario = scenario
         self.clock = clock
-        self.chance = chance
-        self.counts: Counter[str] = Counter()  # messages and bytes, up and down; lost and doubled
-        self.rough = bool(schedule.loss or schedule.duplicate)
-        self._last: dict[tuple[str, bytes], float] = {}  # when the last message of a direction arrives
+        self.rng = rng
+        self.counts: Counter[str] = Counter()  # messages and bytes up and down; messages lost and doubled
+        self.unreliable = bool(scenario.loss_rate or scenario.duplicate_rate)
+        self._last_arrival: dict[tuple[str, bytes], float] = {}  # (direction, peer) -> time
 
-    def send(self, way: str, peer: bytes, message: Kind, arrive: Callable[..., None], *arguments: Any) -> None:
-        """Carry a copy of the message; arrive(*arguments, copy) is called when and if it is there.
+    def send(
+        self, direction: str, peer: bytes, message: AnyMessage, receive: Callable[..., None], *arguments: Any
+    ) -> None:
+        """Carry a copy of the message; receive(*arguments, copy) is called once for each copy that arrives.
 
-        `way` is 'up' to the server or 'down', `peer` the worker at the other end.
+        `direction` is 'up' to the server or 'down' from it, `peer` the worker at the other end.
         """
-        copied, size = duplicate(message)
-        self.counts[f"messages {way}"] += 1
-        self.counts[f"bytes {way}"] += size
-        rough = self.rough and self.clock.now < self.schedule.calm
-        copies = self._copies() if rough else 1
-        for number in range(copies):
-            self.clock.at(self._arrival(way, peer, number), arrive, *arguments, copied)
+        copied, size = copy_message(message)
+        self.counts[f"messages {direction}"] += 1
+        self.counts[f"bytes {direction}"] += size
+        unreliable = self.unreliable and self.clock.now < self.scenario.faults_until
+        for number in range(self._draw_copies() if unreliable else 1):
+            self.clock.call_at(self._draw_arrival(direction, peer, number), receive, *arguments, copied)
 
-    def _copies(self) -> int:
-        """How many copies of a message arrive."""
+    def _draw_copies(self) -> int:
+        """Return how many copies of a message arrive on an unreliable network."""
         copies = 1
-        if self.chance.happens(self.schedule.loss):
+        if self.rng.bernoulli(self.scenario.loss_rate):
             self.counts["messages lost"] += 1
             copies = 0
-        if self.chance.happens(self.schedule.duplicate):
+        if self.rng.bernoulli(self.scenario.duplicate_rate):
             self.counts["messages doubled"] += 1
             copies += 1
         return copies
 
-    def _arrival(self, way: str, peer: bytes, number: int) -> float:
-        latency = self.schedule.latency
-        time = self.clock.now + 0.5 * latency + self.chance.exponential(0.5 * latency)
-        if number:  # a second copy may come long after
-            time += self.chance.exponential(1.0)
-        elif self.schedule.in_order:
-            time = self._last[way, peer] = max(time, self._last.get((way, peer), 0.0))
+    def _draw_arrival(self, direction: str, peer: bytes, number: int) -> float:
+        """Return the time at which copy `number` of a message arrives."""
+        latency = self.scenario.latency
+        time = self.clock.now + 0.5 * latency + self.rng.exponential(0.5 * latency)
+        if number:  # A second copy may arrive long after the first.
+            time += self.rng.exponential(1.0)
+        elif self.scenario.in_order:
+            time = self._last_arrival[direction, peer] = max(time, self._last_arrival.get((direction, peer), 0.0))
         return time
 
 
-def duplicate(message: Kind) -> tuple[Kind, int]:
-    """A copy of a message that shares nothing which may change, and its size in bytes."""
-    if not isinstance(message, CARRIERS):
-        return message, HEAD_BYTES  # nobody changes these
+def copy_message(message: AnyMessage) -> tuple[AnyMessage, int]:
+    """Return a copy that shares nothing mutable with the message, and its size in bytes."""
+    if not isinstance(message, MESSAGES_WITH_VECTORS):
+        return message, HEAD_BYTES  # Neither end changes these.
     copied, size = type(message)(*[getattr(message, name) for name in message.__slots__]), HEAD_BYTES
     if isinstance(copied, Contribution):
         nodes = []
         for node in copied.nodes:
-            vector = None if node.vector is None else frozen(node.vector)
+            vector = None if node.vector is None else read_only_copy(node.vector)
             size += 0 if vector is None else vector.nbytes
             nodes.append(node._replace(vector=vector))
         copied.nodes, copied.logs = nodes, list(copied.logs)
     elif copied.weights is not None:
-        copied.weights = frozen(copied.weights)
+        copied.weights = read_only_copy(copied.weights)
         size += copied.weights.nbytes
     return copied, size
 
 
-def frozen(vector: Vector) -> Vector:
-    """A read-only copy."""
-    found = vector.copy()
-    found.flags.writeable = False
-    return found
+def read_only_copy(vector: Vector) -> Vector:
+    """Return a copy of the vector that cannot be written to."""
+    copied = vector.copy()
+    copied.flags.writeable = False
+    return copied

@@ -1,147 +1,157 @@
-"""The imaginary model that a simulated cluster trains, and what its training must give.
+"""The imaginary problem that a simulated cluster trains on, and the weights that its training must give.
 
-A linear model on a table drawn from the seed: its gradient costs some microseconds, depends on every bit of the
-weights and differs from shard to shard, so a shard that is missing, doubled or computed with other weights shows in the
-weights ever after. `Reference` trains it step by step without workers, messages or the protocol's tree: it states the
-order of the sum once more, in its own words.
+The problem is a linear model on a table drawn from the seed. Its gradient costs some microseconds, depends on every bit
+of the weights and differs from shard to shard. So a shard that is missing, doubled or computed with other weights shows
+in the weights ever after. `Reference` trains the model without workers, messages or the protocol's tree: the order in
+which gradients are added is written down a second time here, independently.
 """
 
 from copy import copy
-from typing import Any
 
 import numpy as np
 
-from karp.data import Plan
 from karp.optim import Updater, to_dict
 from karp.parameters import Layout
 from karp.protocol.server.snapshot import Snapshot
 from karp.protocol.settings import Settings
-from karp.simulate.scenario import Schedule
+from karp.protocol.tree import Vector
+from karp.simulate.scenario import Scenario
 
-Vector = np.ndarray[Any, np.dtype[Any]]
-NOISE = 0.1  # in the table's target: the loss ends near its square
-SEEN = 4096  # rows of the table that a score looks at
+NOISE = 0.1  # standard deviation of the noise in the table's target; the lowest loss is near its square
+SCORED_ROWS = 4096  # of the table, at most
 
 
 class Problem:
-    """The table, the model and the settings of a run."""
+    """Hold the table, the model and the settings of a run."""
 
-    def __init__(self, schedule: Schedule) -> None:
-        rng = np.random.default_rng([schedule.seed, 0x7AB1E])
-        self.layout = Layout({"weight": (schedule.width,)}, "float32")
-        self.width = schedule.width
-        scale = np.geomspace(1.0, 0.2, schedule.width)  # directions that are learnt fast and slowly
-        self.x = (rng.normal(size=(schedule.samples, schedule.width)) * scale).astype(np.float32)
-        noise = NOISE * rng.normal(size=schedule.samples)
-        self.y = (np.dot(self.x, rng.normal(size=schedule.width)) + noise).astype(np.float32)
+    def __init__(self, scenario: Scenario) -> None:
+        rng = np.random.default_rng([scenario.seed, 0x7AB1E])
+        self.layout = Layout({"weight": (scenario.width,)}, "float32")
+        self.width = scenario.width
+        scale = np.geomspace(1.0, 0.2, scenario.width)  # Some directions are learnt fast and others slowly.
+        self.x = (rng.normal(size=(scenario.samples, scenario.width)) * scale).astype(np.float32)
+        noise = NOISE * rng.normal(size=scenario.samples)
+        self.y = (np.dot(self.x, rng.normal(size=scenario.width)) + noise).astype(np.float32)
         self.initial = self.layout.zeros()
-        self.initial[: self.width] = rng.normal(size=schedule.width)
-        self.plan = Plan(schedule.samples, schedule.batch_size, schedule.shards, schedule.seed % (1 << 63))
-        self.settings = self._settings(schedule)
+        self.initial[: self.width] = rng.normal(size=scenario.width)
+        self.plan = scenario.plan()
+        self.settings = self._settings(scenario)
 
-    def _settings(self, schedule: Schedule) -> Settings:
+    def _settings(self, scenario: Scenario) -> Settings:
         plain = {
             "program": "simulated",
             "program_sha256": "",
             "layout": self.layout.to_dict(),
             "weights_sha256": self.layout.sha256(self.initial),
-            "optimizer": to_dict(schedule.optimizer),
-            "samples": schedule.samples,
+            "optimizer": to_dict(scenario.optimizer),
+            "samples": scenario.samples,
             "data_sha256": "",
-            "batch_size": schedule.batch_size,
-            "epochs": schedule.epochs,
-            "shards": schedule.shards,
-            "seed": schedule.seed % (1 << 63),
+            "batch_size": scenario.batch_size,
+            "epochs": scenario.epochs,
+            "shards": scenario.shards,
+            "seed": scenario.seed,
             "threads": 1,
-            "evaluate": schedule.evaluate,
-            "steering": schedule.steering,
-            "staleness": schedule.staleness,
+            "evaluate": scenario.evaluate,
+            "steering": scenario.wait_for_score,
+            "staleness": scenario.staleness,
         }
         return Settings.from_dict(plain)
 
     def gradient(self, weights: Vector, step: int, shard: int) -> tuple[Vector, float]:
-        """The weighted gradient and loss of a shard: a pure function of what it is given."""
+        """Return the weighted gradient and loss of a shard: a pure function of the arguments."""
         rows, share = self.plan.rows(step, shard), self.plan.share(step, shard)
         x = self.x[rows]
-        error = np.dot(x, weights[: self.width]) - self.y[rows]  # dot, as matmul may warn of what a BLAS left behind
-        found = self.layout.zeros()
-        found[: self.width] = np.dot(error, x) * np.float32(2.0 * share / len(rows))
-        return found, float(np.dot(error, error)) / len(rows) * share
+        # The products are np.dot, as matmul may warn of floating-point flags that a BLAS has left set.
+        error = np.dot(x, weights[: self.width]) - self.y[rows]
+        gradient = self.layout.zeros()
+        gradient[: self.width] = np.dot(error, x) * np.float32(2.0 * share / len(rows))
+        return gradient, float(np.dot(error, error)) / len(rows) * share
 
     def score(self, weights: Vector) -> float:
-        """The mean loss over the table's first rows."""
-        error = np.dot(self.x[:SEEN], weights[: self.width]) - self.y[:SEEN]
+        """Return the mean loss over the first rows of the table."""
+        error = np.dot(self.x[:SCORED_ROWS], weights[: self.width]) - self.y[:SCORED_ROWS]
         return float(np.dot(error, error)) / len(error)
 
-    def least(self) -> float:
-        """The lowest loss there is."""
+    def lowest_score(self) -> float:
+        """Return the score of the best weights there are."""
         best = self.layout.zeros()
-        best[: self.width] = np.linalg.lstsq(self.x[:SEEN], self.y[:SEEN], rcond=None)[0]
+        best[: self.width] = np.linalg.lstsq(self.x[:SCORED_ROWS], self.y[:SCORED_ROWS], rcond=None)[0]
         return self.score(best)
 
 
 class Reference:
-    """The weights of every version, and the sum of every node on the way, computed alone.
+    """Compute the weights of every version, and the sum of every node on the way, in one process.
 
-    A run with staleness is no function of its settings: which weights a shard was computed with is decided by time.
-    So the reference is told, and repeats the rest. Without staleness it needs to be told nothing.
+    The weights under a gradient of a run with staleness are decided by time, not by its settings. So the checker
+    notes in `weight_versions` which they were, and the reference repeats everything else. Without staleness a gradient
+    of step t is always computed with the weights of version t.
 
     Args:
-        absent: the (step, shard) that are left out because their gradient is never finite.
+        left_out: the (step, shard) that the server leaves out because their gradient is never finite.
     """
 
-    def __init__(self, problem: Problem, schedule: Schedule, absent: frozenset[tuple[int, int]]) -> None:
+    def __init__(self, problem: Problem, scenario: Scenario, left_out: frozenset[tuple[int, int]]) -> None:
         self.problem = problem
-        self.absent = absent
-        self.updater = Updater(schedule.optimizer, problem.initial.copy())
+        self.left_out = left_out
+        self.updater = Updater(scenario.optimizer, problem.initial.copy())
         self.versions = [problem.initial.copy()]
-        self.made_with: dict[tuple[int, int], int] = {}  # (step, shard) -> version, where it is not the step's number
-        self._nodes: dict[tuple[int, int, int], Vector | None] = {}
+        self.weight_versions: dict[tuple[int, int], int] = {}  # (step, shard) -> version, where it is not the step
+        self._sums: dict[tuple[int, int, int], Vector | None] = {}  # (step, start, stop) -> sum
 
     def restored(self, snapshot: Snapshot) -> "Reference":
-        """The reference of a run that goes on from here, and may take other turns than this one."""
+        """Return a reference that goes on from the snapshot, and may then differ from this one."""
         plain, vectors = snapshot
-        found = copy(self)
-        found.versions = self.versions[: plain["version"] + 1]
-        found.made_with, found._nodes = {}, {}
+        reference = copy(self)
+        reference.versions = self.versions[: plain["version"] + 1]
+        reference.weight_versions, reference._sums = {}, {}
         state = {name[6:]: vector.copy() for name, vector in vectors.items() if name.startswith("state.")}
-        found.updater = Updater(self.updater.optimizer, vectors["weights"].copy(), state, plain["version"])
-        return found
+        reference.updater = Updater(self.updater.optimizer, vectors["weights"].copy(), state, plain["version"])
+        return reference
 
     def weights(self, version: int) -> Vector:
-        """The weights after so many steps (in an asynchronous run: of those updates that it was told)."""
+        """Return the weights of a version; those of an asynchronous run exist once `update` has made them."""
         while len(self.versions) <= version:
-            step = len(self.versions) - 1
-            total = self.node(step, 0, self.problem.plan.shards_of(step))
-            if total is not None and (missing := [shard for number, shard in self.absent if number == step]):
-                samples = self.problem.plan.samples_of(step)
-                kept = samples - sum(self.problem.plan.samples_in(step, shard) for shard in missing)
-                total = total * np.float32(samples / kept)
+            total = self._step_sum(len(self.versions) - 1)
             if total is not None:
                 self.updater.update(total)
             self.versions.append(self.updater.weights.copy())
         return self.versions[version]
 
     def update(self, step: int, shard: int, version: int) -> None:
-        """An asynchronous update by one shard."""
+        """Apply the gradient of one shard, as an asynchronous run does."""
         gradient, _ = self.problem.gradient(self.versions[version], step, shard)
         self.updater.update(gradient)
         self.versions.append(self.updater.weights.copy())
 
-    def node(self, step: int, start: int, stop: int) -> Vector | None:
-        """The sum over the shards start … stop-1: that of as many as the largest power of two, and that of the rest."""
+    def _step_sum(self, step: int) -> Vector | None:
+        """Return the gradient of a step: the sum over its shards, rescaled where some are left out."""
+        plan = self.problem.plan
+        total = self.node_sum(step, 0, plan.shards_of(step))
+        missing = [shard for left_out_step, shard in self.left_out if left_out_step == step]
+        if total is None or not missing:
+            return total
+        samples = plan.samples_of(step)
+        counted = samples - sum(plan.samples_in(step, shard) for shard in missing)
+        return total * np.float32(samples / counted)
+
+    def node_sum(self, step: int, start: int, stop: int) -> Vector | None:
+        """Return the sum over the shards start … stop-1 of a step; None if all of them are left out.
+
+        A node of n > 1 shards is the sum of two: the first takes as many shards as the largest power of two below n.
+        """
         key = step, start, stop
-        if key not in self._nodes:
-            if stop - start == 1 and (step, start) in self.absent:
-                self._nodes[key] = None
-            elif stop - start == 1:
-                made_with = self.made_with.get((step, start), step)
-                self._nodes[key], _ = self.problem.gradient(self.weights(made_with), step, start)
+        if key not in self._sums:
+            if stop - start == 1:
+                self._sums[key] = self._shard_gradient(step, start)
             else:
-                half = 1
-                while 2 * half < stop - start:
-                    half *= 2
-                parts = self.node(step, start, start + half), self.node(step, start + half, stop)
-                there = [part for part in parts if part is not None]
-                self._nodes[key] = there[0] + there[1] if len(there) == 2 else next(iter(there), None)
-        return self._nodes[key]
+                middle = start + (1 << ((stop - start - 1).bit_length() - 1))
+                left, right = self.node_sum(step, start, middle), self.node_sum(step, middle, stop)
+                self._sums[key] = right if left is None else left if right is None else left + right
+        return self._sums[key]
+
+    def _shard_gradient(self, step: int, shard: int) -> Vector | None:
+        if (step, shard) in self.left_out:
+            return None
+        version = self.weight_versions.get((step, shard), step)
+        gradient, _ = self.problem.gradient(self.weights(version), step, shard)
+        return gradient

@@ -1,42 +1,53 @@
-"""All that is left to chance in a simulated cluster, from one seed."""
+"""The random numbers of a simulated run, all of them drawn from one seed."""
 
 import math
+from collections.abc import Sequence
+from typing import TypeVar
 
 import numpy as np
 
-BLOCK = 512  # numbers drawn at a time: one by one they cost ten times as much
+BLOCK = 512  # Numbers are drawn in blocks: one at a time they cost ten times as much.
+Option = TypeVar("Option")
 
 
-class Chance:
-    """Random numbers in the order in which the simulation asks for them.
+class Randomness:
+    """Draw random numbers in the order in which a simulation asks for them.
 
-    >>> one, other = Chance(7, 1), Chance(7, 1)
-    >>> [one.below(6) for _ in range(9)] == [other.below(6) for _ in range(9)]
+    >>> first, second = Randomness(7, 1), Randomness(7, 1)
+    >>> [first.integer(6) for _ in range(9)] == [second.integer(6) for _ in range(9)]
     True
     """
 
     def __init__(self, *seed: int) -> None:
         self.generator = np.random.Generator(np.random.PCG64(np.random.SeedSequence(seed)))
-        self._drawn: list[float] = []
+        self._block: list[float] = []
 
-    def uniform(self) -> float:
-        """At least 0, below 1."""
-        if not self._drawn:
-            self._drawn = self.generator.random(BLOCK).tolist()
-        return self._drawn.pop()
+    def random(self) -> float:
+        """Draw a number from [0, 1)."""
+        if not self._block:
+            self._block = self.generator.random(BLOCK).tolist()
+        return self._block.pop()
 
-    def happens(self, probability: float) -> bool:
-        return probability > 0.0 and self.uniform() < probability
+    def bernoulli(self, probability: float) -> bool:
+        """Return True with this probability; a probability of 0 uses up no number."""
+        return probability > 0.0 and self.random() < probability
 
-    def between(self, low: float, high: float) -> float:
-        return low + (high - low) * self.uniform()
+    def uniform(self, low: float, high: float) -> float:
+        """Draw a number from [low, high)."""
+        return low + (high - low) * self.random()
 
-    def below(self, count: int) -> int:
-        """A whole number from 0 to count-1."""
-        return int(self.uniform() * count)
+    def integer(self, count: int) -> int:
+        """Draw a whole number from 0 to count - 1."""
+        return int(self.random() * count)
+
+    def choice(self, options: Sequence[Option]) -> Option:
+        """Draw one of the options, each with the same probability."""
+        return options[self.integer(len(options))]
 
     def exponential(self, mean: float) -> float:
-        return -mean * math.log(1.0 - self.uniform())
+        """Draw from the exponential distribution with this mean."""
+        return -mean * math.log(1.0 - self.random())
 
     def normal(self) -> float:
-        return math.sqrt(-2.0 * math.log(1.0 - self.uniform())) * math.cos(2.0 * math.pi * self.uniform())
+        """Draw from the normal distribution with mean 0 and standard deviation 1."""
+        return math.sqrt(-2.0 * math.log(1.0 - self.random())) * math.cos(2.0 * math.pi * self.random())

@@ -1,31 +1,37 @@
-"""What happens in one simulated run: its size, its network, its faults. A schedule and its seed say all of it."""
+"""The description of a simulated run: its sizes, its network, its faults. One scenario is one history.
+
+`draw_scenario` makes a small scenario full of faults from a seed; `karp simulate` makes a large one from its options.
+"""
 
 from dataclasses import dataclass, field, replace
 
 from karp import optim
-from karp.simulate.randomness import Chance
+from karp.data import Plan
+from karp.errors import SettingError
+from karp.protocol.settings import SEEDS
+from karp.simulate.randomness import Randomness
 
-# Where a worker's process can be made to die, in the order in which a run passes them.
+# The points at which a worker's process can be killed, in the order in which a run passes them.
 POINTS = (
-    "joining",  # Join is sent
-    "initial",  # it is asked for the weights, and has not sent them
-    "lease",  # a lease has come, nothing of it is computed
-    "computing",  # one shard of it is computed, others are not
-    "sending",  # half-way through sending: the contribution is lost
-    "sent",  # the contribution is sent, the reply has not come
-    "evaluating",  # an evaluation has come and is not computed
-    "scored",  # its score is sent, the reply has not come
-    "finish",  # it knows that the run is over, and has not left its `with`
-    "left",  # it has left, and what the main worker does then is not done
-    "done",  # that is done, but not said
+    "joining",  # Join is sent.
+    "initial",  # The server has asked for the weights, and they are not sent.
+    "lease",  # A lease has arrived, and none of its shards is computed.
+    "computing",  # One shard of the lease is computed, others are not.
+    "sending",  # The contribution is being sent, and is lost.
+    "sent",  # The contribution is sent, and the reply has not arrived.
+    "evaluating",  # An evaluation has arrived, and is not computed.
+    "scored",  # The score is sent, and the reply has not arrived.
+    "finish",  # The worker knows that the run is over, and is still in its `with` block.
+    "left",  # The worker has left its `with` block, and the leader's code after it has not run.
+    "done",  # The leader's code after the block has run, and the server does not know.
 )
 
 
 @dataclass(frozen=True, slots=True)
 class Kill:
-    """A worker's process dies at one of POINTS, the first time it passes it at this step or later.
+    """Kill a worker's process the first time it passes one of POINTS at this step or a later one.
 
-    `worker` -1: whichever passes first. `external` workers have no launcher that sees them end.
+    `worker` -1 stands for the first process that passes.
     """
 
     point: str
@@ -34,17 +40,18 @@ class Kill:
 
 
 @dataclass(frozen=True, slots=True)
-class Strike:
-    """After so many events of the run: one of the kinds below befalls a worker or the server.
+class Fault:
+    """Inject a fault of one of these kinds when the run has had `event` events.
 
-    kill      the process of the worker is gone
-    pause     it stands still for `seconds`
-    cut       nothing passes between it and the server for `seconds`; `noticed`: the server learns of it
-    leave     Ctrl-C: it takes part no longer
-    come      one more worker joins, from elsewhere
-    server    the server dies and is started again after `seconds`, from its snapshot number `back` before the newest
-    corrupt   a message that cannot be right comes from the worker; `back` says which
-    stranger  such a message comes from nobody known
+    kill      The worker's process dies.
+    pause     The worker's process stands still for `seconds`.
+    cut       No message passes between the worker and the server for `seconds`; the server sees the connection close
+              if `noticed`.
+    leave     The worker is interrupted (Ctrl-C) and leaves.
+    come      One more worker joins that no launcher has started.
+    server    The server dies, and is restarted after `seconds` from the checkpoint `back` places before the newest.
+    corrupt   A malformed message arrives from the worker; `variant` says which.
+    stranger  A malformed message arrives from a peer that has never joined; `variant` says which.
     """
 
     kind: str
@@ -53,13 +60,14 @@ class Strike:
     seconds: float = 1.0
     noticed: bool = True
     back: int = 0
+    variant: int = 0
 
 
 @dataclass(frozen=True, slots=True)
-class Bad:
-    """The program fails at this shard, the first `times` that it is computed (ALWAYS: every time).
+class BadShard:
+    """Make the program fail at one shard, the first `times` times that it is computed (ALWAYS: every time).
 
-    kind: 'nan' and 'inf' for the gradient, 'loss' for the loss, 'raise' for an exception.
+    `kind` is 'nan' or 'inf' for a gradient that is not finite, 'loss' for such a loss, 'raise' for an exception.
     """
 
     kind: str
@@ -72,8 +80,8 @@ ALWAYS = 1 << 30
 
 
 @dataclass(frozen=True, slots=True)
-class Schedule:
-    """One simulated run. Times are seconds of the virtual clock."""
+class Scenario:
+    """Describe one simulated run. Times are in seconds of the virtual clock."""
 
     seed: int = 0
     workers: int = 4
@@ -81,43 +89,43 @@ class Schedule:
     samples: int = 24
     batch_size: int = 8
     epochs: int = 2
-    width: int = 5  # numbers in the model
+    width: int = 5  # parameters of the model
     optimizer: optim.Optimizer = field(default_factory=lambda: optim.SGD(lr=0.05))
     evaluate: bool = False
-    steering: bool = False
+    wait_for_score: bool = False  # The next epoch waits for the score of the last.
     skip: bool = False  # as --on-nonfinite skip
     staleness: int | None = 0  # the bound; None: asynchronous
     stop_at: tuple[int, int] | None = None  # (step, shard) at which the program calls trainer.stop()
-    leave_at: tuple[int, int] | None = None  # (step, shard) after which it leaves its loop
-    compute: float = 0.05  # for a shard
-    spread: float = 0.1  # of that, as a share of it
-    slow: tuple[tuple[int, float], ...] = ()  # (worker, times as long)
-    slow_share: float = 0.0  # of all workers, chosen by chance; `slow_factor` times as long
+    leave_at: tuple[int, int] | None = None  # (step, shard) after which the program leaves its loop
+    compute_seconds: float = 0.05  # of a shard, on average
+    compute_spread: float = 0.1  # standard deviation, as a share of the average
+    slow_workers: tuple[tuple[int, float], ...] = ()  # (worker, factor by which its computations take longer)
+    slow_share: float = 0.0  # share of all workers, drawn at random, that are slower by `slow_factor`
     slow_factor: float = 10.0
-    latency: float = 0.002  # of a message one way, on average; half of it is certain
-    in_order: bool = True  # messages between two ends do not overtake each other
-    loss: float = 0.0  # share of messages
-    duplicate: float = 0.0
-    calm: float = 20.0  # after this time messages are neither lost nor doubled
-    crash: float = 0.0  # crashes of a worker per second and worker, until `calm`
-    joined_late: tuple[tuple[int, float], ...] = ()  # (worker, seconds after the others)
-    save_seconds: float = 0.2
-    save_takes: float = 0.05  # until a checkpoint is on the disk
-    restarts: int = 3  # of a worker, by the launcher
-    seen_after: float = 0.5  # the launcher sees a process end, on average
-    external: int = 0  # how many of the workers no launcher has started
+    latency: float = 0.002  # of a message one way, on average; half of it is constant
+    in_order: bool = True  # Messages between two peers do not overtake each other.
+    loss_rate: float = 0.0  # share of messages that are lost
+    duplicate_rate: float = 0.0  # share of messages that arrive twice
+    crash_rate: float = 0.0  # crashes per second of each worker
+    faults_until: float = 20.0  # Afterwards no message is lost or duplicated and no worker crashes.
+    late_joins: tuple[tuple[int, float], ...] = ()  # (worker, seconds that it starts after the others)
+    save_seconds: float = 0.2  # between two checkpoints
+    write_seconds: float = 0.05  # until a checkpoint is on the disk, on average
+    restarts: int = 3  # of each worker, by the launcher
+    detection_seconds: float = 0.5  # until the launcher sees that a process has ended, on average
+    external: int = 0  # workers that no launcher has started: nobody sees them end or restarts them
     kills: tuple[Kill, ...] = ()
-    strikes: tuple[Strike, ...] = ()
-    bad: tuple[Bad, ...] = ()
+    faults: tuple[Fault, ...] = ()  # in the order of their events
+    bad_shards: tuple[BadShard, ...] = ()
+
+    def plan(self) -> Plan:
+        """Return the sampling plan of the run."""
+        return Plan(self.samples, self.batch_size, self.shards, self.seed)
 
     @property
     def steps(self) -> int:
-        return -(-self.samples // self.batch_size) * self.epochs
-
-    def shards_of(self, step: int) -> int:
-        """Shards that exist in a step: fewer where its batch has fewer samples."""
-        first = step % (self.steps // self.epochs) * self.batch_size
-        return min(self.shards, self.batch_size, self.samples - first)
+        """Return the number of steps of all epochs."""
+        return self.plan().steps_per_epoch * self.epochs
 
 
 OPTIMIZERS: tuple[optim.Optimizer, ...] = (
@@ -125,68 +133,90 @@ OPTIMIZERS: tuple[optim.Optimizer, ...] = (
     optim.SGD(lr=0.05, momentum=0.9),
     optim.Adam(lr=0.05),
 )
-STRIKES = ("kill", "pause", "cut", "leave", "come", "server", "corrupt", "stranger")
-EVENTS = 250  # a small run has about so many
+FAULT_KINDS = ("kill", "pause", "cut", "leave", "come", "server", "corrupt", "stranger")
+EVENTS = 250  # A small run has about this many.
 
 
-def draw(seed: int) -> Schedule:
-    """The schedule with this number: a small run, with a handful of faults of any kind."""
-    chance = Chance(seed, 0x5C4ED)
-    batch_size = 1 + chance.below(12)
-    workers = 1 + chance.below(6)
-    schedule = Schedule(
+def draw_scenario(seed: int) -> Scenario:
+    """Return the small scenario with this seed, with a handful of faults of any kind.
+
+    Raises SettingError for a seed that is not from 0 to 2**63 - 1.
+    """
+    check_seed(seed)
+    rng = Randomness(seed, 0x5C4ED)
+    return _with_program_failure(_with_faults(_draw_cluster(seed, rng), rng), rng)
+
+
+def check_seed(seed: int) -> None:
+    """Raise SettingError for a seed that no run can have."""
+    if not 0 <= seed < SEEDS:
+        raise SettingError(f"--seed is {seed}; it must be a whole number from 0 to 2**63 - 1")
+
+
+# The order in which these three draw is part of what a seed means: a draw that is moved changes every scenario.
+
+
+def _draw_cluster(seed: int, rng: Randomness) -> Scenario:
+    """Return a scenario with random sizes, times and network, without faults of workers or the server."""
+    batch_size = 1 + rng.integer(12)
+    workers = 1 + rng.integer(6)
+    return Scenario(
         seed=seed,
         workers=workers,
-        shards=1 + chance.below(9),
-        samples=batch_size + chance.below(2 * batch_size + 1),
+        shards=1 + rng.integer(9),
+        samples=batch_size + rng.integer(2 * batch_size + 1),
         batch_size=batch_size,
-        epochs=1 + chance.below(3),
-        optimizer=OPTIMIZERS[chance.below(len(OPTIMIZERS))],
-        evaluate=chance.happens(0.5),
-        compute=(0.01, 0.05, 0.5)[chance.below(3)],
-        spread=chance.between(0.0, 0.5),
-        latency=(0.0005, 0.01, 0.1)[chance.below(3)],
-        in_order=chance.happens(0.5),
-        loss=(0.0, 0.02, 0.15)[chance.below(3)],
-        duplicate=(0.0, 0.02, 0.15)[chance.below(3)],
-        save_seconds=(0.0, 0.2, 1.0)[chance.below(3)],
-        save_takes=(0.0, 0.05, 0.5)[chance.below(3)],
-        external=chance.below(workers + 1) if chance.happens(0.3) else 0,
-        staleness=(0, 0, 0, 1, 3, None)[chance.below(6)],
+        epochs=1 + rng.integer(3),
+        optimizer=rng.choice(OPTIMIZERS),
+        evaluate=rng.bernoulli(0.5),
+        compute_seconds=rng.choice((0.01, 0.05, 0.5)),
+        compute_spread=rng.uniform(0.0, 0.5),
+        latency=rng.choice((0.0005, 0.01, 0.1)),
+        in_order=rng.bernoulli(0.5),
+        loss_rate=rng.choice((0.0, 0.02, 0.15)),
+        duplicate_rate=rng.choice((0.0, 0.02, 0.15)),
+        save_seconds=rng.choice((0.0, 0.2, 1.0)),
+        write_seconds=rng.choice((0.0, 0.05, 0.5)),
+        external=rng.integer(workers + 1) if rng.bernoulli(0.3) else 0,
+        staleness=rng.choice((0, 0, 0, 1, 3, None)),
     )
-    schedule = replace(
-        schedule,
-        steering=schedule.evaluate and chance.happens(0.3),
-        skip=chance.happens(0.3),
-        slow=tuple((chance.below(workers), 2.0 + 18.0 * chance.uniform()) for _ in range(chance.below(2))),
-        joined_late=tuple((chance.below(workers), chance.between(0.0, 5.0)) for _ in range(chance.below(3))),
-        kills=tuple(draw_kill(schedule, chance) for _ in range(chance.below(3))),
-        strikes=tuple(sorted((draw_strike(schedule, chance) for _ in range(chance.below(6))), key=lambda it: it.event)),
+
+
+def _with_faults(scenario: Scenario, rng: Randomness) -> Scenario:
+    """Return the scenario with slow and late workers, kills and faults added at random."""
+    workers = scenario.workers
+    return replace(
+        scenario,
+        wait_for_score=scenario.evaluate and rng.bernoulli(0.3),
+        skip=rng.bernoulli(0.3),
+        slow_workers=tuple((rng.integer(workers), 2.0 + 18.0 * rng.random()) for _ in range(rng.integer(2))),
+        late_joins=tuple((rng.integer(workers), rng.uniform(0.0, 5.0)) for _ in range(rng.integer(3))),
+        kills=tuple(_draw_kill(scenario, rng) for _ in range(rng.integer(3))),
+        faults=tuple(sorted((_draw_fault(workers, rng) for _ in range(rng.integer(6))), key=lambda fault: fault.event)),
     )
-    step = chance.below(schedule.steps)
-    place = step, chance.below(schedule.shards_of(step))
-    match chance.below(10):
+
+
+def _draw_kill(scenario: Scenario, rng: Randomness) -> Kill:
+    worker = rng.integer(scenario.workers) if rng.bernoulli(0.5) else -1
+    return Kill(rng.choice(POINTS), worker, rng.integer(scenario.steps))
+
+
+def _draw_fault(workers: int, rng: Randomness) -> Fault:
+    kind, event, worker = rng.choice(FAULT_KINDS), rng.integer(EVENTS), rng.integer(workers)
+    seconds, noticed, number = rng.exponential(3.0), rng.bernoulli(0.5), rng.integer(3)
+    return Fault(kind, event, worker, seconds, noticed, back=number, variant=number)
+
+
+def _with_program_failure(scenario: Scenario, rng: Randomness) -> Scenario:
+    """Return the scenario, in four of ten cases with a program that stops, leaves or fails at a random shard."""
+    step = rng.integer(scenario.steps)
+    place = step, rng.integer(scenario.plan().shards_of(step))
+    match rng.integer(10):
         case 0:
-            return replace(schedule, stop_at=place)
+            return replace(scenario, stop_at=place)
         case 1:
-            return replace(schedule, leave_at=place)
+            return replace(scenario, leave_at=place)
         case 2 | 3:
-            kind, often = ("nan", "inf", "loss", "raise")[chance.below(4)], chance.happens(0.4)
-            return replace(schedule, bad=(Bad(kind, *place, ALWAYS if often else 1),))
-    return schedule
-
-
-def draw_kill(schedule: Schedule, chance: Chance) -> Kill:
-    worker = chance.below(schedule.workers) if chance.happens(0.5) else -1
-    return Kill(POINTS[chance.below(len(POINTS))], worker, chance.below(schedule.steps))
-
-
-def draw_strike(schedule: Schedule, chance: Chance) -> Strike:
-    return Strike(
-        STRIKES[chance.below(len(STRIKES))],
-        chance.below(EVENTS),
-        chance.below(schedule.workers),
-        chance.exponential(3.0),
-        chance.happens(0.5),
-        chance.below(3),
-    )
+            kind, always = rng.choice(("nan", "inf", "loss", "raise")), rng.bernoulli(0.4)
+            return replace(scenario, bad_shards=(BadShard(kind, *place, ALWAYS if always else 1),))
+    return scenario

@@ -1,142 +1,162 @@
-"""The server's process: the real machine, driven as serve/process.py drives it, with checkpoints that reach a disk."""
+"""The server's process: the real machine, driven as serve/process.py drives it, and its checkpoints on a disk."""
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from karp.data import Plan
 from karp.protocol.messages import FromWorker
 from karp.protocol.server.actions import Action, Report, Save, Send
 from karp.protocol.server.machine import Server
 from karp.protocol.server.snapshot import Snapshot, restore, take
+from karp.serve.process import RESTLESS_SECONDS, TICK_SECONDS
 
 if TYPE_CHECKING:
     from karp.simulate.cluster import Cluster
 
-TICK_SECONDS = 0.25  # as in serve/process.py
-RESTLESS_SECONDS = 0.05
-KEEP = 3  # checkpoints
+KEPT_CHECKPOINTS = 3
+RESEND_SECONDS = 0.1  # between two attempts to deliver a message to a server that is down
 
 
-class Host:
-    """Holds the server, or None while it is down, and what outlives it: checkpoints and reports."""
+class Checkpoint(NamedTuple):
+    """A snapshot on the disk."""
+
+    written_at: float
+    reports: int  # of the run, when the snapshot was taken
+    snapshot: Snapshot
+
+
+class ServerProcess:
+    """Hold the server, None while it is down, and what survives its death: checkpoints and reports."""
 
     def __init__(self, cluster: "Cluster") -> None:
         self.cluster = cluster
         self.incarnation = 0
         self.server: Server | None = None
-        self.disk: list[tuple[float, int, Snapshot]] = []  # (from when it is whole, reports until then, it)
-        self.reports: list[Report] = []  # as the record keeps them: cut back to the checkpoint at a restart
-        self.ticked = self.tick_at = 0.0
-        self.endings: dict[int, bool] = {}  # as the launcher keeps them: worker -> whether its last process ended well
-        self.failed = ""  # why the run has failed
-        self.start(None)
+        self.disk: list[Checkpoint] = []
+        self.reports: list[Report] = []  # As in the record: a restart cuts them back to those of the checkpoint.
+        self.ended_workers: dict[int, bool] = {}  # what the launcher knows: worker -> its last process ended with 0
+        self.failure = ""  # why the run has failed
+        self._last_tick = self._next_tick = 0.0
+        self._start()
+        self._schedule_tick()
 
-    def start(self, back: int | None) -> None:
-        """Start the server: afresh (None), or again from the checkpoint so many before the newest, if there is one."""
-        now = self.cluster.clock.now
-        schedule = self.cluster.schedule
+    def _start(self) -> Server:
+        """Start a server that knows nothing of the run."""
+        now, scenario = self.cluster.clock.now, self.cluster.scenario
         self.server = Server(
-            schedule.workers,
+            scenario.workers,
             Plan,
             now,
             incarnation=self.incarnation,
-            save_seconds=schedule.save_seconds,
-            skip=schedule.skip,
+            save_seconds=scenario.save_seconds,
+            skip=scenario.skip,
         )
-        self.ticked, self.tick_at = now, float("inf")
-        if back is not None:
-            whole = [entry for entry in self.disk if entry[0] <= now]
-            entry = whole[max(0, len(whole) - 1 - back)] if whole else None
-            self.disk = [] if entry is None else [kept for kept in whole if kept[1] <= entry[1]]
-            del self.reports[0 if entry is None else entry[1] :]
-            if entry is not None:
-                restore(self.server, entry[2])
-            if self.cluster.checker is not None:
-                self.cluster.checker.restarted(self.server, None if entry is None else entry[2], back > 0)
-            for worker, well in self.endings.items():
-                self.perform(self.server.ended(worker, well, now))
-            if entry is not None:
-                self.perform(self.server.tick(now))
-        self._plan_tick()
+        self._last_tick, self._next_tick = now, float("inf")
+        return self.server
 
-    def die(self, seconds: float, back: int) -> None:
-        """kill -9, and another one after so many seconds."""
-        if self.server is not None:
-            self.server = None
-            self.cluster.happened["server"] += 1
-            self.cluster.clock.after(seconds, self._again, back)
+    def kill(self, seconds: float, back: int) -> None:
+        """Kill the server, and restart it so many seconds later from the checkpoint `back` places before the newest."""
+        self.server = None
+        self.cluster.clock.call_later(seconds, self._restart, back)
 
-    def _again(self, back: int) -> None:
-        if self.failed:  # the launcher gives such a run up
-            self.cluster.give_up()
+    def _restart(self, back: int) -> None:
+        """Start the next server from a checkpoint, if there is one."""
+        cluster, now = self.cluster, self.cluster.clock.now
+        if self.failure:  # The launcher restarts no server of a run that has failed.
+            cluster.terminate_workers()
             return
         self.incarnation += 1
-        self.start(back)
+        server, snapshot = self._start(), self._roll_back(back)
+        if snapshot is not None:
+            restore(server, snapshot)
+        if cluster.checker is not None:
+            cluster.checker.server_restarted(server, snapshot, newest_lost=back > 0)
+        for worker, succeeded in self.ended_workers.items():
+            self.perform(server.ended(worker, succeeded, now))
+        if snapshot is not None:
+            self.perform(server.tick(now))
+        self._schedule_tick()
 
-    # Events of the server; each is one turn of the loop in serve/process.py.
+    def _roll_back(self, back: int) -> Snapshot | None:
+        """Return the snapshot to restart from; later checkpoints and reports are deleted, unfinished ones as well."""
+        written = [checkpoint for checkpoint in self.disk if checkpoint.written_at <= self.cluster.clock.now]
+        if not written:
+            self.disk, self.reports = [], []
+            return None
+        chosen = written[max(0, len(written) - 1 - back)]
+        self.disk = [checkpoint for checkpoint in written if checkpoint.reports <= chosen.reports]
+        del self.reports[chosen.reports :]
+        return chosen.snapshot
+
+    # Events of the server. Each is one turn of the loop in serve/process.py.
 
     def receive(self, peer: bytes, incarnation: int, message: FromWorker) -> None:
-        """A message has arrived."""
+        """Take a message that has arrived; while the server is down it is lost, or waits at the sender's end."""
+        cluster = self.cluster
         if self.server is None:
-            if self.cluster.chance.happens(0.5):  # it waits at the sender's end until there is a server again
-                self.cluster.clock.after(0.1, self.receive, peer, incarnation, message)
+            if cluster.rng.bernoulli(0.5):
+                cluster.clock.call_later(RESEND_SECONDS, self.receive, peer, incarnation, message)
             return
-        checker = self.cluster.checker
-        if checker is not None:
-            checker.arrives(message)
-        self.perform(self.server.receive(peer, message, incarnation, self.cluster.clock.now))
-        self._plan_tick()
+        if cluster.checker is not None:
+            cluster.checker.before_message(message)
+        self.perform(self.server.receive(peer, message, incarnation, cluster.clock.now))
+        self._schedule_tick()
 
-    def malformed(self, peer: bytes) -> None:
+    def receive_garbage(self, peer: bytes) -> None:
+        """Take bytes that are no message."""
         if self.server is not None:
             self.perform(self.server.malformed(peer, "no message", self.cluster.clock.now))
 
-    def ended(self, worker: int, well: bool) -> None:
-        """The launcher has seen the end of a worker's process; a server that is down hears of it when it is back."""
-        self.endings[worker] = well
+    def worker_ended(self, worker: int, succeeded: bool) -> None:
+        """Hear from the launcher that a worker's process has ended; a server that is down hears it at its restart."""
+        self.ended_workers[worker] = succeeded
         if self.server is not None:
-            self.perform(self.server.ended(worker, well, self.cluster.clock.now))
+            self.perform(self.server.ended(worker, succeeded, self.cluster.clock.now))
 
-    def _plan_tick(self) -> None:
-        """Announce the next look at the clock."""
+    def _schedule_tick(self) -> None:
+        """Schedule the next tick, or an earlier one if the server has become restless."""
         if self.server is None:
             return
-        at = self.ticked + (RESTLESS_SECONDS if self.server.restless else TICK_SECONDS)
-        if at < self.tick_at:
-            self.tick_at = at
-            self.cluster.clock.at(at, self._tick, at, self.incarnation)
+        at = self._last_tick + (RESTLESS_SECONDS if self.server.restless else TICK_SECONDS)
+        if at < self._next_tick:
+            self._next_tick = at
+            self.cluster.clock.call_at(at, self._tick, at, self.incarnation)
 
     def _tick(self, at: float, incarnation: int) -> None:
-        if self.server is None or at != self.tick_at or incarnation != self.incarnation:
-            return  # another one was announced in its place
+        if self.server is None or at != self._next_tick or incarnation != self.incarnation:
+            return  # An earlier tick has taken the place of this one.
         now = self.cluster.clock.now
-        self.ticked, self.tick_at = now, float("inf")
+        self._last_tick, self._next_tick = now, float("inf")
         self.perform(self.server.tick(now))
-        self._plan_tick()
+        self._schedule_tick()
 
     def perform(self, actions: list[Action]) -> None:
-        """Do what the machine says; a peer that turns out to be gone is one more event."""
+        """Perform the actions of the machine; a peer whose connection turns out to be closed is an event of its own."""
         server, cluster = self.server, self.cluster
         assert server is not None
         if cluster.checker is not None:
-            cluster.checker.touched = True
+            cluster.checker.server_acted = True
         for action in actions:
             match action:
                 case Send(peer, message):
                     if not cluster.send_down(peer, message):
                         self.perform(server.lost(peer, cluster.clock.now))
                 case Report():
-                    self.reports.append(action)
-                    if action.kind in ("joined", "left"):
-                        self.endings.pop(action.values["worker"], None)
-                    cluster.reported(action)
-                case Save(lasting):
-                    self._save(server, lasting)
+                    self._report(action)
+                case Save(durable):
+                    self._save(server, durable)
 
-    def _save(self, server: Server, lasting: bool) -> None:
-        """The newest checkpoint, on the disk a little later; a server that waits for that does nothing else."""
+    def _report(self, report: Report) -> None:
+        self.reports.append(report)
+        if report.kind in ("joined", "left"):
+            self.ended_workers.pop(report.values["worker"], None)
+        if report.kind == "failure":
+            self.failure = self.failure or report.values["failure"]
+
+    def _save(self, server: Server, durable: bool) -> None:
+        """Write a checkpoint: it is on the disk a little later, or at once where the server waits for that."""
         cluster = self.cluster
-        if cluster.checker is None and not cluster.schedule.strikes:
-            return
-        seconds = 0.0 if lasting else cluster.chance.exponential(cluster.schedule.save_takes)
-        self.disk.append((cluster.clock.now + seconds, len(self.reports), take(server)))
-        del self.disk[:-KEEP]
+        if cluster.checker is None and not cluster.scenario.faults:
+            return  # A study never restarts its server.
+        seconds = 0.0 if durable else cluster.rng.exponential(cluster.scenario.write_seconds)
+        self.disk.append(Checkpoint(cluster.clock.now + seconds, len(self.reports), take(server)))
+        del self.disk[:-KEPT_CHECKPOINTS]

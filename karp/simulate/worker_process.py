@@ -1,8 +1,7 @@
-"""A worker's process: the real worker machine, driven as trainer.py drives it, on the virtual clock.
+"""A worker's process: the real worker machine, driven as the Trainer drives it, on the virtual clock.
 
-What the Trainer does with blocking calls is spread over events here. While the program computes, messages wait in the
-inbox, as they wait in a socket. A process that is paused does nothing at all, and what would have happened to it
-happens when it goes on.
+What the Trainer does in blocking calls is spread over events here. While the program computes, messages wait in the
+inbox, as they wait in a socket. A process that is paused does nothing; its events happen when it goes on.
 """
 
 from collections import deque
@@ -11,87 +10,101 @@ from typing import TYPE_CHECKING, Any
 
 from karp.errors import KarpError
 from karp.protocol.messages import Done, FromServer, FromWorker, Initial, Lease, Leave
+from karp.protocol.tree import Vector
 from karp.protocol.worker import PING_SECONDS, Worker
-from karp.simulate.scenario import Bad
+from karp.simulate.scenario import BadShard
 
 if TYPE_CHECKING:
     from karp.simulate.cluster import Cluster
 
-LISTENS = PING_SECONDS + 0.001  # a poll ends a little late
-MAIN_SECONDS = 1.5  # what the main worker's program does after its loop
+POLL_SECONDS = PING_SECONDS + 0.001  # A poll ends a little late.
+LEADER_SECONDS = 1.5  # that the leader's code after the loop takes
 
 
-class Process:
-    """One process, from its start to its end; a worker that is started again gets another.
+class WorkerProcess:
+    """Run one process from its start to its end; a worker that is restarted gets another process.
 
     Args:
-        number: of the worker, as the launcher says it; -1: no launcher has started it.
-        pace: how many times as long as the others it takes to compute.
+        number: of the worker, as its launcher numbers it; -1 if no launcher has started it.
+        slowdown: the factor by which its computations take longer than those of the others.
     """
 
     __slots__ = (
-        "alive", "busy", "closed_at", "cluster", "cut_noticed", "cut_since", "cut_until", "in_loop", "inbox",
-        "joined", "left", "number", "pace", "paused_until", "peer", "status", "timing", "until", "worker",
+        "alive", "busy", "closed_at", "cluster", "cut_noticed", "cut_since", "cut_until", "in_block", "in_loop",
+        "inbox", "number", "paused_until", "peer", "poll_until", "slowdown", "status", "timer_set", "worker",
     )  # fmt: skip
 
-    def __init__(self, cluster: "Cluster", number: int, pace: float) -> None:
+    def __init__(self, cluster: "Cluster", number: int, slowdown: float) -> None:
         self.cluster = cluster
         self.number = number
-        self.pace = pace
+        self.slowdown = slowdown
         self.peer = b"process %d" % len(cluster.processes)
         self.worker = Worker(cluster.problem.initial.copy(), number)
-        self.inbox: deque[tuple[FromServer, int]] = deque()
-        self.busy = False  # computing: what arrives waits
+        self.inbox: deque[tuple[FromServer, int]] = deque()  # (message, incarnation of the server that sent it)
+        self.busy = False  # The program computes, and messages wait in the inbox.
         self.in_loop = True  # over trainer.batches
-        self.left = False  # its `with` block
+        self.in_block = True  # `with karp.Trainer`
         self.alive = True
-        self.status = 0  # that it ended with; -9: killed
-        self.closed_at = float("inf")  # from then on sending to it fails
+        self.status = 0  # the exit status; minus the signal if the process was killed
+        self.closed_at = float("inf")  # the time from which on the server sees that the connection is closed
         self.paused_until = self.cut_since = self.cut_until = 0.0
         self.cut_noticed = False
-        self.until = 0.0  # it listens until then
-        self.timing = False  # an event is announced that looks at `until`
+        self.poll_until = 0.0
+        self.timer_set = False  # An event that compares the clock with `poll_until` is scheduled.
 
     def start(self) -> None:
+        """Join the run."""
         self.send(self.worker.enter(self.cluster.problem.settings, "host", 1, self.cluster.clock.now))
-        if not self.dies("joining"):
+        if not self.killed_at("joining"):
             self.proceed()
 
-    # Things that happen to it.
+    # Events of the process.
 
-    def happen(self, action: Callable[..., None], *arguments: Any) -> None:
-        """An event of this process: nothing if it is dead, later if it stands still."""
+    def run_event(self, action: Callable[..., None], *arguments: Any) -> None:
+        """Run an event of this process: not at all if it is dead, later if it is paused."""
         if not self.alive:
             return
         if self.cluster.clock.now < self.paused_until:
-            self.cluster.clock.at(self.paused_until, self.happen, action, *arguments)
+            self.cluster.clock.call_at(self.paused_until, self.run_event, action, *arguments)
             return
         action(*arguments)
 
+    def call_later(self, seconds: float, action: Callable[..., None], *arguments: Any) -> None:
+        """Schedule an event of this process."""
+        self.cluster.clock.call_later(seconds, self.run_event, action, *arguments)
+
     def deliver(self, incarnation: int, message: FromServer) -> None:
-        """A message has arrived."""
+        """Put a message that has arrived into the inbox."""
         self.inbox.append((message, incarnation))
         if not self.busy:
             self.proceed()
 
-    def soon(self, seconds: float, action: Callable[..., None], *arguments: Any) -> None:
-        self.cluster.clock.after(seconds, self.happen, action, *arguments)
-
     def end(self, status: int) -> None:
-        """The process ends."""
+        """End the process with this exit status, unless it has ended."""
         if self.alive:
             self.alive, self.status = False, status
             self.inbox.clear()
             self.cluster.process_ended(self)
 
-    def dies(self, point: str, step: int | None = None) -> bool:
-        """Whether the schedule has it killed here."""
-        return bool(self.cluster.kills) and self.cluster.killed_at(self, point, step)
+    def interrupt(self) -> None:
+        """End the process as Ctrl-C does: it leaves the run first."""
+        if self.in_block:
+            self.send(Leave([]))
+        self.end(130)
 
-    # The program, as trainer.py runs it.
+    def killed_at(self, point: str, step: int | None = None) -> bool:
+        """Kill the process if the scenario says so for this point; return whether it did."""
+        injector = self.cluster.injector
+        return bool(injector.kills) and injector.kill_at(self, point, step)
+
+    def send(self, message: FromWorker) -> None:
+        """Send a message to the server."""
+        self.cluster.send_up(self, message)
+
+    # The program, as the Trainer runs it.
 
     def proceed(self) -> None:
-        """Go on until there is something to wait for."""
+        """Run the program until it computes or has to wait for a message."""
         while self.alive and not self.busy:
             worker = self.worker
             if self.in_loop and worker.over is not None:
@@ -99,51 +112,54 @@ class Process:
             elif self.in_loop and worker.task is not None:
                 self._begin_task()
             elif not self.in_loop and (worker.closed or (worker.over is not None and worker.over.main)):
-                self._finish()
+                self._run_code_after_block()
             elif self.inbox:
-                self._hear(*self.inbox.popleft())
+                self._receive(*self.inbox.popleft())
             else:
-                self._listen()
+                self._poll()
                 return
 
-    def _hear(self, message: FromServer, incarnation: int) -> None:
+    def _receive(self, message: FromServer, incarnation: int) -> None:
         try:
             reply = self.worker.receive(message, incarnation, self.cluster.clock.now)
         except KarpError as error:
-            self._raised(error)
+            self._fail(error)
             return
-        self._reply(reply)
+        self._send_reply(reply)
 
-    def _reply(self, reply: FromWorker | None) -> None:
-        if reply is not None and not (isinstance(reply, Initial) and self.dies("initial")):
+    def _send_reply(self, reply: FromWorker | None) -> None:
+        if reply is not None and not (isinstance(reply, Initial) and self.killed_at("initial")):
             self.send(reply)
 
-    def _listen(self) -> None:
-        self.until = self.cluster.clock.now + LISTENS
-        if not self.timing:
-            self.timing = True
-            self.cluster.clock.at(self.until, self.happen, self._silence)
+    def _poll(self) -> None:
+        """Wait for a message, for as long as a worker polls its socket."""
+        self.poll_until = self.cluster.clock.now + POLL_SECONDS
+        self._set_timer()
 
-    def _silence(self) -> None:
-        """Perhaps nothing has come for as long as a worker listens."""
-        self.timing = False
+    def _set_timer(self) -> None:
+        if not self.timer_set:
+            self.timer_set = True
+            self.cluster.clock.call_at(self.poll_until, self.run_event, self._timer)
+
+    def _timer(self) -> None:
+        """Let the worker's machine tick if nothing has arrived until the end of the poll."""
+        self.timer_set = False
         now = self.cluster.clock.now
         if self.busy:
             return
-        if now < self.until:
-            self.timing = True
-            self.cluster.clock.at(self.until, self.happen, self._silence)
+        if now < self.poll_until:
+            self._set_timer()
             return
         try:
             reply = self.worker.tick(now, "the server")
         except KarpError as error:
-            self._raised(error)
+            self._fail(error)
             return
-        self._reply(reply)
+        self._send_reply(reply)
         self.proceed()
 
-    def _raised(self, error: Exception) -> None:
-        """An exception leaves the `with` block and ends the process."""
+    def _fail(self, error: Exception) -> None:
+        """End the process by an exception that leaves the `with` block."""
         if self.worker.over is None:
             self.send(self.worker.failed(repr(error), f"Traceback …\n{error!r}"))
         self.end(1)
@@ -152,98 +168,99 @@ class Process:
         task = self.worker.task
         self.busy = True
         if isinstance(task, Lease):
-            if not self.dies("lease", task.step):
-                self.soon(self.cluster.compute_seconds(self), self._compute)
-        elif not self.dies("evaluating"):
-            self.soon(self.cluster.compute_seconds(self), self._evaluate)
+            if not self.killed_at("lease", task.step):
+                self._compute_later()
+        elif not self.killed_at("evaluating"):
+            self.call_later(self.cluster.compute_seconds(self), self._evaluate)
+
+    def _compute_later(self) -> None:
+        self.call_later(self.cluster.compute_seconds(self), self._compute)
 
     def _compute(self) -> None:
-        """The current shard is computed."""
-        worker, cluster = self.worker, self.cluster
+        """Compute the current shard of the lease, and do what the program does after it."""
+        worker, scenario = self.worker, self.cluster.scenario
         lease, shard = worker.task, worker.shard
         assert isinstance(lease, Lease)
-        if cluster.checker is not None:
-            cluster.checker.computes(self, lease)
-        gradient, loss = cluster.problem.gradient(worker.weights, lease.step, shard)
-        bad = cluster.bad_at(lease.step, shard) if cluster.bad else None
-        if bad is not None and bad.kind == "raise":
-            self._raised(ValueError("the program raises here"))
+        if not self._compute_gradient(lease, shard):
             return
-        if bad is not None:
-            loss = spoil(gradient, loss, bad)
-        worker.computed(gradient, loss, cluster.problem.plan.shards_of(lease.step))
-        if cluster.schedule.stop_at == (lease.step, shard):
+        if scenario.stop_at == (lease.step, shard):
             worker.last = True
-        if cluster.schedule.leave_at == (lease.step, shard):
+        if scenario.leave_at == (lease.step, shard):
             self.busy = False
             for message in worker.stop():
                 self.send(message)
             self.proceed()
         elif worker.shard < lease.stop:
-            if not self.dies("computing", lease.step):
-                self.soon(cluster.compute_seconds(self), self._compute)
+            if not self.killed_at("computing", lease.step):
+                self._compute_later()
         else:
             self._contribute(lease.step)
+
+    def _compute_gradient(self, lease: Lease, shard: int) -> bool:
+        """Give the worker's machine the gradient of a shard; return False if the program raises instead."""
+        worker, cluster = self.worker, self.cluster
+        if cluster.checker is not None:
+            cluster.checker.before_task(self, lease)
+        gradient, loss = cluster.problem.gradient(worker.weights, lease.step, shard)
+        bad_shard = cluster.injector.bad_shard_at(lease.step, shard)
+        if bad_shard is not None and bad_shard.kind == "raise":
+            self._fail(ValueError("the program raises here"))
+            return False
+        if bad_shard is not None:
+            loss = make_not_finite(gradient, loss, bad_shard)
+        worker.computed(gradient, loss, cluster.problem.plan.shards_of(lease.step))
+        return True
 
     def _contribute(self, step: int) -> None:
         message = self.worker.contribution()
         self.busy = False
-        if self.dies("sending", step):
+        if self.killed_at("sending", step):
             return
         self.send(message)
-        if not self.dies("sent", step):
+        if not self.killed_at("sent", step):
             self.proceed()
 
     def _evaluate(self) -> None:
         worker, cluster = self.worker, self.cluster
+        assert worker.task is not None
         if cluster.checker is not None:
-            cluster.checker.computes(self, worker.task)
+            cluster.checker.before_task(self, worker.task)
         message = worker.scored({"loss": cluster.problem.score(worker.weights)})
         self.busy = False
         self.send(message)
-        if not self.dies("scored"):
+        if not self.killed_at("scored"):
             self.proceed()
 
     def _leave(self) -> None:
-        """The loop has ended: leave the `with` block."""
+        """Leave the loop, which has ended, and the `with` block."""
         self.in_loop = False
         if self.cluster.checker is not None:
-            self.cluster.checker.finished(self)
-        if self.dies("finish"):
+            self.cluster.checker.check_final_weights(self)
+        if self.killed_at("finish"):
             return
         self.send(self.worker.leave())
-        self.left = True
-        self.dies("left")
+        self.in_block = False
+        self.killed_at("left")
 
-    def _finish(self) -> None:
-        """The rest of the program: the main worker does something, the others end."""
+    def _run_code_after_block(self) -> None:
+        """Run the rest of the program: the leader's takes a while, the others' processes end."""
         assert self.worker.over is not None
         if not self.worker.over.main:
             self.end(0)
             return
         self.busy = True
-        self.soon(MAIN_SECONDS, self._speak)
+        self.call_later(LEADER_SECONDS, self._end_leader)
 
-    def _speak(self) -> None:
-        """The main worker's program has come to its end."""
-        if not self.dies("done"):
-            self.cluster.spoken += 1
+    def _end_leader(self) -> None:
+        if not self.killed_at("done"):
+            self.cluster.leaders_ended += 1
             self.send(Done())
             self.end(0)
 
-    def interrupt(self) -> None:
-        """Ctrl-C in a worker: it leaves in good order."""
-        if not self.left:
-            self.send(Leave([]))
-        self.end(130)
 
-    def send(self, message: FromWorker) -> None:
-        self.cluster.send_up(self, message)
-
-
-def spoil(gradient: Any, loss: float, bad: Bad) -> float:
-    """What is not finite, in the gradient or in the loss that is returned."""
-    if bad.kind == "loss":
+def make_not_finite(gradient: Vector, loss: float, bad_shard: BadShard) -> float:
+    """Put a number that is not finite into the gradient or the loss; return the loss."""
+    if bad_shard.kind == "loss":
         return float("nan")
-    gradient[0] = float(bad.kind)
+    gradient[0] = float(bad_shard.kind)
     return loss

@@ -1,4 +1,4 @@
-"""The checker sees what is wrong: a server or a worker with one fault built in does not get through."""
+"""The checker finds what is wrong: a run whose server or worker is patched with one fault raises Violation."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -15,9 +15,9 @@ from karp.protocol.server.machine import Server
 from karp.protocol.server.training import Training
 from karp.protocol.tree import Node, TreeSum
 from karp.protocol.worker import Worker
-from karp.simulate import Bad, Cluster, Kill, Schedule, Strike, Violation, server_process
+from karp.simulate import BadShard, Cluster, Fault, Kill, Scenario, Violation, draw_scenario, server_process
 
-STILL = Schedule(workers=3, shards=5, samples=24, batch_size=8, epochs=2, evaluate=True)
+NO_FAULTS = Scenario(workers=3, shards=5, samples=24, batch_size=8, epochs=2, evaluate=True)
 Patch = Callable[[pytest.MonkeyPatch], None]
 
 
@@ -123,7 +123,7 @@ def evaluate_other_weights(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Training, "_conclude", spoilt)
 
 
-def name_everybody_main(monkeypatch: pytest.MonkeyPatch) -> None:
+def name_everybody_leader(monkeypatch: pytest.MonkeyPatch) -> None:
     send = Ending._send
 
     def named(ending: Ending, peer: bytes, message: Any) -> None:
@@ -134,8 +134,8 @@ def name_everybody_main(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Ending, "_send", named)
 
 
-def forget_who_is_main(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A server that is started again while the main worker is at its code after the loop names another."""
+def forget_who_is_leader(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A server that is started again while the leader is at its code after the loop names another."""
     monkeypatch.setattr(Ending, "restore", lambda ending, main, peer: None)
 
 
@@ -172,37 +172,46 @@ def give_nothing_again(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def send_weights_that_change(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("karp.simulate.network.frozen", lambda vector: vector)
+    monkeypatch.setattr("karp.simulate.network.read_only_copy", lambda vector: vector)
 
 
 MOMENTUM = optim.SGD(lr=0.05, momentum=0.9)
-SAVING = replace(STILL, optimizer=MOMENTUM, save_seconds=0.0, save_takes=0.0)
-CASES: list[tuple[Patch, Schedule, str]] = [
-    (count_a_shard_twice, STILL, "the sum over .* is another|the weights of version 1 are others"),
-    (skip_a_shard, STILL, "is absent on one side|the weights of version 1 are others"),
-    (sum_in_the_order_of_arrival, replace(STILL, workers=5), "the weights of version 1 are others"),
-    (apply_before_all_has_arrived, STILL, "had not arrived|and nobody has sent them"),
-    (forget_the_lease_of_a_lost_worker, replace(STILL, kills=(Kill("lease"),)), "nobody is to compute the shards"),
-    (forget_a_worker, STILL, "is forgotten"),
-    (apply_what_is_not_finite, replace(STILL, bad=(Bad("nan", 1, 3),)), "nobody has sent|is another|had not arrived"),
-    (believe_that_a_worker_has_the_weights, STILL, "with other weights"),
-    (report_a_score_twice, STILL, r"the epochs \[0, 0, 1, 1\] were evaluated"),
-    (evaluate_other_weights, STILL, "with other weights"),
-    (name_everybody_main, STILL, "all speak for all"),
-    (forget_who_is_main, replace(SAVING, strikes=(Strike("server", 105),)), "all speak for all"),
-    (let_everybody_go, replace(STILL, kills=(Kill("done"),)), "nobody has spoken for all"),
-    (lose_the_optimisers_state, replace(SAVING, strikes=(Strike("server", 40),)), "weights of version .* are others"),
-    (take_what_is_too_stale, replace(STILL, staleness=1, slow=((0, 20.0),)), "of staleness .* was taken"),
-    (give_nothing_again, replace(STILL, loss=0.3), "the run has not ended"),
-    (send_weights_that_change, replace(STILL, staleness=2, spread=0.5, latency=0.05), "with other weights"),
+SAVING = replace(NO_FAULTS, optimizer=MOMENTUM, save_seconds=0.0, write_seconds=0.0)
+CASES: list[tuple[Patch, Scenario, str]] = [
+    (count_a_shard_twice, NO_FAULTS, "the sum over .* is another|the weights of version 1 are others"),
+    (skip_a_shard, NO_FAULTS, "is absent on one side|the weights of version 1 are others"),
+    (sum_in_the_order_of_arrival, replace(NO_FAULTS, workers=5), "the weights of version 1 are others"),
+    (apply_before_all_has_arrived, NO_FAULTS, "had not arrived|and nobody has sent them"),
+    (forget_the_lease_of_a_lost_worker, replace(NO_FAULTS, kills=(Kill("lease"),)), "nobody is to compute the shards"),
+    (forget_a_worker, NO_FAULTS, "is forgotten"),
+    (
+        apply_what_is_not_finite,
+        replace(NO_FAULTS, bad_shards=(BadShard("nan", 1, 3),)),
+        "nobody has sent|is another|had not arrived",
+    ),
+    (believe_that_a_worker_has_the_weights, NO_FAULTS, "with other weights"),
+    (report_a_score_twice, NO_FAULTS, r"the epochs \[0, 0, 1, 1\] were evaluated"),
+    (evaluate_other_weights, NO_FAULTS, "with other weights"),
+    (name_everybody_leader, NO_FAULTS, "several leaders"),
+    (forget_who_is_leader, replace(SAVING, faults=(Fault("server", 105),)), "several leaders"),
+    (let_everybody_go, replace(NO_FAULTS, kills=(Kill("done"),)), "no leader has run to its end"),
+    (lose_the_optimisers_state, replace(SAVING, faults=(Fault("server", 40),)), "weights of version .* are others"),
+    (take_what_is_too_stale, replace(NO_FAULTS, staleness=1, slow_workers=((0, 20.0),)), "of staleness .* was taken"),
+    (give_nothing_again, replace(NO_FAULTS, loss_rate=0.3), "the run has not ended"),
+    (send_weights_that_change, replace(NO_FAULTS, staleness=2, compute_spread=0.5, latency=0.05), "with other weights"),
 ]
 
 
-@pytest.mark.parametrize(("patch", "schedule", "what"), CASES, ids=[case[0].__name__ for case in CASES])
+@pytest.mark.parametrize(("patch", "scenario", "reason"), CASES, ids=[case[0].__name__ for case in CASES])
 def test_a_fault_that_is_built_in_is_found(
-    patch: Patch, schedule: Schedule, what: str, monkeypatch: pytest.MonkeyPatch
+    patch: Patch, scenario: Scenario, reason: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    Cluster(schedule).run()  # it holds without
+    Cluster(scenario).run()  # Every invariant holds without the patch.
     patch(monkeypatch)
-    with pytest.raises(Violation, match=what):
-        Cluster(schedule, limit=200.0).run()
+    with pytest.raises(Violation, match=reason):
+        Cluster(scenario, limit=200.0).run()
+
+
+def test_a_violation_names_the_command_that_repeats_it() -> None:
+    with pytest.raises(Violation, match=r"has not ended after(.*\n)*.*to repeat: karp simulate --schedules 1 --seed 7"):
+        Cluster(draw_scenario(7), limit=0.0).run()
