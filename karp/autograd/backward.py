@@ -68,7 +68,7 @@ def _start(root: Value, gradient: Any) -> Any:
         return np.ones(data.shape, data.dtype)
     if data.__class__ is float:
         if np.size(gradient) != 1:
-            raise ShapeError(f"backward of shape (): gradient has shape {np.shape(gradient)} and must be one number")
+            raise ShapeError(f"backward of a number: gradient has shape {np.shape(gradient)} and must be one number")
         return float(np.asarray(gradient).item())
     if gradient.__class__ is float and data.ndim == 0:
         return ONE[data.dtype] if gradient == 1.0 else np.array(gradient, data.dtype)

@@ -37,7 +37,7 @@ def dropout(x: Any, p: float, rng: np.random.Generator | None = None) -> Value:
     >>> dropout(Value([1.0, 1.0, 1.0, 1.0]), 0.5)
     Value([1. 1. 1. 1.])
     """
-    refuse_value("p of dropout", p)
+    refuse_value("p", p)
     if not isinstance(p, (int, float, np.floating)) or not 0.0 <= p < 1.0:
         raise SettingError(f"dropout: p={p!r:.60} must be a number from 0 to below 1")
     if rng is None:

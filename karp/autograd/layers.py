@@ -81,6 +81,8 @@ def embedding(table: Any, rows: Any) -> Value:
     rows = np.asarray(data_of(rows))
     if rows.dtype.kind not in "iu":
         raise SettingError(f"embedding: rows must be integers, not {rows.dtype}")
+    if rows.dtype.kind == "i" and rows.size and rows.item(rows.argmin()) < 0:  # NumPy would count from the end
+        raise SettingError(f"embedding: there is no row {rows.item(rows.argmin())}; rows are counted from 0")
     return apply(shapes.EMBEDDING, floating(table), rows)
 
 

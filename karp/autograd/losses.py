@@ -9,9 +9,10 @@ from typing import Any
 
 import numpy as np
 
-from karp.autograd.convert import constant, floating, refuse_value
+from karp.autograd.convert import constant, floating, refuse_value, setting
 from karp.autograd.functions import abs, clip, mean, multiply, relu, softplus, subtract
 from karp.autograd.layers import like
+from karp.autograd.operation import shapes_in_words
 from karp.autograd.operations import fused
 from karp.autograd.value import Value, apply, run
 from karp.errors import SettingError, ShapeError
@@ -28,12 +29,13 @@ def mse(prediction: Any, target: Any) -> Value:
     if target.__class__ is not Value:
         target = like(target, prediction)
         if target.__class__ is prediction.data.__class__:
-            return run(fused.MSE, (prediction, target), (prediction.data, target))
+            loss = run(fused.MSE, (prediction, target), (prediction.data, target))
+            return loss if loss.data.item() < np.inf else _finite("mse", loss, target)
     if prediction.data.__class__ is float or (target.__class__ is Value and target.data.__class__ is float):
         _check_loss("mse", prediction, target)
         off: Value = prediction - (target if target.__class__ is Value else float(target))
-        return off * off
-    return apply(fused.MSE, prediction, target)
+        return _finite("mse", off * off, target)
+    return _finite("mse", apply(fused.MSE, prediction, target), target)
 
 
 def cross_entropy(
@@ -42,22 +44,28 @@ def cross_entropy(
     """The mean over samples of -log softmax(logits)[class], stable for any logits.
 
     `logits` (..., classes). `target` holds class indices, integers of shape (...), or probabilities, floats of
-    the shape of the logits. `label_smoothing` mixes that share of the uniform distribution into the target.
-    `class_weights` (classes,) multiplies each class, `sample_weights` (...) each sample; the mean is then weighted:
-    with class indices it divides by the sum of the weights of the samples' classes, as torch does.
+    the shape of the logits, whose rows sum to 1. `label_smoothing` mixes that share of the uniform distribution into
+    the target. `class_weights` (classes,) multiplies each class, `sample_weights` (...) each sample; the mean is then
+    weighted: with class indices it divides by the sum of the weights of the samples' classes, as torch does.
 
-    Raises ShapeError for shapes that do not fit or zero samples, SettingError for a class that does not exist.
+    Raises ShapeError for shapes that do not fit or zero samples, SettingError for a class that does not exist,
+    probabilities that are none, and weights that are negative, not finite or all 0.
 
     >>> cross_entropy(Value([[0.0, 0.0]]), np.array([1]))
     Value(0.6931471805599453)
     """
     if target.__class__ is not np.ndarray:
         refuse_value("target", target)
-        target = np.asarray(target)
+        try:
+            target = np.asarray(target)
+        except ValueError as error:
+            raise ShapeError(f"cross_entropy: no array can be made of the target: {error}") from None
     if logits.__class__ is not Value:
         logits = floating(logits)
-    if label_smoothing and not 0.0 <= label_smoothing < 1.0:
-        raise SettingError(f"cross_entropy: label_smoothing={label_smoothing} must be at least 0 and below 1")
+    if label_smoothing.__class__ is not float or not 0.0 <= label_smoothing < 1.0:
+        label_smoothing = setting("label_smoothing", label_smoothing)
+        if not 0.0 <= label_smoothing < 1.0:
+            raise SettingError(f"cross_entropy: label_smoothing={label_smoothing} must be at least 0 and below 1")
     if class_weights is not None:
         refuse_value("class_weights", class_weights)
         class_weights = like(class_weights, logits)
@@ -79,13 +87,32 @@ def _residual(name: str, prediction: Any, target: Any) -> Value:
 
 
 def _check_loss(name: str, prediction: Value, target: Any) -> None:
-    if prediction.shape != np.shape(target.data if isinstance(target, Value) else target):
+    shape = np.shape(target.data if isinstance(target, Value) else target)
+    if prediction.shape != shape:
         raise ShapeError(
-            f"{name} of shapes {prediction.shape} and {np.shape(target)}: prediction and target must have the same"
+            f"{name} of {shapes_in_words(prediction.shape, shape)}: prediction and target must have the same"
             " shape; nothing is broadcast in a loss"
         )
     if not prediction.size:
         raise ShapeError(f"{name} of shape {prediction.shape}: there is no mean over zero samples")
+
+
+def _finite(name: str, loss: Value, target: Any) -> Value:
+    """The loss, after a look at the target if it is not finite: a label that is none would be blamed on the model."""
+    number = loss.data if loss.data.__class__ is float else loss.data.item()
+    if not -np.inf < number < np.inf and target.__class__ is not Value:
+        with np.errstate(over="ignore"):
+            target = np.asarray(target, loss.dtype)
+        _refuse(name, target, np.isfinite(target), "must be a finite number")
+    return loss
+
+
+def _refuse(name: str, target: Any, right: Any, wanted: str) -> None:
+    """Raise SettingError for the first element of a target that is not right, if there is one."""
+    if not np.all(right):
+        place = tuple(np.argwhere(~np.asarray(right))[0].tolist())
+        where = f"target{list(place)}" if place else "the target"
+        raise SettingError(f"{name}: {where} is {np.asarray(target)[place]} and {wanted}")
 
 
 def mae(prediction: Any, target: Any) -> Value:
@@ -94,7 +121,7 @@ def mae(prediction: Any, target: Any) -> Value:
     >>> mae(Value([1.0, 2.0]), [1.0, 4.0])
     Value(1.0)
     """
-    return mean(abs(_residual("mae", prediction, target)))
+    return _finite("mae", mean(abs(_residual("mae", prediction, target))), target)
 
 
 def huber(prediction: Any, target: Any, delta: float = 1.0) -> Value:
@@ -103,28 +130,40 @@ def huber(prediction: Any, target: Any, delta: float = 1.0) -> Value:
     >>> huber(Value([0.5, 3.0]), [0.0, 0.0])
     Value(1.3125)
     """
+    delta = setting("delta", delta)
     if not delta > 0:
         raise SettingError(f"huber: delta={delta} must be above 0")
     size = abs(_residual("huber", prediction, target))
     near = clip(size, None, delta)
-    return mean(near * (size - 0.5 * near))
+    return _finite("huber", mean(near * (size - 0.5 * near)), target)
 
 
 def hinge(scores: Any, target: Any) -> Value:
-    """The mean of max(0, 1 - target * score), for targets -1 and 1; both of one shape.
+    """The mean of max(0, 1 - target * score), for targets -1 and 1, or 0 and 1; both of one shape.
 
-    >>> hinge(Value([0.5, -2.0]), [1.0, 1.0])
-    Value(1.75)
+    Raises SettingError for any other target, and for one that has -1 and 0.
+
+    >>> hinge(Value([0.5, -2.0]), [1.0, 1.0]), hinge(Value([0.5, -2.0]), [1, 0])
+    (Value(1.75), Value(0.25))
     """
     scores = scores if isinstance(scores, Value) else Value(scores)
     refuse_value("target", target)
     target = np.asarray(constant(target), scores.dtype)
     _check_loss("hinge", scores, target)
+    squares = target * target
+    if not squares.item(squares.argmin()) == 1.0 == squares.item(squares.argmax()):
+        if not ((target == 0) | (target == 1)).all():
+            wanted = "the labels must be -1 and 1, or 0 and 1; of two others make them as (labels == second)"
+            known = (squares == 1.0) | (target == 0)
+            _refuse("hinge", target, squares == 1.0 if known.all() else known, wanted)
+        target = target + target - 1
     return mean(relu(1.0 - multiply(scores, target)))
 
 
 def binary_cross_entropy(logits: Any, target: Any) -> Value:
     """The mean of -log of the probability given to the target (0 to 1), for logits of the same shape; stable.
+
+    Raises SettingError for a target that is no probability.
 
     >>> binary_cross_entropy(Value([0.0]), [1.0])
     Value(0.6931471805599453)
@@ -133,5 +172,8 @@ def binary_cross_entropy(logits: Any, target: Any) -> Value:
     refuse_value("target", target)
     target = np.asarray(constant(target), logits.dtype)
     _check_loss("binary_cross_entropy", logits, target)
+    if not (target.item(target.argmin()) >= 0.0 and target.item(target.argmax()) <= 1.0):  # either finds a NaN
+        wanted = "must be 0 or 1, or a probability between; of two other labels make them as (labels == second)"
+        _refuse("binary_cross_entropy", target, (target >= 0) & (target <= 1), wanted)
     # Not softplus(z) - z t: that loses a small loss in the difference of two large numbers.
     return mean(multiply(softplus(-logits), target) + multiply(softplus(logits), 1.0 - target))

@@ -39,11 +39,12 @@ class Operation:
     it runs only after a forward has failed. `number` is the forward for one Python float, where there is a faster one.
     `reads` lists (operand, input): the operand's array is read for the gradient of that input. Only writing into such
     an array can make a gradient wrong.
-    `label` stands in drawings. `saves`: forward returns (result, what backward needs besides).
+    `label` stands in drawings. `saves`: forward returns (result, what backward needs besides). `operands` are the
+    names of the operands in errors, where their order does not tell which is which.
     """
 
-    __slots__ = ("add_gradient", "backward", "forward", "gradients", "label", "name", "number", "reads", "saves",
-                 "shape")
+    __slots__ = ("add_gradient", "backward", "forward", "gradients", "label", "name", "number", "operands", "reads",
+                 "saves", "shape")
 
     def __init__(
         self,
@@ -58,6 +59,7 @@ class Operation:
         add_gradient: Rule | None = None,
         backward: Rule | None = None,
         saves: bool = False,
+        operands: tuple[str, ...] = (),
     ) -> None:
         self.name = name
         self.forward = forward
@@ -69,6 +71,7 @@ class Operation:
         self.add_gradient = add_gradient
         self.backward = backward
         self.saves = saves
+        self.operands = operands
 
     def __repr__(self) -> str:
         return f"Operation({self.name!r})"
@@ -78,8 +81,7 @@ def explain(operation: Operation, operands: tuple[Any, ...], error: Exception) -
     """The error to raise for a forward that failed: the shape rule's, if that is what is wrong."""
     if isinstance(error, KarpError) and not isinstance(error, ShapeError):
         return error
-    shapes = [np.shape(operand) for operand in operands if isinstance(operand, (np.ndarray, float))]
-    about = f"{operation.name} of shape{'s' if len(shapes) > 1 else ''} {' and '.join(map(str, shapes))}"
+    about = f"{operation.name} of {_described(operation, operands)}"
     try:
         operation.shape(*operands)
     except ShapeError as reason:
@@ -91,6 +93,43 @@ def explain(operation: Operation, operands: tuple[Any, ...], error: Exception) -
     if isinstance(error, TypeError):
         return GraphError(f"{about}: {error}")
     return error
+
+
+def _described(operation: Operation, operands: tuple[Any, ...]) -> str:
+    """The arrays that an operation was given, in words: by name where they have names, else by shape."""
+    if operation.operands:
+        named = zip(operation.operands, operands, strict=False)
+        return listed([f"{name} {np.shape(array)}" for name, array in named if isinstance(array, (np.ndarray, float))])
+    # Numbers count where a gradient may be wanted; further on they are settings, such as a slope.
+    differentiable = len(operation.gradients)
+    return shapes_in_words(*[
+        np.shape(one)
+        for place, one in enumerate(operands)
+        if isinstance(one, np.ndarray) or (isinstance(one, float) and place < differentiable)
+    ])
+
+
+def shapes_in_words(*shapes: tuple[int, ...]) -> str:
+    """Shapes for a message.
+
+    >>> shapes_in_words((2, 3)), shapes_in_words((2, 3), (4,)), shapes_in_words((2,), ())
+    ('shape (2, 3)', 'shapes (2, 3) and (4,)', 'shape (2,) and a number')
+    >>> shapes_in_words(*[(2, 3)] * 90, (4,))
+    '91 arrays of shapes (2, 3) and (4,)'
+    """
+    if len(shapes) > 4:
+        words = [str(shape) for shape in dict.fromkeys(shapes)]
+        if len(words) > 4:
+            words[3:] = [f"{len(words) - 3} others"]
+        return f"{len(shapes)} arrays of shape{'s' if len(words) > 1 else ''} {listed(words)}"
+    if len(shapes) > 1 and all(shapes):
+        return f"shapes {listed(list(map(str, shapes)))}"
+    return listed([f"shape {shape}" if shape else "a number" for shape in shapes])
+
+
+def listed(words: list[str]) -> str:
+    """Words with commas, and "and" before the last."""
+    return " and ".join([", ".join(words[:-1]), words[-1]] if len(words) > 1 else words)
 
 
 # --- shape rules ----------------------------------------------------------------------------------------------------

@@ -30,6 +30,7 @@ def draw(*shape: int, low: float = -2.0, high: float = 2.0) -> Any:
 
 X = draw(3, 4)
 POSITIVE = draw(3, 4, low=0.2, high=3.0)
+SHARES = POSITIVE / POSITIVE.sum(1, keepdims=True)
 TALL = draw(2, 3, 4)
 LABELS = np.array([1, 0, 3])
 MASK = np.arange(12).reshape(3, 4) % 3 == 0
@@ -268,17 +269,17 @@ CASES: list[Case] = [
     ),
     Case(
         "cross_entropy probabilities",
-        lambda z: ag.cross_entropy(z, POSITIVE / POSITIVE.sum(1, keepdims=True)),
+        lambda z: ag.cross_entropy(z, SHARES),
         (X,),
-        lambda t: lambda z: t.nn.functional.cross_entropy(z, t.tensor(POSITIVE / POSITIVE.sum(1, keepdims=True))),
+        lambda t: lambda z: t.nn.functional.cross_entropy(z, t.tensor(SHARES)),
     ),
     Case(
         "cross_entropy probabilities, weights",
-        lambda z: ag.cross_entropy(z, POSITIVE, class_weights=WEIGHTS, label_smoothing=0.1),
+        lambda z: ag.cross_entropy(z, SHARES, class_weights=WEIGHTS, label_smoothing=0.1),
         (X,),
         lambda t: (
             lambda z: t.nn.functional.cross_entropy(
-                z, t.tensor(POSITIVE), weight=t.tensor(WEIGHTS), label_smoothing=0.1
+                z, t.tensor(SHARES), weight=t.tensor(WEIGHTS), label_smoothing=0.1
             )
         ),
     ),

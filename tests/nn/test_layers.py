@@ -184,7 +184,7 @@ def test_numbers_of_numpy_are_the_numbers_they_are() -> None:
 def test_an_initialiser_of_the_wrong_shape_and_a_batch_of_the_wrong_width() -> None:
     with pytest.raises(ShapeError, match="initialiser"):
         nn.Linear(2, 3, init=lambda inputs, outputs, rng: np.zeros((outputs, inputs)))
-    with pytest.raises(ShapeError, match=r"linear of shapes \(5, 4\) and \(3, 2\)"):
+    with pytest.raises(ShapeError, match=r"linear of input \(5, 4\), weight \(3, 2\) and bias \(2,\): the input"):
         nn.MLP(3, [2], 1)(np.ones((5, 4)))
 
 

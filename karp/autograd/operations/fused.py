@@ -125,6 +125,9 @@ def _aims(
         aims = aims.T
     else:
         aims = target.reshape(rows, classes).astype(dtype, copy=False)
+        _check_probabilities(aims)
+    _check_weights("class_weights", class_weights)
+    _check_weights("sample_weights", sample_weights)
     weights = np.ones(rows, dtype)
     if class_weights is not None and by_index:
         weights = np.dot(aims, class_weights)  # of each sample's class
@@ -143,6 +146,32 @@ def _aims(
     return aims, norm
 
 
+_NEAR_ONE = 0.02  # how far a row of probabilities may sum from 1: those of a half are rounded, as 0.33 for a third is
+
+
+def _check_probabilities(rows: Any) -> None:
+    """Refuse a target (rows, classes) that holds no probability distributions."""
+    lowest = rows.item(rows.argmin())  # a NaN counts as the lowest, and as the highest
+    off = np.abs(rows.dot(ONES[rows.shape[1], rows.dtype]) - ONE[rows.dtype])
+    worst = off.argmax()
+    if lowest >= 0.0 and off.item(worst) <= _NEAR_ONE:
+        return
+    row = worst if lowest >= 0.0 else rows.argmin() // rows.shape[1]
+    raise SettingError(
+        f"cross_entropy: a target of the logits' shape holds probabilities, from 0 and with a sum of 1 in each row, but"
+        f" row {row} is {np.array2string(rows[row], threshold=8, precision=4)}. Where several classes may hold at once"
+        " binary_cross_entropy is the loss"
+    )
+
+
+def _check_weights(name: str, weights: Any) -> None:
+    """Refuse weights that are negative or not finite."""
+    if weights is not None and weights.size:
+        for extreme in (weights.item(weights.argmin()), weights.item(weights.argmax())):
+            if not 0.0 <= extreme < np.inf:
+                raise SettingError(f"cross_entropy: {name} are finite numbers from 0, and {extreme} is among them")
+
+
 def _cross_entropy_shape(
     logits: Any, target: Any, smoothing: float, class_weights: Any, sample_weights: Any
 ) -> tuple[int, ...]:
@@ -155,15 +184,18 @@ def _cross_entropy_shape(
         raise ShapeError("one class is always right; for a number there is mse, for yes or no binary_cross_entropy")
     indices = target.dtype.kind in "iu"
     if aim == shape[:-1] and not indices:
-        raise ShapeError(f"class indices must be integers, not {target.dtype}")
+        cure = ": pass target.astype(int)" if target.dtype.kind in "fb" else ""
+        raise ShapeError(f"class indices must be integers, not {target.dtype}{cure}")
+    if indices and aim == shape:
+        raise ShapeError("rows of 0 and 1 must be floats: pass target.astype(float), or indices, target.argmax(-1)")
     if indices and aim != shape[:-1]:
         raise ShapeError(f"class indices must have the shape {shape[:-1]} of the logits without their last axis")
     if not indices and aim != shape:
         raise ShapeError(f"the target must be class indices of shape {shape[:-1]} or probabilities of shape {shape}")
     if class_weights is not None and np.shape(class_weights) != shape[-1:]:
-        raise ShapeError(f"class_weights must have shape {shape[-1:]}")
+        raise ShapeError(f"class_weights must have shape {shape[-1:]}, not {np.shape(class_weights)}")
     if sample_weights is not None and np.shape(sample_weights) != shape[:-1]:
-        raise ShapeError(f"sample_weights must have shape {shape[:-1]}")
+        raise ShapeError(f"sample_weights must have shape {shape[:-1]}, not {np.shape(sample_weights)}")
     return ()
 
 
@@ -185,7 +217,7 @@ def _cross_entropy_backward(node: Any, g: Any, give: Any) -> None:
 
 
 CROSS_ENTROPY = Operation("cross_entropy", _cross_entropy, _cross_entropy_shape, backward=_cross_entropy_backward,
-                          reads=(), saves=True)
+                          reads=(), saves=True, operands=("logits", "target"))
 
 # --- mean squared error ---------------------------------------------------------------------------------------------
 
@@ -271,4 +303,4 @@ def _layer_norm_backward(node: Any, g: Any, give: Any) -> None:
 
 
 LAYER_NORM = Operation("layer_norm", _layer_norm, _layer_norm_shape, backward=_layer_norm_backward, reads=((1, 0),),
-                       saves=True)
+                       saves=True, operands=("input", "weight", "bias"))

@@ -211,4 +211,5 @@ def _linear_backward(node: Any, g: Any, give: Any) -> None:
             give(x, back)
 
 
-LINEAR = Operation("linear", linear_forward, _linear_shape, backward=_linear_backward, reads=((0, 1), (1, 0)))
+LINEAR = Operation("linear", linear_forward, _linear_shape, backward=_linear_backward, reads=((0, 1), (1, 0)),
+                   operands=("input", "weight", "bias"))

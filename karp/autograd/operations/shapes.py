@@ -76,16 +76,18 @@ def _concatenated(*operands: Any) -> tuple[int, ...]:
         raise ShapeError("numbers cannot be concatenated; stack them")
     (place,) = normal_axes(axis, len(shapes[0]))
     others = [shape[:place] + shape[place + 1:] for shape in shapes]
-    if any(len(shape) != len(shapes[0]) for shape in shapes) or any(other != others[0] for other in others):
-        raise ShapeError(f"all axes but axis {place} must be equal")
+    for number, (shape, other) in enumerate(zip(shapes, others, strict=True)):
+        if len(shape) != len(shapes[0]) or other != others[0]:
+            raise ShapeError(f"all axes but axis {place} must be equal, and array {number} has shape {shape}")
     return (*shapes[0][:place], sum(shape[place] for shape in shapes), *shapes[0][place + 1:])
 
 
 def _stacked(*operands: Any) -> tuple[int, ...]:
     *arrays, axis = operands
     shapes = [np.shape(array) for array in arrays]
-    if any(shape != shapes[0] for shape in shapes):
-        raise ShapeError("arrays to stack must have one shape")
+    for number, shape in enumerate(shapes):
+        if shape != shapes[0]:
+            raise ShapeError(f"arrays to stack must have one shape, and array {number} has shape {shape}")
     (place,) = normal_axes(axis, len(shapes[0]) + 1)
     return (*shapes[0][:place], len(shapes), *shapes[0][place:])
 
