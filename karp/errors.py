@@ -7,7 +7,7 @@
      ├─ NotFiniteError (ArithmeticError)  a NaN or an infinity appeared: look at the named operation or batch
      ├─ DataError (ValueError)          a file or table cannot be used: repair it
      ├─ ProgramError (RuntimeError)     the training loop breaks one of its rules: change the program
-     ├─ RefusedError                    the run does not take this worker: make program and run agree
+     ├─ RefusedError                    the run does not take this worker: make program or keys and run agree
      ├─ ProtocolError                   what arrived is not a karp message: find who sent it
      ├─ LostError                       a peer is gone or silent: look at the named process
      ├─ RunError                        the run failed elsewhere: look at the named worker
@@ -47,7 +47,7 @@ class ProgramError(KarpError, RuntimeError):
 
 
 class RefusedError(KarpError):
-    """The run does not take this worker, because program and run disagree; both values are named."""
+    """The run does not take this worker, because program or keys and run disagree; both values are named."""
 
 
 class ProtocolError(KarpError):

@@ -190,16 +190,21 @@ class Worker:
             np.copyto(self.weights, weights)
         self.current = self.weights
 
-    def tick(self, now: float, where: str) -> FromWorker | None:
-        """Time has passed without a message; raises LostError if the server at `where` is silent for too long."""
-        if now - self.heard >= LOST_SECONDS and not self.incarnation and self.shards == 0:
+    def tick(self, now: float, where: str, trouble: str = "") -> FromWorker | None:
+        """Time has passed without a message; raises LostError if the server at `where` is silent for too long.
+
+        `trouble` is what whoever carries messages knows of the reason.
+        """
+        silent = now - self.heard
+        known = f": {trouble}" if trouble else ""
+        if silent >= LOST_SECONDS and not self.incarnation and self.shards == 0:
             raise LostError(
-                f"no server has answered at {where} for {now - self.heard:.0f} s: is that its address, does its run go "
-                "on, and are these its keys?"
+                f"no server has answered at {where} for {silent:.0f} s{known}; is that its address, and does its run "
+                "go on?"
             )
-        if now - self.heard >= LOST_SECONDS:
+        if silent >= LOST_SECONDS:
             raise LostError(
-                f"the server at {where} has not answered for {now - self.heard:.0f} s (last known: {self.waits_for})"
+                f"the server at {where} has not answered for {silent:.0f} s{known} (last known: {self.waits_for})"
             )
         if self.asked is None:
             self.asked = now - PING_SECONDS

@@ -202,7 +202,7 @@ class Process:
 
     def count_strangers(self) -> None:
         """Those who have been turned away at the door."""
-        for reason in self.socket.strangers():
+        for reason in self.socket.strangers.take():
             self.perform(self.server.stranger(reason, time.monotonic()))
 
     def finish(self, status: int) -> int:

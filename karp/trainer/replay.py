@@ -39,6 +39,7 @@ class ReplayLink:
     """Leases what the record in `directory` says, and in the end writes down whether the weights are the same."""
 
     address = "the record"
+    trouble = ""
     gradients = None
     overtaken = False
 

@@ -413,6 +413,6 @@ class Trainer:
         arrived = link.receive(PING_SECONDS)
         faults.reach("answered", step=worker.version)
         now = time.monotonic()
-        reply = worker.tick(now, link.address) if arrived is None else worker.receive(*arrived, now)
+        reply = worker.tick(now, link.address, link.trouble) if arrived is None else worker.receive(*arrived, now)
         if reply is not None:
             self._send(reply)

@@ -32,15 +32,31 @@ class Keys(NamedTuple):
 
     @classmethod
     def from_text(cls, text: str, where: str) -> "Keys":
-        """Raises SettingError, naming `where` it was found, for what is not such a line."""
+        """Raises SettingError, naming `where` it was found, for what is not such a line, or a damaged one."""
         try:
-            plain = json.loads(text)
-            keys = cls(**plain)
-            if any(type(key) is not str or len(key) not in (0, 40) for key in plain.values()):
-                raise ValueError
-        except (TypeError, ValueError):
+            keys = cls(**json.loads(text))
+            damage = keys._damage()
+        except (TypeError, ValueError, RecursionError):
             raise SettingError(f"{where} holds no keys: make them with `karp keys DIR`") from None
+        if damage:
+            raise SettingError(f"{where} is damaged: {damage}; copy it once more from where the run is launched")
         return keys
+
+    def _damage(self) -> str:
+        """What is wrong with these keys; '' if each is a key and the halves of each pair belong together."""
+        import zmq
+
+        for name, key in self._asdict().items():
+            if name == "server_secret" and key == "":
+                continue
+            try:
+                zmq.curve_public(key.encode("ascii"))  # which only takes what can be a key
+            except (AttributeError, ValueError, zmq.ZMQError):
+                return f"{name} is no key"
+        pairs = (self.server_public, self.server_secret), (self.worker_public, self.worker_secret)
+        if any(secret and zmq.curve_public(secret.encode()) != public.encode() for public, secret in pairs):
+            return "its public and secret keys do not belong together"
+        return ""
 
 
 def make() -> Keys:

@@ -1,6 +1,5 @@
 """The server's end of ZeroMQ: a ROUTER on a socket that is listening already."""
 
-from collections.abc import Iterator
 from functools import partial
 from typing import Any
 
@@ -18,16 +17,12 @@ from karp.protocol.messages import (
 from karp.protocol.tree import Vector
 from karp.transport.buffers import Rooms, is_large
 from karp.transport.frames import Envelope, pack, unpack
+from karp.transport.handshake_server import Strangers
 from karp.transport.keys import Keys
 from karp.transport.segment import SERVER_SPIN_SECONDS, spin
 from karp.transport.shared_server import Exchange
 from karp.transport.zeromq import LOOK_EVERY, arrival, tune
 
-FAILED_HANDSHAKES = {
-    int(zmq.EVENT_HANDSHAKE_FAILED_NO_DETAIL): "a connection was closed or spoke no ZeroMQ",
-    int(zmq.EVENT_HANDSHAKE_FAILED_PROTOCOL): "a connection did not speak this server's ZeroMQ",
-    int(zmq.EVENT_HANDSHAKE_FAILED_AUTH): "a connection had not the key",
-}
 IO_THREADS = 2  # of the server: what two workers send is read, and what they get is written, at the same time
 
 
@@ -60,19 +55,12 @@ class ServerSocket:
         self.socket.setsockopt(zmq.ROUTER_HANDOVER, 1)  # a worker that reconnects is the one it was
         self.socket.setsockopt(zmq.USE_FD, descriptor)
         self.socket.bind(address)
-        self.handshakes = self.socket.get_monitor_socket(zmq.Event(sum(FAILED_HANDSHAKES)))
+        self.strangers = Strangers(self.socket, keys is not None)
         self.poller = zmq.Poller()
         self.poller.register(self.socket, zmq.POLLIN)
+        self.poller.register(self.strangers.monitor, zmq.POLLIN)
         if exchange is not None:
             self.poller.register(exchange.bell, zmq.POLLIN)
-
-    def strangers(self) -> Iterator[str]:
-        """Why connections were turned away since the last call: they do not speak ZeroMQ, or have not the key."""
-        while self.handshakes.poll(0):
-            from zmq.utils.monitor import recv_monitor_message  # which imports asyncio, as long as half of karp takes
-
-            event = recv_monitor_message(self.handshakes)["event"]
-            yield FAILED_HANDSHAKES.get(event, "a connection failed")
 
     def _guard(self, keys: Keys) -> None:
         """Let in only those who prove the workers' key."""
@@ -97,6 +85,8 @@ class ServerSocket:
                 seconds = 0.0
         ready = dict(self.poller.poll(int(seconds * 1000)))
         self.idle = not ready
+        if self.strangers.monitor in ready:
+            self.strangers.look()
         if exchange is not None:
             exchange.sleep(False)
             if exchange.bell in ready:
@@ -159,7 +149,7 @@ class ServerSocket:
         if self.exchange is not None:
             self.exchange.close()
         self.socket.disable_monitor()
-        self.handshakes.close()
+        self.strangers.close()
         self.socket.close()
         if self.gate is not None:
             self.gate.stop()

@@ -1,6 +1,9 @@
 """The worker's end of ZeroMQ: a DEALER."""
 
+import contextlib
 import os
+import sys
+import time
 from functools import partial
 from typing import Any
 
@@ -20,14 +23,16 @@ from karp.protocol.messages import (
     Welcome,
 )
 from karp.protocol.tree import Node, Vector
-from karp.protocol.worker import Worker
+from karp.protocol.worker import LOST_SECONDS, Worker
 from karp.transport.buffers import Rooms, is_large
 from karp.transport.frames import ANY_RUN, Envelope, pack, unpack
+from karp.transport.handshake_worker import Approach
 from karp.transport.keys import Keys
 from karp.transport.segment import WORKER_SPIN_SECONDS, spin
 from karp.transport.shared_worker import Place
 from karp.transport.zeromq import LOOK_EVERY, arrival, tune
 
+FIRST_WORD_SECONDS = 5.0  # of silence, after which a worker says what it waits for; then after twice as long
 SPIN_BYTES = 1 << 21  # of the model's vector; for a longer one a worker does not spin
 
 
@@ -50,10 +55,12 @@ class WorkerSocket:
         self.socket.setsockopt(zmq.IDENTITY, b"k" + os.urandom(15))  # the same after a reconnection
         self.socket.setsockopt(zmq.RECONNECT_IVL, 20)
         self.socket.setsockopt(zmq.RECONNECT_IVL_MAX, 1000)
+        self.trouble = ""  # why there is no answer, as far as it is known
+        self.next_word = FIRST_WORD_SECONDS
         try:
-            self.socket.connect(address)
+            self.approach = Approach(self.socket, address, keys is not None)
         except zmq.ZMQError as error:
-            self.close()
+            self.context.destroy(0)
             raise SettingError(f"the server's address {address!r} cannot be used: {error}") from None
 
     def send(self, message: FromWorker, incarnation: int) -> None:
@@ -62,11 +69,14 @@ class WorkerSocket:
             faults.reach("sent", step=message.step)
             return
         *first, last = pack(message, Envelope(self.run, incarnation))
-        for frame in first:
-            self._send(message, frame, zmq.SNDMORE)
         step = getattr(message, "step", -1)
-        faults.reach("half-sent", step=step)
-        self._send(message, last, 0)
+        try:
+            for frame in first:
+                self._send(message, frame, zmq.SNDMORE | zmq.DONTWAIT)
+            faults.reach("half-sent", step=step)
+            self._send(message, last, zmq.DONTWAIT)
+        except zmq.Again:  # there is no limit to what may wait to be sent, but there is no way to send it any more
+            self.approach.forgotten = True
         faults.reach("sent", step=step)
 
     def _send(self, message: FromWorker, frame: Any, flags: int) -> None:
@@ -91,6 +101,7 @@ class WorkerSocket:
             spin(partial(arrival, self.socket), WORKER_SPIN_SECONDS)
         if not self.socket.poll(int(seconds * 1000) if self.place is None else 0):
             self.idle = True
+            self._silent()
             return None
         frames = [frame.buffer for frame in self.socket.recv_multipart(copy=False)]
         try:
@@ -105,6 +116,22 @@ class WorkerSocket:
         elif isinstance(message, Lease) and message.weights is not None and is_large(message.weights):
             self._lend(message.weights)
         return message, envelope.incarnation
+
+    def _silent(self) -> None:
+        """Nothing has come: look why, and from time to time say so; raises what `Approach.trouble` does."""
+        silent = time.monotonic() - self.worker.heard
+        if silent < FIRST_WORD_SECONDS:
+            self.next_word = FIRST_WORD_SECONDS
+        due = silent >= self.next_word
+        self.trouble = self.approach.trouble(due)
+        if due:
+            self.next_word *= 2
+            left = f"this worker waits for {max(0.0, LOST_SECONDS - silent):.0f} s more"
+            with contextlib.suppress(OSError, ValueError, AttributeError):  # nobody can be told
+                print(
+                    f"karp: the server at {self.address} has not answered for {silent:.0f} s: {self.trouble}; {left}",
+                    file=sys.stderr, flush=True,
+                )  # fmt: skip
 
     def _lease(self, seconds: float) -> FromServer | None:
         """A lease from the mailbox, waiting for it or for a message on the socket."""
@@ -178,5 +205,7 @@ class WorkerSocket:
     def close(self, status: int = 0) -> None:
         """Send what is still to be sent, and close."""
         self._leave()
+        self.socket.disable_monitor()
+        self.approach.close()
         self.socket.close()
         self.context.term()

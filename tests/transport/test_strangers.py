@@ -158,6 +158,18 @@ def test_the_right_server_key_with_a_workers_key_that_is_not_the_runs(tmp_path: 
     assert summary(tmp_path / "run")["strangers"] > 0
 
 
+def test_a_worker_without_keys_ends_and_the_server_says_who_was_turned_away(tmp_path: Path, expected: str) -> None:
+    karp("keys", "keys", cwd=tmp_path)
+    with at_the_gate(tmp_path, "--keys", "keys", heard="turned away so far") as (host, port):
+        done = karp("worker", "--server", f"tcp://{host}:{port}", "program.py", cwd=tmp_path)
+        assert (2, "") == (done.returncode, done.stdout)
+        assert f"karp: the server at tcp://{host}:{port} takes workers with its keys alone, and this" in done.stderr
+        assert "Traceback" not in done.stderr
+    assert expected == summary(tmp_path / "run")["weights_sha256"]
+    reasons = [line["reason"] for line in metrics(tmp_path / "run") if line["report"] == "stranger"]
+    assert "without keys" in reasons[0]
+
+
 def test_idle_connections_use_up_no_descriptors(tmp_path: Path, expected: str) -> None:
     """Many systems give a process 1,024 descriptors, and more only if it asks."""
     from chaos import strangers
