@@ -16,9 +16,12 @@ if TYPE_CHECKING:
     from karp.autograd import Value, check_grads, draw, find_nan, grad, guard, no_grad, value_and_grad
     from karp.trainer.trainer import Trainer
 
+__version__ = "0.1.0"
+
 __all__ = [
     "Trainer",
     "Value",
+    "__version__",
     "autograd",
     "check_grads",
     "data",

@@ -44,10 +44,11 @@ def number(name: str, value: object, low: float, high: float, *, below: bool = F
 
 
 def switch(name: str, value: object) -> bool:
-    """Return `value`, which must be True or False."""
-    if not isinstance(value, bool):
-        raise refusal(name, value, "True or False")
-    return value
+    """Return `value`, which must be True or False, as a Python bool; raise SettingError otherwise."""
+    kind = type(value)
+    if kind is bool or (kind.__module__ == "numpy" and kind.__name__.startswith("bool")):
+        return bool(value)
+    raise refusal(name, value, "True or False")
 
 
 def refusal(name: str, value: object, wanted: str) -> SettingError:

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from karp import __version__
 from karp.errors import KarpError, SettingError
 
 DEAD_SECONDS = 6.0  # as in transport/zeromq.py, which only a run imports
@@ -22,7 +23,7 @@ process; `karp launch -n 4 program.py` starts a parameter server and four worker
 def parser() -> argparse.ArgumentParser:
     """The commands and their options."""
     top = argparse.ArgumentParser("karp", description=DESCRIPTION, formatter_class=Formatter)
-    top.add_argument("--version", action=Version, nargs=0, help="say which karp this is, and end")
+    top.add_argument("--version", action="version", version=f"karp {__version__}", help="say which karp this is")
     commands = top.add_subparsers(title="commands", metavar="COMMAND", required=True)
     add_launch(commands)
     add_worker(commands)
@@ -30,16 +31,6 @@ def parser() -> argparse.ArgumentParser:
     add_keys(commands)
     add_simulate(commands)
     return top
-
-
-class Version(argparse.Action):
-    """Looks for the version only when it is asked for: to import what finds it takes as long as to start a launch."""
-
-    def __call__(self, parser: argparse.ArgumentParser, *_: Any) -> None:
-        from importlib.metadata import version
-
-        print("karp", version("karp"))
-        parser.exit()
 
 
 class Formatter(argparse.RawDescriptionHelpFormatter):

@@ -5,7 +5,6 @@ import os
 import pty
 import signal
 import subprocess
-from importlib.metadata import version
 from pathlib import Path
 
 import pytest
@@ -32,6 +31,8 @@ from running import (
     start,
     summary,
 )
+
+from karp import __version__
 
 
 def launch(tmp_path: Path, workers: int, text: str, *arguments: object) -> subprocess.CompletedProcess[str]:
@@ -382,7 +383,7 @@ def test_a_terminal_gets_a_progress_bar(tmp_path: Path) -> None:
 
 def test_the_version_is_said() -> None:
     done = karp("--version", cwd=ROOT)
-    assert (0, f"karp {version('karp')}\n") == (done.returncode, done.stdout)
+    assert (0, f"karp {__version__}\n") == (done.returncode, done.stdout)
 
 
 def test_help_reads_well() -> None:

@@ -122,6 +122,30 @@ def test_schedules_equal_torch(ours, theirs):
     assert pytest.approx([ours(step) for step in range(21)], rel=1e-12, abs=1e-15) == rates
 
 
+def test_inverse_scaling_is_that_of_the_linear_models_of_scikit_learn():
+    linear_model = pytest.importorskip("sklearn.linear_model")
+    x = numbers(30, "float64").reshape(10, 3)
+    y = x @ np.array([1.0, -2.0, 3.0])
+    theirs = linear_model.SGDRegressor(
+        learning_rate="invscaling", eta0=0.1, power_t=0.5, alpha=0, fit_intercept=False, shuffle=False, max_iter=3,
+        tol=None,
+    ).fit(x, y)  # fmt: skip
+    ours = optim.Updater(optim.SGD(optim.InverseScaling(0.1, power_t=0.5)), np.zeros(3))
+    for row in [*range(10)] * 3:
+        ours.update((x[row] @ ours.weights - y[row]) * x[row])
+    np.testing.assert_allclose(theirs.coef_, ours.weights, rtol=1e-12)
+    # Its MLPs count samples, once an epoch: this is where they and the formula part.
+    mlp = pytest.importorskip("sklearn.neural_network").MLPRegressor(
+        hidden_layer_sizes=(2,), solver="sgd", learning_rate="invscaling", learning_rate_init=0.1, power_t=0.5,
+        batch_size=5, max_iter=3, random_state=0,
+    )  # fmt: skip
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # three epochs are too few, it says
+        mlp.fit(x, y)
+    assert pytest.approx(0.1 / 31**0.5) == mlp._optimizer.learning_rate
+    assert pytest.approx(0.1 / 7**0.5) == optim.InverseScaling(0.1)(6)
+
+
 # --- schedules ------------------------------------------------------------------------------------------
 
 
@@ -370,6 +394,21 @@ def test_a_state_that_does_not_fit_is_refused(state, error, says):
         optim.Updater(optim.SGD(0.1, momentum=0.9), np.ones(3), state)
 
 
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (("sgd", np.zeros(3)), "optimizer must be one of karp.optim, such as .* not 'sgd'"),
+        ((optim.SGD, np.zeros(3)), "optimizer must be one of karp.optim"),
+        ((optim.SGD(0.1), np.zeros(3), None, -1), "version must be a whole number from 0, not -1"),
+        ((optim.SGD(0.1, 0.9), np.zeros(3), 3), "state must be a dict of names and vectors, not 3"),
+        ((optim.SGD(0.1, 0.9), np.zeros(3), {"momentum": [1, 2, 3]}), "state must be a dict of names and vectors"),
+    ],
+)
+def test_an_updater_of_something_else_is_refused(arguments, says):
+    with pytest.raises(SettingError, match=f"Updater: {says}"):
+        optim.Updater(*arguments)
+
+
 def test_weights_must_be_a_writable_vector_of_floats():
     fixed = np.ones(3)
     fixed.flags.writeable = False
@@ -383,6 +422,14 @@ def test_an_empty_vector_has_versions_too():
 
 
 # --- names and numbers ----------------------------------------------------------------------------------
+
+
+def test_numbers_of_numpy_are_the_numbers_they_are():
+    ours = optim.SGD(np.float64(0.5), np.float32(0.5), nesterov=np.True_, clip_norm=np.int64(3))
+    assert optim.SGD(0.5, 0.5, nesterov=True, clip_norm=3.0) == ours
+    kinds = [type(getattr(ours, name)) for name in ("lr", "momentum", "nesterov", "clip_norm")]
+    assert [float, float, bool, float] == kinds
+    assert int is type(optim.Cosine(0.1, steps=np.int64(9)).steps)
 
 
 @pytest.mark.parametrize("optimizer", [*OPTIMIZERS, *(optim.Adam(schedule) for schedule in SCHEDULES)], ids=str)

@@ -27,6 +27,8 @@ def test_a_wheel_in_an_empty_environment_trains(tmp_path: Path) -> None:
     tops = {name.split("/")[0] for name in zipfile.ZipFile(wheel).namelist()}
     assert {"karp", wheel.name.split("-py3")[0] + ".dist-info"} == tops
     run(python, "-m", "pip", "install", "--quiet", wheel)
+    says = "import importlib.metadata, karp; print(karp.__version__ == importlib.metadata.version('karp'))"
+    assert "True\n" == run(python, "-c", says)
     out = run(python.parent / "karp", "launch", "-n", 2, ROOT / "workers" / "digits.py", "--epochs", 3)
     assert out.startswith("test accuracy 0.9")
     assert sys.version_info >= (3, 11)

@@ -32,8 +32,8 @@ def steps(owner: object, field: str) -> None:
 
 
 def switch(owner: object, field: str) -> None:
-    """Refuse anything but True and False."""
-    checks.switch(f"{type(owner).__name__}: {field}", getattr(owner, field))
+    """Make ``owner.field`` a Python bool."""
+    set_field(owner, field, checks.switch(f"{type(owner).__name__}: {field}", getattr(owner, field)))
 
 
 def set_field(owner: object, field: str, value: Any) -> None:

@@ -12,9 +12,10 @@ vectors or on any matching slices of them:
   stays float32, and NumPy takes 0.3 us less per call for the arrays (`Updater` hands over those);
 - a zero weight with zero gradients and zero state stays +0.0, so the layout's gaps stay zero.
 
-The rules, their defaults and the place of every eps are those of `torch.optim`, under torch's argument
-names. Two rewritings save passes over memory and differ by roundings only: Adam's second bias correction is
-multiplied into the rate and eps, and clipping is done on the way.
+The rules, their defaults (SGD's rate has none) and the place of every eps are those of `torch.optim`, under
+torch's argument names; `clip_norm` is that of `torch.nn.utils.clip_grad_norm_`. Two rewritings save passes
+over memory and differ by roundings only: Adam's second bias correction is multiplied into the rate and eps,
+and clipping is done on the way.
 """
 
 from __future__ import annotations

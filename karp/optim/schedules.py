@@ -77,7 +77,11 @@ class Cosine:
 
 @dataclass(frozen=True)
 class InverseScaling:
-    """``lr / (step + 1) ** power_t``; scikit-learn's ``learning_rate="invscaling"``.
+    """``lr / (step + 1) ** power_t``, a new rate at every step.
+
+    So do scikit-learn's `SGDClassifier` and `SGDRegressor` with ``learning_rate="invscaling"``, whose steps are single
+    samples. Its `MLPClassifier` and `MLPRegressor` do not: they count samples and change the rate once an epoch, to
+    ``lr / (samples so far + 1) ** power_t``, which is lower.
 
     >>> [InverseScaling(1.0)(step) for step in (0, 3, 99)]
     [1.0, 0.5, 0.1]

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy import add
 
+from karp import checks
 from karp.errors import SettingError, ShapeError
 from karp.optim.rules import Optimizer
 from karp.parameters import Parameters
@@ -55,6 +56,8 @@ class Updater:
         state: Mapping[str, Array] | None = None,
         version: int = 0,
     ) -> None:
+        if not isinstance(optimizer, Optimizer):
+            raise checks.refusal("Updater: optimizer", optimizer, "one of karp.optim, such as optim.SGD(lr=0.1)")
         self._parameters = weights if isinstance(weights, Parameters) else None
         if isinstance(weights, Parameters):
             weights = weights.data
@@ -65,8 +68,8 @@ class Updater:
         self.optimizer = optimizer
         self.weights = weights
         self.state = fresh if state is None else dict(state)
-        self.version = version
-        self._born = version if state is None else 0
+        self.version = checks.whole("Updater: version", version)
+        self._born = self.version if state is None else 0
         self._shape, self._dtype = weights.shape, weights.dtype
         self._factors: tuple[float, ...] = ()
         self._cells: tuple[Array, ...] = ()  # the factors as 0-d arrays
@@ -149,6 +152,8 @@ def _check_weights(weights: object) -> None:
 
 
 def _check_state(state: Mapping[str, Array], fresh: Mapping[str, Array]) -> None:
+    if not isinstance(state, Mapping) or not all(isinstance(vector, np.ndarray) for vector in state.values()):
+        raise checks.refusal("Updater: state", state, "a dict of names and vectors")
     if set(state) != set(fresh):
         raise SettingError(f"the optimiser's state is {sorted(fresh)}, not {sorted(state)}")
     for name, like in fresh.items():

@@ -173,6 +173,7 @@ def test_settings_that_cannot_be_used(f: Any, says: str) -> None:
 def test_numbers_of_numpy_are_the_numbers_they_are() -> None:
     expected = nn.MLP(3, [4, 5], 2, dropout=0.5, seed=7)
     model = nn.MLP(np.int64(3), np.array([4, 5]), np.uint8(2), dropout=np.float32(0.5), seed=np.int32(7))
+    assert nn.Linear(2, 3, bias=np.False_).bias is None
     assert expected.parameters.sha256() == model.parameters.sha256()
     assert repr(expected) == repr(model)
     assert nn.MLP(3, (), 2).layers[0].weight.shape == (3, 2)  # no hidden layer is a linear model
