@@ -9,15 +9,11 @@ over a link. Under a launcher (KARP_SERVER names the server) the link is a socke
 state machine itself, called directly: no socket, no copy of the weights, the same steps and the same bits.
 """
 
-import atexit
 import os
-import socket
-import sys
-import time
-import traceback
+import threading
 from collections.abc import Callable, Iterator, Mapping
 from types import EllipsisType, TracebackType
-from typing import Any, Self
+from typing import Any, NoReturn, Self
 
 import numpy as np
 
@@ -26,18 +22,23 @@ from karp.autograd import Value
 from karp.data import Plan, generator
 from karp.environment import agreed, from_environment
 from karp.errors import ProgramError, SettingError
-from karp.protocol.messages import Done, Evaluation, FromWorker, Lease
+from karp.protocol.messages import Evaluation, Lease
 from karp.protocol.settings import ANY_SHARDS, Settings, Steps
 from karp.protocol.steps import Rounds, steps_of
-from karp.protocol.worker import PING_SECONDS, Worker
+from karp.protocol.worker import Worker
+from karp.trainer import stage
+from karp.trainer.blas_threads import LIMIT
 from karp.trainer.inputs import Work, columns, scores, settings_of, status_of
-from karp.trainer.link import Link, connect
+from karp.trainer.link import connect
 from karp.trainer.local_sgd import OUTER, Inner
+from karp.trainer.placement import Placement
+from karp.trainer.session import Session
+from karp.trainer.stage import Stage, check
 
 Array = np.ndarray[Any, np.dtype[Any]]
 Evaluate = Callable[[], Mapping[str, float] | float]
 
-_trainers = 0  # entered in this process; under a launcher a program has one
+_launched = threading.Lock()  # taken for good by the one Trainer of a program that a launcher has started
 
 
 class Trainer:
@@ -68,7 +69,9 @@ class Trainer:
 
     Raises:
         SettingError: an argument cannot be used.
-        ProgramError: a second Trainer under a launcher.
+
+    It is for one run, so `with` takes it once (`karp/trainer/stage.py` says what may be called when). In one process
+    any number may follow each other, or be nested in threads; under a launcher a program has one.
 
     >>> import numpy as np
     >>> from karp import Trainer, nn, optim
@@ -124,29 +127,31 @@ class Trainer:
         self._run_dir = run_dir
         self._parameters = model.parameters
         self._worker = Worker(self._parameters.data, from_environment("KARP_WORKER", -1 if self.server else 0))
-        self._own = self._worker.weights  # as the model may see them
-        self._link: Link | None = None
-        self._gradients: Array | None = None  # memory shared with the server that gradients are written to
-        self._closed = False  # the `with` block is left
+        self._placement = Placement(self._parameters, self._worker)
+        self._session: Session | None = None
+        self._stage = Stage.MADE
+        self._process = -1  # the one that has entered `with`; what it has forked may leave the block, too
+        self._begun = False  # the loop over the batches is
         self._plan: Plan
-        self._steps: Steps  # the plan's, or rounds of them
+        self._steps: Steps | None = None  # the plan's, or rounds of them; known in the loop
         self._batch = 0  # the global batch; without local steps the step
         self._inner = Inner(optimizer, self._parameters) if self.local_steps > 1 else None
         self._shard = -1  # the one the program is at; -1: none
         self._share = 1.0
-        self._given = True  # the current shard's loss to backward
+        self._given: bool | None = True  # whether the current shard's loss went to backward; None: there is no shard
         self._rng: np.random.Generator | None = None
         self._work = Work() if self.server else None  # one process is not compared with itself
 
     def __enter__(self) -> Self:
-        global _trainers
-        if self.server and _trainers:
+        check(self._stage, stage.ENTER)
+        if self.server and not _launched.acquire(blocking=False):
             raise ProgramError("a second Trainer: a program that a launcher has started takes part in one run only")
-        _trainers += 1
-        from threadpoolctl import threadpool_limits
-
-        self._limits = threadpool_limits(self.threads, user_api="blas")
+        LIMIT.take(self.threads)
+        self._stage, self._process = Stage.ENTERED, os.getpid()
         return self
+
+    def __reduce_ex__(self, protocol: object) -> NoReturn:
+        raise ProgramError("a Trainer takes part in one run: it cannot be copied or pickled; make one where it trains")
 
     def batches(self, *data: Any, evaluate: Evaluate | None = None, steering: bool = False) -> Iterator[Any]:
         """The batches that this process is to compute, each to be given to `backward` exactly once.
@@ -166,9 +171,9 @@ class Trainer:
             RefusedError: the settings differ from those of the run.
             RunError: the run has failed elsewhere.
         """
-        if _trainers == 0 or self._link is not None:
-            state = "called twice: epochs is an argument of Trainer" if self._link else "called outside of `with`"
-            raise ProgramError(f"trainer.batches was {state}")
+        check(self._stage, stage.BATCHES)
+        if self._parameters.data is not self._worker.weights or not self._worker.weights.flags.writeable:
+            raise ProgramError("another Trainer is training this model: leave its loop first, or make a second model")
         arrays, digest = columns(data)
         settings = settings_of(
             self._parameters, self.optimizer, self.outer,
@@ -177,41 +182,44 @@ class Trainer:
             evaluate=evaluate is not None, steering=steering, staleness=self.staleness, local_steps=self.local_steps,
             codec=self.codec, codec_weights=self.codec_weights,
         )  # fmt: skip
-        self._link = connect(self._worker, self._parameters.layout, self._run_dir, self.show)
-        faults.reach("join")
-        self._send(self._worker.enter(settings, socket.gethostname(), os.getpid(), time.monotonic()))
-        return self._iterate(arrays, evaluate, settings)
+        link = connect(self._worker, self._parameters.layout, self._run_dir, self.show)
+        self._session, self._stage = Session(self._worker, link), Stage.TRAINING
+        self._session.join(settings)
+        return self._iterate(self._session, arrays, evaluate, settings)
 
-    def _iterate(self, arrays: list[Array], evaluate: Evaluate | None, settings: Settings) -> Iterator[Any]:
-        worker = self._worker
-        if self._inner is None:  # what the program wrote to them would reach nobody, or everybody
-            self._own = worker.weights.view()
-            self._own.flags.writeable = False
-        self._wait()
+    def _iterate(
+        self, session: Session, arrays: list[Array], evaluate: Evaluate | None, settings: Settings
+    ) -> Iterator[Any]:
+        check(self._stage, stage.ITERATE)
+        self._begun = True
+        worker, placement = self._worker, self._placement
+        if self._inner is None:
+            placement.forbid_writing()
+        session.wait()
         self._plan = Plan(settings.samples, settings.batch_size, worker.shards, settings.seed)
         self._steps = steps_of(self._plan, settings.local_steps)
         try:
             while worker.over is None:
-                self._place_weights()
+                placement.place_weights()
                 if isinstance(worker.task, Lease):
-                    yield from self._leased(worker.task, arrays)
+                    yield from self._leased(session, worker.task, arrays)
                 else:
                     assert isinstance(worker.task, Evaluation)
                     assert evaluate is not None
                     faults.reach("evaluation", step=worker.task.version)
-                    self._send(worker.scored(scores(evaluate())))
-                self._wait()
+                    session.send(worker.scored(scores(evaluate())))
+                session.wait()
         finally:
             self._settle()
 
-    def _leased(self, lease: Lease, arrays: list[Array]) -> Iterator[Any]:
+    def _leased(self, session: Session, lease: Lease, arrays: list[Array]) -> Iterator[Any]:
         """The batches of a lease; when all are computed it is answered, or moves on to the next step at once."""
-        worker, link, plan, steps = self._worker, self._link, self._plan, self._steps
-        assert link is not None
+        worker, link, plan, steps, placement = self._worker, session.link, self._plan, self._steps, self._placement
+        assert steps is not None
         last, work = worker.last, self._work
         if work is not None:
             work.begin()
-        self._place_gradients()
+        placement.place_gradients(link.gradients)
         while True:
             step = lease.step
             if faults.PLAN is not None:
@@ -223,7 +231,8 @@ class Trainer:
                     self._given, self._rng = False, None
                     batch = [array.take(rows, axis=0) for array in arrays]
                     yield batch if len(batch) > 1 else batch[0]
-                    if not self._given:
+                    if self._given is not True:
+                        check(self._stage, stage.ITERATE)
                         where = f"the batch of step {step}, shard {shard}"
                         raise ProgramError(f"{where} was not given to trainer.backward")
                 if self._inner is not None:
@@ -236,41 +245,23 @@ class Trainer:
                 worker.take_back(lease)
                 break
             worker.version = lease.version
-            self._place_weights()
+            placement.place_weights()
         if link.overtaken:  # what the program has seen is of no version
             worker.discard(last)
-        self._send(worker.contribution(0.0 if work is None else work.seconds()))
+        session.send(worker.contribution(0.0 if work is None else work.seconds()))
 
     def _settle(self) -> None:
         """Outside of the loop the model has weights of its own."""
-        if self._link is not None:
-            self._link.settle()
-        self._own = self._worker.weights
-        self._place_weights()
-
-    def _place_weights(self) -> None:
-        """Have the model read the weights that the worker has now: a graph of those before is stale."""
-        worker, parameters = self._worker, self._parameters
-        current = self._own if worker.current is worker.weights else worker.current
-        if current is parameters.data:
-            parameters.touch()
-        else:
-            parameters.keep_weights_in(current)
-
-    def _place_gradients(self) -> None:
-        """Have backward write where the server can read, if there is such a place."""
-        assert self._link is not None
-        place = self._link.gradients
-        if place is not self._gradients:
-            self._gradients = place
-            self._parameters.keep_gradients_in(self._parameters.layout.zeros() if place is None else place)
+        if self._session is not None:
+            self._session.link.settle()
+        self._placement.take_back()
 
     def backward(self, loss: Value) -> None:
         """Take the gradient of the current batch's loss, a mean over its samples, as this shard's contribution.
 
         Raises ProgramError if there is no batch to give, it was given already, or the loss does not fit it.
         """
-        if self._given:
+        if self._given is not False:
             raise ProgramError(
                 "trainer.backward was called twice for one batch: add the losses and call it once"
                 if self._shard >= 0
@@ -302,8 +293,7 @@ class Trainer:
 
         After the loop every worker runs the same code: what the main worker logs there is kept.
         """
-        if self._link is None or self._closed:
-            raise ProgramError("trainer.log was called before trainer.batches or after the `with` block")
+        check(self._stage, stage.LOG)
         for name, value in scores(values).items():
             self._worker.log(name, value, self._shard)
 
@@ -314,7 +304,8 @@ class Trainer:
         if isinstance(task, Lease):
             return task.step
         if isinstance(task, Evaluation) and self.staleness is None:  # its version counts shards
-            return (task.epoch + 1) * self._steps.steps_per_epoch
+            return (task.epoch + 1) * self._steps_per_epoch
+        check(self._stage, stage.POSITION)
         over = self._worker.over
         return max(0, self._worker.version) if over is None else over.steps
 
@@ -322,7 +313,13 @@ class Trainer:
     def epoch(self) -> int:
         """The epoch of the current batch, or of the evaluation."""
         task = self._worker.task
-        return task.epoch if isinstance(task, Evaluation) else self.step // self._steps.steps_per_epoch
+        return task.epoch if isinstance(task, Evaluation) else self.step // self._steps_per_epoch
+
+    @property
+    def _steps_per_epoch(self) -> int:
+        if self._steps is None:
+            raise ProgramError(stage.POSITION[Stage.ENTERED])
+        return self._steps.steps_per_epoch
 
     @property
     def shard(self) -> int:
@@ -347,72 +344,47 @@ class Trainer:
         worker = self._worker
         if worker.over is None:
             raise ProgramError("trainer.main is known when the run is over: read it after the loop")
-        while not worker.over.main and not worker.closed and self._closed:
-            self._hear()
+        while not worker.over.main and not worker.closed and self._stage is Stage.LEFT:
+            assert self._session is not None
+            self._session.listen()
         return worker.over.main
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        global _trainers
-        link, worker = self._link, self._worker
-        self._shard = -1
+        if os.getpid() != self._process:  # a fork of it: the run is its parent's
+            return
+        session, self._shard = self._session, -1
         try:
-            if link is not None and error is None:
-                self._end()
-            elif link is not None and self.server and isinstance(error, KeyboardInterrupt):
-                self._send(worker.leave())  # what it was at goes to others
-            elif link is not None and worker.over is None:
-                text = "".join(traceback.format_exception(kind, error, trace))
-                self._send(worker.failed("".join(traceback.format_exception_only(error)).strip(), text))
+            if session is None:
+                return
+            if error is None and not self._begun:
+                error = ProgramError(stage.NOT_ITERATED)
+                self._part(session, error)
+                raise error
+            self._part(session, error)
+        except BaseException as raised:
+            error = raised
+            raise
         finally:
-            self._given, self._closed = True, True
-            self._settle()
-            if link is not None and (error is not None or not self.server):
-                link.close(status_of(error))  # else it is needed until the main worker is done
-            self._limits.restore_original_limits()
-            if not self.server:
-                _trainers -= 1
+            self._given, self._stage = None, Stage.LEFT
+            try:
+                self._settle()
+                if session is not None and (error is not None or not self.server):
+                    session.link.close(status_of(error))  # else it is needed until the main worker is done
+            finally:
+                LIMIT.give_back()
 
-    def _end(self) -> None:
-        """Leave in good order; a loop that was left early ends the run first."""
-        worker = self._worker
-        if worker.over is None:
-            if self._inner is not None:
-                self._inner.put_back()
-            for message in worker.stop():
-                self._send(message)
-            self._wait()
-        self._send(worker.leave())
-        faults.reach("left")
-        if self.server:
-            atexit.register(self._depart)
-
-    def _depart(self) -> None:
-        """The program ends: the main worker says so, if it ends well."""
-        faults.reach("done")
-        if self._link is not None:
-            if self._worker.over is not None and self._worker.over.main and getattr(sys, "last_value", None) is None:
-                self._send(Done())
-            self._link.close(0)
-
-    def _send(self, message: FromWorker) -> None:
-        assert self._link is not None
-        self._link.send(message, self._worker.incarnation)
-
-    def _wait(self) -> None:
-        """Until there is something to do, or the run is over."""
-        while self._worker.task is None and self._worker.over is None:
-            self._hear()
-
-    def _hear(self) -> None:
-        """The next message, or what silence asks for."""
-        worker, link = self._worker, self._link
-        assert link is not None
-        faults.reach("waiting", step=worker.version)
-        arrived = link.receive(PING_SECONDS)
-        faults.reach("answered", step=worker.version)
-        now = time.monotonic()
-        reply = worker.tick(now, link.address, link.trouble) if arrived is None else worker.receive(*arrived, now)
-        if reply is not None:
-            self._send(reply)
+    def _part(self, session: Session, error: BaseException | None) -> None:
+        """Leave the run, in good order or with this error."""
+        over = self._worker.over is not None
+        if error is None:
+            if not over:
+                if self._inner is not None:
+                    self._inner.put_back()
+                session.stop()
+            session.leave(launched=bool(self.server))
+        elif self.server and isinstance(error, KeyboardInterrupt):
+            session.send(self._worker.leave())  # what it was at goes to others
+        elif not over:
+            session.fail(error)

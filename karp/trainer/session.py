@@ -1,0 +1,73 @@
+"""A worker's conversation with its server, from the first message to the last."""
+
+import atexit
+import os
+import socket
+import sys
+import time
+import traceback
+
+from karp import faults
+from karp.protocol.messages import Done, FromWorker
+from karp.protocol.settings import Settings
+from karp.protocol.worker import PING_SECONDS, Worker
+from karp.trainer.link import Link
+
+
+class Session:
+    """Carries the messages of this worker over a link, and its server's answers back."""
+
+    def __init__(self, worker: Worker, link: Link) -> None:
+        self.worker = worker
+        self.link = link
+
+    def join(self, settings: Settings) -> None:
+        """Ask to take part in the run of these settings."""
+        faults.reach("join")
+        self.send(self.worker.enter(settings, socket.gethostname(), os.getpid(), time.monotonic()))
+
+    def send(self, message: FromWorker) -> None:
+        self.link.send(message, self.worker.incarnation)
+
+    def wait(self) -> None:
+        """Listen until there is something to do, or the run is over."""
+        while self.worker.task is None and self.worker.over is None:
+            self.listen()
+
+    def listen(self) -> None:
+        """Take the next message, or do what silence asks for."""
+        worker, link = self.worker, self.link
+        faults.reach("waiting", step=worker.version)
+        arrived = link.receive(PING_SECONDS)
+        faults.reach("answered", step=worker.version)
+        now = time.monotonic()
+        reply = worker.tick(now, link.address, link.trouble) if arrived is None else worker.receive(*arrived, now)
+        if reply is not None:
+            self.send(reply)
+
+    def stop(self) -> None:
+        """End the run for every worker after the current step, and wait for that."""
+        for message in self.worker.stop():
+            self.send(message)
+        self.wait()
+
+    def leave(self, launched: bool) -> None:
+        """Say the last word but one; the last one comes when a launched program ends."""
+        self.send(self.worker.leave())
+        faults.reach("left")
+        if launched:
+            atexit.register(self._depart, os.getpid())
+
+    def fail(self, error: BaseException) -> None:
+        """Tell that the program has raised this."""
+        text = "".join(traceback.format_exception(error))
+        self.send(self.worker.failed("".join(traceback.format_exception_only(error)).strip(), text))
+
+    def _depart(self, process: int) -> None:
+        """Say that the program ends, if this is the main worker and it ends well."""
+        if os.getpid() != process:  # a fork of it
+            return
+        faults.reach("done")
+        if self.worker.over is not None and self.worker.over.main and getattr(sys, "last_value", None) is None:
+            self.send(Done())
+        self.link.close(0)
