@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from karp.checks import switch
 from karp.data.plan import SPLIT_STREAM, stream, whole
 from karp.errors import DataError, SettingError, ShapeError
 
@@ -25,7 +26,7 @@ def fingerprint(arrays: Iterable[ArrayLike]) -> str:
     It is part of a run's settings: a worker whose data differ by a bit, the order of rows or the dtype is
     refused, because its contributions would be those of another run. Strides and memory order do not count.
     The digest is BLAKE2b, about 1 s for each GB. Raises DataError for an array of Python objects, which has
-    no bytes of its own.
+    no bytes of its own, SettingError for what is no list of arrays.
 
     >>> x = np.zeros((3, 2), np.float32)
     >>> fingerprint([x]) == fingerprint([x.copy()]), fingerprint([x]) == fingerprint([x.astype(np.float64)])
@@ -34,8 +35,10 @@ def fingerprint(arrays: Iterable[ArrayLike]) -> str:
     from hashlib import blake2b
 
     digest = blake2b(digest_size=16)
+    if isinstance(arrays, str | bytes) or not isinstance(arrays, Iterable):
+        raise SettingError(f"arrays is {arrays!r:.80}: pass a list of arrays")
     for place, each in enumerate(arrays):
-        array = np.asarray(each)
+        array = _array(f"array {place}", each)
         if array.dtype.hasobject:
             raise DataError(f"array {place} holds Python objects: make it an array of numbers")
         # The head says how many bytes follow it, so no two lists of arrays read alike.
@@ -54,8 +57,8 @@ class Table:
     `target`   the name of the target column, if there is one
     `classes`  the names of the class numbers 0, 1, ...; none for numbers to predict
 
-    `len(table)` is n. Raises ShapeError for arrays that do not fit together, DataError for a table without
-    rows or with features that are not floating.
+    `len(table)` is n. Raises ShapeError for arrays that do not fit together, DataError for a table without rows, with
+    features that are not floating or a target that is not numbers, SettingError for names that are no texts.
 
     >>> table = Table(np.zeros((4, 2), np.float32), np.array([0, 1, 1, 0]), classes=("no", "yes"))
     >>> table
@@ -69,20 +72,27 @@ class Table:
     classes: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        x, y = np.asarray(self.x), np.asarray(self.y)
+        x, y = _array("x", self.x), _array("y", self.y)
+        columns, classes = _names("columns", self.columns), _names("classes", self.classes)
+        if self.target is not None and not isinstance(self.target, str):
+            raise SettingError(f"target is {self.target!r:.80}: pass the name of a column")
         if x.ndim != 2 or y.ndim not in (1, 2) or len(x) != len(y):
             raise ShapeError(f"x {x.shape} and y {y.shape} are no table: pass x (n, d) and y (n,) or (n, k)")
         if x.size == 0:
             raise DataError(f"x {x.shape} is empty: a table has at least one row and one column")
         if x.dtype not in (np.float32, np.float64):
             raise DataError(f"x has the dtype {x.dtype}: pass float32 or float64, as by x.astype(np.float32)")
-        if self.columns and len(self.columns) != x.shape[1]:
-            raise ShapeError(f"{len(self.columns)} names for the {x.shape[1]} columns of x: name each once")
+        if y.dtype.kind not in "biuf":
+            raise DataError(f"y has the dtype {y.dtype}: pass class numbers, or numbers to predict")
+        if columns and len(set(columns)) != x.shape[1]:
+            raise ShapeError(f"{len(set(columns))} names for the {x.shape[1]} columns of x: name each once")
+        if classes and y.ndim == 1 and y.dtype.kind in "iu" and not 0 <= y.min() <= y.max() < len(classes):
+            raise ShapeError(f"class numbers from {y.min()} to {y.max()} for {len(classes)} classes: name each once")
         put = object.__setattr__  # the way to fill a frozen dataclass
         put(self, "x", np.ascontiguousarray(x))
         put(self, "y", np.ascontiguousarray(y))
-        put(self, "columns", tuple(self.columns))
-        put(self, "classes", tuple(self.classes))
+        put(self, "columns", columns)
+        put(self, "classes", classes)
 
     def __len__(self) -> int:
         return len(self.x)
@@ -100,7 +110,8 @@ class Table:
 
         `test` is the part of the rows to test with (0 < test < 1, rounded to the nearest row), or their
         number. `stratify=True` gives each class its part of the test rows, to within one row; it needs class
-        numbers. Raises SettingError for a `test` that leaves no row on one side.
+        numbers. Raises SettingError for a `test` that leaves no row on one side, and for any other argument that is
+        not what it should be.
 
         >>> table = Table(np.arange(10, dtype=np.float32).reshape(10, 1), np.arange(10) % 2)
         >>> train, test = table.split(test=0.3, seed=0)
@@ -108,6 +119,7 @@ class Table:
         (7, 3)
         """
         count = _test_rows(len(self), test)
+        stratify = switch("stratify", stratify)
         order = stream(whole("seed", seed, 0), SPLIT_STREAM).permutation(len(self))
         if stratify:
             if self.y.ndim != 1 or self.y.dtype.kind not in "iu":
@@ -131,15 +143,15 @@ class Table:
         [[0.0, 0.5, 1.0]]
         """
         try:
-            usable = math.isfinite(factor)
-        except (TypeError, OverflowError):
+            usable = not isinstance(factor, bool | np.bool_) and np.ndim(factor) == 0 and math.isfinite(factor)
+        except (TypeError, ValueError, OverflowError):
             usable = False
         with np.errstate(over="ignore", invalid="ignore"):
             by = self.x.dtype.type(factor if usable else 0)
             x = self.x * by
         if by == 0 or not np.isfinite(x).all():
             raise SettingError(
-                f"factor is {factor!r}: pass a finite number other than 0, such as 1 / 16, with which the "
+                f"factor is {factor!r:.80}: pass a finite number other than 0, such as 1 / 16, with which the "
                 f"features stay in the range of {x.dtype}"
             )
         return replace(self, x=x)
@@ -157,6 +169,23 @@ class Table:
         return replace(self, x=self.x[rows], y=self.y[rows])
 
 
+def _array(name: str, given: object) -> NDArray[Any]:
+    """Return what was given as an array; raise DataError, by `name`, for what is none."""
+    try:
+        return np.asarray(given)
+    except ValueError as error:
+        raise DataError(f"{name} is no array ({error}): pass an array of numbers") from None
+
+
+def _names(name: str, given: object) -> tuple[str, ...]:
+    """Return the names of columns or classes; raise SettingError for what is none."""
+    texts = given if isinstance(given, Iterable) and not isinstance(given, str | bytes) else [None]
+    names = tuple(texts)
+    if not all(isinstance(text, str) for text in names):
+        raise SettingError(f"{name} is {given!r:.80}: pass a tuple of names")
+    return names
+
+
 def _test_rows(samples: int, test: float) -> int:
     """How many of the rows are for the test, or a SettingError when one side would be empty."""
     try:
@@ -165,7 +194,7 @@ def _test_rows(samples: int, test: float) -> int:
         count = int(samples * test + 0.5) if isinstance(test, float | np.floating) and 0 < test < 1 else 0
     if isinstance(test, bool) or not 0 < count < samples:
         raise SettingError(
-            f"test is {test!r} of {samples} rows: pass a part between 0 and 1, or a number of rows from 1 to "
+            f"test is {test!r:.80} of {samples} rows: pass a part between 0 and 1, or a number of rows from 1 to "
             f"{samples - 1}, that leaves rows on both sides"
         )
     return count

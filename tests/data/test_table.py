@@ -1,5 +1,7 @@
 """Tables: splitting, scaling and fingerprints."""
 
+from fractions import Fraction
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -53,6 +55,17 @@ def test_a_table_does_not_change() -> None:
         (np.zeros((3, 0)), np.zeros(3), (), DataError, r"x \(3, 0\) is empty"),
         (np.zeros((3, 2), int), np.zeros(3), (), DataError, "dtype int64: pass float32 or float64"),
         (np.zeros((3, 2)), np.zeros(3), ("one",), ShapeError, "1 names for the 2 columns"),
+        (np.zeros((3, 2)), np.zeros(3), ("a", "a"), ShapeError, "1 names for the 2 columns of x: name each once"),
+        (np.zeros((3, 2)), np.zeros(3), "ab", SettingError, "columns is 'ab': pass a tuple of names"),
+        (np.zeros((3, 2)), np.zeros(3), (1, 2), SettingError, r"columns is \(1, 2\): pass a tuple of names"),
+        (np.zeros((3, 2)), np.zeros(3), 2, SettingError, "columns is 2: pass a tuple of names"),
+        (None, np.zeros(3), (), ShapeError, r"x \(\) and y \(3,\) are no table"),
+        (np.zeros((3, 2)), None, (), ShapeError, r"x \(3, 2\) and y \(\) are no table"),
+        ([[1.0], [1.0, 2.0]], [0, 1], (), DataError, r"x is no array \(.*inhomogeneous.*\): pass an array of numbers"),
+        ([["a"], ["b"]], [0, 1], (), DataError, "x has the dtype <U1: pass float32 or float64"),
+        ([[1.0], [2.0]], ["a", "b"], (), DataError, "y has the dtype <U1: pass class numbers, or numbers to predict"),
+        ([[1.0], [2.0]], [None, 1], (), DataError, "y has the dtype object"),
+        ([[1.0], [2.0]], [1j, 1], (), DataError, "y has the dtype complex128"),
     ],
 )
 def test_arrays_that_are_no_table(
@@ -60,6 +73,19 @@ def test_arrays_that_are_no_table(
 ) -> None:
     with pytest.raises(error, match=message):
         Table(x, y, columns)
+
+
+def test_classes_are_named() -> None:
+    x = np.zeros((3, 1))
+    assert ("a", "b") == Table(x, np.array([0, 1, 1]), classes=["a", "b"]).classes  # type: ignore[arg-type]
+    for y in ([0, 1, 2], [-1, 0, 1]):
+        with pytest.raises(ShapeError, match=f"class numbers from {y[0]} to {y[2]} for 2 classes: name each once"):
+            Table(x, np.array(y), classes=("a", "b"))
+    for classes in ("ab", b"ab", 2, (0, 1)):
+        with pytest.raises(SettingError, match=r"classes is .*: pass a tuple of names"):
+            Table(x, np.array([0, 1, 1]), classes=classes)  # type: ignore[arg-type]
+    with pytest.raises(SettingError, match="target is 3: pass the name of a column"):
+        Table(x, np.array([0, 1, 1]), target=3)  # type: ignore[arg-type]
 
 
 # Splitting
@@ -102,12 +128,26 @@ def test_a_split_is_fixed_by_its_seed() -> None:
 
 
 def test_no_rows_for_one_side() -> None:
-    for test in (0, 10, 11, -1, 0.0, 1.0, 1.5, -0.5, 0.04, 0.96, True, None, "0.2", float("nan")):
+    of_other_types = (True, np.bool_(True), None, "0.2", [5])
+    for test in (0, 10, 11, -1, 10**400, 0.0, 1.0, 1.5, -0.5, 0.04, 0.96, float("nan"), *of_other_types):
         with pytest.raises(SettingError, match=r"test is .* of 10 rows: pass a part between 0 and 1"):
             table(10).split(test)  # type: ignore[arg-type]
 
 
+def test_numbers_of_numpy_are_numbers() -> None:
+    for test in (np.int64(3), np.uint8(3), np.array(3), np.float32(0.3), np.float64(0.3), np.float16(0.3)):
+        assert 3 == len(table(10).split(test, np.int32(0))[1])
+    for factor in (np.float32(2), np.float64(2), np.int64(2), np.array(2), Fraction(2)):
+        assert [0, 2, 4] == rows(table(3).scaled(factor))
+
+
 def test_splits_that_cannot_be() -> None:
+    for stratify in (None, 1, "no"):
+        with pytest.raises(SettingError, match="stratify must be True or False"):
+            table(10).split(stratify=stratify)  # type: ignore[arg-type]
+    for seed in (None, True, 1.0, "1", float("nan"), 2**63):
+        with pytest.raises(SettingError, match=r"seed is .*: pass a whole number"):
+            table(10).split(seed=seed)  # type: ignore[arg-type]
     with pytest.raises(SettingError, match="seed is -1"):
         table(10).split(seed=-1)
     with pytest.raises(SettingError, match="stratify needs class numbers"):
@@ -127,7 +167,11 @@ def test_scaling_keeps_the_dtype_and_makes_a_new_table(dtype: type) -> None:
     assert before.x.max() == 16
 
 
-@pytest.mark.parametrize("factor", [0, float("nan"), float("inf"), 1e39, 1e-60, 10**400, None, "2"])
+@pytest.mark.parametrize(
+    "factor",
+    [0, float("nan"), float("inf"), np.float32("nan"), 1e39, 1e-60, 10**400, None, "2", b"2", True, np.bool_(True),
+     [2.0], 2j, np.array([2.0]), np.array([1.0, 2.0])],
+)  # fmt: skip
 def test_factors_that_cannot_be_used(factor: float) -> None:
     with pytest.raises(SettingError, match="factor is"):
         table(3).scaled(factor)
@@ -188,6 +232,14 @@ def test_fingerprints_of_lists_and_numbers() -> None:
 def test_python_objects_have_no_fingerprint() -> None:
     with pytest.raises(DataError, match="array 1 holds Python objects"):
         fingerprint([np.zeros(3), np.array([None, "a"], object)])
+
+
+def test_what_has_no_fingerprint() -> None:
+    for arrays in (None, 3, "abc", b"abc", 0.5):
+        with pytest.raises(SettingError, match=r"arrays is .*: pass a list of arrays"):
+            fingerprint(arrays)  # type: ignore[arg-type]
+    with pytest.raises(DataError, match="array 1 is no array"):
+        fingerprint([[1], [[1], [1, 2]]])
 
 
 def test_names_do_not_count() -> None:

@@ -1,0 +1,138 @@
+"""A dialect of CSV: where records and their cells begin and end.
+
+Theory of operation. A record is one line, or several where a quoted cell runs over line ends (RFC 4180). Cells are
+separated by the delimiter; one whose first character is '"', blanks aside, ends at the next '"', and '""' inside it
+is a '"'. Blanks around a cell, in quotes or not, do not count, and a '"' elsewhere is text.
+
+NumPy's parser understands most of this, but it knows no blank before a quote and takes text after one. So a record
+with quotes is handed to it only when both readings are the same, and is written anew otherwise: the two passes of
+`reading.py` always see the same cells. Patterns are possessive, so their time is linear in the record.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Generator
+from contextlib import closing
+from dataclasses import dataclass, field
+
+from karp.data.text_file import NumberedLines, TextFile
+from karp.errors import DataError
+
+Records = Generator[tuple[int, str], None, None]  # (number of its first line, text with its line end)
+
+_DELIMITERS = ";\t|, "  # those that are suggested, the likelier first
+_LONGEST = 2**20  # characters of a record over several lines: past it, a quote has been left open
+
+
+@dataclass(frozen=True, slots=True)
+class Dialect:
+    """The rules by which text is cut into records, and records into cells at `delimiter`.
+
+    Lines that begin with `comments` are no records; if it is None, those with '#' above the first record.
+
+    >>> Dialect(",").split('1, "a, b" , 5", ""')
+    ['1', 'a, b', '5"', '']
+    """
+
+    delimiter: str
+    comments: str | None = None
+    _plain: re.Pattern[str] = field(init=False, repr=False)  # a record that NumPy's parser reads as is meant
+    # Of a record behind a delimiter: a cell with the delimiter before it, all cells, and one that is not closed.
+    _cell: re.Pattern[str] = field(init=False, repr=False)
+    _cells: re.Pattern[str] = field(init=False, repr=False)
+    _open: re.Pattern[str] = field(init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        mark = re.escape(self.delimiter)
+        blank = rf"[^\S\n{mark}]*+"
+        quoted, bare = '"((?:[^"]|"")*+)"', rf'((?!{blank}")[^{mark}\n]*+)'
+        cell = rf"{mark}(?:{blank}{quoted}{blank}(?={mark}|$)|{bare})"
+        put = object.__setattr__  # the way to fill a frozen dataclass
+        put(self, "_plain", re.compile(rf"(?:{quoted}|{bare})(?:{mark}(?:{quoted}|{bare}))*+\n?"))
+        put(self, "_cell", re.compile(cell))
+        put(self, "_cells", re.compile(rf"(?:{cell})*+"))
+        put(self, "_open", re.compile(rf'{mark}{blank}"(?:[^"]|"")*+\Z'))
+
+    @property
+    def comment(self) -> str:
+        """Return what a comment begins with."""
+        return "#" if self.comments is None else self.comments
+
+    def split(self, record: str) -> list[str]:
+        """Return the cells of a record."""
+        if '"' not in record:
+            return [cell.strip() for cell in record.split(self.delimiter)]
+        cells = self._cell.findall(self.delimiter + record)
+        return [(quoted.replace('""', '"') or bare).strip() for quoted, bare in cells]
+
+    def records(self, file: TextFile) -> Records:
+        """Yield the records that are neither comments nor blank; the first names the columns."""
+        mark, everywhere = self.comment, self.comments is not None
+        header = True
+        with closing(file.lines()) as lines:
+            for number, line in lines:
+                if (header or everywhere) and line.startswith(mark):
+                    continue
+                # Tabs alone are no blank line: they may delimit empty cells.
+                if line.isspace() and not line.strip(" \n"):
+                    continue
+                if not line.isascii():
+                    file.check_utf8(number, line)
+                if '"' in line and not self._plain.fullmatch(line):
+                    line = self._complete(file, number, line, lines, header)
+                yield number, line
+                header = False
+
+    def suggest_delimiter(self, record: str) -> str:
+        """Say what to do where another delimiter seems to separate the cells of a record; "" where none does."""
+        record = record.strip("\n")
+        for mark in _DELIMITERS.replace(self.delimiter, ""):
+            dialect = Dialect(mark)
+            if mark in record and dialect._end(mark + record) == len(record) + 1 and len(dialect.split(record)) > 1:
+                several = mark == " " and "  " in record.strip()
+                return "put one delimiter in the place of each run of blanks" if several else f"pass delimiter={mark!r}"
+        return ""
+
+    def _end(self, text: str) -> int:
+        """Return where the first cell that is not well formed begins, in a record behind a delimiter."""
+        match = self._cells.match(text)
+        return match.end() if match else 0
+
+    def _complete(self, file: TextFile, number: int, record: str, lines: NumberedLines, header: bool) -> str:
+        """Return a record that goes on in the next lines or has blanks around quotes, as NumPy's parser reads it.
+
+        Raises DataError if its quotes do not match.
+        """
+        while not self._plain.fullmatch(record):
+            text = self.delimiter + record
+            end = self._end(text)
+            if text[end:] in ("", "\n"):
+                return self.delimiter.join('"' + cell.replace('"', '""') + '"' for cell in self.split(record)) + "\n"
+            if header and (other := self.suggest_delimiter(record)):
+                raise DataError(
+                    f"{file.name}, line {number}: its cells are not separated by {self.delimiter!r}: {other}"
+                )
+            more = self._more(file, lines) if self._open.match(text, end) else None
+            if not more or len(record) > _LONGEST:
+                column = len(self._cell.findall(text[:end])) + 1
+                fault = "is not closed" if more is not None else "has text behind its closing quote"
+                raise DataError(
+                    f"{file.name}, line {number}: quotes do not match: the cell that opens with one in column "
+                    f"{column} {fault}: close it where it ends, and double each quote inside it"
+                )
+            record += more
+        return record
+
+    def _more(self, file: TextFile, lines: NumberedLines) -> str:
+        """Return the lines up to one that may close a quoted cell; none at the end of the file."""
+        more: list[str] = []
+        length = 0
+        for number, line in lines:
+            if not line.isascii():
+                file.check_utf8(number, line)
+            more.append(line)
+            length += len(line)
+            if '"' in line or length > _LONGEST:
+                break
+        return "".join(more)

@@ -1,0 +1,133 @@
+"""The names of the columns: the first record, and what it is if it is not that."""
+
+from __future__ import annotations
+
+import re
+from contextlib import closing
+from itertools import pairwise
+
+from karp.data.dialect import Dialect
+from karp.data.number_text import is_number
+from karp.data.text_file import TextFile
+from karp.errors import DataError
+
+ADD_NAMES = "add a line of column names above it"
+
+
+def column_names(file: TextFile, dialect: Dialect, number: int, record: str) -> list[str]:
+    """Return the names of the columns in the record of a line; raise DataError where they are none."""
+    where = f"{file.name}, line {number}"
+    if note := re.fullmatch(r'"?sep=(.)"?\s*', record):
+        other = "" if note[1] == dialect.delimiter else f" and pass delimiter={note[1]!r}"
+        raise DataError(f"{where}: {note[0].strip()!r} is a note for Excel: remove the line{other}")
+    columns = dialect.split(record)
+    # A comment above them that would fit has the names even of 0, 1, 2, ...
+    if may_be_values(columns) or (all(map(is_number, columns)) and _comment_advice(file, dialect, columns)):
+        advice = _comment_advice(file, dialect, columns) or ADD_NAMES
+        raise DataError(f"{where}: the first line holds only numbers: {advice}")
+    fault = _name_fault(dialect, columns)
+    if fault and looks_like_row(columns):
+        advice = _comment_advice(file, dialect, columns) or ADD_NAMES
+        raise DataError(f"{where}: the first line looks like a row ({_preview(columns)}): {advice}")
+    if fault:
+        raise DataError(f"{where}: {fault}")
+    return columns
+
+
+def target_place(file: TextFile, dialect: Dialect, columns: list[str], target: str | None) -> int | None:
+    """Return the place of the target among the columns; raise DataError where it is none of them."""
+    if target is None:
+        return None
+    if target not in columns:
+        raise DataError(f"{file.name}: there is no column {target!r} among {_preview(columns)}: "
+                        f"{_target_advice(file, dialect, columns, target)}")  # fmt: skip
+    if len(columns) == 1:
+        raise DataError(f"{file.name}: {target!r} is the only column: a table needs features beside its target")
+    return columns.index(target)
+
+
+def may_be_values(columns: list[str]) -> bool:
+    """Tell whether all names are numbers, and not 0, 1, 2, ...: so pandas names columns that have no names."""
+    return all(map(is_number, columns)) and columns != [str(place) for place in range(len(columns))]
+
+
+def looks_like_row(columns: list[str]) -> bool:
+    """Tell whether the names of the columns look like a row: some are numbers, but not such as name columns."""
+    numbers = [column for column in columns if is_number(column)]
+    return bool(numbers) and not _are_names(numbers)
+
+
+def row_advice(file: TextFile, dialect: Dialect, columns: list[str]) -> str:
+    """Say what to do if the names of the columns are a row; "" where they do not look like one."""
+    above = _comment_advice(file, dialect, columns) if any(map(is_number, columns)) else ""
+    return above or (ADD_NAMES if looks_like_row(columns) else "")
+
+
+def _name_fault(dialect: Dialect, columns: list[str]) -> str:
+    """Say what is wrong with the first column that has no name or that of another, and what to do."""
+    seen: set[str] = set()
+    for place, column in enumerate(columns):
+        if not column:
+            hint = "pandas leaves its index out with to_csv(index=False)"
+            if dialect.delimiter == " ":
+                hint = "put one delimiter in the place of each run of blanks"
+            elif not any(columns[place:]):
+                hint = f"{dialect.delimiter!r} may end each line: remove it there"
+            return f"column {place + 1} of {len(columns)} has no name: name it, or remove it ({hint})"
+        if column in seen:
+            return f"two columns are named {column!r}: rename one"
+        seen.add(column)
+    return ""
+
+
+def _target_advice(file: TextFile, dialect: Dialect, columns: list[str], target: str) -> str:
+    """Say what to do where the target is no column."""
+    if above := _comment_advice(file, dialect, columns, target):
+        return above
+    if len(columns) == 1 and (other := dialect.suggest_delimiter(columns[0])):
+        return other
+    if looks_like_row(columns):
+        return f"the first line looks like a row: {ADD_NAMES}"
+    if any(map(is_number, columns)):
+        return f"name one of them, or, if the first line is a row, {ADD_NAMES}"
+    return "pass target=<one of them>"
+
+
+def _are_names(numbers: list[str]) -> bool:
+    """Tell whether these numbers may name columns: they rise, as 0, 1, 2, years and wave lengths do."""
+    values = [float(number) for number in numbers]
+    return all(value < following for value, following in pairwise(values)) and (len(values) > 1 or numbers[0].isdigit())
+
+
+def comment_note(file: TextFile, dialect: Dialect) -> str:
+    """Return what to add where a file has no record."""
+    number, comment = _last_comment(file, dialect)
+    return f" but for comments, the last in line {number} ({comment!r:.60})" if number else ""
+
+
+def _comment_advice(file: TextFile, dialect: Dialect, columns: list[str], target: str | None = None) -> str:
+    """Say what to do if the last comment above the first record may name the columns, as numpy.savetxt has it."""
+    number, comment = _last_comment(file, dialect)
+    named = dialect.split(comment)
+    if number and (target in named if target is not None else len(named) == len(columns)):
+        # Nothing behind the mark: it is a name itself.
+        way = f"remove its {dialect.comment!r}" if named[0] else f"put its {dialect.comment!r} in quotes"
+        return f"if line {number} names them ({_preview(named)}), {way}; if not, {ADD_NAMES}"
+    return ""
+
+
+def _last_comment(file: TextFile, dialect: Dialect) -> tuple[int, str]:
+    """Return the number of the line of the last comment above the first record, 0 if there is none, and its text."""
+    last = 0, ""
+    with closing(file.lines()) as lines:
+        for number, line in lines:
+            if line.startswith(dialect.comment):
+                last = number, line.removeprefix(dialect.comment).strip()
+            elif line.strip():
+                break
+    return last
+
+
+def _preview(columns: list[str]) -> str:
+    """Return the first columns, for a message."""
+    return ", ".join(columns[:10]) + (f", ... ({len(columns)} columns)" if len(columns) > 10 else "")

@@ -1,0 +1,118 @@
+"""Numbers in text: what is one, what to do about what is none, and which a dtype cannot hold.
+
+Decimals are rounded to the dtype, as everywhere. A whole number often is a name or a time and no measurement, so it is
+held exactly or refused: in float32 the Unix times 1700000000 and 1700000060 are one number.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+MISSING = (
+    *("NA", "N/A", "#N/A", "<NA>", "nan", "+nan", "-nan", "NaT", "None", "null", "(null)", "\\N", "?"),
+    *("inf", "+inf", "-inf", "infinity", "+infinity", "-infinity", "1.#IND", "-1.#IND", "1.#QNAN", "1.#INF", "-1.#INF"),
+    *("#NULL!", "#DIV/0!", "#VALUE!", "#REF!", "#NAME?", "#NUM!"),
+)
+"""Texts that stand for a missing value, in capitals or not: those of pandas, R, databases, UCI, C and Excel."""
+
+_FOLDED = frozenset(text.casefold() for text in MISSING)
+_FILL = "it stands for a missing value: fill it, or remove the row"
+_REPAIR = "repair it, remove the row, or turn a column of text into numbers first"
+
+# What a text that is no number may be, and what to do: first those of numbers with more to them.
+_DECORATED = (
+    (r"[-+]?\d{1,3}([.,' \xa0\u202f]\d{3})+([.,]\d+)?|[-+]?\d*,\d+(e[-+]?\d+)?",
+     "write it with a decimal point, and with nothing between the thousands"),
+    (r"[\u2010-\u2015\u2212]\s*[\d.,]+", "write a minus as '-'"),
+    (r"[-+]?[^\w\s.+<>=~#-]{1,3}\s*[-+]?\d[\d.,]*|[-+]?\d[\d.,]*\s*[^\w\s.,+-]{1,3}|\([\d.,]+\)",
+     "write the number alone, without a sign of percent or currency"),
+)  # fmt: skip
+_OTHERS = (
+    (r"true|false|yes|no|on|off", "write 1 and 0"),
+    (r"\d{1,4}([-/.])\d{1,2}\1\d{1,4}([ t].*)?|\d{1,2}:\d{2}(:\d{2}([.,]\d+)?)?( ?[ap]m)?",
+     "turn dates and times into numbers first, such as days since the first"),
+    (r"[-+]?[\d.]+d[-+]?\d+", "write the exponent with e"),
+    (r"[-+]?0x[\da-f]+|[-+]?[\d.]+_[\d_.]+", "write it in plain decimal digits"),
+)  # fmt: skip
+_ADVICE = tuple((re.compile(pattern, re.IGNORECASE), advice) for pattern, advice in _DECORATED + _OTHERS)
+
+
+def is_number(text: str) -> bool:
+    """Tell whether it is a finite number as NumPy's parser understands it, without Python's 1_000 and ١٢."""
+    try:
+        return text.isascii() and "_" not in text and abs(float(text)) < float("inf")
+    except ValueError:
+        return False
+
+
+def integer(text: str) -> int | None:
+    """Return the integer in a text, 3 or 3.0; None if there is none."""
+    if not is_number(text):
+        return None
+    try:
+        return int(text)
+    except ValueError:
+        return int(float(text)) if float(text).is_integer() else None
+
+
+def rounded(numbers: Iterable[str], dtype: np.dtype[Any]) -> NDArray[Any]:
+    """Return texts of numbers as an array, infinite where `dtype` does not reach."""
+    with np.errstate(over="ignore"):
+        return np.array([float(number) for number in numbers]).astype(dtype)
+
+
+def advise(text: str) -> str:
+    """Say what to do about a text that is no number.
+
+    >>> advise("1,5"), advise("NA")[:33]
+    ('write it with a decimal point, and with nothing between the thousands', 'it stands for a missing value: fi')
+    """
+    if text.casefold() in _FOLDED:
+        return _FILL
+    return next((advice for pattern, advice in _ADVICE if pattern.fullmatch(text)), _REPAIR)
+
+
+def is_decorated(text: str) -> bool:
+    """Tell whether it is a number with a decimal comma, marks between thousands, or a sign of percent or currency."""
+    return any(pattern.fullmatch(text) for pattern, _ in _ADVICE[: len(_DECORATED)])
+
+
+def integers_below(dtype: np.dtype[Any]) -> float:
+    """Return the number up to which `dtype` holds all whole numbers: 2**24 in float32, 2**53 in float64."""
+    return float(2.0 ** (np.finfo(dtype).nmant + 1))
+
+
+def rounding_check(dtype: np.dtype[Any]) -> Callable[[str], str]:
+    """Return a check of the numbers of one column, in turn: it says what is lost by rounding each, or "".
+
+    That is any digit of a whole number written as such, and that it differs from another: 1700000060.5 from
+    1700000000.0.
+
+    >>> check = rounding_check(np.dtype(np.float32))
+    >>> check("16777216"), check("16777217"), check("0.1")
+    ('', '16777217 is a whole number that float32 cannot hold (it would become 16777216)', '')
+    """
+    bound = integers_below(dtype)
+    seen: dict[float, tuple[int, str]] = {}  # by what it becomes: the whole part, as it was written
+
+    def check(text: str) -> str:
+        value = float(text)
+        if abs(value) < bound:
+            return ""
+        rounded_value = float(dtype.type(value))
+        digits = text.lstrip("+-").lstrip("0")
+        if digits.isdigit() and int(digits) != abs(int(rounded_value)):
+            return f"{text} is a whole number that {dtype} cannot hold (it would become {int(rounded_value)})"
+        # From 2**53 on numbers with a point or an exponent are taken for measurements.
+        if abs(value) < 2.0**53:
+            whole_part, other = seen.setdefault(rounded_value, (int(value), text))
+            if whole_part != int(value):
+                return f"{text} and {other} are two whole numbers, and would be one in {dtype}"
+        return ""
+
+    return check

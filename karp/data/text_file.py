@@ -1,0 +1,152 @@
+"""A file that can be read more than once, and its lines.
+
+Theory of operation. A table may be read twice (`reading.py`), and both readings must see the same bytes. So a file is
+opened once, and each reading begins at its start: a file that takes the name of this one meanwhile does not count, and
+one that is written to while it is read is an error. What gives its bytes only once (a pipe, a FIFO, `/dev/stdin`, a
+process substitution, a device) is first copied, into memory or, where it is long, a temporary file.
+"""
+
+from __future__ import annotations
+
+import gzip
+import io
+import os
+import shutil
+import stat
+import tempfile
+import zlib
+from collections.abc import Generator, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from typing import IO, cast
+
+from karp.data.formats import GZIP, HEAD, recognise
+from karp.errors import DataError, SettingError
+
+NumberedLines = Generator[tuple[int, str], None, None]  # (number from 1, line with its end)
+
+_IN_MEMORY = 2**26  # bytes of a copy that are kept in memory
+
+
+@dataclass(frozen=True, slots=True)
+class TextFile:
+    """An open file of text that may be compressed with gzip; `name` is for errors."""
+
+    name: str
+    raw: IO[bytes]
+
+    def lines(self) -> NumberedLines:
+        """Yield the lines from the first on, with their numbers.
+
+        A byte that is not UTF-8 comes as a lone surrogate, for `check_utf8`. One reading must be over before the
+        next begins. Raises DataError where the file cannot be read.
+        """
+        number = 0
+        self.raw.seek(0)
+        # By its content: a browser may have unpacked a .gz and kept the name.
+        packed = self.raw.read(len(GZIP)) == GZIP
+        self.raw.seek(0)
+        data = gzip.GzipFile(fileobj=self.raw, mode="rb") if packed else self.raw
+        text = io.TextIOWrapper(cast(IO[bytes], data), encoding="utf-8-sig", errors="surrogateescape")
+        try:
+            for number, line in enumerate(text, 1):
+                yield number, line
+        except (EOFError, zlib.error, gzip.BadGzipFile) as error:
+            raise DataError(
+                f"{self.name}: compressed data cut short or damaged after line {number} ({error}): fetch it again"
+            ) from error
+        finally:
+            text.detach()  # closing it would close the file
+
+    def check_utf8(self, number: int, line: str) -> None:
+        """Raise DataError for a line that is not UTF-8."""
+        try:
+            line.encode()
+        except UnicodeEncodeError as error:
+            byte = ord(line[error.start]) - 0xDC00
+            raise DataError(
+                f"{self.name}, line {number}: byte {byte:#04x} is not UTF-8: save the file as UTF-8; if it is in "
+                "Windows-1252 (Latin-1), as by `iconv -f WINDOWS-1252 -t UTF-8`"
+            ) from None
+
+
+@contextmanager
+def opened(path: str | bytes | os.PathLike[str] | os.PathLike[bytes]) -> Iterator[TextFile]:
+    """Open a file to be read as text, any number of times.
+
+    Raises DataError if there is none, if it is of a format that is no CSV or changes before the `with` block ends,
+    and SettingError for what is no path.
+    """
+    name, shown = _name(path)
+    try:
+        with open(name, "rb") as file:
+            before = os.fstat(file.fileno())
+            head = file.read(HEAD)  # of a device without end: looked at before all of it is copied
+            _refuse_other_formats(shown, head)
+            if stat.S_ISREG(before.st_mode):
+                change = DataError(f"{shown}: it was written to while it was read: read it when it is complete")
+                try:
+                    yield TextFile(shown, file)
+                except DataError as error:
+                    if _changed(file, before):
+                        raise change from error
+                    raise
+                if _changed(file, before):
+                    raise change
+            else:
+                with tempfile.SpooledTemporaryFile(_IN_MEMORY) as copy:
+                    copy.write(head)
+                    shutil.copyfileobj(file, copy)
+                    yield TextFile(shown, cast(IO[bytes], copy))
+    except FileNotFoundError:
+        raise DataError(f"{shown}: there is no such file{_looked(name)}") from None
+    except IsADirectoryError:
+        raise DataError(f"{shown}: is a directory: pass a file in it") from None
+    except OSError as error:
+        raise DataError(f"{shown}: cannot be read: {error.strerror or error}") from error
+
+
+def _changed(file: IO[bytes], before: os.stat_result) -> bool:
+    """Tell whether a file was written to."""
+    after = os.fstat(file.fileno())
+    return (before.st_size, before.st_mtime_ns) != (after.st_size, after.st_mtime_ns)
+
+
+def _name(path: object) -> tuple[str, str]:
+    """Return the path as text, and as it can be printed."""
+    try:
+        name = os.fsdecode(path)  # type: ignore[arg-type]  # what it does not take is refused
+    except TypeError:
+        hint = "; what is open already cannot be read" if hasattr(path, "read") else ""
+        raise SettingError(f"path is {path!r:.80}: pass the path of a file{hint}") from None
+    try:
+        shown = os.fsencode(name).decode("utf-8", "backslashreplace")
+    except UnicodeEncodeError:
+        shown = ""
+    if not shown or "\0" in name:
+        raise SettingError(f"path is {name!r:.80}: pass the path of a file")
+    return name, shown
+
+
+def _looked(name: str) -> str:
+    """Say where a file was looked for, or what to do instead."""
+    if "://" in name:
+        return ": download it first"
+    if "\n" in name:
+        return ": pass the path of a file, not its text"
+    if name.startswith("~"):
+        return ": pass os.path.expanduser(path), '~' is for shells"
+    return "" if os.path.isabs(name) else f" in {os.getcwd()}"
+
+
+def _refuse_other_formats(shown: str, head: bytes) -> None:
+    """Raise DataError if the file is of a format that is no CSV, packed or not."""
+    inside = ""
+    if head.startswith(GZIP):
+        inside = "compressed with gzip, and inside "
+        with gzip.GzipFile(fileobj=io.BytesIO(head), mode="rb") as packed:
+            head = b""
+            with suppress(EOFError, zlib.error, gzip.BadGzipFile):  # the head alone is cut short
+                head = packed.read1(HEAD)
+    if what := recognise(head):
+        raise DataError(f"{shown}: it is {inside}{what}")
