@@ -1,4 +1,4 @@
-"""A fixed part of scripts/fuzz.sh: nothing may come of inputs that nobody should send."""
+"""A fixed part of scripts/fuzz.sh: malformed inputs are refused and change nothing."""
 
 import random
 from collections.abc import Callable
@@ -30,7 +30,7 @@ def test_damaged_checkpoints_are_never_taken_for_whole(seed: int, tmp_path: Path
 
 @pytest.mark.parametrize("kind", ["Ping", "Stop", "Done", "Leave", "Failure", "Contribution", "Score", "Initial"])
 def test_the_server_remembers_nothing_of_a_stranger(kind: str) -> None:
-    from fuzz.world import World, first_weights, held
+    from fuzz.world import World, count_held, first_weights
 
     from karp.protocol import messages
 
@@ -45,8 +45,8 @@ def test_the_server_remembers_nothing_of_a_stranger(kind: str) -> None:
         "Done": messages.Done,
     }
     world = World()
-    before = held(world.server)
+    before = count_held(world.server)
     for number in range(200):
         world.arrive(b"stranger %d" % number, made[kind](), number % 2)  # type: ignore[arg-type]
-    assert before == held(world.server)
+    assert before == count_held(world.server)
     assert {} == world.server.ending.left

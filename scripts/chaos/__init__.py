@@ -1,1 +1,1 @@
-"""What scripts/chaos.sh runs: schedules of faults on real processes, and what strangers cost a run."""
+"""Faults in real runs, drawn at random, and the cost of connections that do not belong to a run: scripts/chaos.sh."""

@@ -13,14 +13,14 @@ from pathlib import Path
 from typing import Any
 
 from chaos import watch
-from chaos.run import Reference, Run, as_json, undisturbed
-from chaos.schedule import KINDS, draw
+from chaos.run import Reference, Run, as_json, run_undisturbed
+from chaos.scenario import KINDS, draw_scenario
 
 OPTIMIZERS = ["sgd", "adam"]
 
 
 def main() -> int:
-    """Parse and run."""
+    """Run the scenarios that the command line asks for, or the bench of strangers; return the exit status."""
     parser = ArgumentParser("chaos.sh", description="Break runs of digits in every way, and compare their bits.")
     parser.add_argument("--schedules", type=int, default=200, help="how many runs are disturbed (default: 200)")
     parser.add_argument("--seed", type=int, default=0, help="the first schedule's; the others count on (default: 0)")
@@ -33,18 +33,18 @@ def main() -> int:
         from chaos import strangers
 
         return strangers.bench(options.json)
-    return run_schedules(options)
+    return run_scenarios(options)
 
 
-def run_schedules(options: Namespace) -> int:
-    """Every schedule, then the table; the exit status is 0 if all have survived."""
+def run_scenarios(options: Namespace) -> int:
+    """Run every scenario and print the table; return the exit status, 0 if every run has survived."""
     folder = Path(tempfile.mkdtemp(prefix="karp-chaos-"))
     before = watch.shared_memory()
-    references = {name: undisturbed(folder / name, options.epochs, name) for name in OPTIMIZERS}
+    references = {name: run_undisturbed(folder / name, options.epochs, name) for name in OPTIMIZERS}
     results: list[dict[str, Any]] = []
     with ThreadPoolExecutor(options.jobs) as pool:
         seeds = range(options.seed, options.seed + options.schedules)
-        for result in pool.map(lambda seed: one(seed, folder, references, options.epochs), seeds):
+        for result in pool.map(lambda seed: run_scenario(seed, folder, references, options.epochs), seeds):
             results.append(result)
             if options.json:
                 with open(options.json, "w" if len(results) == 1 else "a") as file:
@@ -58,13 +58,13 @@ def run_schedules(options: Namespace) -> int:
     return 1 if failed or left else 0
 
 
-def one(seed: int, folder: Path, references: dict[str, Reference], epochs: int) -> dict[str, Any]:
-    """One schedule; a failing one says how to repeat it and keeps its files."""
+def run_scenario(seed: int, folder: Path, references: dict[str, Reference], epochs: int) -> dict[str, Any]:
+    """Run the scenario with this seed; if it fails, say how to repeat it and keep its files."""
     reference = next(iter(references.values()))
-    schedule = draw(seed, reference.steps)
+    scenario = draw_scenario(seed, reference.steps)
     directory = folder / f"run-{seed}"
-    outcome = Run(schedule, directory, references[schedule.optimizer]).run()
-    result = as_json(schedule, outcome)
+    outcome = Run(scenario, directory, references[scenario.optimizer]).run()
+    result = as_json(scenario, outcome)
     kinds = "; ".join(outcome.injected) or "nothing"
     print(f"seed {seed}: {'ok' if result['ok'] else 'FAILED'} in {outcome.seconds:.1f} s  ({kinds})", flush=True)
     if result["ok"]:
@@ -80,9 +80,9 @@ def one(seed: int, folder: Path, references: dict[str, Reference], epochs: int) 
 
 
 def table(results: list[dict[str, Any]]) -> str:
-    """Faults by kind, and the totals.
+    """Return a table of the faults by kind, and the totals.
 
-    A schedule's failure counts against every kind that it injected.
+    The failure of a run counts against every kind of fault that was injected into it.
     """
     injected, survived = Counter[str](), Counter[str]()
     slowest: dict[str, float] = defaultdict(float)

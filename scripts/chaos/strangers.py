@@ -1,6 +1,6 @@
-"""Those who have no business at the server's port, and what they cost a run.
+"""Strangers: connections to the server's port that do not belong to the run, and what they cost it.
 
-Each stranger is a function of (host, port) that returns what must be closed to send it away; until then it goes on.
+Each stranger is a function of (host, port) that returns what must be closed to end it; until then it goes on.
 """
 
 from __future__ import annotations
@@ -30,67 +30,68 @@ EPOCHS, ROUNDS, GOAL = 60, 5, 0.8
 Stranger = Callable[[str, int], "contextlib.ExitStack"]
 
 
-def connected(host: str, port: int, stack: contextlib.ExitStack) -> socket.socket:
+def connect(host: str, port: int, stack: contextlib.ExitStack) -> socket.socket:
+    """Return a TCP connection that the stack closes."""
     return stack.enter_context(socket.create_connection((host, port), timeout=10))
 
 
 def greet(peer: socket.socket) -> None:
-    """Shake hands as a DEALER does; whoever sends a message before the end of it is hung up on."""
-    for mine, theirs in ((GREETING, len(GREETING)), (READY, 2)):
-        peer.sendall(mine)
-        while theirs > 0:
-            theirs -= len(peer.recv(theirs)) or theirs
+    """Shake hands as a DEALER does: ZeroMQ closes the connection of a peer that sends a message earlier."""
+    for sent, missing in ((GREETING, len(GREETING)), (READY, 2)):
+        peer.sendall(sent)
+        while missing > 0:
+            missing -= len(peer.recv(missing)) or missing
 
 
 def garbage(host: str, port: int) -> contextlib.ExitStack:
-    """Random bytes, more than any greeting."""
+    """Send random bytes, more than any greeting has."""
     stack = contextlib.ExitStack()
     for seed in range(20):
-        with contextlib.suppress(OSError):  # the server may hang up while we talk
-            connected(host, port, stack).sendall(random.Random(seed).randbytes(65536))
+        with contextlib.suppress(OSError):  # The server may close the connection first.
+            connect(host, port, stack).sendall(random.Random(seed).randbytes(65536))
     return stack
 
 
 def http(host: str, port: int) -> contextlib.ExitStack:
-    """A browser that has come to the wrong door."""
+    """Send what a browser sends."""
     stack = contextlib.ExitStack()
     with contextlib.suppress(OSError):
-        connected(host, port, stack).sendall(b"GET / HTTP/1.1\r\nHost: karp\r\n\r\n" * 10)
+        connect(host, port, stack).sendall(b"GET / HTTP/1.1\r\nHost: karp\r\n\r\n" * 10)
     return stack
 
 
 def scanner(host: str, port: int) -> contextlib.ExitStack:
-    """Connects and closes, many times."""
+    """Connect and close, many times, as a port scanner does."""
     for _ in range(100):
         with contextlib.ExitStack() as stack:
-            connected(host, port, stack)
+            connect(host, port, stack)
     return contextlib.ExitStack()
 
 
 def half_message(host: str, port: int) -> contextlib.ExitStack:
-    """Greets as ZeroMQ does, announces a message, sends half of it and hangs up."""
+    """Greet as ZeroMQ does, announce a message, send a part of it and close the connection."""
     for size in (100, 1 << 20, 1 << 33):
         with contextlib.suppress(OSError), contextlib.ExitStack() as stack:
-            peer = connected(host, port, stack)
+            peer = connect(host, port, stack)
             greet(peer)
             peer.sendall(b"\x02" + size.to_bytes(8, "big") + b"\x82" * 50)
-            while size > 1 << 32 and peer.recv(4096):  # what is too long is hung up on
+            while size > 1 << 32 and peer.recv(4096):  # The server closes the connection.
                 pass
     return contextlib.ExitStack()
 
 
 def idle(host: str, port: int) -> contextlib.ExitStack:
-    """A thousand connections that say nothing."""
+    """Open a thousand connections that send nothing."""
     stack = contextlib.ExitStack()
     for _ in range(IDLE):
-        connected(host, port, stack)
+        connect(host, port, stack)
     return stack
 
 
 def never_reads(host: str, port: int) -> contextlib.ExitStack:
-    """Asks and asks, and reads no answer: two thousand messages at once, then twenty a second."""
+    """Send two thousand messages at once, then twenty a second, and read no answer."""
     stack = contextlib.ExitStack()
-    peer = connected(host, port, stack)
+    peer = connect(host, port, stack)
     peer.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
     message = b"\0\x05hello"
 
@@ -105,9 +106,9 @@ def never_reads(host: str, port: int) -> contextlib.ExitStack:
 
 
 def drip(host: str, port: int) -> contextlib.ExitStack:
-    """Twenty peers that say what they have to say one byte a second."""
+    """Greet from twenty peers, one byte a second each."""
     stack = contextlib.ExitStack()
-    peers = [connected(host, port, stack) for _ in range(20)]
+    peers = [connect(host, port, stack) for _ in range(20)]
 
     def talk(over: threading.Event) -> None:
         for byte in GREETING + READY:
@@ -121,17 +122,17 @@ def drip(host: str, port: int) -> contextlib.ExitStack:
 
 
 def background(talk: Callable[[threading.Event], None], stack: contextlib.ExitStack) -> contextlib.ExitStack:
-    """Go on talking until the stack is closed."""
+    """Run `talk` in a thread until the stack is closed."""
     over = threading.Event()
     thread = threading.Thread(target=talk, args=[over], daemon=True)
     thread.start()
     stack.callback(thread.join)
-    stack.callback(over.set)  # first of all
+    stack.callback(over.set)  # The stack calls it before it joins the thread.
     return stack
 
 
 def dealer(host: str, port: int, frames: list[bytes], **options: Any) -> contextlib.ExitStack:
-    """A ZeroMQ peer with these options that sends this message ten times."""
+    """Send a message ten times from a ZeroMQ peer with these options."""
     import zmq
 
     context = zmq.Context()
@@ -155,11 +156,11 @@ COSTLY: dict[str, Stranger] = {
 }
 
 
-# What they cost.
+# The cost of strangers.
 
 
 def rate(stranger: Stranger | None, directory: Path) -> float:
-    """Samples per second of a run of digits with two workers, while a stranger is there from before its first step."""
+    """Return the samples/s of a run of digits with two workers, with a stranger from before its first step."""
     listener = socket.create_server(("127.0.0.1", 0))
     port = listener.getsockname()[1]
     listener.close()
@@ -175,7 +176,7 @@ def rate(stranger: Stranger | None, directory: Path) -> float:
             try:
                 stack.enter_context(stranger("127.0.0.1", port))
                 break
-            except ConnectionRefusedError:  # the launcher is not there yet
+            except ConnectionRefusedError:  # The launcher does not listen yet.
                 continue
         process.wait()
     if process.returncode:
@@ -184,7 +185,7 @@ def rate(stranger: Stranger | None, directory: Path) -> float:
 
 
 def bench(file: str | None) -> int:
-    """The rates in turn, ROUNDS of each; the exit status is 0 if the median of none is below the goal."""
+    """Measure each rate ROUNDS times, in turns; return the exit status, 0 if no stranger's median is below the goal."""
     kinds: dict[str, Stranger | None] = {"undisturbed": None, **COSTLY}
     rates: dict[str, list[float]] = {name: [] for name in kinds}
     with tempfile.TemporaryDirectory(prefix="karp-strangers-") as folder:
@@ -192,10 +193,10 @@ def bench(file: str | None) -> int:
             for number, (name, stranger) in enumerate(kinds.items()):
                 rates[name].append(rate(stranger, Path(folder) / f"{turn}-{number}"))
     usual = statistics.median(rates["undisturbed"])
-    shares = {name: statistics.median(found) / usual for name, found in rates.items()}
+    shares = {name: statistics.median(measured) / usual for name, measured in rates.items()}
     print(f"{'stranger':26} {'samples/s, median':>18} {'lowest':>10} {'highest':>10} {'share':>6}")
-    for name, found in rates.items():
-        row = f"{statistics.median(found):18,.0f} {min(found):10,.0f} {max(found):10,.0f} {shares[name]:6.2f}"
+    for name, measured in rates.items():
+        row = f"{statistics.median(measured):18,.0f} {min(measured):10,.0f} {max(measured):10,.0f} {shares[name]:6.2f}"
         print(f"{name:26} {row}")
     if file:
         Path(file).write_text(json.dumps({"rates": rates, "shares": shares, "cores": os.cpu_count()}) + "\n")

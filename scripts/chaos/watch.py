@@ -1,4 +1,4 @@
-"""What can be seen of a run from outside: its processes, its newest checkpoint, its lines, what it leaves behind."""
+"""What can be seen of a run from outside: its processes, checkpoints, reports, ports and shared memory."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from typing import Any
 
 
 @dataclass(frozen=True, slots=True)
-class Seen:
-    """A process of a run: `role` is 'server', 'worker' or 'joined'."""
+class RunProcess:
+    """Describe a process of a run; `role` is 'server', 'worker' or 'joined' (a worker without a launcher)."""
 
     pid: int
     role: str
@@ -19,9 +19,9 @@ class Seen:
     address: str
 
 
-def processes(directory: Path) -> list[Seen]:
-    """Those that live and have KARP_RUN_DIR of this run in their environment."""
-    found = []
+def processes(directory: Path) -> list[RunProcess]:
+    """Return the living processes that have this run's KARP_RUN_DIR in their environment."""
+    living = []
     for entry in Path("/proc").iterdir():
         if not entry.name.isdigit():
             continue
@@ -32,15 +32,17 @@ def processes(directory: Path) -> list[Seen]:
             command = (entry / "cmdline").read_bytes()
         except OSError:
             continue
-        names = dict(line.split("=", 1) for line in variables.decode(errors="replace").split("\0") if "=" in line)
+        settings = variables.decode(errors="replace").split("\0")
+        names = dict(setting.split("=", 1) for setting in settings if "=" in setting)
         roles = {b"karp.serve.process": "server", b"karp.launch.worker_main": "worker"}
         role = next((role for module, role in roles.items() if module in command), "joined")
-        found.append(Seen(int(entry.name), role, int(names.get("KARP_WORKER", "-1")), names.get("KARP_SERVER", "")))
-    return sorted(found, key=lambda seen: (seen.role, seen.worker, seen.pid))
+        worker, address = int(names.get("KARP_WORKER", "-1")), names.get("KARP_SERVER", "")
+        living.append(RunProcess(int(entry.name), role, worker, address))
+    return sorted(living, key=lambda process: (process.role, process.worker, process.pid))
 
 
 def newest_step(directory: Path) -> int:
-    """The step of the newest checkpoint, -1 for none."""
+    """Return the step of the newest checkpoint, -1 if there is none."""
     try:
         names = [entry.name for entry in os.scandir(directory / "checkpoints") if entry.name.endswith(".safetensors")]
     except OSError:
@@ -49,7 +51,7 @@ def newest_step(directory: Path) -> int:
 
 
 def lines(directory: Path) -> list[dict[str, Any]]:
-    """What metrics.jsonl holds; a line that is not whole yet is left out."""
+    """Return the reports in metrics.jsonl; a line that is still being written is left out."""
     try:
         text = (directory / "metrics.jsonl").read_text()
     except OSError:
@@ -58,26 +60,26 @@ def lines(directory: Path) -> list[dict[str, Any]]:
 
 
 def summary(directory: Path) -> dict[str, Any]:
-    """summary.json, {} if there is none."""
+    """Return what summary.json holds, {} if there is none."""
     try:
-        found: dict[str, Any] = json.loads((directory / "summary.json").read_text())
+        summary: dict[str, Any] = json.loads((directory / "summary.json").read_text())
     except (OSError, ValueError):
         return {}
-    return found
+    return summary
 
 
-def struck(directory: Path) -> dict[int, tuple[int, float]]:
-    """The named faults that have fired: number -> (pid, time)."""
-    found = {}
+def fired_faults(directory: Path) -> dict[int, tuple[int, float]]:
+    """Return the faults of KARP_FAULT that have happened: number -> (pid, time)."""
+    fired = {}
     for path in (directory / "faults").glob("*"):
         pid, _, when = path.read_text().partition(" ")
         if when.endswith("\n"):
-            found[int(path.name)] = int(pid), float(when)
-    return found
+            fired[int(path.name)] = int(pid), float(when)
+    return fired
 
 
 def listening(port: int) -> bool:
-    """Whether any process of this machine listens on this TCP port."""
+    """Return whether any process of this machine listens on this TCP port."""
     for name in ("tcp", "tcp6"):
         path = Path("/proc/net") / name
         rows = [line.split() for line in path.read_text().splitlines()[1:]] if path.exists() else []
@@ -87,6 +89,6 @@ def listening(port: int) -> bool:
 
 
 def shared_memory() -> set[str]:
-    """The names in /dev/shm."""
+    """Return the names in /dev/shm."""
     path = Path("/dev/shm")
     return {entry.name for entry in path.iterdir()} if path.is_dir() else set()

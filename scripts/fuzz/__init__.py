@@ -1,1 +1,1 @@
-"""What scripts/fuzz.sh runs: inputs that nobody should send, and what must not come of them."""
+"""Malformed inputs for the wire, the server's machine and checkpoint files: scripts/fuzz.sh."""

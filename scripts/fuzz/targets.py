@@ -1,8 +1,8 @@
 """The three ways in: frames from the wire, decoded messages, checkpoint files.
 
-Each function makes so many inputs from a source of chance and returns how many of them were accepted. It raises for
-what may not be: another error than karp's own, weights that are not the reference's, a server that remembers strangers,
-a run that does not end, a damaged file that is taken for whole.
+Each function draws so many inputs and returns how many of them were accepted. It raises for what must never happen:
+an error that is not karp's own, weights that are not the reference's, a server that remembers strangers, a run that
+does not end, a damaged file that is accepted.
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ from typing import Any
 import msgpack
 import numpy as np
 
-from fuzz.mutate import bent, damaged
-from fuzz.world import LAYOUT, SHARDS, World, first_weights, gradient, held, settings
+from fuzz.mutate import damage, mutate
+from fuzz.world import LAYOUT, SHARDS, World, count_held, first_weights, gradient, settings
 from karp.data import Plan
 from karp.errors import DataError, ProtocolError, RefusedError, RunError, SettingError
 from karp.protocol import messages as say
@@ -28,16 +28,16 @@ from karp.record import checkpoints
 from karp.transport.frames import Envelope, pack, unpack
 
 RUN = "0123456789abcdef"
-PATIENCE = 4000  # turns until a run that is left alone has ended
+MAX_TURNS = 4000  # until a run that nobody disturbs has ended
 
 
 # The wire.
 
 
 def corpus() -> list[list[bytes]]:
-    """A message of every kind, as frames."""
+    """Return a message of every kind, as frames."""
     vector, nodes = first_weights(), [Node(0, 4, 0.5, first_weights()), Node(4, 5, 0.5, first_weights())]
-    found: list[Any] = [
+    examples: list[Any] = [
         say.Join(1, settings(), "host", 7),
         say.Initial(vector),
         say.Contribution(3, 3, nodes, [(0, "norm", 1.0)], False),
@@ -58,20 +58,20 @@ def corpus() -> list[list[bytes]]:
     ]
     return [
         [frame if isinstance(frame, bytes) else frame.tobytes() for frame in pack(message, Envelope(RUN, 1))]
-        for message in found
+        for message in examples
     ]
 
 
 CORPUS = corpus()
 
 
-def wire(inputs: int, chance: random.Random) -> int:
-    """Frames that are nearly messages: a ProtocolError or a message, nothing else."""
+def wire(inputs: int, rng: random.Random) -> int:
+    """Unpack mutated frames: each is a message or raises ProtocolError."""
     accepted = 0
     for _ in range(inputs):
-        frames = mangled(list(chance.choice(CORPUS)), chance)
+        frames = mutate_frames(list(rng.choice(CORPUS)), rng)
         try:
-            unpack(frames, RUN, chance.choice([FROM_WORKER, FROM_SERVER]))  # type: ignore[arg-type]
+            unpack(frames, RUN, rng.choice([FROM_WORKER, FROM_SERVER]))  # type: ignore[arg-type]
             accepted += 1
         except ProtocolError as error:
             if len(str(error)) > 5000:
@@ -79,180 +79,181 @@ def wire(inputs: int, chance: random.Random) -> int:
     return accepted
 
 
-def mangled(frames: list[bytes], chance: random.Random) -> list[bytes]:
-    """Damage to one frame, to what the head says, or to the order of frames."""
-    way = chance.randrange(8)
-    if way < 3:
-        at = chance.randrange(len(frames))
-        frames[at] = damaged(frames[at], chance)
-    elif way < 7:
-        head = bent(msgpack.unpackb(frames[0]), chance)
+def mutate_frames(frames: list[bytes], rng: random.Random) -> list[bytes]:
+    """Return the frames with one of them, the values in the head, or their order and number changed."""
+    mutation = rng.randrange(8)
+    if mutation < 3:
+        at = rng.randrange(len(frames))
+        frames[at] = damage(frames[at], rng)
+    elif mutation < 7:
+        head = mutate(msgpack.unpackb(frames[0]), rng)
         try:
             frames[0] = msgpack.packb(head)
         except (OverflowError, ValueError):
             frames[0] = b"\xc1"
     else:
-        frames = [*chance.choices(frames, k=chance.randrange(4)), chance.randbytes(chance.randrange(9))]
+        frames = [*rng.choices(frames, k=rng.randrange(4)), rng.randbytes(rng.randrange(9))]
     return frames
 
 
 # The machine.
 
 
-def machine(inputs: int, chance: random.Random) -> int:
-    """Messages in any order between those of an honest run, from strangers and from a member that has gone mad."""
+def machine(inputs: int, rng: random.Random) -> int:
+    """Send messages between those of an honest run, from strangers and from a worker of the run that sends anything."""
     world = World()
     accepted = 0
     joined = False
     for _ in range(inputs):
         if world.over or world.server.training.failure:
             world, joined = World(), False
-        for _ in range(chance.randrange(3)):
-            world.turn(chance)
-        peer = chance.choice([b"s1", b"s2", b"mad"])
+        for _ in range(rng.randrange(3)):
+            world.turn(rng)
+        peer = rng.choice([b"s1", b"s2", b"mad"])
         if peer == b"mad" and not joined and world.server.joining.begun:
             joined = True
             world.arrive(peer, say.Join(-1, settings(), "host", 1), 0)
-        accepted += hostile(world, peer, chance)
-    left_alone(world, chance)
+        accepted += send_hostile(world, peer, rng)
+    run_to_end(world, rng)
     return accepted
 
 
-def hostile(world: World, peer: bytes, chance: random.Random) -> int:
-    """One message; 1 if it was one."""
+def send_hostile(world: World, peer: bytes, rng: random.Random) -> int:
+    """Send one message from a hostile peer; return 1 if it was well formed, else 0."""
     server = world.server
-    looked = peer != b"mad" and chance.random() < 0.2  # it takes longer than all the rest
-    before = held(server) if looked else 0
-    message = made_up(world, peer, chance)
+    counted = peer != b"mad" and rng.random() < 0.2  # Counting takes longer than everything else.
+    before = count_held(server) if counted else 0
+    message = draw_message(world, peer, rng)
     head, payload = encode(message)
-    if chance.random() < 0.3:
-        head = bent(head, chance)
+    if rng.random() < 0.3:
+        head = mutate(head, rng)
         head = head if isinstance(head, dict) else {}
-    if "settings" in head and chance.random() < 0.3:
-        head["settings"] = bent(head["settings"], chance)
-    if chance.random() < 0.2:
-        payload = [payload[0]] * chance.randrange(3) if payload else [first_weights()]
+    if "settings" in head and rng.random() < 0.3:
+        head["settings"] = mutate(head["settings"], rng)
+    if rng.random() < 0.2:
+        payload = [payload[0]] * rng.randrange(3) if payload else [first_weights()]
     try:
         message = decode(head, payload, FROM_WORKER)
     except ProtocolError as error:
-        world.take(server.malformed(peer, str(error), world.now))
+        world.perform(server.malformed(peer, str(error), world.now))
         return 0
     nodes = message.nodes if peer == b"mad" and isinstance(message, say.Contribution) else []
-    if any(lie(world, message.step, one) for one in nodes):
+    if any(is_plausible_lie(world, message.step, node) for node in nodes):
         return 1
-    world.arrive(peer, message, chance.choice([server.incarnation, server.incarnation, 5]))
+    world.arrive(peer, message, rng.choice([server.incarnation, server.incarnation, 5]))
     if peer != b"mad":
         if isinstance(message, say.Join):
-            world.take(server.lost(peer, world.now))  # a stranger knows no run's settings; this one had them, and goes
-        elif looked and held(server) > before:
+            world.perform(server.lost(peer, world.now))  # A stranger knows no run's settings. This one did, and leaves.
+        elif counted and count_held(server) > before:
             raise AssertionError(f"the server remembers a stranger's {type(message).__name__}")
     return 1
 
 
-def lie(world: World, step: int, one: Node) -> bool:
-    """A gradient that fits the model and is finite, yet not that of its shards: nobody can tell, so none is sent."""
-    updater, vector = world.server.training.updater, one.vector
+def is_plausible_lie(world: World, step: int, node: Node) -> bool:
+    """Return whether a gradient fits the model and is finite, and is not that of its shards: no server can tell."""
+    updater, vector = world.server.training.updater, node.vector
     if updater is None or vector is None or vector.shape != (LAYOUT.size,) or vector.dtype != np.float32:
         return False
-    if not np.isfinite(vector).all() or one.stop > SHARDS or not 0 <= step < 99:
+    if not np.isfinite(vector).all() or node.stop > SHARDS or not 0 <= step < 99:
         return False
-    return one.stop > one.start + 1 or vector.tobytes() != gradient(updater.weights, step, one.start).tobytes()
+    return node.stop > node.start + 1 or vector.tobytes() != gradient(updater.weights, step, node.start).tobytes()
 
 
-def made_up(world: World, peer: bytes, chance: random.Random) -> Any:
-    """A message of any kind with numbers near to what would be right."""
+def draw_message(world: World, peer: bytes, rng: random.Random) -> Any:
+    """Return a message of any kind, with numbers near those that would be right."""
     version = world.server.training.version
-    step = chance.choice([version, version, version, version - 1, version + 1, 0, 1 << 40])
+    step = rng.choice([version, version, version, version - 1, version + 1, 0, 1 << 40])
     step = max(0, step)
-    epoch = chance.choice([-1, 0, 1, 2, 99])
-    match chance.randrange(10):
+    epoch = rng.choice([-1, 0, 1, 2, 99])
+    match rng.randrange(10):
         case 0:
-            changed = settings().with_shards(chance.choice([SHARDS, SHARDS, 7, 0]))
-            return say.Join(chance.choice([-1, 0, 3, 1 << 40]), changed, "host", 1)
+            changed = settings().with_shards(rng.choice([SHARDS, SHARDS, 7, 0]))
+            return say.Join(rng.choice([-1, 0, 3, 1 << 40]), changed, "host", 1)
         case 1:
-            return say.Initial(chance.choice([first_weights(), first_weights()[:3], noise(chance)]))
+            return say.Initial(rng.choice([first_weights(), first_weights()[:3], draw_bad_weights(rng)]))
         case 2 | 3 | 4:
-            nodes = [node(world, step, chance) for _ in range(chance.randrange(4))]
-            logs = [(chance.randrange(-1, 9), chance.choice("abc"), 0.5)] * chance.randrange(3)
-            return say.Contribution(step, chance.choice([step, step, version]), nodes, logs, chance.random() < 0.01)
+            nodes = [draw_node(world, step, rng) for _ in range(rng.randrange(4))]
+            logs = [(rng.randrange(-1, 9), rng.choice("abc"), 0.5)] * rng.randrange(3)
+            return say.Contribution(step, rng.choice([step, step, version]), nodes, logs, rng.random() < 0.01)
         case 5:
-            return say.Score(max(0, epoch), {"accuracy": chance.choice([0.5, float("nan")])}, chance.random() < 0.01)
+            return say.Score(max(0, epoch), {"accuracy": rng.choice([0.5, float("nan")])}, rng.random() < 0.01)
         case 6:
-            return say.Ping(chance.choice([0, 1, 2, 5, 1 << 40]))
+            return say.Ping(rng.choice([0, 1, 2, 5, 1 << 40]))
         case 7:
-            return chance.choice([say.Stop(), say.Done(), say.Leave([(-1, "a", 1.0)])])
+            return rng.choice([say.Stop(), say.Done(), say.Leave([(-1, "a", 1.0)])])
         case 8:
-            failure = say.Failure(step, chance.choice([-1, 0, 1, 99]), epoch, "E", "T")
-            return failure if chance.random() < 0.1 else say.Ping(0)
+            failure = say.Failure(step, rng.choice([-1, 0, 1, 99]), epoch, "E", "T")
+            return failure if rng.random() < 0.1 else say.Ping(0)
         case _:
             return say.Leave([])
 
 
-def noise(chance: random.Random) -> Any:
+def draw_bad_weights(rng: random.Random) -> Any:
+    """Return weights with one number that is wrong."""
     vector = first_weights()
-    vector[0] = chance.choice([np.nan, np.inf, 7.0])
+    vector[0] = rng.choice([np.nan, np.inf, 7.0])
     return vector
 
 
-def node(world: World, step: int, chance: random.Random) -> Node:
-    """A node with the right sum, or one that must be refused."""
+def draw_node(world: World, step: int, rng: random.Random) -> Node:
+    """Return a node with the right sum, or one that must be refused."""
     shards = world.plan.shards_of(min(step, 8))
-    start = chance.randrange(shards)
+    start = rng.randrange(shards)
     updater = world.server.training.updater
     weights = updater.weights if updater is not None else first_weights()
-    good = Node(start, start + 1, 0.25, gradient(weights, step, start) if step < 100 else first_weights())
-    match chance.randrange(8):
+    valid = Node(start, start + 1, 0.25, gradient(weights, step, start) if step < 100 else first_weights())
+    match rng.randrange(8):
         case 0:
-            return good._replace(stop=chance.choice([start + 2, start + 3, 1 << 47]), vector=first_weights()[:5])
+            return valid._replace(stop=rng.choice([start + 2, start + 3, 1 << 47]), vector=first_weights()[:5])
         case 1:
-            return good._replace(start=start + chance.choice([SHARDS, 1 << 40]), stop=chance.choice([1 << 41, 1 << 47]))
+            return valid._replace(start=start + rng.choice([SHARDS, 1 << 40]), stop=rng.choice([1 << 41, 1 << 47]))
         case 2:
-            return good._replace(vector=first_weights().astype(np.float64))
+            return valid._replace(vector=first_weights().astype(np.float64))
         case 3:
-            wide = chance.choice([(start, start + 1), (0, 1 << 47), (1, 4), (3, 3 + (1 << 30))])
-            bad = np.full(LAYOUT.size, np.nan, np.float32)
-            return Node(*wide, 0.25, bad if chance.random() < 0.5 or wide == (start, start + 1) else first_weights())
+            wide = rng.choice([(start, start + 1), (0, 1 << 47), (1, 4), (3, 3 + (1 << 30))])
+            nan = np.full(LAYOUT.size, np.nan, np.float32)
+            return Node(*wide, 0.25, nan if rng.random() < 0.5 or wide == (start, start + 1) else first_weights())
         case _:
-            return good
+            return valid
 
 
-def left_alone(world: World, chance: random.Random) -> None:
-    """When nobody disturbs it any more, the run ends."""
-    for turn in range(PATIENCE):
+def run_to_end(world: World, rng: random.Random) -> None:
+    """Let a run that nobody disturbs any more go on to its end."""
+    for turn in range(MAX_TURNS):
         if world.over or world.server.training.failure:
             return
-        if turn == PATIENCE // 2:
+        if turn == MAX_TURNS // 2:
             for peer in (b"mad", b"s1", b"s2"):
-                world.take(world.server.lost(peer, world.now))
-        world.turn(chance)
+                world.perform(world.server.lost(peer, world.now))
+        world.turn(rng)
         if turn % 10 == 0:
             world.now += 0.3
-            world.take(world.server.tick(world.now))
+            world.perform(world.server.tick(world.now))
     raise AssertionError(f"the run has not ended: {world.server.waited_for()}")
 
 
 # Checkpoint files.
 
 
-def snapshot() -> Any:
+def make_snapshot() -> Any:
+    """Return the snapshot of a run under way."""
     world = World()
-    chance = random.Random(0)
+    rng = random.Random(0)
     while world.server.training.version < 4:
-        world.turn(chance)
+        world.turn(rng)
     return take(world.server)
 
 
-SNAPSHOT = snapshot()
+SNAPSHOT = make_snapshot()
 
 
-def files(inputs: int, chance: random.Random, folder: Path) -> int:
-    """Damaged files, and files whose hash is right but whose content is not: DataError, or SettingError, or whole."""
-    good = checkpoints.write(folder, SNAPSHOT, 1)
-    content, path = good.read_bytes(), folder / "damaged.safetensors"
+def files(inputs: int, rng: random.Random, folder: Path) -> int:
+    """Read damaged checkpoints, and some whose hash is right and whose content is not; each is whole or raises."""
+    content, path = checkpoints.write(folder, SNAPSHOT, 1).read_bytes(), folder / "damaged.safetensors"
     accepted = 0
     for _ in range(inputs):
-        if chance.random() < 0.5:
-            path.write_bytes(damaged(content, chance))
+        if rng.random() < 0.5:
+            path.write_bytes(damage(content, rng))
             try:
                 plain, vectors = checkpoints.read(path)
             except DataError:
@@ -261,25 +262,25 @@ def files(inputs: int, chance: random.Random, folder: Path) -> int:
             assert all((vectors[name] == SNAPSHOT[1][name]).all() for name in SNAPSHOT[1])
             accepted += 1
         else:
-            accepted += restored(bent(SNAPSHOT[0], chance), dict(SNAPSHOT[1]), chance)
+            accepted += restore_mutated(mutate(SNAPSHOT[0], rng), dict(SNAPSHOT[1]), rng)
     return accepted
 
 
-def restored(plain: Any, vectors: dict[str, Any], chance: random.Random) -> int:
-    """A checkpoint that somebody has written by hand."""
-    if chance.random() < 0.3:
-        name = chance.choice(sorted(vectors))
-        vectors[name] = chance.choice([vectors[name][:3], vectors[name].astype(np.int8), np.zeros((2, 2))])
-    if chance.random() < 0.1:
-        del vectors[chance.choice(sorted(vectors))]
+def restore_mutated(plain: Any, vectors: dict[str, Any], rng: random.Random) -> int:
+    """Restore a server from a checkpoint that somebody has edited; return 1 if it is accepted, else 0."""
+    if rng.random() < 0.3:
+        name = rng.choice(sorted(vectors))
+        vectors[name] = rng.choice([vectors[name][:3], vectors[name].astype(np.int8), np.zeros((2, 2))])
+    if rng.random() < 0.1:
+        del vectors[rng.choice(sorted(vectors))]
     server = Server(3, Plan, 0.0)
     try:
         restore(server, (plain, vectors))
     except SettingError:
         return 0
     world = World(server)
-    with contextlib.suppress(RefusedError, RunError):  # the settings may be another run's
+    with contextlib.suppress(RefusedError, RunError):  # The settings may be another run's.
         for _ in range(60):
-            world.turn(chance)
+            world.turn(rng)
     return 1
 

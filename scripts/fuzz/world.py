@@ -1,4 +1,4 @@
-"""A small run without processes: real workers and a real server, joined by calls, and what must come out of it."""
+"""A small run without processes: the machines of a server and workers that call each other, and their reference."""
 
 from __future__ import annotations
 
@@ -27,6 +27,7 @@ SHARDS = 5
 
 
 def first_weights() -> Vector:
+    """Return the initial weights."""
     vector = LAYOUT.zeros()
     LAYOUT.views(vector)["weight"][:] = np.arange(6, dtype=np.float32).reshape(3, 2)
     return vector
@@ -34,6 +35,7 @@ def first_weights() -> Vector:
 
 @functools.cache
 def settings() -> Settings:
+    """Return the settings of the run."""
     plain = {
         "program": "digits.py",
         "program_sha256": "p",
@@ -55,6 +57,7 @@ def settings() -> Settings:
 
 @functools.cache
 def noise(step: int, shard: int) -> Vector:
+    """Return the part of a shard's gradient that does not depend on the weights."""
     vector = LAYOUT.zeros()
     for view in LAYOUT.views(vector).values():
         view[:] = np.random.default_rng([step, shard]).normal(size=view.shape)
@@ -62,17 +65,17 @@ def noise(step: int, shard: int) -> Vector:
 
 
 def gradient(weights: Vector, step: int, shard: int) -> Vector:
-    """A pure function of weights, step and shard."""
-    found: Vector = noise(step, shard) + np.float32(0.125) * weights
-    return found
+    """Return the gradient of a shard: a pure function of weights, step and shard."""
+    vector: Vector = noise(step, shard) + np.float32(0.125) * weights
+    return vector
 
 
 @functools.cache
 def reference() -> list[bytes]:
-    """The weights after so many steps, computed without server or workers."""
+    """Return the weights of every version as bytes, computed without server or workers."""
     updater = optim.Updater(settings().optimizer, first_weights())
     plan = Plan(settings().samples, settings().batch_size, SHARDS, 0)
-    found = [updater.weights.tobytes()]
+    versions = [updater.weights.tobytes()]
     for step in range(plan.steps_per_epoch * settings().epochs):
         tree = TreeSum(plan.shards_of(step))
         for shard in range(tree.shards):
@@ -80,12 +83,12 @@ def reference() -> list[bytes]:
         total = tree.nodes[0].vector
         assert total is not None
         updater.update(total)
-        found.append(updater.weights.tobytes())
-    return found
+        versions.append(updater.weights.tobytes())
+    return versions
 
 
-class Honest:
-    """One of the run's own workers: the real state machine, and a program that computes at once."""
+class HonestWorker:
+    """Run a worker of the run: the real machine, and a program that computes at once."""
 
     def __init__(self, peer: bytes, number: int) -> None:
         self.peer = peer
@@ -94,48 +97,52 @@ class Honest:
         self.gone = False
 
     def turn(self, now: float, shards_of: Any) -> list[FromWorker]:
-        """What it sends after one message, or after silence."""
+        """Return what it sends after one message, or after a silence."""
         worker = self.worker
         if self.inbox:
             reply = worker.receive(*self.inbox.popleft(), now)
         else:
             reply = worker.tick(now, "the world")
-        out = [reply] if reply is not None else []
+        sent = [reply] if reply is not None else []
         if isinstance(worker.task, Lease):
             lease = worker.task
             for shard in range(lease.start, lease.stop):
                 worker.computed(gradient(worker.weights, lease.step, shard), 0.25, shards_of(lease.step))
-            out.append(worker.contribution())
+            sent.append(worker.contribution())
         elif isinstance(worker.task, Evaluation):
-            out.append(worker.scored({"accuracy": 0.5}))
+            sent.append(worker.scored({"accuracy": 0.5}))
         if worker.over is not None and not self.gone:
             self.gone = True
-            out.append(worker.leave())
-        return out
+            sent.append(worker.leave())
+        return sent
 
 
 class World:
-    """The server with three honest workers, and everything that is checked after every event."""
+    """Run the server's machine with three honest workers, and check the weights after every event.
+
+    A server that is given may be another run's: its weights are not checked.
+    """
 
     def __init__(self, server: Server | None = None) -> None:
         self.now = 0.0
         self.server = server or Server(3, Plan, 0.0)
         self.checked = server is None
         self.plan = Plan(settings().samples, settings().batch_size, SHARDS, 0)
-        self.honest = {b"w%d" % number: Honest(b"w%d" % number, number) for number in range(3)}
-        for peer, one in self.honest.items():
-            self.arrive(peer, one.worker.enter(settings(), "host", 1, self.now), 0)
+        self.honest = {b"w%d" % number: HonestWorker(b"w%d" % number, number) for number in range(3)}
+        for peer, honest in self.honest.items():
+            self.arrive(peer, honest.worker.enter(settings(), "host", 1, self.now), 0)
 
     def arrive(self, peer: bytes, message: FromWorker, incarnation: int) -> None:
-        """A message reaches the server, its vectors read-only as from a wire; its answers go out."""
+        """Deliver a message to the server, its vectors read-only as from a wire, and perform its actions."""
         head, payload = encode(message)
         message = decode(head, [np.frombuffer(vector.tobytes(), vector.dtype) for vector in payload], FROM_WORKER)
-        self.take(self.server.receive(peer, message, incarnation, self.now))
+        self.perform(self.server.receive(peer, message, incarnation, self.now))
 
-    def take(self, actions: list[Any]) -> None:
+    def perform(self, actions: list[Any]) -> None:
+        """Perform the server's actions: each message must be one that its receiver can read."""
         for action in actions:
             if isinstance(action, Send):
-                decode(*encode(action.message), FROM_SERVER)  # its receiver will
+                decode(*encode(action.message), FROM_SERVER)
                 if action.peer in self.honest:
                     self.honest[action.peer].inbox.append((action.message, self.server.incarnation))
             elif isinstance(action, Report):
@@ -143,47 +150,48 @@ class World:
         self.check()
 
     def check(self) -> None:
-        """Only whole steps have changed the weights, and to what they must be."""
+        """Check that the weights are those of the reference at their version."""
         updater = self.server.training.updater
         if self.checked and updater is not None and updater.weights.tobytes() != reference()[updater.version]:
             raise AssertionError(f"the weights of version {updater.version} are not those of the reference")
 
-    def turn(self, chance: random.Random) -> None:
-        """One of the honest workers does something, or the clock goes on.
+    def turn(self, rng: random.Random) -> None:
+        """Let one of the honest workers do something, and perhaps time pass.
 
         Raises RunError only where a member has failed the run.
         """
-        one = self.honest[chance.choice(sorted(self.honest))]
-        if chance.random() < 0.1:
-            self.now += chance.choice([0.01, 0.3, 1.5])
-            self.take(self.server.tick(self.now))
+        honest = self.honest[rng.choice(sorted(self.honest))]
+        if rng.random() < 0.1:
+            self.now += rng.choice([0.01, 0.3, 1.5])
+            self.perform(self.server.tick(self.now))
         try:
-            messages = one.turn(self.now, self.plan.shards_of)
+            messages = honest.turn(self.now, self.plan.shards_of)
         except RunError:
             if not self.server.training.failure:
                 raise
-            one.gone = True
+            honest.gone = True
             return
         for message in messages:
-            self.arrive(one.peer, message, one.worker.incarnation)
+            self.arrive(honest.peer, message, honest.worker.incarnation)
 
     @property
     def over(self) -> bool:
-        return all(one.gone for one in self.honest.values())
+        """Return whether every honest worker has left."""
+        return all(honest.gone for honest in self.honest.values())
 
 
-def held(thing: object, seen: set[int] | None = None) -> int:
-    """How many things an object holds, at any depth: what a stranger may not make grow."""
+def count_held(thing: object, seen: set[int] | None = None) -> int:
+    """Return how many entries the containers of an object have, at any depth: a stranger may not make them grow."""
     seen = set() if seen is None else seen
     if id(thing) in seen or isinstance(thing, str | bytes | int | float | type | np.ndarray | Settings | Plan):
         return 0
     seen.add(id(thing))
     if isinstance(thing, dict):
-        return len(thing) + sum(held(value, seen) for value in thing.values())
+        return len(thing) + sum(count_held(value, seen) for value in thing.values())
     if isinstance(thing, list | tuple | set | deque):
-        return len(thing) + sum(held(value, seen) for value in thing)
+        return len(thing) + sum(count_held(value, seen) for value in thing)
     slots = [name for kind in type(thing).__mro__ for name in getattr(kind, "__slots__", ())]
     values = [getattr(thing, name) for name in slots if hasattr(thing, name)]
     values += vars(thing).values() if hasattr(thing, "__dict__") else []
-    return sum(held(value, seen) for value in values)
+    return sum(count_held(value, seen) for value in values)
 
