@@ -61,7 +61,6 @@ class Problem:
         """Return the weighted gradient and loss of a shard: a pure function of the arguments."""
         rows, share = self.plan.rows(step, shard), self.plan.share(step, shard)
         x = self.x[rows]
-        # The products are np.dot, as matmul may warn of floating-point flags that a BLAS has left set.
         error = np.dot(x, weights[: self.width]) - self.y[rows]
         gradient = self.layout.zeros()
         gradient[: self.width] = np.dot(error, x) * np.float32(2.0 * share / len(rows))

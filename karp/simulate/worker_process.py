@@ -30,8 +30,8 @@ class WorkerProcess:
     """
 
     __slots__ = (
-        "alive", "busy", "closed_at", "cluster", "cut_noticed", "cut_since", "cut_until", "in_block", "in_loop",
-        "inbox", "number", "paused_until", "peer", "poll_until", "slowdown", "status", "timer_set", "worker",
+        "alive", "busy", "closed_at", "cluster", "cut_noticed", "cut_since", "cut_until", "in_block", "inbox", "number",
+        "paused_until", "peer", "poll_until", "slowdown", "status", "timer_set", "worker",
     )  # fmt: skip
 
     def __init__(self, cluster: "Cluster", number: int, slowdown: float) -> None:
@@ -42,8 +42,7 @@ class WorkerProcess:
         self.worker = Worker(cluster.problem.initial.copy(), number)
         self.inbox: deque[tuple[FromServer, int]] = deque()  # (message, incarnation of the server that sent it)
         self.busy = False  # The program computes, and messages wait in the inbox.
-        self.in_loop = True  # over trainer.batches
-        self.in_block = True  # `with karp.Trainer`
+        self.in_block = True  # The program has not left its loop and the `with` block around it.
         self.alive = True
         self.status = 0  # the exit status; minus the signal if the process was killed
         self.closed_at = float("inf")  # the time from which on the server sees that the connection is closed
@@ -107,11 +106,11 @@ class WorkerProcess:
         """Run the program until it computes or has to wait for a message."""
         while self.alive and not self.busy:
             worker = self.worker
-            if self.in_loop and worker.over is not None:
+            if self.in_block and worker.over is not None:
                 self._leave()
-            elif self.in_loop and worker.task is not None:
+            elif self.in_block and worker.task is not None:
                 self._begin_task()
-            elif not self.in_loop and (worker.closed or (worker.over is not None and worker.over.main)):
+            elif not self.in_block and (worker.closed or (worker.over is not None and worker.over.main)):
                 self._run_code_after_block()
             elif self.inbox:
                 self._receive(*self.inbox.popleft())
@@ -233,7 +232,6 @@ class WorkerProcess:
 
     def _leave(self) -> None:
         """Leave the loop, which has ended, and the `with` block."""
-        self.in_loop = False
         if self.cluster.checker is not None:
             self.cluster.checker.check_final_weights(self)
         if self.killed_at("finish"):

@@ -75,7 +75,6 @@ def test_a_file_that_cannot_be_written_is_named(tmp_path: Path) -> None:
         report.write_json(outcome, str(tmp_path / "missing" / "figures.json"))
 
 
-@pytest.mark.filterwarnings("ignore:overflow", "ignore:invalid value")
 def test_a_study_that_diverges_draws_bars_of_a_line() -> None:
     for rate in (3.0, 1000.0):
         lines = report.curve_lines(study.run(Study(workers=5, steps=20, lr=rate)))
