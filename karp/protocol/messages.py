@@ -67,7 +67,7 @@ class Contribution:
     last: bool  # the program called trainer.stop(): the run ends once this step is applied
     lease: int = 0  # its number; 0 where nothing on the way can double it
     seconds: float = 0.0  # that it took to compute, alone on a processor; 0: not measured
-    moderate: bool = False  # its vectors are (step.py), as a process that shares its memory has seen; never on a wire
+    no_overflow: bool | None = None  # whether no sum of its vectors can overflow; None: its receiver has not looked
 
 
 @dataclass(slots=True)
@@ -372,7 +372,7 @@ CHECKS: dict[str, Callable[[Any], Any]] = {
     "reason": text(10_000),
     "failure": text(10_000),
 }
-UNSENT = {"moderate"}
+UNSENT = {"no_overflow"}
 FORMS: dict[type, dict[str, Callable[[Any], Any]]] = {  # the fields of each kind in order, with their checks
     kind: {field.name: CHECKS[field.name] for field in fields(kind) if field.name not in UNSENT}
     for kind in {**FROM_WORKER, **FROM_SERVER}.values()

@@ -5,7 +5,7 @@ The first worker to join brings the settings; each later one is compared with th
 
 from collections.abc import Mapping
 from dataclasses import MISSING, dataclass, fields, replace
-from typing import Any, Protocol
+from typing import Any
 
 from karp import codecs, optim
 from karp.errors import SettingError
@@ -130,21 +130,3 @@ def flat(plain: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     for name, value in plain.items():
         found |= flat(value, f"{prefix}{name}.") if isinstance(value, Mapping) else {f"{prefix}{name}": value}
     return found
-
-
-class Steps(Protocol):
-    """What the server needs of the sampling plan (`data.Plan`): how steps make epochs and have shards.
-
-    It is handed in, because the plan draws random permutations and this room holds nothing random.
-    """
-
-    @property
-    def steps_per_epoch(self) -> int: ...
-
-    def samples_of(self, step: int) -> int: ...
-
-    def samples_in(self, step: int, shard: int) -> int: ...
-
-    def shards_of(self, step: int) -> int: ...
-
-    def share(self, step: int, shard: int) -> float: ...

@@ -8,7 +8,25 @@ per epoch as ever, and a shard's share is that of its samples among those of the
     steps                 |--0--|--1--|2
 """
 
-from karp.protocol.settings import Steps
+from typing import Protocol
+
+
+class Steps(Protocol):
+    """What the server needs of the sampling plan (`data.Plan`): how steps make epochs and have shards.
+
+    It is handed in, because the plan draws random permutations and this room holds nothing random.
+    """
+
+    @property
+    def steps_per_epoch(self) -> int: ...
+
+    def samples_of(self, step: int) -> int: ...
+
+    def samples_in(self, step: int, shard: int) -> int: ...
+
+    def shards_of(self, step: int) -> int: ...
+
+    def share(self, step: int, shard: int) -> float: ...
 
 
 class Rounds:

@@ -78,33 +78,30 @@ def parent(start: int, stop: int, shards: int) -> tuple[int, int]:
 class TreeSum:
     """Collects nodes of the tree over `shards` shards and joins those whose halves are both there.
 
-    With `apart` the last two halves are not joined: an update adds them up as it goes over the weights.
+    Whether a shard was added before is not asked here: a worker computes each once, and the server has its ledger.
+    With `defer_last_join` the last two halves are not joined: an update adds them up as it goes over the weights.
 
     >>> tree = TreeSum(3)
-    >>> tree.add(Node(1, 2, 0.5, np.array([2.0]))), tree.add(Node(2, 3, 0.25, np.array([4.0])))
-    (True, True)
+    >>> tree.add(Node(1, 2, 0.5, np.array([2.0])))
+    >>> tree.add(Node(2, 3, 0.25, np.array([4.0])))
     >>> sorted(node[:2] for node in tree.nodes.values()), tree.complete
     ([(1, 2), (2, 3)], False)
-    >>> tree.add(Node(0, 1, 0.25, np.array([1.0]))), tree.complete, tree.nodes[0].vector
-    (True, True, array([7.]))
+    >>> tree.add(Node(0, 1, 0.25, np.array([1.0])))
+    >>> tree.complete, tree.nodes[0].vector
+    (True, array([7.]))
     """
 
-    __slots__ = ("_starts", "apart", "complete", "nodes", "shards")
+    __slots__ = ("_starts", "complete", "defer_last_join", "nodes", "shards")
 
-    def __init__(self, shards: int, apart: bool = False) -> None:
+    def __init__(self, shards: int, defer_last_join: bool = False) -> None:
         self.shards = shards
-        self.apart = apart
+        self.defer_last_join = defer_last_join
         self.nodes: dict[int, Node] = {}  # by start; disjoint
         self._starts: list[int] = []  # of the nodes, in order: what lies near a shard is found by halving
         self.complete = False  # one node has them all
 
-    def has(self, start: int, stop: int) -> bool:
-        """Whether any of the shards start … stop-1 has been added."""
-        after = bisect_left(self._starts, stop)
-        return after > 0 and self.nodes[self._starts[after - 1]].stop > start
-
-    def add(self, node: Node) -> bool:
-        """Add a node; False, and nothing changed, where any of its shards is already there.
+    def add(self, node: Node) -> None:
+        """Add a node none of whose shards is there.
 
         The tree may overwrite the node's vector if it is writable. Raises ProtocolError for a pair of numbers that is
         no node of this tree.
@@ -117,9 +114,7 @@ class TreeSum:
             self.nodes[start] = node
             self._starts = [start]
             self.complete = whole
-            return True
-        if self.has(start, stop):
-            return False
+            return
         while node.stop - node.start < shards:
             low, high = parent(node.start, node.stop, shards)
             split = middle(low, high)
@@ -127,7 +122,7 @@ class TreeSum:
             sibling = self.nodes.get(start)
             if sibling is None or sibling.stop != stop:
                 break
-            if self.apart and high - low == shards:
+            if self.defer_last_join and high - low == shards:
                 self.complete = True
                 break
             del self.nodes[start]
@@ -136,27 +131,11 @@ class TreeSum:
         self.nodes[node.start] = node
         insort(self._starts, node.start)
         self.complete = self.complete or node.stop - node.start == shards
-        return True
 
     def total(self) -> Node:
         """The sum over all shards, once it is complete."""
         left, *right = (self.nodes[start] for start in self._starts)
         return join(left, right[0]) if right else left
-
-    def missing(self, start: int = 0, stop: int | None = None) -> list[tuple[int, int]]:
-        """The ranges of shards that have not been added, in order; of start … stop-1, where those are given."""
-        stop = self.shards if stop is None else stop
-        whole = self.nodes.get(start)
-        if whole is not None and whole.stop >= stop:
-            return []
-        gaps, at = [], start
-        first = max(0, bisect_left(self._starts, start + 1) - 1)
-        for index in range(first, bisect_left(self._starts, stop)):
-            node = self.nodes[self._starts[index]]
-            if at < node.start:
-                gaps.append((at, node.start))
-            at = max(at, node.stop)
-        return [*gaps, (at, stop)] if at < stop else gaps
 
 
 def join(left: Node, right: Node) -> Node:
@@ -167,3 +146,23 @@ def join(left: Node, right: Node) -> Node:
         out = left.vector if left.vector.flags.writeable else None
         total = np.add(left.vector, right.vector, out=out)
     return Node(left.start, right.stop, left.loss + right.loss, total)
+
+
+def merge_ranges(ranges: list[tuple[int, int]]) -> list[tuple[int, int]]:
+    """Return the same shards as few ranges in order.
+
+    >>> merge_ranges([(3, 4), (0, 2), (2, 3), (6, 7)])
+    [(0, 4), (6, 7)]
+    """
+    merged: list[tuple[int, int]] = []
+    for start, stop in sorted(ranges):
+        if merged and start <= merged[-1][1]:
+            merged[-1] = (merged[-1][0], max(stop, merged[-1][1]))
+        else:
+            merged.append((start, stop))
+    return merged
+
+
+def in_words(start: int, stop: int) -> str:
+    """Return a range of shards in words: 'shard 3', 'shards 3 to 5'."""
+    return f"shard {start}" if stop - start == 1 else f"shards {start} to {stop - 1}"

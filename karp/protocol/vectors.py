@@ -1,18 +1,19 @@
 """What the vectors of a run look like when they arrive; they are checked before anything else looks at them."""
 
+import math
 from collections.abc import Iterable
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
 from karp import codecs
 from karp.errors import ProtocolError
-from karp.protocol.server.step import named
+from karp.parameters import Layout
 from karp.protocol.settings import Settings
-from karp.protocol.tree import Node, Vector, parent
+from karp.protocol.tree import Node, Vector, in_words, parent
 
 
-class Form:
+class VectorSpec:
     """Size, dtype and codec of a run's vectors."""
 
     def __init__(self, settings: Settings) -> None:
@@ -20,17 +21,17 @@ class Form:
         self.shape = (self.size,)
         self.dtype: np.dtype[Any] = np.dtype(settings.layout.dtype)
         self.codec = settings.codec
-        self.alone = settings.staleness is None or settings.codec is not None  # each shard comes by itself
+        self.single_shards = settings.staleness is None or settings.codec is not None  # no sums over several shards
 
     def check_weights(self, what: str, vector: Vector) -> None:
-        """Raises ProtocolError for what cannot be the model's weights."""
+        """Raise ProtocolError for what cannot be the model's weights."""
         if vector.shape != self.shape or vector.dtype != self.dtype:
             raise ProtocolError(
                 f"{what}: {vector.shape} {vector.dtype}, but the model has {self.shape} {self.dtype}"
             )
 
     def check_nodes(self, nodes: Iterable[Node], step: int, shards: int) -> None:
-        """Raises ProtocolError for what cannot be sums of this step's gradients."""
+        """Raise ProtocolError for what cannot be sums of this step's gradients."""
         for start, stop, _, vector in nodes:
             if vector is None or not (
                 vector.shape == self.shape and vector.dtype == self.dtype
@@ -38,21 +39,60 @@ class Form:
                 else codecs.fits(self.codec, vector, self.size)
             ):
                 found = "nothing" if vector is None else f"{vector.shape} {vector.dtype}"
-                what = f"the gradient of step {step}, {named(start, stop)}"
+                what = f"the gradient of step {step}, {in_words(start, stop)}"
                 raise ProtocolError(f"{what}: {found}, but {self._expected()}")
             if start != 0 or stop != shards:
                 parent(start, stop, shards)  # refuses what is no node
-            if stop - start > 1 and self.alone:
-                raise ProtocolError(f"step {step}: a sum over {named(start, stop)}, but here each comes by itself")
+            if stop - start > 1 and self.single_shards:
+                raise ProtocolError(f"step {step}: a sum over {in_words(start, stop)}, but here each comes by itself")
 
-    def decoded(self, node: Node) -> Node:
-        """As it is added up."""
-        if self.codec is None or node.vector is None:
-            return node
-        return node._replace(vector=codecs.decode(self.codec, node.vector, self.size, self.dtype))
+    def decode(self, nodes: list[Node]) -> list[Node]:
+        """Return the nodes with their vectors as they are added up."""
+        if self.codec is None:
+            return nodes
+        return [
+            node
+            if node.vector is None
+            else node._replace(vector=codecs.decode(self.codec, node.vector, self.size, self.dtype))
+            for node in nodes
+        ]
 
     def _expected(self) -> str:
         if self.codec is None:
             return f"the model has {self.shape} {self.dtype}"
         dtype, length = codecs.form(self.codec, self.size)
         return f"one as {self.codec} is {(length,)} {dtype}"
+
+
+class Memory(Protocol):
+    """Memory for the server's weights that other processes read while it writes there."""
+
+    def allocate(self, layout: Layout) -> Vector | None:
+        """Return the vector to keep them in; None if there is none."""
+
+    def begin_write(self) -> None:
+        """The weights are about to change."""
+
+    def end_write(self, version: int) -> None:
+        """The weights are now those of this version."""
+
+
+def no_overflow(vector: Vector) -> bool:
+    """Whether every element is finite and so small that sums of them, however many, are finite too.
+
+    Where the sum of squares does not overflow, no element is beyond the root of the largest number there is.
+    (vdot does not warn of an overflow.)
+
+    >>> no_overflow(np.array([1e100, 1.0])), no_overflow(np.array([1e300, 1.0])), no_overflow(np.array([1.0, np.nan]))
+    (True, False, False)
+    """
+    return math.isfinite(np.vdot(vector, vector))
+
+
+def is_finite(vector: Vector) -> bool:
+    """Whether every element is finite.
+
+    >>> is_finite(np.array([1e300, 1e300])), is_finite(np.array([1.0, np.nan]))
+    (True, False)
+    """
+    return no_overflow(vector) or bool(np.isfinite(vector).all())

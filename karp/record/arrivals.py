@@ -8,9 +8,9 @@ from typing import Any
 
 from karp.data import Plan
 from karp.errors import DataError, SettingError
-from karp.protocol.server.step import Step
-from karp.protocol.settings import Settings, Steps
-from karp.protocol.steps import steps_of
+from karp.protocol.server.ledger import Step
+from karp.protocol.settings import Settings
+from karp.protocol.steps import Steps, steps_of
 
 LEFT_OUT = -1  # the version of a shard whose gradient was never finite
 
@@ -91,4 +91,4 @@ def in_order(plan: Steps, steps: int, left_out: list[Arrival]) -> Iterator[Arriv
             if arrival.step == number:
                 yield arrival
                 step.leave_out(arrival.start)
-        yield from (Arrival(number, number, start, stop) for start, stop in step.missing(0, step.tree.shards))
+        yield from (Arrival(number, number, start, stop) for start, stop in step.missing(0, step.shards))

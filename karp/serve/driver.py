@@ -14,19 +14,16 @@ def summarise(server: Server, program: str, workers: int, status: int) -> dict[s
             "shards": settings.shards,
             "seed": settings.seed,
             "batch_size": settings.batch_size,
-            "steps": server.training.step.number,
+            "steps": server.training.number,
             "updates": server.training.version,
-            "epochs": server.training.step.number / server.training.steps.steps_per_epoch,
+            "epochs": server.training.number / server.training.steps.steps_per_epoch,
             "staleness_bound": settings.staleness,
             "threads_per_worker": settings.threads,
         }
     summary |= server.training.progress.summary(server.now) | facts()
     return summary | {
         "main": server.ending.main,
-        "dropped": server.training.dropped,
-        "released": server.leasing.released,
-        "refused": server.refused,
-        "strangers": server.strangers,
+        **server.counts,
         "failure": server.training.failure,
         "finished": finished(server),
         "exit": status,
@@ -36,4 +33,4 @@ def summarise(server: Server, program: str, workers: int, status: int) -> dict[s
 def finished(server: Server) -> bool:
     """Whether the run of this server has come to its end: every step is in, every score due is known."""
     training = server.training
-    return training.settings is not None and training.finished and not training.evaluations and not training.failure
+    return training.done and not training.failure

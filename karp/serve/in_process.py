@@ -39,7 +39,7 @@ class LocalLink:
 
     def at_once(self, lease: Lease, node: Node) -> bool:
         """Most steps: an update and no message, as both machines share their vectors and the lease."""
-        return self.server.calm.take(self.peer, lease, node, time.monotonic())
+        return self.server.fast_path.try_apply(self.peer, lease, node, time.monotonic())
 
     def send(self, message: FromWorker, incarnation: int) -> None:
         now = time.monotonic()
@@ -67,10 +67,10 @@ class LocalLink:
 
     def close(self, status: int) -> None:
         self.server.now = time.monotonic()
-        if self.server.training.updater is not None:
+        if self.server.training.ready:
             self.record.save(take(self.server))
-        settings, updater = self.server.training.settings, self.server.training.updater
+        training = self.server.training
         summary = summarise(self.server, self.program, 1, status)
-        layout = settings.layout if settings is not None else None
-        self.record.finish(summary, layout, updater.weights if updater is not None else None)
+        layout = training.settings.layout if training.settings is not None else None
+        self.record.finish(summary, layout, training.weights.vector if training.ready else None)
         self.display.conclude(summary, self.record.path)

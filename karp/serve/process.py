@@ -77,7 +77,7 @@ class Process:
             incarnation=config.incarnation,
             save_seconds=config.save_seconds,
             skip=config.skip,
-            store=self.exchange,
+            memory=self.exchange,
         )
         keys = Keys.from_text(config.keys, "KARP_KEYS") if config.keys else None
         self.socket = ServerSocket(
@@ -120,11 +120,10 @@ class Process:
 
     def lend(self, peer: bytes, message: FromServer) -> None:
         """Before a worker is given work, and so writes into its slot again, keep what it has contributed there."""
-        step = self.server.training.step
-        if self.exchange is not None and step.tree.nodes and isinstance(message, Lease | Evaluation):
-            slot = self.exchange.slots.get(peer)
-            if slot is not None:
-                step.own(slot.segment.vector)
+        if self.exchange is not None and isinstance(message, Lease | Evaluation):
+            weights, slot = self.server.training.weights, self.exchange.slots.get(peer)
+            if slot is not None and weights.sums:
+                weights.copy_borrowed(slot.segment.vector)
 
     def report(self, kind: str, values: dict[str, Any]) -> None:
         self.record.report(kind, values)
@@ -214,13 +213,12 @@ class Process:
         for action in server.closing(time.monotonic()):
             if isinstance(action, Send):
                 self.socket.send(action.peer, action.message)
-        if server.training.updater is not None:
+        if server.training.ready:
             self.record.save(take(server))
         status = status or int(not finished(server))  # workers may end well before their run does
         summary = summarise(server, self.config.program, self.config.workers, status)
         layout = server.training.settings.layout if server.training.settings is not None else None
-        updater = server.training.updater
-        self.record.finish(summary, layout, updater.weights if updater is not None else None)
+        self.record.finish(summary, layout, server.training.weights.vector if server.training.ready else None)
         for trouble in self.record.writer.take_troubles():
             print(json.dumps({"report": "notice", "step": server.training.version, "text": trouble}), flush=True)
         self.socket.close()

@@ -22,9 +22,9 @@ from typing import TYPE_CHECKING, NoReturn
 import numpy as np
 
 from karp.protocol.messages import Contribution, Evaluation, FromWorker, Lease
+from karp.protocol.server.ledger import Step
 from karp.protocol.server.machine import Server
 from karp.protocol.server.snapshot import Snapshot
-from karp.protocol.server.step import Step
 from karp.protocol.tree import Vector
 from karp.simulate.problem import Reference
 from karp.simulate.scenario import ALWAYS, BadShard
@@ -39,7 +39,7 @@ class Violation(AssertionError):
 
     def __init__(self, cluster: "Cluster", reason: str) -> None:
         clock, server, seed = cluster.clock, cluster.server, cluster.scenario.seed
-        version = server.training.version if server is not None else -1
+        version = server.version if server is not None else -1
         incarnation = cluster.server_process.incarnation
         super().__init__(
             f"{reason}\n  at event {clock.events}, {clock.now:.3f} s, version {version}, incarnation {incarnation}\n"
@@ -99,16 +99,16 @@ class Checker:
         """
         if newest_lost:
             self.forgotten_leaders |= set(self._leaders())
-        training = server.training
-        if training.version != (0 if snapshot is None else snapshot[0]["version"]):
+        if server.version != (0 if snapshot is None else snapshot[0]["version"]):
             self.fail("the server is not as its snapshot")
         if self.max_staleness != 0:
             fresh = Reference(self.cluster.problem, self.cluster.scenario, self.reference.left_out)
             self.reference = fresh if snapshot is None else self.reference.restored(snapshot)
         self.references[server.incarnation] = self.reference
-        self.version, self.first_open = training.version, training.step.number
-        self.arrived = {step: set(range(self.plan.shards_of(step))) for step in range(self.first_open, training.opened)}
-        self.arrived |= {number: shards_in_tree(step) for number, step in training.open.items()}
+        self.version, self.first_open = server.version, server.step
+        opened = server.training.ledger.opened if server.ready else 0
+        self.arrived = {step: set(range(self.plan.shards_of(step))) for step in range(self.first_open, opened)}
+        self.arrived |= {number: shards_arrived(step) for number, step in server.open_steps.items()}
         self.message = None
 
     # After every event.
@@ -119,13 +119,13 @@ class Checker:
         self.message, self.server_acted = None, False
         if server is None or not server_acted:
             return
-        if server.training.updater is not None and server.joining.begun:
-            for step in server.training.open:
+        if server.ready and server.begun:
+            for step in server.open_steps:
                 self.arrived.setdefault(step, set())
             if isinstance(message, Contribution) and message.step in self.arrived:
                 self._check_contribution(server, message)
             self._check_version(server)
-        if server.joining.begun and not server.ending.over and not server.training.failure:
+        if server.begun and not server.over and not server.failure:
             self._check_leases(server)
         self._check_workers(server)
         self._check_leader(server)
@@ -134,18 +134,18 @@ class Checker:
         """Check that only shards that were sent have arrived, and that their sums are the reference's."""
         number, before = message.step, self.arrived[message.step]
         sent = self._new_shards(message, before)
-        step = server.training.open.get(number)
+        step = server.open_steps.get(number)
         if step is not None:
-            new = shards_in_tree(step) - before
-            if gone := before - shards_in_tree(step):
+            new = shards_arrived(step) - before
+            if gone := before - shards_arrived(step):
                 self.fail(f"shards {sorted(gone)} of step {number} had arrived and are gone")
             if extra := [shard for shard in new - sent if (number, shard) not in self.reference.left_out]:
                 self.fail(f"shards {sorted(extra)} of step {number} have arrived, and nobody has sent them")
         else:
-            new = sent if self.max_staleness is None or number < server.training.step.number else set()
+            new = sent if self.max_staleness is None or number < server.step else set()
         self._enter(message, new)
         if step is not None and self.max_staleness is not None:
-            self._check_tree(step)
+            self._check_sums(server, step)
 
     def _new_shards(self, message: Contribution, arrived: set[int]) -> set[int]:
         """Return the shards that a contribution adds: those of its nodes that are finite and of which none is known."""
@@ -173,9 +173,9 @@ class Checker:
             elif self.max_staleness:
                 self.reference.weight_versions[message.step, shard] = message.version
 
-    def _check_tree(self, step: Step) -> None:
-        """Check every sum in the tree of an open step."""
-        for node in step.tree.nodes.values():
+    def _check_sums(self, server: Server, step: Step) -> None:
+        """Check every sum of an open step's gradients."""
+        for node in server.sums(step.number):
             expected = self.reference.node_sum(step.number, node.start, node.stop)
             if node.vector is None or expected is None:
                 if node.vector is not expected:
@@ -187,20 +187,19 @@ class Checker:
 
     def _check_version(self, server: Server) -> None:
         """Check that an update is one whole step, or one shard of an asynchronous run, and that its bits are right."""
-        training = server.training
-        updater = training.updater
-        assert updater is not None
-        if not training.failure and not server.ending.over:
-            for step in range(self.first_open, training.step.number):
+        weights = server.weights
+        assert weights is not None
+        if not server.failure and not server.over:
+            for step in range(self.first_open, server.step):
                 if missing := set(range(self.plan.shards_of(step))) - self.arrived[step] - self._left_out_of(step):
                     self.fail(f"step {step} is applied, and its shards {sorted(missing)} had not arrived")
         newest = math.inf if self.max_staleness is None else self.version + 1 + self.max_staleness
-        if not (self.max_staleness is None or self.version <= training.version <= newest):
-            self.fail(f"version {self.version} became {training.version}")
-        self.version, self.first_open = training.version, training.step.number
-        if not same_bits(updater.weights, self.reference.weights(self.version)):
+        if not (self.max_staleness is None or self.version <= server.version <= newest):
+            self.fail(f"version {self.version} became {server.version}")
+        self.version, self.first_open = server.version, server.step
+        if not same_bits(weights, self.reference.weights(self.version)):
             self.fail(f"the weights of version {self.version} are others")
-        if not np.isfinite(updater.weights).all():
+        if not np.isfinite(weights).all():
             self.fail("the weights are not finite")
         self._check_samples(server)
         self.arrived = {step: shards for step, shards in self.arrived.items() if step >= self.first_open}
@@ -218,12 +217,12 @@ class Checker:
                 if step >= self.first_open:
                     counted = shards - self._left_out_of(step)
                     samples += sum(self.plan.samples_in(step, shard) for shard in counted)
-        if server.training.progress.samples != samples and not server.ending.over:
+        if server.training.progress.samples != samples and not server.over:
             self.fail(f"{server.training.progress.samples} samples were counted, not {samples}")
 
     def _check_leases(self, server: Server) -> None:
         """Check that each shard of an open step has arrived, is unleased, or is leased to a worker."""
-        for number, step in server.training.open.items():
+        for number, step in server.open_steps.items():
             known = set(self.arrived[number])
             for start, stop in step.unleased:
                 if not known.isdisjoint(range(start, stop)):
@@ -232,7 +231,7 @@ class Checker:
             for member in server.members.values():
                 if isinstance(member.task, Lease) and member.task.step == number:
                     known.update(range(member.task.start, member.task.stop))
-            if lost := set(range(step.tree.shards)) - known:
+            if lost := set(range(step.shards)) - known:
                 self.fail(f"nobody is to compute the shards {sorted(lost)} of step {number}")
 
     def _check_workers(self, server: Server) -> None:
@@ -242,7 +241,7 @@ class Checker:
                 self.fail(f"{peer!r} waits and is no member")
             if member.task is not None or member.stopped or member.told:
                 self.fail(f"{peer!r} waits, and should not: {member}")
-        asked = server.joining.asked if server.training.updater is None else b""
+        asked = server.joining.asked if not server.ready else b""
         for peer, member in server.members.items():
             reason = member.task is not None or member.stopped or member.told or peer == asked
             if not reason and peer not in server.waiting:
@@ -255,7 +254,7 @@ class Checker:
 
     def _check_leader(self, server: Server) -> None:
         """Check that at most one living process is the leader, named by this server or one before it."""
-        leaders = [peer for peer in self._leaders() if peer not in self.forgotten_leaders] if server.ending.over else []
+        leaders = [peer for peer in self._leaders() if peer not in self.forgotten_leaders] if server.over else []
         if len(leaders) > 1:
             self.fail(f"there are several leaders: {leaders}")
 
@@ -274,7 +273,7 @@ class Checker:
             return
         if not cluster.leaders_ended and any(process.status == 0 for process in cluster.processes):
             self.fail("no leader has run to its end")
-        if server is not None and server.ending.over:  # Otherwise it died after the end, and nobody is left to join.
+        if server is not None and server.over:  # Otherwise it died after the end, and nobody is left to join.
             self._check_steps(server)
             self._check_evaluations(server)
 
@@ -290,7 +289,7 @@ class Checker:
 
     def _check_steps(self, server: Server) -> None:
         """Check that training ended after its last step, or after the one at which the program stopped it."""
-        scenario, steps = self.cluster.scenario, server.training.step.number
+        scenario, steps = self.cluster.scenario, server.step
         expected = {scenario.steps}
         if scenario.leave_at is not None:  # The other workers complete the step, if there are any.
             expected = {scenario.leave_at[0], scenario.leave_at[0] + 1}
@@ -307,7 +306,7 @@ class Checker:
         scenario = self.cluster.scenario
         if not scenario.evaluate or scenario.leave_at is not None:
             return
-        steps, per_epoch = server.training.step.number, self.plan.steps_per_epoch
+        steps, per_epoch = server.step, self.plan.steps_per_epoch
         reports = [report.values for report in self.cluster.server_process.reports if report.kind == "evaluation"]
         epochs = sorted(values["epoch"] for values in reports)
         if epochs != list(range(-(-steps // per_epoch))):
@@ -326,9 +325,10 @@ def is_never_finite(bad_shard: BadShard) -> bool:
     return bad_shard.times == ALWAYS and bad_shard.kind != "raise"
 
 
-def shards_in_tree(step: Step) -> set[int]:
-    """Return the shards of a step that have arrived, as its tree has them."""
-    return {shard for node in step.tree.nodes.values() for shard in range(node.start, node.stop)}
+def shards_arrived(step: Step) -> set[int]:
+    """Return the shards of a step that have arrived, as the server's ledger has them."""
+    missing = {shard for start, stop in step.missing(0, step.shards) for shard in range(start, stop)}
+    return set(range(step.shards)) - missing
 
 
 def same_bits(vector: Vector, expected: Vector) -> bool:

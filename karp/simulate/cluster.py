@@ -84,7 +84,7 @@ class Cluster:
     def _is_over(self) -> bool:
         """Return whether the run has ended or failed, so that it needs no more processes."""
         server = self.server
-        return bool(self.leaders_ended or self.server_process.failure) or (server is not None and server.ending.over)
+        return bool(self.leaders_ended or self.server_process.failure) or (server is not None and server.over)
 
     # The launcher.
 
@@ -139,7 +139,7 @@ class Cluster:
         """Start a worker where none is left: the server waits for one to join, and here one always does."""
         server = self.server
         left = any(process.alive and process.in_block for process in self.processes)
-        if server is not None and not server.ending.over and not left and not self.pending_starts:
+        if server is not None and not server.over and not left and not self.pending_starts:
             self.start_process(-1, 0.0)
         self.clock.call_later(REINFORCE_SECONDS, self._reinforce)
 

@@ -39,7 +39,7 @@ class FaultInjector:
     def kill_at(self, process: "WorkerProcess", point: str, step: int | None) -> bool:
         """Kill a process at one of POINTS if the scenario says so; without a step the server's version counts."""
         server = self.cluster.server
-        version = 0 if server is None else server.training.version
+        version = 0 if server is None else server.version
         numbers = (-1, process.number, process.worker.number)
         for kill in self.kills:
             if kill.point == point and kill.worker in numbers and kill.step <= (version if step is None else step):
@@ -102,10 +102,10 @@ class FaultInjector:
         server_process, server = self.cluster.server_process, self.cluster.server
         if server is None:
             return
-        if variant == 0 or server.training.updater is None:
+        if variant == 0 or not server.ready:
             server_process.receive_garbage(peer)
             return
-        message = malformed_message(variant, server.training.version, self.cluster.problem)
+        message = malformed_message(variant, server.version, self.cluster.problem)
         server_process.receive(peer, server.incarnation, message)
 
 

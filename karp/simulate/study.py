@@ -127,14 +127,15 @@ def run(study: Study) -> Outcome:
     def go_on() -> bool:
         """Add a point to the curve if a step has been applied; return whether the study goes on."""
         server = cluster.server
-        if server is None or server.training.updater is None or not server.joining.begun:
+        if server is None or not server.ready or not server.begun:
             return True
-        steps = server.training.step.number
+        steps = server.step
         if study.staleness is None:  # A straggler holds a step up, and not the updates by the other workers' shards.
-            steps = server.training.version // cluster.scenario.shards
+            steps = server.version // cluster.scenario.shards
         if steps > outcome.curve[-1][1]:
             seconds = cluster.clock.now - server.training.progress.began
-            loss = problem.score(server.training.updater.weights)
+            assert server.weights is not None
+            loss = problem.score(server.weights)
             outcome.curve.append((seconds, steps, loss))
             if loss <= target:
                 outcome.reached = seconds, steps
@@ -166,7 +167,7 @@ def count(cluster: Cluster, outcome: Outcome) -> dict[str, Any]:
         "bytes": {"up": counts["bytes up"], "down": counts["bytes down"]},
         "lost": counts["messages lost"],
         "doubled": counts["messages doubled"],
-        "leased_again": server.leasing.released,
-        "dropped": server.training.dropped,
+        "leased_again": server.counts["released"],
+        "dropped": server.counts["dropped"],
         "events": cluster.clock.events,
     }

@@ -26,7 +26,7 @@ from karp.protocol.messages import (
     Welcome,
 )
 from karp.protocol.server.actions import Action
-from karp.protocol.server.step import Step
+from karp.protocol.server.ledger import Step
 from karp.protocol.server.training import Training
 from karp.protocol.tree import Node, Vector
 from karp.record.arrivals import LEFT_OUT, read
@@ -67,20 +67,20 @@ class ReplayLink:
             case Initial():
                 weights = message.weights.view()
                 weights.flags.writeable = False  # the model goes through other versions than the training
-                self.training.start_from(weights)
-                self.training.begin(0)
+                self.training.weights.start_from(weights)
+                self.training.ledger.begin(0)
                 self._go_on()
             case Contribution():
-                step = self.training.open[message.step]
+                step = self.training.ledger.open[message.step]
                 message.last = False  # the recorded run knows where it ended
                 for index, node in enumerate(message.nodes):  # the next backward writes into the same vector
                     message.nodes[index] = node._replace(vector=None if node.vector is None else node.vector.copy())
-                self.training.enter(b"", 0, message, step, True)
+                self.training.accept(b"", 0, message, step, True)
                 self.at += 1
                 self._go_on()
             case Stop() if self.at < len(self.order):
                 raise RunError(
-                    f"the program left its loop at step {self.training.step.number}, but the recorded run went on: it "
+                    f"the program left its loop at step {self.training.number}, but the recorded run went on: it "
                     "is another program, or its workers left each by itself; a run to repeat ends by trainer.stop()"
                 )
             case Failure():
@@ -101,16 +101,15 @@ class ReplayLink:
             arrival = self.order[self.at]
             step = self._step(arrival.step)
             for shard in range(arrival.start, arrival.stop):
-                step.leave_out(shard)
-            training.enter(b"", 0, Contribution(arrival.step, training.version, [], [], False), step, True)
+                training.leave_out(step, shard)
+            training.accept(b"", 0, Contribution(arrival.step, training.version, [], [], False), step, True)
             training.advance(0.0, 1)
             self.at += 1
         if training.failure:
             raise RunError(f"the run has failed: {training.failure}")
-        assert training.updater is not None
         self._keep(training.version)
         if self.at == len(self.order):
-            self.inbox.append(Finish(training.version, True, "", training.updater.weights, training.step.number))
+            self.inbox.append(Finish(training.version, True, "", training.weights.vector, training.number))
             return
         arrival = self.order[self.at]
         self._step(arrival.step)
@@ -123,26 +122,27 @@ class ReplayLink:
 
     def _step(self, number: int) -> Step:
         """This step, opened if it has not been."""
-        while number not in self.training.open:
-            if self.training.opened > number or self.training.open_another() is None:
+        ledger = self.training.ledger
+        while number not in ledger.open:
+            if ledger.opened > number or ledger.open_next() is None:
                 raise DataError(f"the record is damaged: step {number} was not to come yet, or is over")
-        return self.training.open[number]
+        return ledger.open[number]
 
     def _keep(self, version: int) -> None:
         """Keep weights that are needed once more, and no others."""
         for old in [old for old in self.versions if self.last_use[old] < self.at]:
             del self.versions[old]
         if version not in self.versions and self.last_use.get(version, -1) >= self.at:
-            self.versions[version] = self.training.outgoing().copy()
+            self.versions[version] = self.training.weights.outgoing().copy()
 
     def receive(self, seconds: float) -> tuple[FromServer, int] | None:
         return self.inbox.popleft(), 0
 
     def close(self, status: int) -> None:
         """Write both hashes, unless the program has failed."""
-        if status != 0 or self.training.updater is None:
+        if status != 0 or not self.training.ready:
             return
-        found = self.settings.layout.sha256(self.training.updater.weights)
+        found = self.settings.layout.sha256(self.training.weights.vector)
         plain = {
             "contributions": len(self.order),
             "weights_sha256": found,

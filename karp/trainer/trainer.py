@@ -23,8 +23,8 @@ from karp.data import Plan, generator
 from karp.environment import agreed, from_environment
 from karp.errors import ProgramError, SettingError
 from karp.protocol.messages import Evaluation, Lease
-from karp.protocol.settings import ANY_SHARDS, Settings, Steps
-from karp.protocol.steps import Rounds, steps_of
+from karp.protocol.settings import ANY_SHARDS, Settings
+from karp.protocol.steps import Rounds, Steps, steps_of
 from karp.protocol.worker import Worker
 from karp.trainer import stage
 from karp.trainer.blas_threads import LIMIT

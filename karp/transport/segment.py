@@ -42,7 +42,7 @@ COPIES = 1000  # tried
 # uint64 words of a head, after the token
 READY, SENT, TAKEN, GIVEN, READ, ASLEEP, VERSION, CHANGES = range(2, 10)
 OUT, IN = 256, 512  # where the worker's and the server's mailbox begin
-CONTRIBUTION = struct.Struct("<QQQQddQ")  # step, version, start, stop, loss, seconds, whether the vector is moderate
+CONTRIBUTION = struct.Struct("<QQQQddQ")  # step, version, start, stop, loss, seconds, whether no sum of it can overflow
 LEASE = struct.Struct("<QQQQQQ")  # number, step, start, stop, version, whether the weights are new
 
 _fence = threading.Lock()

@@ -50,15 +50,19 @@ class Exchange:
             return None
         return self.weights.vector
 
-    def writing(self, version: int) -> None:
-        """The weights are about to change, or, with the version they have now, have changed."""
-        if self.weights is not None:
-            words = self.weights.words
-            if version >= 0:
-                words[VERSION] = version
-                fence()
-            words[CHANGES] += 1
-            fence()
+    def begin_write(self) -> None:
+        """The weights are about to change."""
+        assert self.weights is not None
+        self.weights.words[CHANGES] += 1
+        fence()
+
+    def end_write(self, version: int) -> None:
+        """The weights are now those of this version."""
+        assert self.weights is not None
+        self.weights.words[VERSION] = version
+        fence()
+        self.weights.words[CHANGES] += 1
+        fence()
 
     def invite(self, peer: bytes) -> str:
         """A slot for a worker that has joined, in the words of a Welcome; '' before there are weights."""

@@ -7,8 +7,8 @@ import numpy as np
 from karp import faults
 from karp.parameters import Layout
 from karp.protocol.messages import Contribution, Lease
-from karp.protocol.server.step import moderate
 from karp.protocol.tree import Vector
+from karp.protocol.vectors import no_overflow
 from karp.transport.segment import (
     ASLEEP,
     CHANGES,
@@ -60,7 +60,7 @@ class Place:
             np.copyto(self.slot.vector, node.vector)
         CONTRIBUTION.pack_into(
             self.slot.memory, OUT, contribution.step, contribution.version, node.start, node.stop, node.loss,
-            contribution.seconds, moderate(node.vector),
+            contribution.seconds, no_overflow(node.vector),
         )
         faults.reach("half-sent", step=contribution.step)
         fence()

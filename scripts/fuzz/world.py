@@ -151,9 +151,9 @@ class World:
 
     def check(self) -> None:
         """Check that the weights are those of the reference at their version."""
-        updater = self.server.training.updater
-        if self.checked and updater is not None and updater.weights.tobytes() != reference()[updater.version]:
-            raise AssertionError(f"the weights of version {updater.version} are not those of the reference")
+        weights, version = self.server.weights, self.server.version
+        if self.checked and weights is not None and weights.tobytes() != reference()[version]:
+            raise AssertionError(f"the weights of version {version} are not those of the reference")
 
     def turn(self, rng: random.Random) -> None:
         """Let one of the honest workers do something, and perhaps time pass.
@@ -167,7 +167,7 @@ class World:
         try:
             messages = honest.turn(self.now, self.plan.shards_of)
         except RunError:
-            if not self.server.training.failure:
+            if not self.server.failure:
                 raise
             honest.gone = True
             return

@@ -89,6 +89,41 @@ class Run:
         ]
         return self.send(b"%d" % worker, Contribution(lease.step, lease.version, nodes, [], last))
 
+    @property
+    def version(self) -> int:
+        return self.server.version
+
+    @property
+    def step(self) -> int:
+        return self.server.step
+
+    @property
+    def weights(self) -> np.ndarray:
+        vector = self.server.weights
+        assert vector is not None
+        return vector
+
+    @property
+    def failure(self) -> str:
+        return self.server.failure
+
+    @property
+    def over(self) -> bool:
+        return self.server.over
+
+    @property
+    def main(self) -> int:
+        return self.server.ending.main
+
+    @property
+    def counts(self) -> dict[str, int]:
+        return self.server.counts
+
+    @property
+    def totals(self) -> dict[str, Any]:
+        """What the summary says at the end of the run's first second."""
+        return self.server.training.progress.summary(1.0)
+
     def reported(self, kind: str) -> list[dict[str, Any]]:
         return [report.values for report in self.reports if report.kind == kind]
 

@@ -68,7 +68,7 @@ def train(count: int, choose: Any, seen: list[Any], **changes: Any) -> tuple[Run
                 reply = worker.scored({"a": 1.0})
             if reply is not None:
                 mail.append((to, reply))
-    assert run.server.ending.over
+    assert run.over
     return run, list(workers.values())
 
 
@@ -81,7 +81,7 @@ def test_the_bits_do_not_depend_on_workers_and_order(
     seen: list[Any] = []
     run, workers = train(count, random.randrange, seen, codec=codec, codec_weights=codec_weights, evaluate=True)
     expected = reference(codec, codec_weights).tobytes()
-    assert expected == run.server.training.updater.weights.tobytes()
+    assert expected == run.weights.tobytes()
     assert [expected] * count == [worker.weights.tobytes() for worker in workers]  # in full
     assert [0, 1] == sorted(epoch for epoch, _ in seen)
     assert (1, expected) in seen
@@ -117,7 +117,7 @@ def test_what_is_in_another_form_is_refused(node: Node, reason: str) -> None:
     import re
 
     assert re.search(reason, refusal.reason)
-    assert weights().tobytes() == run.server.training.updater.weights.tobytes()
+    assert weights().tobytes() == run.weights.tobytes()
 
 
 def test_what_is_not_finite_is_found_behind_a_codec() -> None:
@@ -128,4 +128,4 @@ def test_what_is_not_finite_is_found_behind_a_codec() -> None:
     node = Node(0, 1, 0.0, read_only(codecs.encode("float16", bad)))
     run.send(b"0", Contribution(0, lease.version, [node], [], False))
     assert "the gradient of step 0, shard 0 from worker 0 is not finite" in run.reported("notice")[-1]["text"]
-    assert weights().tobytes() == run.server.training.updater.weights.tobytes()
+    assert weights().tobytes() == run.weights.tobytes()

@@ -86,7 +86,7 @@ def test_a_worker_that_had_left_its_loop_before_the_server_was_restarted_is_told
     run.server.members[b"1"].task = given[1]
     run.server.leasing.hand_out(run.now)
     run.contribute(0, run.server.members[b"0"].task)
-    assert (True, False) == (run.server.ending.over, run.server.members[b"1"].told)
+    assert (True, False) == (run.over, run.server.members[b"1"].told)
     assert [Finish] == [type(message) for message in messages(run.send(b"1", Stop()))]
 
 
@@ -110,7 +110,7 @@ def test_a_join_that_comes_twice_does_not_replace_the_main_worker(left: bool) ->
     if left:
         run.send(b"0", Leave([]))
     assert [Welcome(0, 1, False)] == messages(run.send(b"0", Join(0, run.settings, "host", 1)))
-    assert (0, left) == (run.server.ending.main, b"0" in run.server.ending.left)
+    assert (0, left) == (run.main, b"0" in run.server.ending.left)
 
 
 def restarted(run: Run) -> Run:
@@ -137,7 +137,7 @@ def test_a_server_that_is_started_again_knows_the_main_worker_still() -> None:
     other = restarted(finished(2))
     assert [Rejoin()] == messages(other.send(b"1", Ping(3)))
     _, finish = messages(other.join(1))
-    assert (False, 0) == (finish.main, other.server.ending.main)
+    assert (False, 0) == (finish.main, other.main)
     assert [] == other.take(other.server.tick(6.0))  # a main worker elsewhere may not have come back yet
     other.take(other.server.receive(b"0", Leave([(-1, "score", 0.5)]), 0, 6.0))  # it speaks to the one before
     assert [{"step": 3, "name": "score", "value": 0.5}] == other.reported("log")
@@ -157,7 +157,7 @@ def test_a_run_that_ends_before_it_has_weights_is_not_saved() -> None:
     run.send(b"0", Join(0, run.settings, "host", 1))
     run.take(run.server.fail("worker 1 ended", 1.0))
     run.take(run.server.lost(b"0", 1.0))
-    assert (True, []) == (run.server.ending.over, run.saved)
+    assert (True, []) == (run.over, run.saved)
 
 
 def test_a_main_worker_that_no_launcher_has_numbered_is_main_again() -> None:
@@ -176,12 +176,12 @@ def test_a_stranger_that_is_gone_is_no_main_worker() -> None:
     run.take(run.server.lost(b"0", 1.0))
     before = len(run.saved)
     run.take(run.server.lost(b"stranger", 1.0))
-    assert (True, -1, before) == (run.server.ending.over, run.server.ending.main, len(run.saved))
+    assert (True, -1, before) == (run.over, run.main, len(run.saved))
     over = finished(1)
     over.take(over.server.lost(b"0", 2.0))
     before = len(over.saved)
     over.take(over.server.lost(b"stranger", 2.0))
-    assert (-1, before) == (over.server.ending.main, len(over.saved))
+    assert (-1, before) == (over.main, len(over.saved))
 
 
 @pytest.mark.parametrize("told", [True, False])
@@ -201,7 +201,7 @@ def test_the_workers_of_an_earlier_launch_are_gone() -> None:
     other.server = Server(2, Plan, 5.0)
     restore(other.server, run.saved[-1])
     _, finish = messages(other.join(1))
-    assert (True, 1) == (finish.main, other.server.ending.main)
+    assert (True, 1) == (finish.main, other.main)
 
 
 def test_another_that_is_named_main_before_it_has_left_gets_the_weights_with_it() -> None:
@@ -259,7 +259,7 @@ def test_a_lease_that_was_lost_and_is_not_needed_any_more_is_not_given_again() -
     run.server.leasing.double(0.0)
     nodes = [Node(1, 2, 0.0, read_only(gradient(0, 1)))]
     run.send(b"0", Contribution(0, 0, nodes, [], False))  # the step is whole without worker 1
-    assert 1 == run.server.training.version
+    assert 1 == run.version
     run.contribute(0, run.server.members[b"0"].task)
     assert [] == run.send(b"1", Ping(0))
     next_of = leases(run.contribute(0, run.server.members[b"0"].task))
@@ -277,9 +277,9 @@ def test_a_second_copy_of_a_contribution_that_is_not_finite_is_no_second_time(ba
     again = leases(run.send(b"0", contribution))[0]
     assert (0, 1) == (again.start, again.stop)
     assert [] == run.send(b"0", contribution)
-    assert ("", 1) == (run.server.training.failure, run.server.training.dropped)
+    assert ("", 1) == (run.failure, run.counts["dropped"])
     run.contribute(0, again)
-    assert 1 == run.server.training.version
+    assert 1 == run.version
 
 
 def test_a_second_copy_of_a_contribution_does_not_end_another_lease() -> None:

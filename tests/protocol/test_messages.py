@@ -72,10 +72,10 @@ def test_every_message_survives_the_way(message: Any) -> None:
 
 
 def test_nobody_on_a_wire_can_say_that_his_gradient_needs_no_look() -> None:
-    head, payload = encode(Contribution(3, 3, [Node(0, 2, 0.5, gradient(3, 0))], [], False, moderate=True))
-    assert not decode(head, payload, FROM_WORKER).moderate  # type: ignore[union-attr]
-    with pytest.raises(ProtocolError, match="unknown fields: moderate"):
-        decode(head | {"moderate": True}, payload, FROM_WORKER)
+    head, payload = encode(Contribution(3, 3, [Node(0, 2, 0.5, gradient(3, 0))], [], False, no_overflow=True))
+    assert not decode(head, payload, FROM_WORKER).no_overflow  # type: ignore[union-attr]
+    with pytest.raises(ProtocolError, match="unknown fields: no_overflow"):
+        decode(head | {"no_overflow": True}, payload, FROM_WORKER)
 
 
 def test_every_kind_is_tested_and_every_field_has_a_check() -> None:

@@ -82,10 +82,10 @@ def test_any_number_of_workers_in_any_order_gives_the_same_bits(workers: int, sh
         open_leases |= leases(answers)
         finished |= {int(peer): message for peer, message in answers if isinstance(message, Finish)}
     expected = reference(6, shards)
-    assert expected.tobytes() == run.server.training.updater.weights.tobytes()
+    assert expected.tobytes() == run.weights.tobytes()
     assert set(range(workers)) == set(finished)
     assert [True] + [False] * (workers - 1) == [finished[worker].main for worker in range(workers)]
-    assert 6 == run.server.training.version
+    assert 6 == run.version
 
 
 def test_a_worker_gets_new_weights_with_its_next_lease_and_only_then() -> None:
@@ -100,15 +100,15 @@ def test_a_contribution_counts_once() -> None:
     run = Run(2)
     first = leases(run.join(0) + run.join(1))
     run.contribute(0, first[0])
-    before = run.server.training.step.tree.nodes[0].vector.tobytes()
+    before = run.server.sums(0)[0].vector.tobytes()
     run.contribute(0, first[0])
-    assert 2 == run.server.training.dropped
-    assert before == run.server.training.step.tree.nodes[0].vector.tobytes()
+    assert 2 == run.counts["dropped"]
+    assert before == run.server.sums(0)[0].vector.tobytes()
     run.contribute(1, first[1])
-    assert 1 == run.server.training.version
+    assert 1 == run.version
     run.contribute(1, first[1])  # late: its step has been applied
-    assert 4 == run.server.training.dropped
-    assert reference(1).tobytes() == run.server.training.updater.weights.tobytes()
+    assert 4 == run.counts["dropped"]
+    assert reference(1).tobytes() == run.weights.tobytes()
 
 
 def test_what_is_not_contributed_of_a_lease_is_leased_again() -> None:
@@ -123,7 +123,7 @@ def test_what_is_not_contributed_of_a_lease_is_leased_again() -> None:
     assert [(2, 3)] == [(lease.start, lease.stop) for lease in again.values()]
     worker, lease = again.popitem()
     run.contribute(worker, lease)
-    assert reference(1).tobytes() == run.server.training.updater.weights.tobytes()
+    assert reference(1).tobytes() == run.weights.tobytes()
 
 
 def wrong(**changes: Any) -> Contribution:
@@ -146,22 +146,22 @@ def test_what_is_wrong_is_refused_and_changes_nothing(message: Any, reason: str)
     lease = leases(run.join(0))[0]
     answers = run.send(b"0", message)
     refusals = [message.reason for _, message in answers if isinstance(message, Refusal)]
-    assert 1 == len(refusals) == run.server.refused == len(run.reported("refused"))
+    assert 1 == len(refusals) == run.counts["refused"] == len(run.reported("refused"))
     import re
 
     assert re.search(reason, refusals[0])
-    assert weights().tobytes() == run.server.training.updater.weights.tobytes()
-    assert {} == run.server.training.step.tree.nodes
+    assert weights().tobytes() == run.weights.tobytes()
+    assert [] == run.server.sums(0)
     run.contribute(0, lease)
-    assert reference(1).tobytes() == run.server.training.updater.weights.tobytes()
+    assert reference(1).tobytes() == run.weights.tobytes()
 
 
 def test_a_stranger_is_told_to_join_and_nonsense_is_refused() -> None:
     run = Run(1)
     assert ["9 Rejoin"] == kinds(run.send(b"9", Ping(0)))
-    assert 0 == run.server.refused
+    assert 0 == run.counts["refused"]
     assert ["9 Refusal"] == kinds(run.take(run.server.malformed(b"9", "not msgpack", 1.0)))
-    assert 1 == run.server.refused
+    assert 1 == run.counts["refused"]
 
 
 def test_a_program_whose_settings_differ_is_refused_with_both_values() -> None:
@@ -177,7 +177,7 @@ def test_initial_weights_that_are_not_those_of_the_settings_are_refused() -> Non
     run = Run(1)
     run.send(b"0", Join(0, run.settings, "host", 1))
     assert ["0 Refusal"] == kinds(run.send(b"0", Initial(read_only(weights() + np.float32(1)))))
-    assert run.server.training.updater is None
+    assert not run.server.ready
 
 
 def poisoned(step: int, shard: int, bad: float, version: int = 0) -> Contribution:
@@ -197,9 +197,9 @@ def test_a_gradient_that_is_not_finite_is_tried_once_more_elsewhere_and_then_end
     assert {0: (3, 4)} == {worker: (lease.start, lease.stop) for worker, lease in again.items()}
     answers = run.send(b"0", poisoned(0, 3, bad))
     assert ["0 Finish", "1 Finish"] == kinds(answers)
-    assert "the gradient of step 0, shard 3 from worker 0 is not finite" in run.server.training.failure
-    assert run.server.training.failure == run.reported("failure")[0]["failure"] == answers[0][1].failure
-    assert weights().tobytes() == run.server.training.updater.weights.tobytes()
+    assert "the gradient of step 0, shard 3 from worker 0 is not finite" in run.failure
+    assert run.failure == run.reported("failure")[0]["failure"] == answers[0][1].failure
+    assert weights().tobytes() == run.weights.tobytes()
 
 
 def test_the_shard_of_a_lease_that_is_not_finite_is_found_by_itself() -> None:
@@ -214,7 +214,7 @@ def test_the_shard_of_a_lease_that_is_not_finite_is_found_by_itself() -> None:
         answers = run.send(b"0", poisoned(0, 2, np.nan)) if shard == 2 else run.contribute(0, lease)
         if shard == 2:
             break
-    assert "step 0, shard 2 from worker 0 is not finite" in run.server.training.failure
+    assert "step 0, shard 2 from worker 0 is not finite" in run.failure
 
 
 def test_a_shard_may_be_left_out_and_the_others_count_for_it() -> None:
@@ -227,11 +227,11 @@ def test_a_shard_may_be_left_out_and_the_others_count_for_it() -> None:
     for shard in range(4):
         lease = leases(answers)[0]
         answers = run.send(b"0", poisoned(0, 2, np.nan)) if shard == 2 else run.contribute(0, lease)
-    assert 1 == run.server.training.version
+    assert 1 == run.version
     expected = optim.Updater(optim.SGD(lr=0.5), weights())
     kept = (gradient(0, 0) + gradient(0, 1)) + gradient(0, 3)
     expected.update(kept * np.float32(8 / 6))
-    assert expected.weights.tobytes() == run.server.training.updater.weights.tobytes()
+    assert expected.weights.tobytes() == run.weights.tobytes()
     assert "the shard is left out" in run.reported("notice")[-1]["text"]
 
 
@@ -242,15 +242,15 @@ def test_a_sum_that_overflows_ends_the_run_and_leaves_the_weights() -> None:
     nodes = [Node(0, 1, 0.0, read_only(huge)), Node(1, 2, 0.0, read_only(huge))]
     with np.errstate(over="ignore"):
         run.send(b"0", Contribution(0, 0, nodes, [], False))
-    assert "the gradient of step 0 is not finite, though that of each of its shards is" == run.server.training.failure
-    assert weights().tobytes() == run.server.training.updater.weights.tobytes()
+    assert "the gradient of step 0 is not finite, though that of each of its shards is" == run.failure
+    assert weights().tobytes() == run.weights.tobytes()
 
 
 def test_each_epoch_is_evaluated_once_with_its_own_weights() -> None:
     run = Run(2, evaluate=True, shards=1)
     todo = leases(run.join(0) + run.join(1))
     evaluated: dict[int, bytes] = {}
-    while not run.server.ending.over:
+    while not run.over:
         answers = []
         for worker, lease in todo.items():
             answers += run.contribute(worker, lease)
@@ -263,7 +263,7 @@ def test_each_epoch_is_evaluated_once_with_its_own_weights() -> None:
     assert reference(3, 1).tobytes() == evaluated[0]
     assert reference(6, 1).tobytes() == evaluated[1]
     assert [(3, 0), (6, 1)] == [(line["step"], line["epoch"]) for line in run.reported("evaluation")]
-    assert {"accuracy": 1.5} == run.server.training.progress.summary(1.0)["metrics"]
+    assert {"accuracy": 1.5} == run.totals["metrics"]
 
 
 def test_training_goes_on_during_an_evaluation_unless_the_score_steers() -> None:
@@ -278,7 +278,7 @@ def test_training_goes_on_during_an_evaluation_unless_the_score_steers() -> None
         assert (0 if steering else 1) == len(todo)
         (peer,) = [peer for peer, message in answers if isinstance(message, Evaluation)]
         answers = run.send(peer, Score(0, {}, True))
-        assert (3 if steering else 4) == run.server.training.final
+        assert (3 if steering else 4) == run.server.training.ledger.final
         assert steering == (["0 Finish", "1 Finish"] == kinds(answers))
 
 
@@ -302,8 +302,8 @@ def test_stop_ends_the_run_after_the_current_step() -> None:
     todo = leases(run.join(0) + run.join(1))
     run.contribute(0, todo[0], last=True)
     assert ["0 Finish", "1 Finish"] == kinds(run.contribute(1, todo[1]))
-    assert 1 == run.server.training.version
-    assert reference(1).tobytes() == run.server.training.updater.weights.tobytes()
+    assert 1 == run.version
+    assert reference(1).tobytes() == run.weights.tobytes()
 
 
 def test_a_loop_left_early_leaves_its_shards_to_the_others() -> None:
@@ -314,7 +314,7 @@ def test_a_loop_left_early_leaves_its_shards_to_the_others() -> None:
     again = leases(answers)
     assert {0: (2, 4)} == {worker: (lease.start, lease.stop) for worker, lease in again.items()}
     assert ["0 Finish", "1 Finish"] == kinds(run.contribute(0, again[0]))
-    assert reference(1).tobytes() == run.server.training.updater.weights.tobytes()
+    assert reference(1).tobytes() == run.weights.tobytes()
 
 
 def test_a_step_that_every_worker_left_is_not_applied_and_that_is_said() -> None:
@@ -322,7 +322,7 @@ def test_a_step_that_every_worker_left_is_not_applied_and_that_is_said() -> None
     run.join(0)
     assert ["0 Finish"] == kinds(run.send(b"0", Stop()))
     assert "step 0 was left before its end by every worker: it is not applied" == run.reported("notice")[0]["text"]
-    assert weights().tobytes() == run.server.training.updater.weights.tobytes()
+    assert weights().tobytes() == run.weights.tobytes()
 
 
 def raised(step: int, shard: int) -> Failure:
@@ -350,8 +350,8 @@ def test_a_program_that_raises_once_costs_nothing() -> None:
     run.send(b"1", raised(0, todo[1].start))
     again = leases(run.contribute(0, todo[0]))
     run.contribute(0, again[0])
-    assert reference(1).tobytes() == run.server.training.updater.weights.tobytes()
-    assert "" == run.server.training.failure
+    assert reference(1).tobytes() == run.weights.tobytes()
+    assert "" == run.failure
 
 
 def test_the_work_of_a_lost_worker_goes_to_others() -> None:
@@ -361,8 +361,8 @@ def test_the_work_of_a_lost_worker_goes_to_others() -> None:
     again = leases(run.take(run.server.lost(b"1", 1.0)))
     assert {0: (2, 4)} == {worker: (lease.start, lease.stop) for worker, lease in again.items()}
     run.contribute(0, again[0])
-    assert reference(1).tobytes() == run.server.training.updater.weights.tobytes()
-    assert 2 == run.server.leasing.released
+    assert reference(1).tobytes() == run.weights.tobytes()
+    assert 2 == run.counts["released"]
     late = run.contribute(1, todo[1])  # it was only out of reach
     assert ["1 Rejoin"] == kinds(late)
 
@@ -370,13 +370,13 @@ def test_the_work_of_a_lost_worker_goes_to_others() -> None:
 def test_a_worker_may_join_in_the_middle_of_a_step() -> None:
     run = Run(1, shards=4)
     first = leases(run.join(0))[0]
-    run.server.training.step.give_back(2, 4)
+    run.server.open_steps[0].release(2, 4)
     second = leases(run.join(1))[1]
     assert (2, 4) == (second.start, second.stop)
     run.contribute(1, second)
     run.send(b"0", Contribution(0, 0, [Node(0, 2, 0.5, read_only(gradient(0, 0) + gradient(0, 1)))], [], False))
-    assert first.step < run.server.training.version == 1
-    assert reference(1).tobytes() == run.server.training.updater.weights.tobytes()
+    assert first.step < run.version == 1
+    assert reference(1).tobytes() == run.weights.tobytes()
 
 
 def test_the_run_waits_when_everybody_is_gone_and_goes_on_when_somebody_joins() -> None:
@@ -388,7 +388,7 @@ def test_the_run_waits_when_everybody_is_gone_and_goes_on_when_somebody_joins() 
     run.now = 21.0
     lease = leases(run.join(0))[0]
     run.contribute(0, lease)
-    assert reference(1).tobytes() == run.server.training.updater.weights.tobytes()
+    assert reference(1).tobytes() == run.weights.tobytes()
 
 
 def test_a_lease_that_takes_too_long_is_given_again_and_the_first_copy_counts() -> None:
@@ -401,11 +401,11 @@ def test_a_lease_that_takes_too_long_is_given_again_and_the_first_copy_counts() 
     assert {0: (2, 4)} == {worker: (lease.start, lease.stop) for worker, lease in again.items()}
     run.now = 3.0
     after = leases(run.contribute(0, again[0]))
-    assert reference(1).tobytes() == run.server.training.updater.weights.tobytes()
+    assert reference(1).tobytes() == run.weights.tobytes()
     assert {0: (0, 4)} == {worker: (lease.start, lease.stop) for worker, lease in after.items()}
     run.now = 10.0
     assert [] == run.contribute(1, todo[1])  # late: dropped, and it is known to be slow
-    assert 2 == run.server.training.dropped
+    assert 2 == run.counts["dropped"]
     assert run.server.members[b"1"].slow_until > 10.0
 
 
@@ -418,7 +418,7 @@ def test_a_lost_task_or_answer_is_found_by_a_ping() -> None:
     ((_, fresh),) = run.send(b"0", Ping(lease.number))  # the contribution was lost: it is computed again
     assert (lease.number + 1, 0, 1) == (fresh.number, fresh.start, fresh.stop)
     run.contribute(0, fresh)
-    assert reference(1, 1).tobytes() == run.server.training.updater.weights.tobytes()
+    assert reference(1, 1).tobytes() == run.weights.tobytes()
 
 
 def test_messages_to_an_older_server_are_answered_with_rejoin() -> None:
@@ -448,8 +448,8 @@ def test_a_restored_server_goes_on_with_the_same_bits() -> None:
     answers = other.send(b"7", Score(0, {"a": 1.0}, False))
     while leases(answers):
         answers = other.contribute(7, leases(answers)[7])
-    assert reference(6).tobytes() == other.server.training.updater.weights.tobytes()
-    assert 40 == other.server.training.progress.samples
+    assert reference(6).tobytes() == other.weights.tobytes()
+    assert 40 == other.totals["samples"]
 
 
 def test_the_main_worker_is_replaced_if_it_dies_before_it_is_done() -> None:
@@ -460,7 +460,7 @@ def test_the_main_worker_is_replaced_if_it_dies_before_it_is_done() -> None:
     run.send(b"0", Stop())
     run.send(b"1", Stop())
     run.send(b"2", Stop())
-    assert 0 == run.server.ending.main
+    assert 0 == run.main
     for worker in range(3):
         run.send(b"%d" % worker, Leave([]))
     assert ["1 Waiting"] == kinds(run.send(b"1", Ping(1)))
@@ -503,7 +503,7 @@ def test_logs_stand_in_the_record_with_their_step_and_shard() -> None:
     run.send(b"0", Contribution(0, lease.version, [node], [(0, "norm", 2.0)], True))
     assert [{"step": 0, "shard": 0, "name": "norm", "value": 2.0}] == run.reported("log")
     run.send(b"0", Leave([(-1, "test_accuracy", 0.75)]))
-    assert {"norm": 2.0, "test_accuracy": 0.75} == run.server.training.progress.summary(1.0)["metrics"]
+    assert {"norm": 2.0, "test_accuracy": 0.75} == run.totals["metrics"]
 
 
 def test_more_workers_than_shards_is_said() -> None:

@@ -63,19 +63,19 @@ def repeated(run: Run) -> np.ndarray:
         tree = steps.setdefault(step, TreeSum(PLAN.shards_of(step)))
         for shard in range(start, stop):
             vector = gradient(step, shard, version)
-            assert tree.add(Node(shard, shard + 1, 0.0, vector.copy()))
+            tree.add(Node(shard, shard + 1, 0.0, vector.copy()))
             if run.settings.staleness is None:
                 updater.update(vector)
         if tree.complete and run.settings.staleness is not None:
             updater.update(tree.nodes[0].vector)
     assert {(step, PLAN.shards_of(step)) for step in steps if steps[step].complete} == {
-        (step, PLAN.shards_of(step)) for step in range(run.server.training.step.number)
+        (step, PLAN.shards_of(step)) for step in range(run.step)
     }
     return updater.weights
 
 
 def histogram(run: Run) -> dict[str, int]:
-    found: dict[str, int] = run.server.training.progress.summary(1.0)["staleness"]
+    found: dict[str, int] = run.totals["staleness"]
     return found
 
 
@@ -104,7 +104,7 @@ def test_a_fast_worker_goes_ahead_as_far_as_the_bound_and_no_further() -> None:
     # its own part of each step under way, and then what the other has not come for
     assert [(0, 0, 2, 0), (1, 0, 2, 0), (1, 2, 4, 0), (2, 0, 2, 0), (2, 2, 4, 0)] == given_to_fast
     answers = leases(run.send(b"1", contribution(slow)))
-    assert 3 == run.server.training.version
+    assert 3 == run.version
     assert [3, 3] == [lease.version for lease in answers.values()]
     assert {"0": 2, "1": 2, "2": 2} == histogram(run)
 
@@ -116,13 +116,13 @@ def test_the_bound_is_never_exceeded_and_the_order_of_arrival_repeats_the_run(
 ) -> None:
     run, held = begin(workers, staleness=bound)
     work(run, held, random.choice)
-    assert STEPS == run.server.training.version == run.server.training.step.number
-    assert repeated(run).tobytes() == run.server.training.updater.weights.tobytes()
+    assert STEPS == run.version == run.step
+    assert repeated(run).tobytes() == run.weights.tobytes()
     ages = [step - version for step, version, _, _ in arrivals(run)]
     assert Counter(ages) == {int(age): count for age, count in histogram(run).items()}
     assert all(0 <= age <= bound for age in ages)
-    assert 40 == run.server.training.progress.samples
-    assert run.server.ending.over
+    assert 40 == run.totals["samples"]
+    assert run.over
 
 
 @settings(deadline=None)
@@ -131,11 +131,11 @@ def test_an_asynchronous_run_applies_each_shard_once_on_arrival(workers: int, ra
     run, held = begin(workers, staleness=None)
     work(run, held, random.choice)
     updates = sum(PLAN.shards_of(step) for step in range(STEPS))
-    assert (updates, STEPS) == (run.server.training.version, run.server.training.step.number)
-    assert repeated(run).tobytes() == run.server.training.updater.weights.tobytes()
+    assert (updates, STEPS) == (run.version, run.step)
+    assert repeated(run).tobytes() == run.weights.tobytes()
     assert updates == sum(histogram(run).values()) == len(arrivals(run))
-    assert 40 == run.server.training.progress.samples
-    assert run.server.ending.over
+    assert 40 == run.totals["samples"]
+    assert run.over
 
 
 @settings(deadline=None)
@@ -162,9 +162,9 @@ def test_losses_joins_and_restarts_lose_and_double_nothing(staleness: int | None
         else:
             worker = random.choice(sorted(held))
             held |= leases(run.send(b"%d" % worker, contribution(held.pop(worker))))
-    assert STEPS == run.server.training.step.number
-    assert repeated(run).tobytes() == run.server.training.updater.weights.tobytes()
-    assert 40 == run.server.training.progress.samples
+    assert STEPS == run.step
+    assert repeated(run).tobytes() == run.weights.tobytes()
+    assert 40 == run.totals["samples"]
 
 
 @pytest.mark.parametrize(("staleness", "version", "known"), [(1, 0, "1 to 2"), (1, 3, "1 to 2"), (None, 3, "0 to 2")])
@@ -172,12 +172,12 @@ def test_weights_that_are_too_old_or_of_nobody_are_refused(staleness: int | None
     run, held = begin(1, staleness=staleness, shards=1, samples=8 * 3)
     for _ in range(2):
         held = leases(run.contribute(0, held[0]))
-    before = run.server.training.updater.weights.tobytes()
+    before = run.weights.tobytes()
     node = Node(0, 1, 0.25, read_only(gradient_of(2, 0)))
     ((_, refusal),) = run.send(b"0", Contribution(2, version, [node], [], False))
     assert isinstance(refusal, Refusal)
     assert f"step 2: a gradient of weights {version}, not {known}" == refusal.reason
-    assert before == run.server.training.updater.weights.tobytes()
+    assert before == run.weights.tobytes()
 
 
 def test_an_asynchronous_run_refuses_sums_over_shards() -> None:
@@ -185,7 +185,7 @@ def test_an_asynchronous_run_refuses_sums_over_shards() -> None:
     node = Node(0, 2, 0.25, read_only(gradient_of(0, 0)))
     ((_, refusal),) = run.send(b"0", Contribution(0, 0, [node], [], False))
     assert "step 0: a sum over shards 0 to 1, but here each comes by itself" == refusal.reason
-    assert 0 == run.server.training.version
+    assert 0 == run.version
 
 
 @pytest.mark.parametrize("staleness", [0, 1, 2, None])
@@ -194,10 +194,10 @@ def test_every_step_under_way_is_completed_after_a_stop(staleness: int | None) -
     lease = held.pop(0)
     held |= leases(run.send(b"0", contribution(lease, last=True)))
     work(run, held, min)
-    assert 1 == run.server.training.step.number == run.server.training.final
+    assert 1 == run.step == run.server.training.ledger.final
     if staleness != 0:
-        assert repeated(run).tobytes() == run.server.training.updater.weights.tobytes()
-    assert run.server.ending.over
+        assert repeated(run).tobytes() == run.weights.tobytes()
+    assert run.over
 
 
 @pytest.mark.parametrize("staleness", [2, None])
@@ -224,8 +224,8 @@ def test_no_step_of_the_next_epoch_is_leased_before_a_score_that_steers(stalenes
         assert lease.step < 3
         answers = run.send(b"%d" % worker, contribution(lease))
     ((peer, evaluation),) = [answer for answer in answers if isinstance(answer[1], Evaluation)]
-    assert 3 == run.server.training.step.number
-    assert run.server.training.updater.weights.tobytes() == evaluation.weights.tobytes()
+    assert 3 == run.step
+    assert run.weights.tobytes() == evaluation.weights.tobytes()
     assert 3 in {lease.step for lease in leases(run.send(peer, Score(0, {"a": 1.0}, False))).values()}
     assert [{"step": 3, "epoch": 0, "scores": {"a": 1.0}}] == run.reported("evaluation")
 
@@ -238,12 +238,12 @@ def test_an_asynchronous_run_goes_no_further_than_the_next_epoch() -> None:
         steps.add(lease.step)
         held |= leases(run.send(b"0", contribution(lease)))
     assert {0, 1, 2, 3, 4, 5} == steps
-    assert 0 == run.server.training.step.number
+    assert 0 == run.step
     held = leases(run.send(b"1", contribution(slow)))
     assert {6} == {lease.step for lease in held.values()}
-    assert 6 == run.server.training.step.number
+    assert 6 == run.step
     work(run, held, min)
-    assert 9 == run.server.training.step.number
+    assert 9 == run.step
 
 
 def test_a_lease_that_was_lost_with_weights_that_are_no_more_is_given_with_others() -> None:

@@ -70,7 +70,7 @@ def test_a_contribution_with_one_node_that_is_none_is_refused_as_a_whole(stop: i
     nodes = [Node(0, 2, 0.5, good), Node(1, stop, 0.5, good)]
     answers = run.send(b"0", Contribution(lease.step, lease.version, nodes, [], False))
     assert isinstance(answers[0][1], Refusal)
-    assert [(0, 2)] == run.server.training.step.tree.missing()
+    assert [(0, 2)] == run.server.open_steps[0].missing(0, 2)
     again = leases(run.take(run.server.tick(0.5)))[0]
     assert 1 == leases(run.contribute(0, again))[0].step
 
@@ -80,7 +80,7 @@ def test_a_node_of_more_shards_than_there_are_takes_no_memory_even_where_it_is_n
     lease = leases(run.join(0))[0]
     bad = read_only(np.full(LAYOUT.size, np.nan, np.float32))
     run.send(b"0", Contribution(0, lease.version, [Node(0, 1 << 47, 0.5, bad)], [], False))
-    assert {} == run.server.training.step.refusals
+    assert {} == run.server.open_steps[0].not_finite
 
 
 @pytest.mark.parametrize(
@@ -115,7 +115,7 @@ def test_weights_that_come_twice_lose_no_lease() -> None:
     given |= leases(run.contribute(1, Lease(1, 0, 2, 4, 0, None)))
     while given:
         given = leases(run.contribute(1, given[1]))
-    assert 3 == run.server.training.version
+    assert 3 == run.version
 
 
 def test_a_flood_of_nonsense_is_counted_and_leaves_few_lines() -> None:
@@ -126,7 +126,7 @@ def test_a_flood_of_nonsense_is_counted_and_leaves_few_lines() -> None:
             run.take(run.server.malformed(b"stranger", "nonsense", 1.0))
         else:
             run.send(b"stranger", Failure(0, 0, -1, "E" * 10_000, "T" * 200_000))
-    assert 1000 == run.server.refused
+    assert 1000 == run.counts["refused"]
     lines = [report.values for report in run.reports if report.kind in ("refused", "traceback")]
     assert {"reason": "nonsense (512 messages refused so far)"} == lines[-1]
     assert 10 == len(lines)
@@ -152,7 +152,7 @@ def test_a_worker_that_joins_when_the_main_one_is_gone_speaks_for_all() -> None:
     run.take(run.server.ended(0, False, 1.0))
     finish = run.join(1)[-1][1]
     assert isinstance(finish, Finish)
-    assert (True, 1) == (finish.main, run.server.ending.main)
+    assert (True, 1) == (finish.main, run.main)
 
 
 def test_a_main_worker_elsewhere_that_is_gone_is_found_out() -> None:

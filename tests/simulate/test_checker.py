@@ -11,8 +11,10 @@ from karp import optim
 from karp.protocol.messages import Finish
 from karp.protocol.server.ending import Ending
 from karp.protocol.server.leasing import Leasing
+from karp.protocol.server.ledger import Arrived
 from karp.protocol.server.machine import Server
 from karp.protocol.server.training import Training
+from karp.protocol.server.weights import Weights
 from karp.protocol.tree import Node, TreeSum
 from karp.protocol.worker import Worker
 from karp.simulate import BadShard, Cluster, Fault, Kill, Scenario, Violation, draw_scenario, server_process
@@ -28,9 +30,9 @@ def came_from_a_worker(node: Node) -> bool:
 def count_a_shard_twice(monkeypatch: pytest.MonkeyPatch) -> None:
     add = TreeSum.add
 
-    def twice(tree: TreeSum, node: Node) -> bool:
+    def twice(tree: TreeSum, node: Node) -> None:
         doubled = node.start == 0 and came_from_a_worker(node)
-        return add(tree, node._replace(vector=node.vector + node.vector) if doubled else node)
+        add(tree, node._replace(vector=node.vector + node.vector) if doubled else node)
 
     monkeypatch.setattr(TreeSum, "add", twice)
 
@@ -38,8 +40,8 @@ def count_a_shard_twice(monkeypatch: pytest.MonkeyPatch) -> None:
 def skip_a_shard(monkeypatch: pytest.MonkeyPatch) -> None:
     add = TreeSum.add
 
-    def without(tree: TreeSum, node: Node) -> bool:
-        return add(tree, node._replace(vector=None) if node.start == 2 and came_from_a_worker(node) else node)
+    def without(tree: TreeSum, node: Node) -> None:
+        add(tree, node._replace(vector=None) if node.start == 2 and came_from_a_worker(node) else node)
 
     monkeypatch.setattr(TreeSum, "add", without)
 
@@ -48,10 +50,9 @@ def sum_in_the_order_of_arrival(monkeypatch: pytest.MonkeyPatch) -> None:
     sums: dict[TreeSum, list[Node]] = {}
     add = TreeSum.add
 
-    def in_turn(tree: TreeSum, node: Node) -> bool:
+    def in_turn(tree: TreeSum, node: Node) -> None:
         arrived = came_from_a_worker(node)
-        if not add(tree, node):
-            return False
+        add(tree, node)
         if arrived:
             sums.setdefault(tree, []).append(node)
             if tree.complete:
@@ -59,22 +60,19 @@ def sum_in_the_order_of_arrival(monkeypatch: pytest.MonkeyPatch) -> None:
                 for other in sums[tree][1:]:
                     total = total + other.vector
                 tree.nodes[0] = tree.nodes[0]._replace(vector=total)
-        return True
 
     monkeypatch.setattr(TreeSum, "add", in_turn)
 
 
 def apply_before_all_has_arrived(monkeypatch: pytest.MonkeyPatch) -> None:
-    add = TreeSum.add
+    add = Arrived.add
 
-    def early(tree: TreeSum, node: Node) -> bool:
-        added = add(tree, node)
-        if added and came_from_a_worker(node) and 0 in tree.nodes:
-            tree.nodes[0] = tree.nodes[0]._replace(stop=tree.shards)
-            tree.complete = True
+    def early(arrived: Arrived, start: int, stop: int) -> bool:
+        added = add(arrived, start, stop)
+        arrived.complete = arrived.complete or (added and 0 in arrived.starts)
         return added
 
-    monkeypatch.setattr(TreeSum, "add", early)
+    monkeypatch.setattr(Arrived, "add", early)
 
 
 def forget_the_lease_of_a_lost_worker(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -87,8 +85,7 @@ def forget_a_worker(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def apply_what_is_not_finite(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(Training, "_is_finite", lambda *arguments: True)
-    monkeypatch.setattr("karp.protocol.server.training.finite", lambda vector: True)
+    monkeypatch.setattr(Weights, "finite", lambda *arguments: True)
 
 
 def believe_that_a_worker_has_the_weights(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -117,8 +114,8 @@ def evaluate_other_weights(monkeypatch: pytest.MonkeyPatch) -> None:
 
     def spoilt(training: Training, *arguments: Any) -> None:
         conclude(training, *arguments)
-        for due in training.evaluations:
-            due.weights[0] += 1
+        for weights in training.weights.of_epochs.values():
+            weights[0] += 1
 
     monkeypatch.setattr(Training, "_conclude", spoilt)
 
@@ -159,8 +156,8 @@ def take_what_is_too_stale(monkeypatch: pytest.MonkeyPatch) -> None:
 
     def lax(training: Training, settings: Any) -> None:
         use(training, settings)
-        assert training.bound is not None
-        training.bound += 2
+        assert training.ledger.max_staleness is not None
+        training.ledger.max_staleness += 2
 
     monkeypatch.setattr(Training, "use", lax)
 

@@ -32,8 +32,8 @@ def test_scenarios_hold(first: int) -> None:
 def history(scenario: Scenario) -> tuple[object, ...]:
     """What can be told of a run from outside."""
     cluster = run(scenario)
-    updater = server_of(cluster).training.updater
-    weights = b"" if updater is None else updater.weights.tobytes()
+    vector = server_of(cluster).weights
+    weights = b"" if vector is None else vector.tobytes()
     return cluster.clock.events, cluster.clock.now, cluster.network.counts, cluster.injector.counts, weights
 
 
@@ -52,7 +52,7 @@ def test_a_worker_dies_at_each_point(point: str, external: int, staleness: int |
     step = 3 if point in ("lease", "computing", "sending", "sent") else 0
     cluster = run(replace(NO_FAULTS, kills=(Kill(point, step=step),), external=external, staleness=staleness))
     assert {point: 1} == cluster.injector.counts
-    assert 6 == server_of(cluster).training.step.number
+    assert 6 == server_of(cluster).step
 
 
 @pytest.mark.parametrize("staleness", BOUNDS)
@@ -85,7 +85,7 @@ def test_a_worker_stands_still(seconds: float) -> None:
 def test_what_cannot_be_right_changes_nothing(variant: int) -> None:
     faults = Fault("corrupt", 25, 1, variant=variant), Fault("stranger", 40, variant=variant)
     cluster = run(replace(NO_FAULTS, faults=faults))
-    assert 6 == server_of(cluster).training.version
+    assert 6 == server_of(cluster).version
 
 
 @pytest.mark.parametrize("kind", ["nan", "inf", "loss", "raise"])
@@ -98,13 +98,13 @@ def test_a_program_that_fails_once_costs_nothing(kind: str) -> None:
 def test_a_program_that_fails_always_ends_the_run(kind: str) -> None:
     cluster = run(replace(NO_FAULTS, bad_shards=(BadShard(kind, 1, 3, ALWAYS),)))
     assert "step 1, shard 3" in cluster.server_process.failure
-    assert 1 == server_of(cluster).training.version
+    assert 1 == server_of(cluster).version
 
 
 @pytest.mark.parametrize("kind", ["nan", "inf", "loss"])
 def test_a_shard_that_is_never_finite_may_be_left_out(kind: str) -> None:
     cluster = run(replace(NO_FAULTS, bad_shards=(BadShard(kind, 1, 3, ALWAYS),), skip=True))
-    assert ("", 6) == (cluster.server_process.failure, server_of(cluster).training.version)
+    assert ("", 6) == (cluster.server_process.failure, server_of(cluster).version)
 
 
 def test_a_network_that_loses_and_doubles_a_third_of_its_messages() -> None:

@@ -22,8 +22,8 @@ LAYOUT = Layout({"weight": (5, 3), "bias": (3,)}, "float32")
 def exchange() -> Iterator[Exchange]:
     made = Exchange(pytest.fail)
     made.allocate(LAYOUT)
-    made.writing(-1)
-    made.writing(0)
+    made.begin_write()
+    made.end_write(0)
     yield made
     made.close()
 
@@ -57,15 +57,15 @@ def test_a_contribution_arrives_without_a_copy_where_it_was_written_in_place(exc
     assert exchange.receive() is None
 
 
-@pytest.mark.parametrize(("odd", "moderate"), [(1.0, True), (1e30, False), (np.inf, False), (np.nan, False)])
+@pytest.mark.parametrize(("odd", "no_overflow"), [(1.0, True), (1e30, False), (np.inf, False), (np.nan, False)])
 def test_the_worker_looks_whether_its_gradient_is_finite(
-    exchange: Exchange, place: Place, odd: float, moderate: bool
+    exchange: Exchange, place: Place, odd: float, no_overflow: bool
 ) -> None:
     place.slot.vector[-1] = odd
     assert place.send(contribution(place.slot.vector))
     found = exchange.receive()
     assert found is not None
-    assert moderate == found[1].moderate
+    assert no_overflow == found[1].no_overflow
 
 
 def test_a_gradient_from_elsewhere_is_copied_in(exchange: Exchange, place: Place) -> None:
@@ -122,9 +122,9 @@ def test_weights_that_have_been_written_since_are_not_used(
 ) -> None:
     assert exchange.weights is not None
     assert exchange.slots[b"a"].give(lease(weights=exchange.weights.vector))
-    exchange.writing(-1)
+    exchange.begin_write()
     if version is not None:
-        exchange.writing(version)
+        exchange.end_write(version)
     assert place.lease() is None
 
 
@@ -141,9 +141,9 @@ def test_a_worker_sees_that_its_weights_have_changed_and_can_copy_those_of_one_v
         """The server ends its update while the worker tries."""
         yields.append(1)
         exchange.weights.vector[:] = 5.0  # type: ignore[union-attr]
-        exchange.writing(1)
+        exchange.end_write(1)
 
-    exchange.writing(-1)
+    exchange.begin_write()
     assert place.changed
     monkeypatch.setattr("os.sched_yield", write)
     place.copy(mine)

@@ -96,7 +96,7 @@ class Ending:
     def log(self, message: Leave) -> None:
         """What the main worker has logged after the loop."""
         if message.logs:
-            self.training.log(message.logs, self.training.step.number)
+            self.training.log(message.logs, self.training.number)
             self._save(lasting=False)
 
     def hear(self, peer: bytes, message: FromWorker) -> None:
@@ -128,18 +128,18 @@ class Ending:
             self._send(peer, Closed())
 
     def _save(self, lasting: bool) -> None:
-        if self.training.updater is not None:  # else there is nothing yet that could be lost
+        if self.training.ready:  # else there is nothing yet that could be lost
             self.out.append(Save(lasting))
 
     def _send_finish(self, member: Member) -> None:
-        training, updater = self.training, self.training.updater
-        new = updater is not None and (member.version != training.version or training.passing)
-        weights = updater.weights if new and updater is not None else None
+        training = self.training
+        new = training.ready and (member.version != training.version or training.weights.borrowed)
+        weights = training.weights.vector if new else None
         self._send(member.peer, self._finish(member.worker == self.main, weights))
 
     def _finish(self, main: bool, weights: Vector | None = None) -> Finish:
         training = self.training
-        return Finish(training.version, main, training.failure, weights, training.step.number)
+        return Finish(training.version, main, training.failure, weights, training.number)
 
     def _send(self, peer: bytes, message: FromServer) -> None:
         self.out.append(Send(peer, message))

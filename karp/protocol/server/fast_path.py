@@ -12,12 +12,12 @@ import math
 from karp.protocol.messages import Lease
 from karp.protocol.server.leasing import Leasing
 from karp.protocol.server.progress import REPORT_SECONDS
-from karp.protocol.server.step import moderate
 from karp.protocol.server.training import Training
 from karp.protocol.tree import Node
+from karp.protocol.vectors import no_overflow
 
 
-class Calm:
+class FastPath:
     """Takes steps at once while they are calm; whatever else happens to the server, it forgets how long that is."""
 
     def __init__(self, training: Training, leasing: Leasing) -> None:
@@ -32,7 +32,7 @@ class Calm:
         """Something has happened."""
         self.known = False
 
-    def take(self, peer: bytes, lease: Lease, node: Node, now: float) -> bool:
+    def try_apply(self, peer: bytes, lease: Lease, node: Node, now: float) -> bool:
         """The sum over the whole step of this lease, from the only worker there is, in this process.
 
         If all it takes is an update, that is done and the lease moves on to the next step. If there is more to it,
@@ -42,15 +42,11 @@ class Calm:
             self._look(peer, lease)
         if not (lease.step < self.before and now < self.until and node.vector is not None):
             return False
-        if not (math.isfinite(node.loss) and moderate(node.vector)):
+        if not (math.isfinite(node.loss) and no_overflow(node.vector)):
             return False
-        training, step = self.training, self.training.step
-        assert training.updater is not None
-        training.updater.update(node.vector)
-        del training.open[step.number]
-        step.number += 1  # it becomes the next one
-        training.open[step.number] = step
-        training.opened += 1
+        training = self.training
+        training.weights.update(node.vector)
+        training.ledger.repeat_step()
         lease.step, lease.version = lease.step + 1, lease.version + 1
         training.progress.step(node.loss, self.samples)
         self.leasing.members[peer].since = now
@@ -60,14 +56,14 @@ class Calm:
         """For how long, from here on, each step is followed by one with as many samples and shards, and by no more."""
         self.known, self.before = True, -1
         training, member = self.training, self.leasing.members.get(peer)
-        step, progress = training.step, training.progress
+        ledger, progress, step = training.ledger, training.progress, training.ledger.step
         alone = member is not None and member.task is lease and len(self.leasing.members) == 1
-        fresh = not (step.unleased or step.tree.nodes or step.refusals or step.skipped)
-        shared = training.store is None and training.simple
-        if not (alone and fresh and shared) or training.evaluations or training.failure:
+        weights = training.weights
+        in_place = weights.memory is None and weights.whole_step_sum
+        if not (alone and step.fully_leased and in_place) or ledger.evaluations or training.failure:
             return
         per_epoch = training.steps.steps_per_epoch
         epoch_end = step.number - step.number % per_epoch + per_epoch
-        self.before = min(epoch_end - 2, training.final - 1)
+        self.before = min(epoch_end - 2, ledger.final - 1)
         self.until = min(training.save_at, progress.reported + REPORT_SECONDS)
         self.samples = training.steps.samples_of(step.number)

@@ -96,24 +96,24 @@ class Joining:
 
     def to_ask(self, peer: bytes) -> bool:
         """Whether the initial weights are to come from this peer, or still are."""
-        return self.training.updater is None and (self.asked == peer or self.asked not in self.leasing.members)
+        return not self.training.ready and (self.asked == peer or self.asked not in self.leasing.members)
 
     def initial(self, member: Member, message: Initial) -> None:
         """The weights have come; raises ProtocolError if the settings name others."""
-        if self.training.updater is None:
-            self.training.start_from(message.weights)
-            member.version = -1 if self.training.rounded else 0
+        if not self.training.ready:
+            self.training.weights.start_from(message.weights)
+            member.version = -1 if self.training.weights.encoded else 0
         if member.task is None:
             self.leasing.rest(member)
 
     def begin(self, now: float) -> None:
         """Open the first step, if the weights and all workers are there."""
-        if self.training.updater is not None and len(self.leasing.members) >= self.workers:
+        if self.training.ready and len(self.leasing.members) >= self.workers:
             self.begun = True
             self.training.progress.begin(now)
-            steps, step = self.training.final, self.training.version
+            steps, step = self.training.ledger.final, self.training.version
             self.training.report("begin", {"steps": steps, "step": step, "workers": len(self.leasing.members)})
-            self.training.begin(step)
+            self.training.ledger.begin(step)
             self.out.append(Save(lasting=True))  # workers will soon have the initial weights no more
 
     def look_for_missing(self, now: float) -> None:
@@ -121,7 +121,7 @@ class Joining:
         here = len(self.leasing.members)
         missing = ", ".join(str(number) for number in range(self.workers) if number not in self.ending.numbers)
         text = f"{here} of {self.workers} workers have joined; missing: worker {missing}; the run begins without"
-        if now >= self.join_by and self.training.updater is not None and here:
+        if now >= self.join_by and self.training.ready and here:
             self.workers = here
             self.training.notice(text)
         elif now >= self.notice_at:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from karp.protocol.messages import Contribution, Evaluation, Lease
 from karp.protocol.server.actions import Action, Send
-from karp.protocol.server.step import Step
+from karp.protocol.server.ledger import Step
 from karp.protocol.server.training import Training
 from karp.protocol.server.workers import Member, Pace
 from karp.protocol.tree import Vector
@@ -64,19 +64,19 @@ class Leasing:
     def hand_out(self, now: float) -> None:
         """Give what there is to do to those that wait."""
         training = self.training
-        if training.evaluations:
+        if training.ledger.evaluations:
             self._evaluate(now)
-            if training.steering:
+            if training.ledger.waits_for_score:
                 return
-        if self.waiting and (training.bound != 0 or training.step.unleased):
+        if self.waiting and (training.ledger.max_staleness != 0 or training.ledger.step.unleased):
             self._lease(now)
 
     def _evaluate(self, now: float) -> None:
-        for due in self.training.evaluations:
-            if self.waiting and not self._is_evaluated(due.epoch):
+        for epoch, version in self.training.ledger.evaluations.items():
+            if self.waiting and not self._is_evaluated(epoch):
                 last = max(self.waiting.values(), key=lambda member: member.worker)
-                self._give(last, Evaluation(0, due.epoch, due.version, due.weights), now)
-                self.evaluators[due.epoch] = last
+                self._give(last, Evaluation(0, epoch, version, self.training.weights_for(epoch)), now)
+                self.evaluators[epoch] = last
 
     def _is_evaluated(self, epoch: int) -> bool:
         """Whether a member has this evaluation as its task."""
@@ -87,26 +87,26 @@ class Leasing:
 
     def _lease(self, now: float) -> None:
         """Share out what is unleased, oldest steps first, and open others for those that still wait."""
-        training = self.training
-        if training.bound == 0:
-            self._lease_of(training.step, now)
+        ledger = self.training.ledger
+        if ledger.max_staleness == 0:
+            self._lease_of(ledger.step, now)
             return
-        for step in list(training.open.values()):
+        for step in list(ledger.open.values()):
             if step.unleased and self.waiting:
                 self._lease_of(step, now)
-        while self.waiting and (another := training.open_another()) is not None:
+        while self.waiting and (another := ledger.open_next()) is not None:
             self._lease_of(another, now)
 
     def _lease_of(self, step: Step, now: float) -> None:
         """Share what is unleased of a step among the workers that wait, in the order of their numbers."""
         division, whole = self.division, step.untouched
-        if division is not None and whole and self.pace.even(now) and division.fits(self.waiting, step.tree.shards):
+        if division is not None and whole and self.pace.even(now) and division.fits(self.waiting, step.shards):
             step.unleased = []
             for member, start, stop in division.ranges:  # almost every step is shared out as the one before
                 self._grant(member, step, start, stop, now)
             return
         waiting = sorted(self.waiting.values(), key=lambda member: member.worker)
-        if step.refusals:
+        if step.not_finite:
             self._lease_refused(step, waiting, now)
             return
         ranges = []
@@ -114,21 +114,22 @@ class Leasing:
             if (cut := step.cut(portion)) is not None:
                 self._grant(member, step, *cut, now)
                 ranges.append((member, *cut))
-        if whole and self.training.bound == 0 and self.pace.even(now):
-            self.division = Division(len(waiting), step.tree.shards, ranges)
+        if whole and self.training.ledger.max_staleness == 0 and self.pace.even(now):
+            self.division = Division(len(waiting), step.shards, ranges)
 
     def _portions(self, step: Step, waiting: list[Member], now: float) -> list[int]:
         """How many shards each of these workers gets."""
-        bound = self.training.bound
+        bound = self.training.ledger.max_staleness
         if bound == 0:
-            return self.pace.portions(waiting, step.to_lease, now)
+            return self.pace.portions(waiting, step.count_unleased, now)
         if bound is None:  # each shard is an update of its own
             return [1] * len(waiting)
         if step.number not in self.portions:  # the others come for theirs
             everybody = sorted(self.members.values(), key=lambda member: member.worker)
             there = [member for member in everybody if not member.stopped and not member.told]
-            portions = self.pace.portions(there, step.tree.shards, now)
-            self.portions = {number: self.portions[number] for number in self.portions if number in self.training.open}
+            portions = self.pace.portions(there, step.shards, now)
+            open_steps = self.training.ledger.open
+            self.portions = {number: shares for number, shares in self.portions.items() if number in open_steps}
             self.portions[step.number] = {member.peer: each for member, each in zip(there, portions, strict=True)}
         return [self.portions[step.number].get(member.peer, 0) for member in waiting]
 
@@ -137,23 +138,21 @@ class Leasing:
         for member in waiting:
             if not step.unleased:
                 return
-            if step.refusals.get(step.unleased[0][0]) == member.peer and len(self.members) > 1:
+            if step.not_finite.get(step.unleased[0][0]) == member.peer and len(self.members) > 1:
                 continue
-            if (cut := step.cut(1 if self.training.bound is None else step.to_lease)) is not None:
+            if (cut := step.cut(1 if self.training.ledger.max_staleness is None else step.count_unleased)) is not None:
                 self._grant(member, step, *cut, now)
 
     def _grant(self, member: Member, step: Step, start: int, stop: int, now: float) -> None:
         """This range of the step, to be computed with the newest weights."""
-        updater = self.training.updater
-        assert updater is not None
-        weights = self.training.outgoing() if self.training.rounded else updater.weights
-        self._give(member, Lease(0, step.number, start, stop, updater.version, weights), now)
+        weights = self.training.weights
+        self._give(member, Lease(0, step.number, start, stop, weights.version, weights.outgoing()), now)
 
     def _give(self, member: Member, task: Lease | Evaluation, now: float) -> None:
         del self.waiting[member.peer]
         self.given += 1
         task.number = member.number = self.given
-        others = isinstance(task, Evaluation) and self.training.passing  # than those of leases
+        others = isinstance(task, Evaluation) and self.training.weights.borrowed  # than those of leases
         if member.version == task.version and not others:  # it has these weights already
             task.weights = None
         member.task, member.version = task, -1 if others else task.version
@@ -174,16 +173,16 @@ class Leasing:
             self.out.append(Send(member.peer, member.task))
 
     def _weights_of(self, task: Lease | Evaluation) -> Vector | None:
-        updater = self.training.updater
+        weights = self.training.weights
         if isinstance(task, Evaluation):
             return self.training.weights_for(task.epoch)
-        return self.training.outgoing() if updater is not None and task.version == updater.version else None
+        return weights.outgoing() if task.version == weights.version else None
 
     def withdraw(self, member: Member) -> None:
         """What a member has not contributed of its task can be given again."""
         task, member.task = member.task, None
-        step = self.training.open.get(task.step) if isinstance(task, Lease) else None
-        if not isinstance(task, Lease) or step is None or step.tree.complete:
+        step = self.training.ledger.open.get(task.step) if isinstance(task, Lease) else None
+        if not isinstance(task, Lease) or step is None or step.complete:
             return
         gaps = step.missing(task.start, task.stop)
         if not gaps:
@@ -193,7 +192,7 @@ class Leasing:
         for shard in (shard for gap in gaps for shard in range(*gap)):
             if shard not in held:
                 self.released += 1
-                step.give_back(shard, shard + 1)
+                step.release(shard, shard + 1)
 
     def returned(self, member: Member, message: Contribution, now: float) -> Lease | None:
         """A contribution has come from a member; returns the lease that it ends, if the member has it still."""
@@ -206,7 +205,7 @@ class Leasing:
 
     def double(self, now: float) -> None:
         """Give leases that take too long a second time, to workers that have nothing to do."""
-        open_steps = self.training.open
+        open_steps = self.training.ledger.open
         if any(step.unleased for step in open_steps.values()):
             return
         found = 0
@@ -221,7 +220,7 @@ class Leasing:
                 member.doubled = True
                 for start, stop in step.missing(lease.start, lease.stop):
                     found += stop - start
-                    step.give_back(start, stop)
+                    step.release(start, stop)
         if found:
             self.released += found
             self._lease(now)
@@ -231,7 +230,7 @@ class Leasing:
         found = []
         for member in self.members.values():
             task = member.task
-            here = isinstance(task, Evaluation) or (isinstance(task, Lease) and task.step in self.training.open)
+            here = isinstance(task, Evaluation) or (isinstance(task, Lease) and task.step in self.training.ledger.open)
             if here and now >= member.notice_at:
                 member.notice_at = now + 2 * (now - member.since)
                 found.append(member)

@@ -6,13 +6,13 @@ simulated cluster.
 
     joining --(joining.py)--> training --(last step, last score)--> over (ending.py)
 
-In training, the shards of the step under way are leased to the workers that wait. When one is applied (training.py),
-they are leased the next together with the new weights; in one process a lease may just move on to it (calm.py). What is
+In training, the shards of the open step are leased to the workers that wait. When it is applied (training.py), they are
+leased the next one together with the new weights; in one process a lease may just move on to it (fast_path.py). What is
 lost (a worker, a message) is leased again. At an epoch's end its evaluation is leased too, with a copy of that epoch's
 weights, so that training goes on meanwhile (unless the score steers the run).
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from itertools import islice
 
 from karp.errors import ProtocolError
@@ -30,7 +30,6 @@ from karp.protocol.messages import (
     Lease,
     Leave,
     Ping,
-    Refusal,
     Rejoin,
     Score,
     Stop,
@@ -38,13 +37,17 @@ from karp.protocol.messages import (
 )
 from karp.protocol.server.actions import Action, Send
 from karp.protocol.server.ending import Ending
-from karp.protocol.server.fast_path import Calm
+from karp.protocol.server.fast_path import FastPath
 from karp.protocol.server.joining import Joining
 from karp.protocol.server.leasing import NOTICE_SECONDS, Leasing
+from karp.protocol.server.ledger import Step
+from karp.protocol.server.refusals import Refusals
 from karp.protocol.server.training import SAVE_SECONDS, Training
 from karp.protocol.server.workers import Member
-from karp.protocol.settings import Steps
-from karp.protocol.store import Store
+from karp.protocol.settings import Settings
+from karp.protocol.steps import Steps
+from karp.protocol.tree import Node, Vector
+from karp.protocol.vectors import Memory
 
 ALIVE_SECONDS = 1.0  # a sign of life to every worker this often; sending it is how a lost one is found
 
@@ -59,7 +62,7 @@ class Server:
         incarnation: counts the restarts of this run's server.
         save_seconds: between two checkpoints; 0: after every step.
         skip: leave a shard out whose gradient is not finite twice, instead of ending the run.
-        store: where the weights are to lie, if others than this process read them.
+        memory: where the weights are to lie, if others than this process read them.
     """
 
     def __init__(
@@ -71,24 +74,85 @@ class Server:
         incarnation: int = 0,
         save_seconds: float = SAVE_SECONDS,
         skip: bool = False,
-        store: Store | None = None,
+        memory: Memory | None = None,
     ) -> None:
         self.now = now
         self.incarnation = incarnation
         self.notice_at = now + NOTICE_SECONDS
         self.alive_at = now + ALIVE_SECONDS
         self.out: list[Action] = []
-        self.training = Training(plan, now, self.out, save_seconds, skip, store)
+        self.training = Training(plan, now, self.out, save_seconds, skip, memory)
         self.leasing = Leasing(self.training, self.out)
         self.ending = Ending(self.training, self.leasing, self.out)
         self.joining = Joining(workers, self.training, self.leasing, self.ending, self.out, now)
-        self.calm = Calm(self.training, self.leasing)
+        self.fast_path = FastPath(self.training, self.leasing)
         self.members = self.leasing.members
         self.waiting = self.leasing.waiting
         self.numbers = self.ending.numbers
         self.failures: set[tuple[int, int, int]] = set()  # (step, shard, epoch) at which the program has raised
-        self.strangers = 0  # connections that were turned away
-        self.refused = 0  # messages that were not taken
+        self.refusals = Refusals(self.training, self.out)
+
+    # What whoever drives or watches it may ask.
+
+    @property
+    def settings(self) -> Settings | None:
+        """The run's settings, once the first worker has brought them."""
+        return self.training.settings
+
+    @property
+    def ready(self) -> bool:
+        """Whether settings and weights are known."""
+        return self.training.ready
+
+    @property
+    def begun(self) -> bool:
+        """Whether the first step has been opened."""
+        return self.joining.begun
+
+    @property
+    def version(self) -> int:
+        """How many updates have been applied."""
+        return self.training.version
+
+    @property
+    def weights(self) -> Vector | None:
+        """The weights, once they are known."""
+        return self.training.weights.vector if self.training.ready else None
+
+    @property
+    def step(self) -> int:
+        """The number of the oldest step that is not applied: so many are."""
+        return self.training.number
+
+    @property
+    def open_steps(self) -> Mapping[int, Step]:
+        """The steps whose shards are leased or may be, oldest first."""
+        return self.training.ledger.open if self.training.settings is not None else {}
+
+    def sums(self, step: int) -> list[Node]:
+        """The sums of an open step's gradients that have arrived."""
+        tree = self.training.weights.sums.get(step)
+        return [] if tree is None else list(tree.nodes.values())
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """How many nodes were dropped, shards leased again, messages refused and connections turned away."""
+        return {
+            "dropped": self.training.dropped,
+            "released": self.leasing.released,
+            "refused": self.refusals.messages,
+            "strangers": self.refusals.connections,
+        }
+
+    @property
+    def failure(self) -> str:
+        """Why the run has failed; '' if it has not."""
+        return self.training.failure
+
+    @property
+    def over(self) -> bool:
+        """Whether training has ended, well or not, and workers are told so."""
+        return self.ending.over
 
     # Events: each returns the actions that follow from it.
 
@@ -107,25 +171,23 @@ class Server:
             elif isinstance(message, Leave | Done):
                 self.ending.hear_of_another(peer, message)
             elif isinstance(message, Failure):
-                self._refuse(peer, f"a program that is not in this run has failed: {message.error:.500}")
+                self.refusals.refuse(peer, f"a program that is not in this run has failed: {message.error:.500}")
             else:
                 self.out.append(Send(peer, Rejoin()))
         except ProtocolError as error:
-            self._refuse(peer, str(error))
+            self.refusals.refuse(peer, str(error))
         return self._take()
 
     def malformed(self, peer: bytes, reason: str, now: float) -> list[Action]:
         """Something that is no message has arrived."""
         self.now = now
-        self._refuse(peer, reason)
+        self.refusals.refuse(peer, reason)
         return self._take()
 
     def stranger(self, reason: str, now: float) -> list[Action]:
-        """Somebody was turned away at the door; the record gets the 1st, 2nd, 4th, 8th, … of them."""
+        """A connection was turned away."""
         self.now = now
-        self.strangers += 1
-        if self.strangers & (self.strangers - 1) == 0:
-            self.training.report("stranger", {"reason": f"{reason} ({self.strangers} turned away so far)"})
+        self.refusals.reject(reason)
         return self._take()
 
     def lost(self, peer: bytes, now: float) -> list[Action]:
@@ -158,7 +220,7 @@ class Server:
         self.now = now
         why = self.training.failure or f"it was stopped after step {self.training.version}"
         for member in self.members.values():
-            stopped = Finish(self.training.version, False, why[:10_000], None, self.training.step.number)
+            stopped = Finish(self.training.version, False, why[:10_000], None, self.training.number)
             self._send(member, Closed() if member.told else stopped)
         self.ending.close()
         return self._take()
@@ -170,7 +232,7 @@ class Server:
             self.joining.look_for_missing(now)
         elif not self.members and not self.ending.over and now >= self.notice_at:
             self.notice_at = now + NOTICE_SECONDS
-            step = self.training.step.number
+            step = self.training.number
             self.training.notice(f"no worker is here to compute step {step}; the run goes on when one joins")
         alive = now >= self.alive_at
         if alive:
@@ -220,7 +282,7 @@ class Server:
         self.leasing.changed()
         if member is not None:
             if member.task is not None and not self.ending.over:
-                self.training.report("lost", {"worker": number, "step": self.training.step.number})
+                self.training.report("lost", {"worker": number, "step": self.training.number})
             self.leasing.withdraw(member)
         if self.ending.over and 0 <= number == self.ending.main and not self.ending.done:
             self.ending.name_another()
@@ -238,7 +300,7 @@ class Server:
             self.joining.begin(self.now)
             if not self.joining.begun:
                 return
-        if training.step.number >= training.final and not training.evaluations:
+        if training.done:
             self.ending.finish()
         else:
             self.leasing.hand_out(self.now)
@@ -246,17 +308,17 @@ class Server:
     def _contribution(self, member: Member, message: Contribution) -> None:
         training = self.training
         lease = self.leasing.returned(member, message, self.now)
-        step = training.open.get(message.step)
+        step = training.ledger.open.get(message.step)
         if step is None or self.ending.over:
             training.dropped += len(message.nodes)
         else:
             try:
-                training.enter(member.peer, member.worker, message, step, lease is not None)
+                training.accept(member.peer, member.worker, message, step, lease is not None)
             finally:
-                if lease is not None and not step.tree.complete and step.missing(lease.start, lease.stop):
+                if lease is not None and not step.complete and step.missing(lease.start, lease.stop):
                     member.task = lease
                     self.leasing.withdraw(member)
-            if training.step.tree.complete:
+            if training.ledger.step.complete:
                 training.advance(self.now, len(self.members))
         self._hand_out()
 
@@ -305,13 +367,12 @@ class Server:
             if self.ending.over:
                 self.ending.tell(member)
             else:
-                self.training.end_after(self.training.step.number + 1)
+                self.training.end_after(self.training.number + 1)
         if not self.ending.over and all(member.stopped for member in self.members.values()):
             if not self.training.finished:
-                step = self.training.step.number
+                step = self.training.number
                 self.training.notice(f"step {step} was left before its end by every worker: it is not applied")
             self.training.end_now()
-            self.training.evaluations.clear()
         self._hand_out()
 
     def _leave(self, member: Member, message: Leave) -> None:
@@ -340,16 +401,8 @@ class Server:
     def _send(self, member: Member, message: FromServer) -> None:
         self.out.append(Send(member.peer, message))
 
-    def _refuse(self, peer: bytes, reason: str) -> None:
-        """Count what is not taken, and tell its sender why; the record gets the 1st, 2nd, 4th, 8th, … of them."""
-        self.refused += 1
-        self.out.append(Send(peer, Refusal(reason[:10_000])))
-        if self.refused & (self.refused - 1) == 0:
-            count = f" ({self.refused} messages refused so far)" if self.refused > 1 else ""
-            self.training.report("refused", {"reason": reason[:2000] + count})
-
     def _take(self) -> list[Action]:
-        self.calm.forget()
+        self.fast_path.forget()
         out = self.out[:]
         del self.out[:]
         return out

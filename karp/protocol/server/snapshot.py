@@ -8,8 +8,6 @@ asynchronous run does it matter what of the open steps has arrived, since that h
 from typing import Any
 
 from karp.errors import SettingError
-from karp.optim import Updater
-from karp.protocol.messages import Evaluation
 from karp.protocol.server.machine import Server
 from karp.protocol.settings import Settings
 from karp.protocol.tree import Vector
@@ -21,24 +19,21 @@ Snapshot = tuple[dict[str, Any], dict[str, Vector]]
 
 def take(server: Server) -> Snapshot:
     """Plain types and copies of the vectors; the server must have its weights."""
-    assert server.training.settings is not None
-    assert server.training.updater is not None
-    evaluations = server.training.evaluations
-    vectors = {"weights": server.training.updater.weights.copy()}
-    vectors |= {f"state.{name}": vector.copy() for name, vector in server.training.updater.state.items()}
-    vectors |= {f"evaluation.{due.epoch}": due.weights for due in evaluations if due.weights is not None}
+    training = server.training
+    assert training.settings is not None
+    vectors = training.weights.copies()
     plain = {
-        "settings": server.training.settings.to_dict(),
-        "version": server.training.version,
-        "final": server.training.final,
-        "open": server.training.under_way(),
-        "evaluations": [[due.epoch, due.version] for due in evaluations],
-        "finished": server.ending.over and not server.training.failure,
+        "settings": training.settings.to_dict(),
+        "version": training.version,
+        "final": training.ledger.final,
+        "open": training.ledger.to_list(),
+        "evaluations": [[epoch, version] for epoch, version in training.ledger.evaluations.items()],
+        "finished": server.ending.over and not training.failure,
         "main": main_of(server),
-        "dropped": server.training.dropped,
-        "refused": server.refused,
+        "dropped": training.dropped,
+        "refused": server.refusals.messages,
         "released": server.leasing.released,
-        "progress": server.training.progress.to_dict(server.now),
+        "progress": training.progress.to_dict(server.now),
     }
     return plain, vectors
 
@@ -58,31 +53,29 @@ def restore(server: Server, snapshot: Snapshot) -> None:
     """
     plain, vectors = snapshot
     try:
-        server.training.use(Settings.from_dict(plain["settings"]))
-        assert server.training.settings is not None
-        check(plain, vectors, server.training.settings, server.training.final)
-        weights = server.training.keep(vectors["weights"], int(plain["version"]))
-        state = {name[6:]: vector.copy() for name, vector in vectors.items() if name.startswith("state.")}
-        server.training.updater = Updater(server.training.settings.applied, weights, state, int(plain["version"]))
-        server.training.final = int(plain["final"])
-        server.training.evaluations = [
-            Evaluation(1, int(epoch), int(version), vectors[f"evaluation.{epoch}"])
-            for epoch, version in plain["evaluations"]
-        ]
-        server.training.dropped, server.refused = int(plain["dropped"]), int(plain["refused"])
+        training, settings = server.training, Settings.from_dict(plain["settings"])
+        training.use(settings)
+        ledger = training.ledger
+        check(plain, vectors, settings, ledger.final)
+        training.weights.restore(vectors, int(plain["version"]))
+        ledger.final = int(plain["final"])
+        ledger.evaluations = {int(epoch): int(version) for epoch, version in plain["evaluations"]}
+        if ledger.evaluations.keys() != training.weights.of_epochs.keys():
+            raise ValueError("weights of evaluations that there are not")
+        training.dropped, server.refusals.messages = int(plain["dropped"]), int(plain["refused"])
         server.leasing.released = int(plain["released"])
-        server.training.progress.restore(plain["progress"], server.now)
+        training.progress.restore(plain["progress"], server.now)
         if plain["main"] is not None and server.incarnation > 0:
             main, peer = plain["main"]
             server.ending.restore(int(main), bytes.fromhex(peer))
             server.alive_at = server.now + RETURN_SECONDS
         first, *steps = plain["open"]
-        server.training.begin(int(first), [(int(number), missing) for number, missing in steps])
+        ledger.begin(int(first), [(int(number), missing) for number, missing in steps])
     except (LookupError, TypeError, ValueError, AttributeError, OverflowError) as error:
         raise SettingError(f"this is no checkpoint of a run: {error!r:.200}") from None
     server.joining.begun = True
-    server.training.report("settings", server.training.settings.to_dict())
-    server.training.report("begin", {"steps": server.training.final, "step": server.training.step.number, "workers": 0})
+    training.report("settings", settings.to_dict())
+    training.report("begin", {"steps": ledger.final, "step": training.number, "workers": 0})
 
 
 def check(plain: dict[str, Any], vectors: dict[str, Vector], settings: Settings, steps: int) -> None:

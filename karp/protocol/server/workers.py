@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from heapq import heapify, heapreplace
 
 from karp.protocol.messages import Evaluation, Lease
-from karp.protocol.server.step import named
+from karp.protocol.tree import in_words
 
 SLOW = 2.0  # times the common pace: a lease is given again, a worker counts as slow
 PATIENCE_SECONDS = 0.05  # no lease is given again sooner
@@ -37,7 +37,7 @@ class Member:
     def doing(self, now: float) -> str:
         """'worker 2 (step 41, shards 0 to 1, since 3.2 s)'."""
         if isinstance(self.task, Lease):
-            what = f"step {self.task.step}, {named(self.task.start, self.task.stop)}"
+            what = f"step {self.task.step}, {in_words(self.task.start, self.task.stop)}"
         elif self.task is not None:
             what = f"evaluation of epoch {self.task.epoch}"
         else:

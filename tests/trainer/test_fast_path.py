@@ -14,7 +14,7 @@ from karp import nn, optim
 from karp.errors import RunError
 from karp.parameters import Parameters
 from karp.protocol.messages import Lease
-from karp.protocol.server.fast_path import Calm
+from karp.protocol.server.fast_path import FastPath
 from karp.protocol.tree import Node
 from karp.serve.in_process import LocalLink
 
@@ -108,14 +108,14 @@ def test_most_steps_are_taken_at_once_and_none_that_has_more_to_it(
 ) -> None:
     taken: list[int] = []
 
-    def take(calm: Calm, peer: bytes, lease: Lease, node: Node, now: float) -> bool:
+    def take(calm: FastPath, peer: bytes, lease: Lease, node: Node, now: float) -> bool:
         step = lease.step
         done = original(calm, peer, lease, node, now)
         taken.extend([step] * done)
         return done
 
-    original = Calm.take
-    monkeypatch.setattr(Calm, "take", take)
+    original = FastPath.try_apply
+    monkeypatch.setattr(FastPath, "try_apply", take)
     monkeypatch.setattr(time, "monotonic", lambda: 0.0)  # no report is due
     outcome(tmp_path, "plain", batch_size=5)  # epochs of 10 steps; the last may have fewer samples
     assert [*range(8), *range(10, 18)] == taken
@@ -169,7 +169,7 @@ def test_an_interrupt_that_the_program_catches_lets_no_gradient_count_twice(
 
     with monkeypatch.context() as patch:
         if point == "step":
-            patch.setattr(Calm, "take", after(Calm.take))
+            patch.setattr(FastPath, "try_apply", after(FastPath.try_apply))
         else:
             patch.setattr(Parameters, "touch", after(Parameters.touch))
         steps, found = train(tmp_path / "a", -1)

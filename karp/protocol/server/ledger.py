@@ -1,0 +1,321 @@
+"""The ledger: which shards of which steps have arrived, which are leased, and what comes next. It knows no array.
+
+Each shard is entered once, whoever computed it. A step is complete when every one of its shards has arrived or was
+left out; steps are closed in order.
+
+How many steps may be open is all that the bound on staleness decides. With a bound of s, step t is opened once t - s
+steps are closed, so its gradients come from weights of the versions t - s to t. An asynchronous run (bound None) has no
+whole steps: there the steps are only the order in which shards are leased. One of its epochs ends when its last shard
+has arrived; shards of the next epoch are leased before that, unless a score must be known first, but none beyond.
+"""
+
+from bisect import bisect_left, bisect_right
+from collections.abc import Iterable
+from enum import Enum
+from typing import Any
+
+from karp.protocol.settings import Settings
+from karp.protocol.steps import Steps
+from karp.protocol.tree import merge_ranges
+
+Ranges = list[tuple[int, int]]  # of shards: start, stop
+
+
+class Verdict(Enum):
+    """What a step makes of one node of a contribution."""
+
+    NEW = "its shards are entered"
+    DROPPED = "its shards had arrived before, or nothing is learnt by it"
+    RETRIED = "its gradient is not finite: its shards are leased once more"
+    REFUSED = "the gradient of this shard is not finite for the second time"
+
+
+class Arrived:
+    """The shards of a step that have arrived, as few ranges.
+
+    >>> arrived = Arrived(6)
+    >>> arrived.add(1, 3), arrived.add(3, 4), arrived.add(0, 2)
+    (True, True, False)
+    >>> arrived.missing(0, 6), arrived.complete
+    ([(0, 1), (4, 6)], False)
+    """
+
+    __slots__ = ("complete", "shards", "starts", "stops")
+
+    def __init__(self, shards: int) -> None:
+        self.shards = shards
+        self.starts: list[int] = []  # of the ranges, in order; they neither overlap nor touch
+        self.stops: list[int] = []
+        self.complete = False
+
+    def overlaps(self, start: int, stop: int) -> bool:
+        """Whether any of the shards start … stop-1 has arrived."""
+        after = bisect_left(self.starts, stop)
+        return after > 0 and self.stops[after - 1] > start
+
+    def add(self, start: int, stop: int) -> bool:
+        """Enter the shards start … stop-1; False, and nothing changed, if any of them had arrived."""
+        starts, stops = self.starts, self.stops
+        if starts:
+            if self.overlaps(start, stop):
+                return False
+            after = bisect_left(starts, stop)
+            if after < len(starts) and starts[after] == stop:
+                stop = stops.pop(after)
+                del starts[after]
+            if after > 0 and stops[after - 1] == start:
+                after -= 1
+                start = starts.pop(after)
+                del stops[after]
+            starts.insert(after, start)
+            stops.insert(after, stop)
+        else:
+            starts.append(start)
+            stops.append(stop)
+        self.complete = start == 0 and stop == self.shards
+        return True
+
+    def missing(self, start: int, stop: int) -> Ranges:
+        """Return the ranges of start … stop-1 that have not arrived, in order."""
+        gaps, first = [], bisect_right(self.stops, start)
+        for low, high in zip(self.starts[first:], self.stops[first:], strict=True):
+            if low >= stop:
+                break
+            if start < low:
+                gaps.append((start, low))
+            start = high
+        return [*gaps, (start, stop)] if start < stop else gaps
+
+
+class Step:
+    """One open step: which of its shards have arrived, which are to be leased, which gave no finite gradient.
+
+    >>> step = Step(7, 5)
+    >>> step.cut(3), step.cut(9), step.cut(1)
+    ((0, 3), (3, 5), None)
+    >>> step.release(3, 5)
+    >>> step.unleased
+    [(3, 5)]
+    """
+
+    __slots__ = ("arrived", "entries", "left_out", "not_finite", "number", "shards", "unleased")
+
+    def __init__(self, number: int, shards: int) -> None:
+        self.number = number
+        self.shards = shards
+        self.arrived = Arrived(shards)
+        self.unleased: Ranges = [(0, shards)] if shards else []  # in order
+        self.not_finite: dict[int, bytes] = {}  # shard -> the peer whose gradient of it was not finite
+        self.left_out: set[int] = set()  # shards that the run goes on without
+        self.entries: list[list[int]] = []  # [worker, version, start, stop] as entered, in a run with staleness
+
+    @property
+    def complete(self) -> bool:
+        """Whether every shard has arrived or was left out."""
+        return self.arrived.complete
+
+    @property
+    def untouched(self) -> bool:
+        """Whether all of it is to be leased, and every gradient was finite so far."""
+        return not self.not_finite and self.unleased == [(0, self.shards)]
+
+    @property
+    def fully_leased(self) -> bool:
+        """Whether all of it is leased for the first time: nothing has arrived, and nothing has gone wrong."""
+        return not (self.unleased or self.arrived.starts or self.not_finite)
+
+    @property
+    def count_unleased(self) -> int:
+        """How many shards are to be leased."""
+        return sum(stop - start for start, stop in self.unleased)
+
+    def cut(self, shards: int) -> tuple[int, int] | None:
+        """Return the next range to lease, of at most so many shards; None if nothing is to be leased."""
+        if not self.unleased or not shards:
+            return None
+        start, stop = self.unleased[0]
+        if shards >= stop - start and not self.not_finite:
+            del self.unleased[0]
+            return start, stop
+        if self.not_finite:  # a shard whose gradient was not finite is leased alone, so that it can be named
+            stop = next((shard for shard in range(start, stop) if shard in self.not_finite), stop)
+            if stop == start:
+                stop = start + 1
+            if stop < self.unleased[0][1]:
+                self.unleased[:1] = [(start, stop), (stop, self.unleased[0][1])]
+        if stop - start <= shards:
+            del self.unleased[0]
+            return start, stop
+        self.unleased[0] = (start + shards, stop)
+        return start, start + shards
+
+    def missing(self, start: int, stop: int) -> Ranges:
+        """Return what has not arrived of a range."""
+        return self.arrived.missing(start, stop)
+
+    def release(self, start: int, stop: int) -> None:
+        """Have what has not arrived of a leased range leased again."""
+        self.unleased = merge_ranges([*self.unleased, *self.missing(start, stop)])
+
+    def accept(self, start: int, stop: int, finite: bool, peer: bytes, current: bool) -> Verdict:
+        """Judge one node of a contribution, and enter its shards if they are new and its gradient is finite.
+
+        `current`: the contribution answers the lease that its worker holds. Of another, which may be the second copy of
+        an earlier one, nothing is learnt by a gradient that is not finite.
+        """
+        if finite:
+            return Verdict.NEW if self.enter(start, stop) else Verdict.DROPPED
+        if not current:
+            return Verdict.DROPPED
+        if stop - start > 1 or start not in self.not_finite:
+            self.not_finite |= dict.fromkeys(range(start, stop), peer)
+            return Verdict.RETRIED
+        return Verdict.REFUSED
+
+    def enter(self, start: int, stop: int) -> bool:
+        """Enter these shards; False if any of them had arrived."""
+        if not self.arrived.add(start, stop):
+            return False
+        if self.unleased:
+            self._take(start, stop)
+        return True
+
+    def leave_out(self, shard: int) -> bool:
+        """Go on without this shard; False if it had arrived."""
+        self.left_out.add(shard)
+        return self.enter(shard, shard + 1)
+
+    def restore(self, missing: Ranges) -> None:
+        """All but these shards have arrived; raises ValueError for what are none of its shards."""
+        at = 0
+        for start, stop in [*missing, (self.shards, self.shards)]:
+            if not at <= start <= stop <= self.shards:
+                raise ValueError(f"shards {start} to {stop} of {self.shards}")
+            if at < start:
+                self.enter(at, start)
+            at = stop
+
+    def _take(self, start: int, stop: int) -> None:
+        """Shards that have arrived need not be leased, even where they had been released."""
+        if any(low < stop and start < high for low, high in self.unleased):
+            cut = [(low, min(high, start)) for low, high in self.unleased]
+            cut += [(max(low, stop), high) for low, high in self.unleased]
+            self.unleased = merge_ranges([(low, high) for low, high in cut if low < high])
+
+
+class Ledger:
+    """The open steps of a run and the evaluations that are due, from its first step to its last.
+
+    Args:
+        settings: the run's.
+        steps: how its steps make epochs and have shards.
+    """
+
+    def __init__(self, settings: Settings, steps: Steps) -> None:
+        self.settings = settings
+        self.steps = steps
+        self.max_staleness = settings.staleness
+        self.final = steps.steps_per_epoch * settings.epochs  # training is over after so many steps
+        self.step = Step(0, 0)  # the oldest open one: all before it are closed
+        self.open: dict[int, Step] = {}  # oldest first
+        self.opened = 0  # all steps below this have been opened
+        self.evaluations: dict[int, int] = {}  # epoch -> version of its weights; due or leased, oldest first
+
+    def begin(self, opened: int, partly: Iterable[tuple[int, Ranges]] = ()) -> None:
+        """All steps below `opened` are closed, but for those of which these shards are missing.
+
+        Raises ValueError for steps and shards that there are not.
+        """
+        self.open.clear()
+        for number, missing in partly:
+            if not 0 <= number < opened <= self.final or number in self.open:
+                raise ValueError(f"step {number} is not one of the {opened} that have been opened")
+            step = self.open[number] = Step(number, self.steps.shards_of(number))
+            step.restore([(int(start), int(stop)) for start, stop in missing])
+        self.opened = opened
+        self._find_oldest()
+
+    def to_list(self) -> list[Any]:
+        """Return what `begin` takes to go on from here, as plain types; steps that are applied whole begin afresh."""
+        if self.max_staleness is not None:
+            return [self.step.number]
+        steps = self.open.values()
+        gaps = ([step.number, [list(gap) for gap in step.missing(0, step.shards)]] for step in steps)
+        return [self.opened, *gaps]
+
+    def open_next(self) -> Step | None:
+        """Open one more step, where the bound on staleness lets it be leased now."""
+        if self.opened >= self._horizon():
+            return None
+        step = self.open[self.opened] = Step(self.opened, self.steps.shards_of(self.opened))
+        self.opened += 1
+        return step
+
+    def _horizon(self) -> int:
+        """Return the first step that may not be leased yet."""
+        first, per_epoch = self.step.number, self.steps.steps_per_epoch
+        epoch_end = first - first % per_epoch + per_epoch
+        horizon = epoch_end + per_epoch if self.max_staleness is None else first + self.max_staleness + 1
+        return min(horizon, self.final, epoch_end if self.settings.steering else horizon)
+
+    def close_oldest(self) -> None:
+        """The oldest step is applied; the next one that is not complete is the oldest now."""
+        del self.open[self.step.number]
+        self._find_oldest()
+
+    def repeat_step(self) -> None:
+        """The oldest step, the only open one, is applied; the same lease goes on with the next, which is like it."""
+        step = self.step
+        del self.open[step.number]
+        step.number += 1
+        self.open[step.number] = step
+        self.opened += 1
+
+    def close_complete(self, step: Step) -> None:
+        """Forget a step of an asynchronous run that is complete before an older one is."""
+        if step.complete and step is not self.step:
+            del self.open[step.number]
+
+    def _find_oldest(self) -> None:
+        if self.open:
+            self.step = next(iter(self.open.values()))
+            return
+        number = self.opened
+        self.step = Step(number, self.steps.shards_of(number) if number < self.final else 0)
+        if number < self.final:
+            self.open[number] = self.step
+            self.opened = number + 1
+
+    @property
+    def finished(self) -> bool:
+        """Whether every step is closed."""
+        return self.step.number >= self.final
+
+    @property
+    def done(self) -> bool:
+        """Whether every step is closed and every score is known."""
+        return self.finished and not self.evaluations
+
+    def ends_epoch(self, number: int) -> bool:
+        """Whether this step is the last one of its epoch, or of the run."""
+        return number + 1 == self.final or (number + 1) % self.steps.steps_per_epoch == 0
+
+    @property
+    def waits_for_score(self) -> bool:
+        """Whether a score must be known before the next epoch."""
+        return self.settings.steering and bool(self.evaluations)
+
+    def end_after(self, steps: int) -> None:
+        """Training is over after so many steps; an asynchronous one also completes those that are open."""
+        self.final = min(self.final, max(steps, self.opened) if self.max_staleness is None else steps)
+        for number in [number for number in self.open if number >= self.final]:
+            del self.open[number]
+        self.opened = min(self.opened, max(self.final, self.step.number))
+        if self.finished:
+            self.step = Step(self.final, 0)
+
+    def end_now(self) -> None:
+        """Training is over with the steps that are closed."""
+        self.final = self.opened = self.step.number
+        self.open.clear()
+        self.step = Step(self.final, 0)

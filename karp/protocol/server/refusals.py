@@ -1,0 +1,35 @@
+"""What the server does not take: messages that are wrong, and connections that were turned away."""
+
+from karp.protocol.messages import Refusal
+from karp.protocol.server.actions import Action, Send
+from karp.protocol.server.training import Training
+
+
+class Refusals:
+    """Counts what is not taken; of both kinds the record gets the 1st, 2nd, 4th, 8th, …"""
+
+    def __init__(self, training: Training, out: list[Action]) -> None:
+        self.training = training
+        self.out = out
+        self.messages = 0
+        self.connections = 0
+
+    def refuse(self, peer: bytes, reason: str) -> None:
+        """Count a message, and tell its sender why it is not taken."""
+        self.messages += 1
+        self.out.append(Send(peer, Refusal(reason[:10_000])))
+        if is_power_of_two(self.messages):
+            count = f" ({self.messages} messages refused so far)" if self.messages > 1 else ""
+            self.training.report("refused", {"reason": reason[:2000] + count})
+
+    def reject(self, reason: str) -> None:
+        """Count a connection that was turned away."""
+        self.connections += 1
+        if is_power_of_two(self.connections):
+            text = f"{reason} ({self.connections} turned away so far)"
+            self.training.report("stranger", {"reason": text})
+
+
+def is_power_of_two(number: int) -> bool:
+    """Whether it is 1, 2, 4, 8, …"""
+    return number & (number - 1) == 0
