@@ -103,7 +103,7 @@ def test_a_fault_that_does_not_come_again_costs_no_bits(tmp_path: Path, fault: s
     expected, found = summary(tmp_path / "a" / "run"), summary(tmp_path / "b" / "run")
     same = ("weights_sha256", "steps", "samples", "exit")
     assert {name: expected[name] for name in same} == {name: found[name] for name in same}
-    assert found["released"] > 0
+    assert found["leased_again"] > 0
     assert "it is started again (1 of 3)" in done.stderr
     assert [] == left_over(tmp_path / "b" / "run")
 

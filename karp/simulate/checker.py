@@ -239,11 +239,11 @@ class Checker:
         for peer, member in server.waiting.items():
             if server.members.get(peer) is not member:
                 self.fail(f"{peer!r} waits and is no member")
-            if member.task is not None or member.stopped or member.told:
+            if member.task is not None or member.stopped or member.notified:
                 self.fail(f"{peer!r} waits, and should not: {member}")
         asked = server.joining.asked if not server.ready else b""
         for peer, member in server.members.items():
-            reason = member.task is not None or member.stopped or member.told or peer == asked
+            reason = member.task is not None or member.stopped or member.notified or peer == asked
             if not reason and peer not in server.waiting:
                 self.fail(f"{peer!r} is forgotten: {member}")
         numbers = [member.worker for member in server.members.values()] + list(server.ending.left.values())

@@ -167,7 +167,7 @@ def count(cluster: Cluster, outcome: Outcome) -> dict[str, Any]:
         "bytes": {"up": counts["bytes up"], "down": counts["bytes down"]},
         "lost": counts["messages lost"],
         "doubled": counts["messages doubled"],
-        "leased_again": server.counts["released"],
+        "leased_again": server.counts["leased_again"],
         "dropped": server.counts["dropped"],
         "events": cluster.clock.events,
     }

@@ -302,7 +302,7 @@ class Run:
         self.outcome.too_late += [fault.kind for number, fault in enumerate(self.named) if number not in self.fired]
         summary, reference = watch.summary(self.directory), self.reference
         self.outcome.bits_equal = summary.get("weights_sha256") == reference.weights
-        self.outcome.released, self.outcome.dropped = summary.get("released", -1), summary.get("dropped", -1)
+        self.outcome.released, self.outcome.dropped = summary.get("leased_again", -1), summary.get("dropped", -1)
         self.outcome.refused = summary.get("refused", -1)
         if not self.outcome.bits_equal:
             self.problem(f"the weights are {summary.get('weights_sha256')}, not {reference.weights}")
@@ -361,7 +361,7 @@ def as_json(scenario: Scenario, outcome: Outcome) -> dict[str, Any]:
         "too_late": outcome.too_late,
         "recoveries": outcome.recoveries,
         "slowest_recovery": slowest,
-        "released": outcome.released,
+        "leased_again": outcome.released,
         "dropped": outcome.dropped,
         "refused": outcome.refused,
         "seconds": outcome.seconds,

@@ -82,11 +82,11 @@ def test_a_worker_that_had_left_its_loop_before_the_server_was_restarted_is_told
     for _ in range(2):
         given = leases(run.contribute(0, given[0]) + run.contribute(1, given[1]))
     run.contribute(0, given[0])
-    run.server.leasing.withdraw(run.server.members[b"1"])
+    run.server.leasing.revoke(run.server.members[b"1"])
     run.server.members[b"1"].task = given[1]
     run.server.leasing.hand_out(run.now)
     run.contribute(0, run.server.members[b"0"].task)
-    assert (True, False) == (run.over, run.server.members[b"1"].told)
+    assert (True, False) == (run.over, run.server.members[b"1"].notified)
     assert [Finish] == [type(message) for message in messages(run.send(b"1", Stop()))]
 
 
@@ -185,7 +185,7 @@ def test_a_stranger_that_is_gone_is_no_main_worker() -> None:
 
 
 @pytest.mark.parametrize("told", [True, False])
-def test_a_main_worker_that_ended_while_no_server_was_there_is_replaced(told: bool) -> None:
+def test_a_main_worker_that_ended_while_no_server_was_there_is_replaced(notified: bool) -> None:
     """By the launcher's word; without one, when its connection has not come back."""
     other = restarted(finished(2))
     other.join(1)
@@ -256,7 +256,7 @@ def test_a_lease_that_was_lost_and_is_not_needed_any_more_is_not_given_again() -
     run = Run(2, shards=2)
     first = leases(run.join(0) + run.join(1))
     run.contribute(0, first[0])
-    run.server.leasing.double(0.0)
+    run.server.leasing.lease_backups(0.0)
     nodes = [Node(1, 2, 0.0, read_only(gradient(0, 1)))]
     run.send(b"0", Contribution(0, 0, nodes, [], False))  # the step is whole without worker 1
     assert 1 == run.version

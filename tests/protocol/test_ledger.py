@@ -38,7 +38,7 @@ def test_a_gradient_that_is_not_finite_is_computed_once_more_and_then_refused() 
     step = Step(0, 4)
     step.cut(4)
     assert Verdict.RETRIED == step.accept(0, 4, False, b"a", True)
-    step.release(0, 4)
+    step.lease_again(0, 4)
     assert [(0, 1), (1, 2)] == [step.cut(4), step.cut(4)]  # each alone, so that it can be named
     assert Verdict.DROPPED == step.accept(0, 1, False, b"a", False)  # a second copy of the first
     assert Verdict.NEW == step.accept(0, 1, True, b"b", True)

@@ -7,7 +7,7 @@ from machines import Run, leases
 
 from karp.errors import ProtocolError
 from karp.protocol.messages import Stop
-from karp.protocol.server.workers import Member, Pace
+from karp.protocol.server.workers import WorkerInfo, Throughput
 from karp.protocol.tree import middle, parent
 
 
@@ -30,14 +30,14 @@ def test_every_node_has_the_parent_that_the_tree_gives_it() -> None:
 
 @given(st.lists(st.sampled_from([0.5, 1.0, 2.0, 10.0]), min_size=1, max_size=8), st.integers(0, 30))
 def test_each_shard_goes_to_whom_it_would_end_soonest_with(paces: list[float], shards: int) -> None:
-    pace = Pace()
-    pace.seconds = 1.0
-    members = [Member(b"%d" % index, index, 0.0, pace=each, slow_until=9.0) for index, each in enumerate(paces)]
+    throughput = Throughput()
+    throughput.seconds = 1.0
+    members = [WorkerInfo(b"%d" % index, index, 0.0, pace=each, slow_until=9.0) for index, each in enumerate(paces)]
     expected = [0] * len(paces)
     for _ in range(shards):
         first = min(range(len(paces)), key=lambda index: (expected[index] + 1) * paces[index])
         expected[first] += 1
-    assert expected == pace.portions(members, shards, now=0.0)
+    assert expected == throughput.allocate(members, shards, now=0.0)
 
 
 def test_numbers_are_free_again_when_their_workers_are_gone() -> None:
@@ -61,4 +61,4 @@ def test_the_leases_of_all_who_are_late_are_given_again_at_once() -> None:
     run.contribute(1, given[1])
     again = leases(run.take(run.server.tick(9.0)))
     assert {0: (2, 3), 1: (3, 4)} == {worker: (lease.start, lease.stop) for worker, lease in again.items()}
-    assert 2 == run.counts["released"]
+    assert 2 == run.counts["leased_again"]

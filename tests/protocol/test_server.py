@@ -293,7 +293,7 @@ def test_the_clock_is_looked_at_often_only_while_a_lease_may_soon_be_given_again
     run = Run(3, shards=2)
     for worker in range(3):
         run.join(worker)
-    run.server.members[b"0"].doubled = run.server.members[b"1"].doubled = True
+    run.server.members[b"0"].backed_up = run.server.members[b"1"].backed_up = True
     assert not run.server.restless  # that has been done
 
 
@@ -362,7 +362,7 @@ def test_the_work_of_a_lost_worker_goes_to_others() -> None:
     assert {0: (2, 4)} == {worker: (lease.start, lease.stop) for worker, lease in again.items()}
     run.contribute(0, again[0])
     assert reference(1).tobytes() == run.weights.tobytes()
-    assert 2 == run.counts["released"]
+    assert 2 == run.counts["leased_again"]
     late = run.contribute(1, todo[1])  # it was only out of reach
     assert ["1 Rejoin"] == kinds(late)
 
@@ -370,7 +370,7 @@ def test_the_work_of_a_lost_worker_goes_to_others() -> None:
 def test_a_worker_may_join_in_the_middle_of_a_step() -> None:
     run = Run(1, shards=4)
     first = leases(run.join(0))[0]
-    run.server.open_steps[0].release(2, 4)
+    run.server.open_steps[0].lease_again(2, 4)
     second = leases(run.join(1))[1]
     assert (2, 4) == (second.start, second.stop)
     run.contribute(1, second)

@@ -76,12 +76,12 @@ def apply_before_all_has_arrived(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def forget_the_lease_of_a_lost_worker(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(Leasing, "withdraw", lambda leasing, member: setattr(member, "task", None))
-    monkeypatch.setattr(Leasing, "double", lambda leasing, now: None)
+    monkeypatch.setattr(Leasing, "revoke", lambda leasing, member: setattr(member, "task", None))
+    monkeypatch.setattr(Leasing, "lease_backups", lambda leasing, now: None)
 
 
 def forget_a_worker(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(Leasing, "rest", lambda leasing, member: setattr(member, "task", None))
+    monkeypatch.setattr(Leasing, "mark_idle", lambda leasing, member: setattr(member, "task", None))
 
 
 def apply_what_is_not_finite(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -164,8 +164,8 @@ def take_what_is_too_stale(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def give_nothing_again(monkeypatch: pytest.MonkeyPatch) -> None:
     """Nothing is wrong in the books, only nobody is told."""
-    monkeypatch.setattr(Leasing, "give_once_more", lambda leasing, member: None)
-    monkeypatch.setattr(Leasing, "double", lambda leasing, now: None)
+    monkeypatch.setattr(Leasing, "send_task_again", lambda leasing, member: None)
+    monkeypatch.setattr(Leasing, "lease_backups", lambda leasing, now: None)
 
 
 def send_weights_that_change(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -11,7 +11,7 @@ from karp.protocol.messages import Closed, Done, Finish, FromServer, FromWorker,
 from karp.protocol.server.actions import Action, Save, Send
 from karp.protocol.server.leasing import Leasing
 from karp.protocol.server.training import Training
-from karp.protocol.server.workers import Member
+from karp.protocol.server.workers import WorkerInfo
 from karp.protocol.tree import Vector
 
 
@@ -67,24 +67,24 @@ class Ending:
             self.over = True
             if members and not at_once:
                 self.name(min(member.worker for member in members.values()))
-        for member in [each for each in everybody if not each.told]:
+        for member in [each for each in everybody if not each.notified]:
             if member.peer in waiting or member.stopped or at_once:
                 self.tell(member)
 
-    def tell(self, member: Member) -> None:
+    def tell(self, member: WorkerInfo) -> None:
         """Tell a worker that the run is over."""
-        member.told = True
+        member.notified = True
         self.leasing.waiting.pop(member.peer, None)
         self._send_finish(member)
 
-    def repeat(self, member: Member) -> None:
+    def repeat(self, member: WorkerInfo) -> None:
         """It has been told, and asks nevertheless: the message was lost, or its Leave."""
         member.version = -1  # the weights may be lost, too
         self._send_finish(member)
         if self.done:
             self._send(member.peer, Closed())
 
-    def leave(self, member: Member, message: Leave) -> None:
+    def leave(self, member: WorkerInfo, message: Leave) -> None:
         """A worker that has been told leaves its `with`."""
         del self.leasing.members[member.peer]
         self.leasing.waiting.pop(member.peer, None)
@@ -131,7 +131,7 @@ class Ending:
         if self.training.ready:  # else there is nothing yet that could be lost
             self.out.append(Save(lasting))
 
-    def _send_finish(self, member: Member) -> None:
+    def _send_finish(self, member: WorkerInfo) -> None:
         training = self.training
         new = training.ready and (member.version != training.version or training.weights.borrowed)
         weights = training.weights.vector if new else None

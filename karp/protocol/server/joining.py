@@ -14,7 +14,7 @@ from karp.protocol.server.actions import Action, Save, Send
 from karp.protocol.server.ending import Ending
 from karp.protocol.server.leasing import NOTICE_SECONDS, Leasing
 from karp.protocol.server.training import Training
-from karp.protocol.server.workers import Member
+from karp.protocol.server.workers import WorkerInfo
 from karp.protocol.settings import ANY_SHARDS, Settings
 
 JOIN_SECONDS = 60.0  # the run begins without the workers that have not joined by then
@@ -56,7 +56,7 @@ class Joining:
         member = self.leasing.members.get(peer)
         if member is None:
             return self.ending.left.get(peer)
-        return member.worker if member.told else None
+        return member.worker if member.notified else None
 
     def _settle(self, settings: Settings) -> None:
         if settings.shards == ANY_SHARDS:
@@ -72,13 +72,13 @@ class Joining:
     def enter(self, peer: bytes, message: Join, now: float) -> None:
         """This worker is one of the run's."""
         numbers, worker = self.ending.numbers, message.worker
-        self.leasing.changed()
+        self.leasing.forget_division()
         if self.ending.is_main(peer):
             worker = self.ending.main
         if worker < 0 or numbers.get(worker, peer) != peer:  # those below `launched` are the launcher's to give
             worker = next(number for number in count(self.launched) if number not in numbers)
         numbers[worker] = peer
-        member = self.leasing.members[peer] = Member(peer, worker, now)
+        member = self.leasing.members[peer] = WorkerInfo(peer, worker, now)
         asked = self.to_ask(peer)
         if asked:
             self.asked = peer
@@ -87,7 +87,7 @@ class Joining:
         if self.ending.over and self.ending.main < 0:
             self.ending.name(worker)
         if not asked:
-            self.leasing.rest(member)
+            self.leasing.mark_idle(member)
 
     def welcome(self, peer: bytes, worker: int, asked: bool = False) -> None:
         """Tell a worker its number, and whether it is asked for the initial weights."""
@@ -98,13 +98,13 @@ class Joining:
         """Whether the initial weights are to come from this peer, or still are."""
         return not self.training.ready and (self.asked == peer or self.asked not in self.leasing.members)
 
-    def initial(self, member: Member, message: Initial) -> None:
+    def initial(self, member: WorkerInfo, message: Initial) -> None:
         """The weights have come; raises ProtocolError if the settings name others."""
         if not self.training.ready:
             self.training.weights.start_from(message.weights)
             member.version = -1 if self.training.weights.encoded else 0
         if member.task is None:
-            self.leasing.rest(member)
+            self.leasing.mark_idle(member)
 
     def begin(self, now: float) -> None:
         """Open the first step, if the weights and all workers are there."""

@@ -1,7 +1,9 @@
-"""Who computes what: the shards of the open steps and the evaluations that are due, given to the workers that wait.
+"""Leases: which worker computes which shards of the open steps, and which worker evaluates an epoch.
 
-What a worker has not contributed, because it or a message was lost, is given again; so is what takes too long. It
-never shows in the weights who computed a shard, so all of this may follow the clock.
+A worker holds one task at a time, a lease or an evaluation. A lease is revoked when its worker or a message is lost:
+the shards that have not arrived are leased again. A lease that is overdue is not revoked; its shards are leased to an
+idle worker as well (a backup lease), and the first contribution of a shard counts. Which worker computed a shard never
+shows in the weights, so all of this may follow the clock.
 """
 
 from collections.abc import Collection
@@ -11,22 +13,22 @@ from karp.protocol.messages import Contribution, Evaluation, Lease
 from karp.protocol.server.actions import Action, Send
 from karp.protocol.server.ledger import Step
 from karp.protocol.server.training import Training
-from karp.protocol.server.workers import Member, Pace
+from karp.protocol.server.workers import WorkerInfo, Throughput
 from karp.protocol.tree import Vector
 
-NOTICE_SECONDS = 10.0  # a wait of this length is reported, then one of twice the length, and so on
+NOTICE_SECONDS = 10.0  # a wait of so long is reported, then one of twice the length, and so on
 
 
 @dataclass(frozen=True, slots=True)
 class Division:
-    """How so many shards were shared out among so many workers that waited, all of them about as fast."""
+    """The division of a whole step among idle workers of the same speed; the next step is usually divided as it."""
 
     waiting: int
     shards: int
-    ranges: list[tuple[Member, int, int]]  # member, start, stop
+    ranges: list[tuple[WorkerInfo, int, int]]  # member, start, stop
 
     def fits(self, waiting: Collection[bytes], shards: int) -> bool:
-        """Whether a whole step of so many shards is to be shared out among these in the same way."""
+        """Whether a whole step of so many shards can be divided in the same way among these idle workers."""
         if len(waiting) != self.waiting or shards != self.shards:
             return False
         for member, _, _ in self.ranges:  # noqa: SIM110  (a generator takes three times as long)
@@ -36,33 +38,33 @@ class Division:
 
 
 class Leasing:
-    """The workers that have joined, and what each of them is at."""
+    """The workers that have joined and the tasks they hold."""
 
     def __init__(self, training: Training, out: list[Action]) -> None:
         self.training = training
         self.out = out
-        self.members: dict[bytes, Member] = {}
-        self.waiting: dict[bytes, Member] = {}  # those that have nothing to do
-        self.pace = Pace()
-        self.evaluators: dict[int, Member] = {}  # epoch -> who was given its evaluation last
+        self.members: dict[bytes, WorkerInfo] = {}
+        self.waiting: dict[bytes, WorkerInfo] = {}  # the idle ones
+        self.throughput = Throughput()
+        self.evaluators: dict[int, WorkerInfo] = {}  # epoch -> the worker that was last given its evaluation
         self.portions: dict[int, dict[bytes, int]] = {}  # open step -> how many shards each gets, with staleness
         self.division: Division | None = None  # of the last step that was shared out at once
-        self.given = 0  # tasks
-        self.released = 0  # shards that were given again
+        self.given = 0  # how many tasks have been given
+        self.leased_again = 0  # shards that were leased again
 
-    def rest(self, member: Member) -> None:
-        """This member has nothing to do."""
+    def mark_idle(self, member: WorkerInfo) -> None:
+        """This worker has no task."""
         member.task = None
-        if not member.stopped and not member.told:
+        if not member.stopped and not member.notified:
             self.waiting[member.peer] = member
 
-    def changed(self) -> None:
-        """Others are here than were, or fewer of them take part: what each gets is to be thought over."""
+    def forget_division(self) -> None:
+        """Divide the next step afresh: workers have come or gone."""
         self.portions.clear()
         self.division = None
 
     def hand_out(self, now: float) -> None:
-        """Give what there is to do to those that wait."""
+        """Give leases and evaluations to the idle workers."""
         training = self.training
         if training.ledger.evaluations:
             self._evaluate(now)
@@ -79,14 +81,14 @@ class Leasing:
                 self.evaluators[epoch] = last
 
     def _is_evaluated(self, epoch: int) -> bool:
-        """Whether a member has this evaluation as its task."""
+        """Whether a worker holds this evaluation as its task."""
         member = self.evaluators.get(epoch)
         if member is None or self.members.get(member.peer) is not member:
             return False
         return isinstance(member.task, Evaluation) and member.task.epoch == epoch
 
     def _lease(self, now: float) -> None:
-        """Share out what is unleased, oldest steps first, and open others for those that still wait."""
+        """Lease what is unleased, oldest step first, and open further steps for workers that are still idle."""
         ledger = self.training.ledger
         if ledger.max_staleness == 0:
             self._lease_of(ledger.step, now)
@@ -98,9 +100,9 @@ class Leasing:
             self._lease_of(another, now)
 
     def _lease_of(self, step: Step, now: float) -> None:
-        """Share what is unleased of a step among the workers that wait, in the order of their numbers."""
+        """Lease what is unleased of a step to the idle workers, in the order of their numbers."""
         division, whole = self.division, step.untouched
-        if division is not None and whole and self.pace.even(now) and division.fits(self.waiting, step.shards):
+        if division is not None and whole and self.throughput.even(now) and division.fits(self.waiting, step.shards):
             step.unleased = []
             for member, start, stop in division.ranges:  # almost every step is shared out as the one before
                 self._grant(member, step, start, stop, now)
@@ -114,27 +116,27 @@ class Leasing:
             if (cut := step.cut(portion)) is not None:
                 self._grant(member, step, *cut, now)
                 ranges.append((member, *cut))
-        if whole and self.training.ledger.max_staleness == 0 and self.pace.even(now):
+        if whole and self.training.ledger.max_staleness == 0 and self.throughput.even(now):
             self.division = Division(len(waiting), step.shards, ranges)
 
-    def _portions(self, step: Step, waiting: list[Member], now: float) -> list[int]:
-        """How many shards each of these workers gets."""
+    def _portions(self, step: Step, waiting: list[WorkerInfo], now: float) -> list[int]:
+        """Return how many shards of the step each of these workers gets."""
         bound = self.training.ledger.max_staleness
         if bound == 0:
-            return self.pace.portions(waiting, step.count_unleased, now)
+            return self.throughput.allocate(waiting, step.count_unleased, now)
         if bound is None:  # each shard is an update of its own
             return [1] * len(waiting)
-        if step.number not in self.portions:  # the others come for theirs
+        if step.number not in self.portions:  # workers that are not idle now get theirs later
             everybody = sorted(self.members.values(), key=lambda member: member.worker)
-            there = [member for member in everybody if not member.stopped and not member.told]
-            portions = self.pace.portions(there, step.shards, now)
+            there = [member for member in everybody if not member.stopped and not member.notified]
+            portions = self.throughput.allocate(there, step.shards, now)
             open_steps = self.training.ledger.open
             self.portions = {number: shares for number, shares in self.portions.items() if number in open_steps}
             self.portions[step.number] = {member.peer: each for member, each in zip(there, portions, strict=True)}
         return [self.portions[step.number].get(member.peer, 0) for member in waiting]
 
-    def _lease_refused(self, step: Step, waiting: list[Member], now: float) -> None:
-        """A shard whose gradient was not finite goes to another worker than before, if there is one."""
+    def _lease_refused(self, step: Step, waiting: list[WorkerInfo], now: float) -> None:
+        """Lease shards whose gradient was not finite to other workers than before, if there are any."""
         for member in waiting:
             if not step.unleased:
                 return
@@ -143,30 +145,30 @@ class Leasing:
             if (cut := step.cut(1 if self.training.ledger.max_staleness is None else step.count_unleased)) is not None:
                 self._grant(member, step, *cut, now)
 
-    def _grant(self, member: Member, step: Step, start: int, stop: int, now: float) -> None:
-        """This range of the step, to be computed with the newest weights."""
+    def _grant(self, member: WorkerInfo, step: Step, start: int, stop: int, now: float) -> None:
+        """Lease this range of the step, to be computed with the newest weights."""
         weights = self.training.weights
         self._give(member, Lease(0, step.number, start, stop, weights.version, weights.outgoing()), now)
 
-    def _give(self, member: Member, task: Lease | Evaluation, now: float) -> None:
+    def _give(self, member: WorkerInfo, task: Lease | Evaluation, now: float) -> None:
         del self.waiting[member.peer]
         self.given += 1
         task.number = member.number = self.given
-        others = isinstance(task, Evaluation) and self.training.weights.borrowed  # than those of leases
-        if member.version == task.version and not others:  # it has these weights already
+        others = isinstance(task, Evaluation) and self.training.weights.borrowed  # other weights than those of leases
+        if member.version == task.version and not others:  # this worker has these weights already
             task.weights = None
         member.task, member.version = task, -1 if others else task.version
-        member.since, member.doubled = now, False
+        member.since, member.backed_up = now, False
         member.notice_at = now + NOTICE_SECONDS
         self.out.append(Send(member.peer, task))
 
-    def give_once_more(self, member: Member) -> None:
-        """The message with this member's task was lost."""
+    def send_task_again(self, member: WorkerInfo) -> None:
+        """Send a worker its task once more: the message was lost."""
         assert member.task is not None
         weights = self._weights_of(member.task)
-        if weights is None:  # they are no more: the worker gets another task, and what weights that needs
-            self.withdraw(member)
-            self.rest(member)
+        if weights is None:  # these weights exist no longer: the worker gets another task and its weights
+            self.revoke(member)
+            self.mark_idle(member)
             member.version = -1
         else:
             member.task.weights = weights
@@ -178,8 +180,8 @@ class Leasing:
             return self.training.weights_for(task.epoch)
         return weights.outgoing() if task.version == weights.version else None
 
-    def withdraw(self, member: Member) -> None:
-        """What a member has not contributed of its task can be given again."""
+    def revoke(self, member: WorkerInfo) -> None:
+        """Take a worker's task away; what has not arrived of its lease is leased again, unless another worker has it."""
         task, member.task = member.task, None
         step = self.training.ledger.open.get(task.step) if isinstance(task, Lease) else None
         if not isinstance(task, Lease) or step is None or step.complete:
@@ -191,20 +193,20 @@ class Leasing:
         held = {shard for other in tasks if other.step == task.step for shard in range(other.start, other.stop)}
         for shard in (shard for gap in gaps for shard in range(*gap)):
             if shard not in held:
-                self.released += 1
-                step.release(shard, shard + 1)
+                self.leased_again += 1
+                step.lease_again(shard, shard + 1)
 
-    def returned(self, member: Member, message: Contribution, now: float) -> Lease | None:
-        """A contribution has come from a member; returns the lease that it ends, if the member has it still."""
+    def returned(self, member: WorkerInfo, message: Contribution, now: float) -> Lease | None:
+        """A worker has contributed; return the lease that this ends, if the worker still holds it."""
         lease = member.task
         if not isinstance(lease, Lease) or lease.step != message.step or message.lease not in (0, lease.number):
             return None
-        self.pace.measure(member, lease, now)
-        self.rest(member)
+        self.throughput.measure(member, lease, now)
+        self.mark_idle(member)
         return lease
 
-    def double(self, now: float) -> None:
-        """Give leases that take too long a second time, to workers that have nothing to do."""
+    def lease_backups(self, now: float) -> None:
+        """Give backup leases of what is overdue to idle workers."""
         open_steps = self.training.ledger.open
         if any(step.unleased for step in open_steps.values()):
             return
@@ -213,20 +215,20 @@ class Leasing:
             if found >= len(self.waiting):
                 break
             lease = member.task
-            if not isinstance(lease, Lease) or lease.step not in open_steps or member.doubled:
+            if not isinstance(lease, Lease) or lease.step not in open_steps or member.backed_up:
                 continue
             step = open_steps[lease.step]
-            if now >= self.pace.overdue_at(member, lease):
-                member.doubled = True
+            if now >= self.throughput.overdue_at(member, lease):
+                member.backed_up = True
                 for start, stop in step.missing(lease.start, lease.stop):
                     found += stop - start
-                    step.release(start, stop)
+                    step.lease_again(start, stop)
         if found:
-            self.released += found
+            self.leased_again += found
             self._lease(now)
 
-    def overdue(self, now: float) -> list[Member]:
-        """Those that keep the run waiting for long enough to be named; each of them again after twice as long."""
+    def overdue(self, now: float) -> list[WorkerInfo]:
+        """Return the workers whose tasks are overdue by the time of a notice; each of them again after twice as long."""
         found = []
         for member in self.members.values():
             task = member.task

@@ -93,7 +93,7 @@ class Step:
     >>> step = Step(7, 5)
     >>> step.cut(3), step.cut(9), step.cut(1)
     ((0, 3), (3, 5), None)
-    >>> step.release(3, 5)
+    >>> step.lease_again(3, 5)
     >>> step.unleased
     [(3, 5)]
     """
@@ -153,7 +153,7 @@ class Step:
         """Return what has not arrived of a range."""
         return self.arrived.missing(start, stop)
 
-    def release(self, start: int, stop: int) -> None:
+    def lease_again(self, start: int, stop: int) -> None:
         """Have what has not arrived of a leased range leased again."""
         self.unleased = merge_ranges([*self.unleased, *self.missing(start, stop)])
 

@@ -43,7 +43,7 @@ from karp.protocol.server.leasing import NOTICE_SECONDS, Leasing
 from karp.protocol.server.ledger import Step
 from karp.protocol.server.refusals import Refusals
 from karp.protocol.server.training import SAVE_SECONDS, Training
-from karp.protocol.server.workers import Member
+from karp.protocol.server.workers import WorkerInfo
 from karp.protocol.settings import Settings
 from karp.protocol.steps import Steps
 from karp.protocol.tree import Node, Vector
@@ -139,7 +139,7 @@ class Server:
         """How many nodes were dropped, shards leased again, messages refused and connections turned away."""
         return {
             "dropped": self.training.dropped,
-            "released": self.leasing.released,
+            "leased_again": self.leasing.leased_again,
             "refused": self.refusals.messages,
             "strangers": self.refusals.connections,
         }
@@ -221,7 +221,7 @@ class Server:
         why = self.training.failure or f"it was stopped after step {self.training.version}"
         for member in self.members.values():
             stopped = Finish(self.training.version, False, why[:10_000], None, self.training.number)
-            self._send(member, Closed() if member.told else stopped)
+            self._send(member, Closed() if member.notified else stopped)
         self.ending.close()
         return self._take()
 
@@ -242,7 +242,7 @@ class Server:
         for member in self.leasing.overdue(now):
             self.training.notice(f"waiting for {member.doing(now)}; it has not failed, so the run waits on")
         if self.restless:
-            self.leasing.double(now)
+            self.leasing.lease_backups(now)
         self._hand_out()
         return self._take()
 
@@ -252,7 +252,7 @@ class Server:
         if not self.waiting or not self.joining.begun or self.ending.over:
             return False
         for member in self.members.values():  # noqa: SIM110  (a generator takes twice as long)
-            if isinstance(member.task, Lease) and not member.doubled:
+            if isinstance(member.task, Lease) and not member.backed_up:
                 return True
         return False
 
@@ -267,7 +267,7 @@ class Server:
         self.joining.enter(peer, message, self.now)
         self._hand_out()
 
-    def _initial(self, member: Member, message: Initial) -> None:
+    def _initial(self, member: WorkerInfo, message: Initial) -> None:
         self.joining.initial(member, message)
         self._hand_out()
 
@@ -279,11 +279,11 @@ class Server:
         if self.ending.is_main(peer):
             number = self.ending.main
         self.numbers.pop(number, None)
-        self.leasing.changed()
+        self.leasing.forget_division()
         if member is not None:
             if member.task is not None and not self.ending.over:
                 self.training.report("lost", {"worker": number, "step": self.training.number})
-            self.leasing.withdraw(member)
+            self.leasing.revoke(member)
         if self.ending.over and 0 <= number == self.ending.main and not self.ending.done:
             self.ending.name_another()
         self._hand_out()
@@ -305,7 +305,7 @@ class Server:
         else:
             self.leasing.hand_out(self.now)
 
-    def _contribution(self, member: Member, message: Contribution) -> None:
+    def _contribution(self, member: WorkerInfo, message: Contribution) -> None:
         training = self.training
         lease = self.leasing.returned(member, message, self.now)
         step = training.ledger.open.get(message.step)
@@ -317,33 +317,33 @@ class Server:
             finally:
                 if lease is not None and not step.complete and step.missing(lease.start, lease.stop):
                     member.task = lease
-                    self.leasing.withdraw(member)
+                    self.leasing.revoke(member)
             if training.ledger.step.complete:
                 training.advance(self.now, len(self.members))
         self._hand_out()
 
-    def _score(self, member: Member, message: Score) -> None:
+    def _score(self, member: WorkerInfo, message: Score) -> None:
         task = member.task
         if isinstance(task, Evaluation) and task.epoch == message.epoch:
-            self.leasing.rest(member)
+            self.leasing.mark_idle(member)
         self.training.score(message.epoch, message.scores, message.last)
         self._hand_out()
 
-    def _ping(self, member: Member, message: Ping) -> None:
+    def _ping(self, member: WorkerInfo, message: Ping) -> None:
         """A worker waits: if it should not, one of two messages was lost, the task or the answer to it."""
-        if member.told:
+        if member.notified:
             self.ending.repeat(member)
         elif member.task is None:
             if self.joining.to_ask(member.peer):
                 self._send(member, Rejoin())  # the weights that were asked for have not come
             else:
-                self.leasing.rest(member)
+                self.leasing.mark_idle(member)
                 self._send(member, Waiting(self.waited_for()))
         elif message.seen < member.number:
-            self.leasing.give_once_more(member)
+            self.leasing.send_task_again(member)
         else:
-            self.leasing.withdraw(member)
-            self.leasing.rest(member)
+            self.leasing.revoke(member)
+            self.leasing.mark_idle(member)
         self._hand_out()
 
     def waited_for(self) -> str:
@@ -355,15 +355,15 @@ class Server:
 
     # Leaving.
 
-    def _stop(self, member: Member, message: Stop) -> None:
+    def _stop(self, member: WorkerInfo, message: Stop) -> None:
         """A program has left its loop: the current step is the last, if anybody is left to complete it."""
         self.waiting.pop(member.peer, None)
-        self.leasing.changed()
-        if member.told:
+        self.leasing.forget_division()
+        if member.notified:
             self.ending.repeat(member)
         elif not member.stopped:
             member.stopped = True
-            self.leasing.withdraw(member)
+            self.leasing.revoke(member)
             if self.ending.over:
                 self.ending.tell(member)
             else:
@@ -375,14 +375,14 @@ class Server:
             self.training.end_now()
         self._hand_out()
 
-    def _leave(self, member: Member, message: Leave) -> None:
+    def _leave(self, member: WorkerInfo, message: Leave) -> None:
         if self.ending.over:
             self.ending.leave(member, message)
             self._hand_out()
         else:
             self._drop(member.peer)
 
-    def _failed(self, member: Member, message: Failure) -> None:
+    def _failed(self, member: WorkerInfo, message: Failure) -> None:
         """The program raised. On another worker it may not; at the same place once more it does."""
         where = (message.step, message.shard, message.epoch)
         place = f"at step {message.step}, shard {message.shard}" if message.shard >= 0 else "outside of its loop"
@@ -398,7 +398,7 @@ class Server:
 
     # What goes out.
 
-    def _send(self, member: Member, message: FromServer) -> None:
+    def _send(self, member: WorkerInfo, message: FromServer) -> None:
         self.out.append(Send(member.peer, message))
 
     def _take(self) -> list[Action]:

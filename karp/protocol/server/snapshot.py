@@ -32,7 +32,7 @@ def take(server: Server) -> Snapshot:
         "main": main_of(server),
         "dropped": training.dropped,
         "refused": server.refusals.messages,
-        "released": server.leasing.released,
+        "leased_again": server.leasing.leased_again,
         "progress": training.progress.to_dict(server.now),
     }
     return plain, vectors
@@ -63,7 +63,7 @@ def restore(server: Server, snapshot: Snapshot) -> None:
         if ledger.evaluations.keys() != training.weights.of_epochs.keys():
             raise ValueError("weights of evaluations that there are not")
         training.dropped, server.refusals.messages = int(plain["dropped"]), int(plain["refused"])
-        server.leasing.released = int(plain["released"])
+        server.leasing.leased_again = int(plain["leased_again"])
         training.progress.restore(plain["progress"], server.now)
         if plain["main"] is not None and server.incarnation > 0:
             main, peer = plain["main"]

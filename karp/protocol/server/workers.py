@@ -1,9 +1,10 @@
-"""What the server knows of a worker, and how it shares out work by it.
+"""What the server knows of a worker, and how many shards each worker is leased.
 
-Who gets which shards never shows in the weights, so it may follow the clock. Workers of about the same pace get
-shards in equal parts. One that has been several times slower than the others gets as many as it would finish in the
-same time, perhaps none; after a while that is forgotten, so that a worker that was only held up comes back. A lease
-that takes much longer than it should is given a second time to a worker that has nothing to do: the first copy counts.
+Which worker computes a shard never shows in the weights, so the allocation may follow the clock. Workers of about the
+same speed get equal parts. A worker that has been several times slower than the others gets as many shards as it would
+finish in the same time, perhaps none. Its slowness is forgotten after a while, so that a worker that was only held up
+for a moment gets shards again. A lease that takes much longer than expected gets a backup lease, given to an idle
+worker: the first contribution that arrives counts.
 """
 
 from dataclasses import dataclass
@@ -12,14 +13,14 @@ from heapq import heapify, heapreplace
 from karp.protocol.messages import Evaluation, Lease
 from karp.protocol.tree import in_words
 
-SLOW = 2.0  # times the common pace: a lease is given again, a worker counts as slow
-PATIENCE_SECONDS = 0.05  # no lease is given again sooner
-FORGET = 10.0  # a worker counts as slow for so many times as long as the lease took that showed it
+SLOW = 2.0  # a lease that takes so many times the usual seconds gets a backup, and its worker counts as slow
+PATIENCE_SECONDS = 0.05  # no backup lease is given sooner
+FORGET = 10.0  # a worker counts as slow for so many times the seconds of the lease that was slow
 
 
 @dataclass(slots=True)
-class Member:
-    """A worker that has joined: what it holds and what it is at."""
+class WorkerInfo:
+    """One worker that has joined: the weights it holds, the task it has and how fast it is."""
 
     peer: bytes
     worker: int
@@ -27,15 +28,15 @@ class Member:
     version: int = -1  # of the weights it holds; -1: none of the server's
     number: int = 0  # of its last task
     task: Lease | Evaluation | None = None
-    doubled: bool = False  # its lease has been given a second time
+    backed_up: bool = False  # a backup of its lease has been given
     stopped: bool = False  # its program has left the loop
-    told: bool = False  # that the run is over
+    notified: bool = False  # it knows that the run is over
     notice_at: float = 0.0
-    pace: float = 0.0  # seconds per shard, where it was slow; 0: as the others
+    pace: float = 0.0  # seconds per shard while it counts as slow; 0: as the others
     slow_until: float = 0.0
 
     def doing(self, now: float) -> str:
-        """'worker 2 (step 41, shards 0 to 1, since 3.2 s)'."""
+        """Describe its task: 'worker 2 (step 41, shards 0 to 1, since 3.2 s)'."""
         if isinstance(self.task, Lease):
             what = f"step {self.task.step}, {in_words(self.task.start, self.task.stop)}"
         elif self.task is not None:
@@ -45,15 +46,15 @@ class Member:
         return f"worker {self.worker} ({what}, since {now - self.since:.1f} s)"
 
 
-class Pace:
-    """The common pace, seconds per shard, and who falls behind it."""
+class Throughput:
+    """Measures how long a shard usually takes, and allocates shards by it."""
 
     def __init__(self) -> None:
-        self.seconds = 0.0  # 0: not known yet
-        self.uneven_until = 0.0  # somebody counts as slow
+        self.seconds = 0.0  # that a shard usually takes; 0: not known yet
+        self.uneven_until = 0.0  # until then some worker counts as slow
 
-    def measure(self, member: Member, lease: Lease, now: float) -> None:
-        """A lease has come back."""
+    def measure(self, member: WorkerInfo, lease: Lease, now: float) -> None:
+        """Take into account how long this worker took for this lease."""
         seconds = (now - member.since) / (lease.stop - lease.start)
         if self.seconds == 0.0:
             self.seconds = seconds
@@ -64,22 +65,22 @@ class Pace:
             self.uneven_until = max(self.uneven_until, member.slow_until)
 
     def even(self, now: float) -> bool:
-        """Whether nobody counts as slow."""
+        """Whether no worker counts as slow."""
         return now >= self.uneven_until
 
-    def overdue_at(self, member: Member, lease: Lease) -> float:
-        """When a lease has taken so long that it is to be given again; never, while no pace is known."""
+    def overdue_at(self, member: WorkerInfo, lease: Lease) -> float:
+        """Return the time from which this lease is overdue; infinite while it is not known how long a shard takes."""
         if self.seconds == 0.0:
             return float("inf")
         return member.since + max(PATIENCE_SECONDS, SLOW * self.seconds * (lease.stop - lease.start))
 
-    def portions(self, members: list[Member], shards: int, now: float) -> list[int]:
-        """How many of these shards each of the members gets, so that all of them end soonest.
+    def allocate(self, members: list[WorkerInfo], shards: int, now: float) -> list[int]:
+        """Return how many of these shards each worker gets, so that the last of them ends as soon as possible.
 
-        >>> fast, slow = Member(b"1", 1, 0.0), Member(b"2", 2, 0.0, pace=10.0, slow_until=99.0)
-        >>> pace = Pace()
-        >>> pace.seconds = 1.0
-        >>> pace.portions([fast, slow], 4, now=0.0), pace.portions([fast, slow], 4, now=100.0)
+        >>> fast, slow = WorkerInfo(b"1", 1, 0.0), WorkerInfo(b"2", 2, 0.0, pace=10.0, slow_until=99.0)
+        >>> throughput = Throughput()
+        >>> throughput.seconds = 1.0
+        >>> throughput.allocate([fast, slow], 4, now=0.0), throughput.allocate([fast, slow], 4, now=100.0)
         ([4, 0], [2, 2])
         """
         if all(now >= member.slow_until for member in members):
