@@ -5,12 +5,13 @@ import sys
 import time
 from collections.abc import Mapping
 from pathlib import Path
+from reprlib import repr as short
 from typing import Any
 
 import numpy as np
 
-from karp import optim
-from karp.autograd import Value
+from karp import nn, optim
+from karp.autograd import Value, dropping
 from karp.data import Table, fingerprint
 from karp.errors import ProgramError, SettingError
 from karp.parameters import Parameters
@@ -50,15 +51,71 @@ def settings_of(
 
 
 def scores(values: Mapping[str, Any] | float) -> dict[str, float]:
-    """Numbers under names, as messages carry them."""
+    """Return numbers under names, as messages carry them."""
     named = values if isinstance(values, Mapping) else {"score": values}
-    found = {}
-    for name, value in named.items():
-        try:
-            found[str(name)] = float(value.data if isinstance(value, Value) else value)
-        except (TypeError, ValueError):
-            raise ProgramError(f"{name} is {value!r:.60}; only numbers can be logged") from None
-    return found
+    return {str(name): _number(name, value) for name, value in named.items()}
+
+
+def _number(name: object, value: object) -> float:
+    """Return the number in a number, a Value, or an array or list of one element."""
+    data = value.data if isinstance(value, Value) else value
+    try:
+        array = np.asarray(data)
+        if array.size == 1 and array.dtype.kind not in "SU":  # text is no number, though float would read it
+            return float(array.item())
+    except (TypeError, ValueError, OverflowError):
+        pass
+    raise ProgramError(f"{name} is {value!r:.60}; only numbers can be logged, one under a name")
+
+
+def loss_number(loss: Value) -> float:
+    """Return the number in a loss."""
+    if type(loss) is not Value:
+        raise ProgramError(f"trainer.backward takes the loss, a Value, not {type(loss).__name__}")
+    data = loss.data
+    if data.__class__ is float:
+        return data
+    if data.size != 1:
+        raise ProgramError(f"trainer.backward takes the mean over the batch, not a loss of shape {data.shape}")
+    return data.item()  # type: ignore[no-any-return]
+
+
+class Inspection:
+    """Looks for what would be wrong in silence: a model that has changed, a dropout that dropped nothing.
+
+    It is needed at a program's first loss, and where a dropout was called without rng since the last.
+    """
+
+    def __init__(self, model: nn.Module, parameters: Parameters) -> None:
+        self.model = model
+        self.parameters = parameters
+        self.newest: int | None = None  # `dropping.newest` at the last inspection
+
+    def inspect(self, loss: Value) -> None:
+        """Raise ProgramError if a loss is not to be trained on."""
+        if self.newest is None:
+            self.compare(dict(self.model.named_parameters()))
+        newest = dropping.newest
+        if dropping.left_out(loss):
+            raise ProgramError(
+                "the loss depends on a dropout that was called without rng, so it dropped nothing: call"
+                " model(x, trainer.rng), and have each module hand rng on. What is not to be trained on is computed in"
+                " karp.no_grad()"
+            )
+        self.newest = newest
+
+    def compare(self, named: Mapping[str, Value]) -> None:
+        """Raise ProgramError if the model has other parameters by now than those that are trained."""
+        parameters = self.parameters
+        if parameters.holds(named):
+            return
+        changed = [name for name in named if name not in parameters or parameters[name] is not named[name]]
+        changed += [name for name in parameters if name not in named]
+        what = short(changed) if changed else "the arrays of some"
+        raise ProgramError(
+            f"the parameters of the model have changed since the Trainer was made ({what}), so some would be neither"
+            " trained nor saved: make all of the model before the Trainer"
+        )
 
 
 class Work:

@@ -18,7 +18,7 @@ from typing import Any, NoReturn, Self
 import numpy as np
 
 from karp import environment, faults, nn, optim
-from karp.autograd import Value
+from karp.autograd import Value, dropping
 from karp.data import Plan, generator
 from karp.environment import agreed, from_environment
 from karp.errors import ProgramError, SettingError
@@ -28,7 +28,7 @@ from karp.protocol.steps import Rounds, Steps, steps_of
 from karp.protocol.worker import Worker
 from karp.trainer import stage
 from karp.trainer.blas_threads import LIMIT
-from karp.trainer.inputs import Work, columns, scores, settings_of, status_of
+from karp.trainer.inputs import Inspection, Work, columns, loss_number, scores, settings_of, status_of
 from karp.trainer.link import connect
 from karp.trainer.local_sgd import OUTER, Inner
 from karp.trainer.placement import Placement
@@ -139,6 +139,7 @@ class Trainer:
         self._shard = -1  # the one the program is at; -1: none
         self._share = 1.0
         self._given: bool | None = True  # whether the current shard's loss went to backward; None: there is no shard
+        self._inspection = Inspection(model, self._parameters)
         self._rng: np.random.Generator | None = None
         self._work = Work() if self.server else None  # one process is not compared with itself
 
@@ -259,7 +260,8 @@ class Trainer:
     def backward(self, loss: Value) -> None:
         """Take the gradient of the current batch's loss, a mean over its samples, as this shard's contribution.
 
-        Raises ProgramError if there is no batch to give, it was given already, or the loss does not fit it.
+        Raises ProgramError if there is no batch to give, it was given already, or the loss does not fit it: it has more
+        than one element, depends on no parameter, or on a dropout that was called without `rng`.
         """
         if self._given is not False:
             raise ProgramError(
@@ -267,21 +269,20 @@ class Trainer:
                 if self._shard >= 0
                 else "trainer.backward was called outside of the loop over trainer.batches"
             )
-        if type(loss) is not Value:
-            raise ProgramError(f"trainer.backward takes the loss, a Value, not {type(loss).__name__}")
+        number = loss_number(loss)
+        if self._inspection.newest != dropping.newest:
+            self._inspection.inspect(loss)
         parameters, inner, share = self._parameters, self._inner, self._share
         parameters.zero_grad()
-        if loss.data.__class__ is not float and loss.data.size != 1:
-            raise ProgramError(f"trainer.backward takes the mean over the batch, not a loss of shape {loss.shape}")
         loss.backward(share if inner is None else 1.0)
         if faults.PLAN is not None:
             faults.reach("computing", step=self.step)
         if parameters.values[-1].grad is None and all(value.grad is None for value in parameters.values):
             raise ProgramError("the loss depends on none of the model's parameters")
         if inner is None:
-            self._worker.computed(parameters.grad, float(loss.data) * share, self._plan.shards_of(self._batch))
+            self._worker.computed(parameters.grad, number * share, self._plan.shards_of(self._batch))
         else:
-            inner.step(float(loss.data), self._plan.samples_in(self._batch, self._shard), self._batch)
+            inner.step(number, self._plan.samples_in(self._batch, self._shard), self._batch)
         self._given = True
 
     def stop(self) -> None:
