@@ -185,7 +185,7 @@ def test_a_stranger_that_is_gone_is_no_main_worker() -> None:
 
 
 @pytest.mark.parametrize("told", [True, False])
-def test_a_main_worker_that_ended_while_no_server_was_there_is_replaced(notified: bool) -> None:
+def test_a_main_worker_that_ended_while_no_server_was_there_is_replaced(told: bool) -> None:
     """By the launcher's word; without one, when its connection has not come back."""
     other = restarted(finished(2))
     other.join(1)

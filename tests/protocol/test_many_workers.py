@@ -7,7 +7,7 @@ from machines import Run, leases
 
 from karp.errors import ProtocolError
 from karp.protocol.messages import Stop
-from karp.protocol.server.workers import WorkerInfo, Throughput
+from karp.protocol.server.workers import Throughput, WorkerInfo
 from karp.protocol.tree import middle, parent
 
 

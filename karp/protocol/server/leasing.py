@@ -13,7 +13,7 @@ from karp.protocol.messages import Contribution, Evaluation, Lease
 from karp.protocol.server.actions import Action, Send
 from karp.protocol.server.ledger import Step
 from karp.protocol.server.training import Training
-from karp.protocol.server.workers import WorkerInfo, Throughput
+from karp.protocol.server.workers import Throughput, WorkerInfo
 from karp.protocol.tree import Vector
 
 NOTICE_SECONDS = 10.0  # a wait of so long is reported, then one of twice the length, and so on
@@ -181,7 +181,7 @@ class Leasing:
         return weights.outgoing() if task.version == weights.version else None
 
     def revoke(self, member: WorkerInfo) -> None:
-        """Take a worker's task away; what has not arrived of its lease is leased again, unless another worker has it."""
+        """Take a worker's task away; what has not arrived of its lease is leased again, unless another has it too."""
         task, member.task = member.task, None
         step = self.training.ledger.open.get(task.step) if isinstance(task, Lease) else None
         if not isinstance(task, Lease) or step is None or step.complete:
@@ -228,7 +228,7 @@ class Leasing:
             self._lease(now)
 
     def overdue(self, now: float) -> list[WorkerInfo]:
-        """Return the workers whose tasks are overdue by the time of a notice; each of them again after twice as long."""
+        """Return the workers whose tasks are due for a notice; each of them again after twice as long."""
         found = []
         for member in self.members.values():
             task = member.task
