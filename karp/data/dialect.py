@@ -22,7 +22,7 @@ from karp.errors import DataError
 Records = Generator[tuple[int, str], None, None]  # (number of its first line, text with its line end)
 
 _DELIMITERS = ";\t|, "  # those that are suggested, the likelier first
-_LONGEST = 2**20  # characters of a record over several lines: past it, a quote has been left open
+_LONGEST = 2**17  # characters of a cell over several lines: past it, a quote has been left open
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,38 +94,39 @@ class Dialect:
                 return "put one delimiter in the place of each run of blanks" if several else f"pass delimiter={mark!r}"
         return ""
 
-    def _end(self, text: str) -> int:
+    def _end(self, text: str, start: int = 0) -> int:
         """Return where the first cell that is not well formed begins, in a record behind a delimiter."""
-        match = self._cells.match(text)
-        return match.end() if match else 0
+        match = self._cells.match(text, start)
+        return match.end() if match else start
 
     def _complete(self, file: TextFile, number: int, record: str, lines: NumberedLines, header: bool) -> str:
         """Return a record that goes on in the next lines or has blanks around quotes, as NumPy's parser reads it.
 
         Raises DataError if its quotes do not match.
         """
-        while not self._plain.fullmatch(record):
-            text = self.delimiter + record
-            end = self._end(text)
-            if text[end:] in ("", "\n"):
-                return self.delimiter.join('"' + cell.replace('"', '""') + '"' for cell in self.split(record)) + "\n"
-            if header and (other := self.suggest_delimiter(record)):
-                raise DataError(
-                    f"{file.name}, line {number}: its cells are not separated by {self.delimiter!r}: {other}"
-                )
+        text = self.delimiter + record
+        end = self._end(text)
+        while end < len(text) and text[end:] != "\n":
             more = self._more(file, lines) if self._open.match(text, end) else None
-            if not more or len(record) > _LONGEST:
+            if not more or len(text) - end > _LONGEST:
+                where = f"{file.name}, line {number}"
+                if header and (other := self.suggest_delimiter(text[1:])):
+                    raise DataError(f"{where}: its cells are not separated by {self.delimiter!r}: {other}")
                 column = len(self._cell.findall(text[:end])) + 1
                 fault = "is not closed" if more is not None else "has text behind its closing quote"
                 raise DataError(
-                    f"{file.name}, line {number}: quotes do not match: the cell that opens with one in column "
-                    f"{column} {fault}: close it where it ends, and double each quote inside it"
+                    f"{where}: quotes do not match: the cell that opens with one in column {column} {fault}: close it "
+                    "where it ends, and double each quote inside it"
                 )
-            record += more
-        return record
+            text += more
+            end = self._end(text, end)
+        record = text[1:]
+        if self._plain.fullmatch(record):
+            return record
+        return self.delimiter.join('"' + cell.replace('"', '""') + '"' for cell in self.split(record)) + "\n"
 
     def _more(self, file: TextFile, lines: NumberedLines) -> str:
-        """Return the lines up to one that may close a quoted cell; none at the end of the file."""
+        """Return the lines up to one that closes a quoted cell; none at the end of the file."""
         more: list[str] = []
         length = 0
         for number, line in lines:
@@ -133,6 +134,6 @@ class Dialect:
                 file.check_utf8(number, line)
             more.append(line)
             length += len(line)
-            if '"' in line or length > _LONGEST:
+            if '"' in line.replace('""', "") or length > _LONGEST:
                 break
         return "".join(more)

@@ -13,6 +13,8 @@ from karp.errors import DataError
 
 ADD_NAMES = "add a line of column names above it"
 
+_COMMENTS = ("#", "%", "//", "--", "!")  # what comments begin with in files that people publish
+
 
 def column_names(file: TextFile, dialect: Dialect, number: int, record: str) -> list[str]:
     """Return the names of the columns in the record of a line; raise DataError where they are none."""
@@ -75,7 +77,7 @@ def _name_fault(dialect: Dialect, columns: list[str]) -> str:
                 hint = f"{dialect.delimiter!r} may end each line: remove it there"
             return f"column {place + 1} of {len(columns)} has no name: name it, or remove it ({hint})"
         if column in seen:
-            return f"two columns are named {column!r}: rename one"
+            return f"two columns are named {column!r}: rename one; if the first line is a row, {ADD_NAMES}"
         seen.add(column)
     return ""
 
@@ -84,6 +86,9 @@ def _target_advice(file: TextFile, dialect: Dialect, columns: list[str], target:
     """Say what to do where the target is no column."""
     if above := _comment_advice(file, dialect, columns, target):
         return above
+    for mark in _COMMENTS:
+        if columns[0].startswith(mark):
+            return f"pass comments={mark!r} if lines that begin so are comments"
     if len(columns) == 1 and (other := dialect.suggest_delimiter(columns[0])):
         return other
     if looks_like_row(columns):
@@ -130,4 +135,5 @@ def _last_comment(file: TextFile, dialect: Dialect) -> tuple[int, str]:
 
 def _preview(columns: list[str]) -> str:
     """Return the first columns, for a message."""
-    return ", ".join(columns[:10]) + (f", ... ({len(columns)} columns)" if len(columns) > 10 else "")
+    first = ", ".join(columns[:10]).replace("\n", "\\n")
+    return first + (f", ... ({len(columns)} columns)" if len(columns) > 10 else "")

@@ -7,7 +7,7 @@ held exactly or refused: in float32 the Unix times 1700000000 and 1700000060 are
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
@@ -87,32 +87,37 @@ def integers_below(dtype: np.dtype[Any]) -> float:
     return float(2.0 ** (np.finfo(dtype).nmant + 1))
 
 
-def rounding_check(dtype: np.dtype[Any]) -> Callable[[str], str]:
-    """Return a check of the numbers of one column, in turn: it says what is lost by rounding each, or "".
+def lost_digits(text: str, dtype: np.dtype[Any]) -> str:
+    """Say what is lost where `dtype` cannot hold a number that is written as a whole one; "" where nothing is.
 
-    That is any digit of a whole number written as such, and that it differs from another: 1700000060.5 from
-    1700000000.0.
-
-    >>> check = rounding_check(np.dtype(np.float32))
-    >>> check("16777216"), check("16777217"), check("0.1")
-    ('', '16777217 is a whole number that float32 cannot hold (it would become 16777216)', '')
+    >>> lost_digits("16777216", np.dtype(np.float32)), lost_digits("16777217.0", np.dtype(np.float32))
+    ('', '')
+    >>> lost_digits("16777217", np.dtype(np.float32))
+    '16777217 is a whole number that float32 cannot hold (it would become 16777216)'
     """
-    bound = integers_below(dtype)
-    seen: dict[float, tuple[int, str]] = {}  # by what it becomes: the whole part, as it was written
+    digits = text.lstrip("+-").lstrip("0")
+    if digits.isdigit() and int(digits) != abs(becomes := int(dtype.type(float(text)))):
+        return f"{text} is a whole number that {dtype} cannot hold (it would become {becomes})"
+    return ""
 
-    def check(text: str) -> str:
-        value = float(text)
-        if abs(value) < bound:
-            return ""
-        rounded_value = float(dtype.type(value))
-        digits = text.lstrip("+-").lstrip("0")
-        if digits.isdigit() and int(digits) != abs(int(rounded_value)):
-            return f"{text} is a whole number that {dtype} cannot hold (it would become {int(rounded_value)})"
-        # From 2**53 on numbers with a point or an exponent are taken for measurements.
-        if abs(value) < 2.0**53:
-            whole_part, other = seen.setdefault(rounded_value, (int(value), text))
-            if whole_part != int(value):
-                return f"{text} and {other} are two whole numbers, and would be one in {dtype}"
-        return ""
 
-    return check
+def merged(numbers: NDArray[np.float64], dtype: np.dtype[Any]) -> tuple[int, str] | None:
+    """Find a number that `dtype` makes one with another of another whole part: its place and what is lost, or None.
+
+    From 2**53 on numbers with a point or an exponent are taken for measurements, which are rounded.
+
+    >>> merged(np.array([1700000000.25, 1700000060.5]), np.dtype(np.float32))
+    (1, '1700000060.5 and 1700000000.25 are two whole numbers, and would be one in float32')
+    """
+    size = np.abs(numbers)
+    places = np.flatnonzero((size >= integers_below(dtype)) & (size < 2.0**53))
+    values = numbers[places]
+    order = np.argsort(values.astype(dtype), kind="stable")
+    values, places = values[order], places[order]
+    equal = values[1:].astype(dtype) == values[:-1].astype(dtype)
+    hits = np.flatnonzero(equal & (np.trunc(values[1:]) != np.trunc(values[:-1])))
+    if hits.size == 0:
+        return None
+    hit = hits[places[hits + 1].argmin()]  # the first in the file
+    loss = f"{float(values[hit + 1])} and {float(values[hit])} are two whole numbers, and would be one in {dtype}"
+    return int(places[hit + 1]), loss

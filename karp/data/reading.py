@@ -12,6 +12,7 @@ Nothing is dropped in silence: comments and blank lines are no rows, all else is
 from __future__ import annotations
 
 import os
+from array import array
 from collections.abc import Collection, Generator, Iterable
 from contextlib import closing
 from itertools import chain
@@ -22,7 +23,7 @@ from numpy.typing import DTypeLike, NDArray
 
 from karp.data import header
 from karp.data.dialect import Dialect
-from karp.data.number_text import MISSING, advise, integers_below, is_number, rounded, rounding_check
+from karp.data.number_text import MISSING, advise, integers_below, is_number, lost_digits, merged, rounded
 from karp.data.table import Table
 from karp.data.target import TargetAs, targets
 from karp.data.text_file import TextFile, opened
@@ -247,21 +248,23 @@ def _text_advice(file: TextFile, dialect: Dialect, columns: list[str], record: s
 
 def _check_whole_numbers(file: TextFile, dialect: Dialect, columns: list[str], x: NDArray[Any]) -> None:
     """Raise DataError where whole numbers among the features are lost by rounding."""
-    bound = integers_below(x.dtype)
-    places = np.flatnonzero(np.maximum(x.max(axis=0), -x.min(axis=0)) >= bound).tolist()
-    if not places:
+    large = np.maximum(x.max(axis=0), -x.min(axis=0)) >= integers_below(x.dtype)
+    numbers: dict[int, array[float]] = {place: array("d") for place in np.flatnonzero(large).tolist()}
+    if not numbers:
         return
-    checks = [(place, rounding_check(x.dtype)) for place in places]
+    way = "pass dtype=np.float64" if x.dtype == np.float32 else "leave out a column of row names"
     with closing(dialect.records(file)) as records:
         next(records)  # the names
         for number, record in records:
             row = dialect.split(record)
-            for place, lost in checks:
-                if loss := lost(row[place]):
-                    way = (
-                        "pass dtype=np.float64" if x.dtype == np.float32 else "leave out a column of row names"
-                    )
+            for place, values in numbers.items():
+                if loss := lost_digits(row[place], x.dtype):
                     raise DataError(f"{file.name}, line {number}, column {columns[place]!r}: {loss}: {way}")
+                values.append(float(row[place]))
+    for place, values in numbers.items():
+        if merger := merged(np.array(values), x.dtype):
+            line = _line_of(file, dialect, merger[0])
+            raise DataError(f"{file.name}, line {line}, column {columns[place]!r}: {merger[1]}: {way}")
 
 
 def _line_of(file: TextFile, dialect: Dialect, row: int) -> int:

@@ -8,7 +8,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from karp.data.number_text import advise, integer, is_decorated, is_number, rounded, rounding_check
+from karp.data.number_text import advise, integer, integers_below, is_decorated, is_number, lost_digits, merged, rounded
 from karp.errors import DataError
 
 TargetAs = Literal["classes", "names", "numbers"]
@@ -78,12 +78,17 @@ def _numbers(cells: list[str], dtype: np.dtype[Any], where: Where) -> NDArray[An
         row = int(sound.argmin())
         way = "pass dtype=np.float64" if is_number(cells[row]) else advise(cells[row])
         raise DataError(f"{where(row)}: {cells[row]!r:.60} is no finite {dtype}: {way}")
-    lost = rounding_check(dtype)
-    for row, cell in enumerate(cells):
-        if loss := lost(cell):
-            other = "pass dtype=np.float64" if dtype == np.float32 else 'pass target_as="names" if each is a class'
-            raise DataError(f"{where(row)}: {loss}: {other}")
+    for row in np.flatnonzero(np.abs(values) >= integers_below(dtype)).tolist():
+        if loss := lost_digits(cells[row], dtype):
+            raise DataError(f"{where(row)}: {loss}: {_more_digits(dtype)}")
+    if merger := merged(rounded(cells, np.dtype(np.float64)), dtype):
+        raise DataError(f"{where(merger[0])}: {merger[1]}: {_more_digits(dtype)}")
     return values.reshape(-1, 1)
+
+
+def _more_digits(dtype: np.dtype[Any]) -> str:
+    """Say what to do where `dtype` cannot hold the target."""
+    return "pass dtype=np.float64" if dtype == np.float32 else 'pass target_as="names" if each is a class'
 
 
 def _class_numbers(cells: list[str], distinct: dict[str, None], where: Where) -> tuple[NDArray[Any], tuple[str, ...]]:

@@ -103,7 +103,8 @@ def opened(path: str | bytes | os.PathLike[str] | os.PathLike[bytes]) -> Iterato
     except IsADirectoryError:
         raise DataError(f"{shown}: is a directory: pass a file in it") from None
     except OSError as error:
-        raise DataError(f"{shown}: cannot be read: {error.strerror or error}") from error
+        hint = _looked(name) if "\n" in name else ""  # too long for a name
+        raise DataError(f"{shown:.400}: cannot be read: {error.strerror or error}{hint}") from error
 
 
 def _changed(file: IO[bytes], before: os.stat_result) -> bool:

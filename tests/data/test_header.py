@@ -69,6 +69,8 @@ def test_a_quoted_header_with_another_delimiter(file: Path, mark: str, other: st
         ("# a,b\n1,x\n2,y\n", None, r"line 3, column 'x': 'y' is not .*if line 1 names them \(a, b\), remove"),
         ("#,Name,x,y\n1,Bulb,3,0\n", "y", r"if line 1 names them \(, Name, x, y\), put its '#' in quotes"),
         ("# a,b\n", "b", r"the file is empty but for comments, the last in line 1 \('a,b'\)"),
+        ("% a,b\n% c\n1.5,x\n", "b ", r"no column 'b ' among % a, b: pass comments='%' if lines that begin so are"),
+        ("// by me\na,b\n1.5,x\n", "b", "no column 'b' among // by me: pass comments='//' if lines that begin so"),
         # other delimiters, or none
         ("a;t\n1;2\n", "t", "there is no column 't' among a;t: pass delimiter=';'"),
         ("a\tt\n1\t2\n", "t", r"there is no column 't' among a\tt: pass delimiter='\\t'"),
@@ -103,6 +105,13 @@ def test_words_that_can_be_followed(file: Path, text: str, target: str | None, m
     assert "rename" not in str(caught.value)
 
 
+def test_two_columns_of_one_name(file: Path) -> None:
+    """Of texts, as in UCI's mushrooms: a row or not, nobody knows."""
+    message = f"line 1: two columns are named 'p': rename one; if the first line is a row, {ADD}"
+    with pytest.raises(DataError, match=message):
+        read(file, "p,x,s,n,p\ne,x,s,y,a\n", "class")
+
+
 @pytest.mark.parametrize(
     ("text", "target", "columns", "classes"),
     [
@@ -112,6 +121,7 @@ def test_words_that_can_be_followed(file: Path, text: str, target: str | None, m
         ("0,1,c\n1,2,a\n4,5,b\n", "c", ("0", "1"), ("a", "b")),
         ("# of, me\nx,c\n1,a\n4,b\n", "c", ("x",), ("a", "b")),
         ('"#",c\n1,a\n4,b\n', "c", ("#",), ("a", "b")),
+        ('x;y,"c\n;"\n1,a\n4,b\n', "c\n;", ("x;y",), ("a", "b")),
     ],
 )
 def test_names_that_only_look_like_a_row(
@@ -159,10 +169,19 @@ def test_a_cell_over_several_lines(file: Path, end: str) -> None:
             read(file, (text + row).replace("\n", end), "t")
 
 
-def test_a_quote_that_is_never_closed_ends_somewhere(file: Path) -> None:
+@pytest.mark.parametrize("line", ["2,y\n", '2,a""b\n'])
+def test_a_quote_that_is_never_closed_ends_somewhere(file: Path, line: str) -> None:
     """Not all of a large file is taken for one cell."""
     with pytest.raises(DataError, match=r"line 2: quotes do not match: .* in column 2 is not closed"):
-        read(file, 'a,t\n1,"x\n' + "2,y\n" * 300_000 + '3,"z"\n', "t")
+        read(file, 'a,t\n1,"x\n' + line * 60_000 + '3,"z"\n', "t")
+
+
+def test_a_record_of_many_cells_over_several_lines(file: Path) -> None:
+    names = ",".join(f'"a{i};\n""b"" "' for i in range(9000))
+    table = read(file, f"{names} ,t\n" + "1," * 9000 + "x\n", "t")
+    with pytest.raises(DataError, match=r'no column \'y\' among a0;\\n"b", a1;'):
+        data.read(file, "y")
+    assert ('a0;\n"b"', 'a8999;\n"b"', 9000) == (table.columns[0], table.columns[-1], len(table.columns))
 
 
 @pytest.mark.parametrize("delimiter", [",", ";", "|", "\t"])

@@ -136,7 +136,7 @@ def test_names_are_not_compared_each_with_all_the_others() -> None:
     """Time is in proportion to the columns: gene expression has 20,000."""
     columns = [Counted(f"gene_{i}") for i in range(20_000)]
     Counted.compared = 0
-    assert "two columns are named 'gene_0': rename one" == header._name_fault(Dialect(","), [*columns, columns[0]])
+    assert header._name_fault(Dialect(","), [*columns, columns[0]]).startswith("two columns are named 'gene_0'")
     assert 2 * len(columns) > Counted.compared
 
 
@@ -165,7 +165,7 @@ WHOLE = "is a whole number that float32 cannot hold"
         ("-16777217 5", rf"line 2, column 'a': -16777217 {WHOLE} \(it would become -16777216\)"),
         ("+0016777217 5", rf"line 2, column 'a': \+0016777217 {WHOLE}"),
         ("1700000000.0 1700000060.0", "line 3, .* 1700000060.0 and 1700000000.0 are two whole numbers, .* in float32"),
-        ("1.7e9 1.70000006e9", "line 3, column 'a': 1.70000006e9 and 1.7e9 are two whole numbers"),
+        ("1.7e9 1.70000006e9", "line 3, column 'a': 1700000060.0 and 1700000000.0 are two whole numbers"),
         ("1700000000.25 1700000060.5", "line 3, column 'a': 1700000060.5 and 1700000000.25 are two whole"),
         ("-1700000000.25 -1700000060.5", "line 3, column 'a': -1700000060.5 and"),
     ],
@@ -188,6 +188,17 @@ def test_numbers_that_float32_holds_or_rounds(file: Path, cells: str) -> None:
     first, second = cells.split()
     table = read(file, f"a,t\n{first},x\n{second},y\n", "t")
     assert table.x.tolist() == np.array([[float(first)], [float(second)]], np.float32).tolist()
+
+
+def test_the_first_of_two_numbers_that_would_be_one_is_told_apart(file: Path) -> None:
+    """Among many rows, and with others like them further down."""
+    rows = [f"{1700000000 + 128 * i}.5" for i in range(1000)]
+    rows[900], rows[500] = "1700000383.9", "-1700000000.5"
+    message = "line 902, column 'a': 1700000383.9 and 1700000384.5 are two whole numbers, and would be one in float32"
+    with pytest.raises(DataError, match=message):
+        read(file, "a\n" + "\n".join(rows))
+    rows[900] = "1700000384.25"
+    assert 1000 == len(read(file, "a\n" + "\n".join(rows)))
 
 
 def test_identifiers_that_float64_does_not_hold(file: Path) -> None:

@@ -144,6 +144,7 @@ def test_no_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         ("https://karp.org/a.csv", "there is no such file: download it first$"),
         ("~/none.csv", r"there is no such file: pass os.path.expanduser\(path\)"),
         ("a,b\n1,2\n", "there is no such file: pass the path of a file, not its text$"),
+        ("a,b\n" + "1,2\n" * 999, r"1,2\n: cannot be read: .*: pass the path of a file, not its text$"),
     ):
         with pytest.raises(DataError, match=message):
             data.read(path)
