@@ -98,7 +98,7 @@ def table(results: list[dict[str, Any]]) -> str:
     ok, equal = sum(result["ok"] for result in results), sum(result["bits_equal"] for result in results)
     rows.append(f"schedules {len(results)}, survived {ok}, bits equal {equal}")
     rows.append(
-        f"shards leased again {sum(max(0, result['released']) for result in results)}, "
+        f"shards leased again {sum(max(0, result['leased_again']) for result in results)}, "
         f"duplicates dropped {sum(max(0, result['dropped']) for result in results)}, "
         f"faults that came too late {sum(len(result['too_late']) for result in results)}"
     )

@@ -52,7 +52,7 @@ class Outcome:
     recoveries: list[tuple[str, float]] = field(default_factory=list)
     problems: list[str] = field(default_factory=list)
     seconds: float = 0.0
-    released: int = 0
+    leased_again: int = 0
     dropped: int = 0
     refused: int = 0
     bits_equal: bool = False
@@ -302,7 +302,7 @@ class Run:
         self.outcome.too_late += [fault.kind for number, fault in enumerate(self.named) if number not in self.fired]
         summary, reference = watch.summary(self.directory), self.reference
         self.outcome.bits_equal = summary.get("weights_sha256") == reference.weights
-        self.outcome.released, self.outcome.dropped = summary.get("leased_again", -1), summary.get("dropped", -1)
+        self.outcome.leased_again, self.outcome.dropped = summary.get("leased_again", -1), summary.get("dropped", -1)
         self.outcome.refused = summary.get("refused", -1)
         if not self.outcome.bits_equal:
             self.problem(f"the weights are {summary.get('weights_sha256')}, not {reference.weights}")
@@ -361,7 +361,7 @@ def as_json(scenario: Scenario, outcome: Outcome) -> dict[str, Any]:
         "too_late": outcome.too_late,
         "recoveries": outcome.recoveries,
         "slowest_recovery": slowest,
-        "leased_again": outcome.released,
+        "leased_again": outcome.leased_again,
         "dropped": outcome.dropped,
         "refused": outcome.refused,
         "seconds": outcome.seconds,

@@ -196,7 +196,7 @@ class Step:
             at = stop
 
     def _take(self, start: int, stop: int) -> None:
-        """Shards that have arrived need not be leased, even where they had been released."""
+        """Shards that have arrived need not be leased, even where they were to be leased again."""
         if any(low < stop and start < high for low, high in self.unleased):
             cut = [(low, min(high, start)) for low, high in self.unleased]
             cut += [(max(low, stop), high) for low, high in self.unleased]
