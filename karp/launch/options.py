@@ -6,6 +6,7 @@ from typing import NamedTuple
 
 from karp import environment
 from karp.errors import SettingError
+from karp.record import files
 
 FILE = "launch.json"
 WORKERS = 10_000  # on one machine
@@ -53,7 +54,7 @@ class Options(NamedTuple):
     def write(self, directory: Path) -> None:
         """Keep them, and the directory that the program is run in; raises OSError if that cannot be."""
         absolute = self._replace(program=str(Path(self.program).resolve()))
-        (directory / FILE).write_text(json.dumps(absolute._asdict() | {"cwd": str(Path.cwd())}, indent=2) + "\n")
+        files.write_json(directory / FILE, absolute._asdict() | {"cwd": str(Path.cwd())})
 
     @classmethod
     def read(cls, directory: Path) -> tuple["Options", str]:

@@ -10,8 +10,10 @@ import sys
 import time
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
+from karp.errors import RecordError
+from karp.record.files import reason
 from karp.serve.config import Config
 
 KILL_SECONDS = 2.0  # between SIGTERM and SIGKILL
@@ -62,15 +64,26 @@ def printed(log: Path, begin: int) -> str:
 
 def tail(log: Path, begin: int) -> str:
     """The last lines of that."""
-    lines = printed(log, begin).splitlines()[-TAIL_LINES:]
+    try:
+        lines = printed(log, begin).splitlines()[-TAIL_LINES:]
+    except OSError as error:
+        return f"({log} cannot be read: {reason(error)})"
     return "\n".join(lines) if lines else "(nothing)"
+
+
+def open_log(log: Path) -> BinaryIO:
+    """Open a log to append to it; raises RecordError if that cannot be."""
+    try:
+        return log.open("ab")
+    except OSError as error:
+        raise RecordError(f"the log {log} cannot be written: {reason(error)}") from None
 
 
 def start_worker(
     worker: int, program: str, arguments: list[str], environment: dict[str, str], log: Path, leash: int, restarts: int
 ) -> Child:
     """Start a program as a worker; what it prints is appended to the log."""
-    with log.open("ab") as file:
+    with open_log(log) as file:
         begin = file.tell()
         process = subprocess.Popen(
             [sys.executable, "-m", "karp.launch.worker_main", program, *arguments],
@@ -92,7 +105,7 @@ class ServerProcess:
 
     def __init__(self, config: Config, environment: dict[str, str], log: Path) -> None:
         self.log = log
-        with log.open("ab") as file:
+        with open_log(log) as file:
             self.begin = file.tell()
             self.process = subprocess.Popen(
                 [sys.executable, "-m", "karp.serve.process"],

@@ -127,7 +127,7 @@ class Launch:
             self._start()
             while any(not child.ended for child in self.children) and not self.interrupts:
                 self._watch()
-        except LostError as error:
+        except (LostError, RecordError) as error:
             self.display.say(str(error))
             self.status = 1
         finally:
@@ -379,7 +379,7 @@ class Launch:
                 self.display.say(f"the server wrote no summary; to go on: {go_on}")
             elif self.status == 0:
                 self.status = 1
-                self.display.say("the server wrote no summary")
+                self.display.say(f"the server wrote no summary; to have one once it can: {go_on}")
             return
         main = summary["main"]
         if main < 0:  # the server that named it died when all was over: then those that ended well are equal
@@ -390,7 +390,7 @@ class Launch:
         if self.status == 0 and "steps" not in summary:
             self.status = 1
             self.display.say(f"no worker trained: {self.options.program} ended without iterating over trainer.batches")
-        elif self.status == 0 and not summary["finished"]:
+        elif self.status == 0 and not summary["finished"] and "missing" not in summary:
             self.status = 1
             self.display.say(f"{self.options.program} ended in every worker before the run did: it is at step "
                              f"{summary['steps']}")  # fmt: skip
@@ -406,3 +406,6 @@ class Launch:
             self.display.say(f"the training had ended, but not the program; to go on with that: {go_on}")
         elif self.interrupts:
             self.display.say(f"stopped after step {summary.get('steps', 0)}; to go on: {go_on}")
+        if "missing" in summary:
+            self.status = self.status or 1
+            self.display.say(f"to have all of its files once they can be written: {go_on}")

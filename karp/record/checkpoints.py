@@ -3,14 +3,13 @@
     checkpoints/step-00000120.safetensors     the newest `keep` of them
 
 The vectors of a snapshot are the file's tensors; the rest of it stands in its metadata as JSON, with a SHA-256 over
-both. A file is written aside, flushed to the disk and renamed, in a thread of its own while training goes on. What
-cannot be read, or does not match its hash, is passed over for the one before it.
+both. All of that is one entry: safetensors writes several in an order that changes from call to call, and one state is
+to be one file. It is written in a thread of its own while training goes on. What cannot be read, or does not match its
+hash, is passed over for the one before it.
 """
 
-import contextlib
 import hashlib
 import json
-import os
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -21,8 +20,11 @@ import numpy as np
 from karp import faults
 from karp.errors import DataError
 from karp.protocol.server.snapshot import Snapshot
+from karp.record.files import reason, replacing
 
 FOLDER = "checkpoints"
+ENTRY = "karp"  # of the metadata
+FORMAT = 2  # of what stands there; the first had no number
 
 
 def write(directory: Path, snapshot: Snapshot, keep: int) -> Path:
@@ -33,29 +35,19 @@ def write(directory: Path, snapshot: Snapshot, keep: int) -> Path:
     from safetensors.numpy import save
 
     plain, vectors = snapshot
-    text = json.dumps(plain)
     folder = directory / FOLDER
     folder.mkdir(exist_ok=True)
-    path = folder / f"step-{plain['version']:08d}.safetensors"
-    aside = path.with_suffix(".part")
-    try:
-        with aside.open("wb") as file:
-            content = memoryview(save(vectors, metadata={"karp": text, "sha256": digest(text, vectors)}))
-            half = len(content) // 2
-            file.write(content[:half])
-            file.flush()
-            faults.reach("writing", step=plain["version"])
-            file.write(content[half:])
-            file.flush()
-            os.fsync(file.fileno())
+    path = path_of(directory, plain["version"])
+    content = memoryview(save(vectors, metadata={ENTRY: entry(json.dumps(plain), vectors)}))
+    half = len(content) // 2
+    with replacing(path) as file:
+        file.write(content[:half])
+        file.flush()
+        faults.reach("writing", step=plain["version"])
+        file.write(content[half:])
+        file.flush()
         faults.reach("written", step=plain["version"])
-        os.replace(aside, path)
-        faults.reach("renamed", step=plain["version"])
-        flush_directory(folder)
-    except OSError:
-        with contextlib.suppress(OSError):
-            aside.unlink()
-        raise
+    faults.reach("renamed", step=plain["version"])
     there = paths(directory)
     mine = there.index(path)
     for useless in there[:mine] + there[mine + max(1, keep) :]:
@@ -71,9 +63,16 @@ def read(path: Path) -> Snapshot:
         with safe_open(path, framework="numpy") as file:
             metadata, names = file.metadata() or {}, list(file.keys())
             vectors: dict[str, np.ndarray[Any, np.dtype[Any]]] = {name: file.get_tensor(name) for name in names}
-        text = metadata["karp"]
-        plain = json.loads(text)
-        if metadata["sha256"] != digest(text, vectors):
+        text = metadata[ENTRY]
+        plain: dict[str, Any] = json.loads(text)
+        if "sha256" in metadata:  # as karp wrote it before entries had a format
+            good = metadata["sha256"] == digest(text, vectors)
+        elif plain["format"] != FORMAT:
+            raise DataError(f"it has the format {plain['format']!r:.20}, and this karp reads {FORMAT}")
+        else:
+            plain = plain["snapshot"]
+            good = text == entry(json.dumps(plain), vectors)
+        if not good:
             raise DataError("its content does not match its hash")
     except (OSError, SafetensorError, KeyError, ValueError, TypeError) as error:
         raise DataError(f"the checkpoint {path} cannot be used: {error}") from None
@@ -95,6 +94,16 @@ def paths(directory: Path) -> list[Path]:
     return sorted((directory / FOLDER).glob("step-*.safetensors"), reverse=True)
 
 
+def path_of(directory: Path, version: int) -> Path:
+    """Return where the checkpoint of this version is, or would be."""
+    return directory / FOLDER / f"step-{version:08d}.safetensors"
+
+
+def entry(text: str, vectors: dict[str, Any]) -> str:
+    """Return the entry of a file's metadata: the text of a snapshot, with the hash of it and the vectors."""
+    return f'{{"format": {FORMAT}, "sha256": "{digest(text, vectors)}", "snapshot": {text}}}'
+
+
 def digest(text: str, vectors: dict[str, Any]) -> str:
     """SHA-256 over the text and every vector with its name, dtype and length."""
     found = hashlib.sha256(text.encode())
@@ -104,15 +113,6 @@ def digest(text: str, vectors: dict[str, Any]) -> str:
     return found.hexdigest()
 
 
-def flush_directory(path: Path) -> None:
-    """Make a renaming in this directory outlive a loss of power."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
 class Writer:
     """Writes checkpoints in a thread; of those that come while one is being written, the newest is next."""
 
@@ -120,7 +120,7 @@ class Writer:
         self.directory = directory
         self.keep = keep
         self.troubles: list[str] = []  # to be said; `take_troubles` empties it
-        self._failing = False  # and that has been said
+        self.failure = ""  # which file could not be written last, and why; said once until it is over
         self._next: Snapshot | None = None
         self._busy = False
         self._changed = threading.Condition()
@@ -165,23 +165,20 @@ class Writer:
                 self._busy = snapshot is not None
             if snapshot is None:
                 return
-            trouble = self._write(snapshot)
+            failure = trouble = ""
+            try:
+                write(self.directory, snapshot, self.keep)
+            except Exception as error:  # whatever it is: training goes on, and so does this thread
+                failure, trouble = self._describe(snapshot[0]["version"], reason(error))
             with self._changed:
-                if trouble and not self._failing:  # said once until it is over
+                if trouble and not self.failure:
                     self.troubles.append(trouble)
-                self._failing, self._busy = bool(trouble), False
+                self.failure, self._busy = failure, False
                 self._changed.notify_all()
 
-    def _write(self, snapshot: Snapshot) -> str:
-        """What is to be said of it: '' if it was written."""
-        try:
-            write(self.directory, snapshot, self.keep)
-        except Exception as error:  # whatever it is: training goes on, and so does this thread
-            why = error.strerror if isinstance(error, OSError) and error.strerror else repr(error)
-            there = paths(self.directory)
-            last = f"the last good one is {there[0]}" if there else "there is none yet"
-            return (
-                f"the checkpoint of step {snapshot[0]['version']} could not be written ({why}); {last}; "
-                "training goes on, and the next one is tried"
-            )
-        return ""
+    def _describe(self, version: int, why: str) -> tuple[str, str]:
+        """Return that a checkpoint could not be written, in short and as it is said."""
+        there = paths(self.directory)
+        last = f"the last good one is {there[0]}" if there else "there is none yet"
+        said = f"the checkpoint of step {version} could not be written ({why}); {last}"
+        return f"{FOLDER}/{path_of(self.directory, version).name} ({why})", f"{said}; a run goes on and tries the next"

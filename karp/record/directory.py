@@ -9,7 +9,8 @@
     summary.json         the totals, the last metrics, the weights' hash, the exit status; made at the end
     logs/                what each worker printed (written by the launcher)
 
-Files that others may read while the run writes are written aside and renamed.
+All of them are promised: a run that has not written each to the disk in the end says so and does not end with 0.
+Files that others may read while the run writes are whole or absent (files.py).
 """
 
 import json
@@ -25,7 +26,8 @@ import numpy as np
 from karp.errors import RecordError
 from karp.parameters import Layout
 from karp.protocol.server.snapshot import Snapshot
-from karp.record.checkpoints import Writer, newest
+from karp.record import files
+from karp.record.checkpoints import FOLDER, Writer, newest
 from karp.record.lines import Lines
 
 BUFFER_BYTES = 1 << 14  # of arrivals are written together
@@ -66,6 +68,7 @@ class Record:
 
     def __init__(self, path: Path, resume: bool = False, keep: int = 3) -> None:
         self.path = path
+        self._unwritten: dict[str, Any] = {}  # file -> what it is to hold, while it cannot be written
         mode = os.O_RDWR | os.O_CREAT | (0 if resume else os.O_EXCL)
         try:
             path.mkdir(parents=True, exist_ok=True)
@@ -78,16 +81,21 @@ class Record:
                 f"karp launch --resume {path}"
             ) from None
         except OSError as error:
-            raise RecordError(f"the run directory {path} cannot be written: {error.strerror}") from None
+            raise self._refused(error) from None
         self._lock()
+        self.writer = Writer(path, keep)
+        self._arrivals = Lines(path / "arrivals.jsonl", self.say, buffer=BUFFER_BYTES)
         try:
             if resume:
                 (path / "summary.json").unlink(missing_ok=True)  # it says that the run has ended
+                files.remove_parts(path)
+                files.remove_parts(path / FOLDER)
+            self._metrics.cut(self._metrics.written)
         except OSError as error:
-            raise RecordError(f"the run directory {path} cannot be written: {error.strerror}") from None
-        self.writer = Writer(path, keep)
-        self._metrics.cut(self._metrics.written)
-        self._arrivals = Lines(path / "arrivals.jsonl", self.say, buffer=BUFFER_BYTES)
+            raise self._refused(error) from None
+
+    def _refused(self, error: OSError) -> RecordError:
+        return RecordError(f"the run directory {self.path} cannot be written: {files.reason(error)}")
 
     def _lock(self) -> None:
         """One run at a time; the lock goes with the process."""
@@ -97,9 +105,11 @@ class Record:
             return
         try:
             fcntl.flock(self._metrics.descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
+        except BlockingIOError:
             self._metrics.close()
             raise RecordError(f"another run is writing to {self.path}: wait for its end, or pass another") from None
+        except OSError:  # not on this file system
+            return
 
     def newest_checkpoint(self) -> Snapshot | None:
         """The checkpoint to go on from; what was recorded after it is cut off (all of it, if there is none)."""
@@ -107,13 +117,17 @@ class Record:
         plain = snapshot[0] if snapshot is not None else {}
         if snapshot is None:
             self.say("there is no checkpoint that can be used: the run begins again at step 0")
-        self._metrics.cut(int(plain.get("metrics_bytes", 0)))
-        self._arrivals.cut(int(plain.get("arrivals_bytes", 0)))
+        try:
+            self._metrics.cut(int(plain.get("metrics_bytes", 0)))
+            self._arrivals.cut(int(plain.get("arrivals_bytes", 0)))
+        except OSError as error:
+            raise self._refused(error) from None
         return snapshot
 
     def save(self, snapshot: Snapshot) -> None:
         """Have a checkpoint written."""
         self._arrivals.flush()
+        self._try_again()
         snapshot[0]["metrics_bytes"], snapshot[0]["arrivals_bytes"] = self._metrics.end, self._arrivals.end
         self.writer.submit(snapshot)
 
@@ -123,36 +137,64 @@ class Record:
             self._arrivals.append(json.dumps([values["step"], values["of"]], separators=(",", ":")))
             return
         if kind == "settings":
-            self._write_json("settings.json", values)
+            self._unwritten["settings.json"] = values
+            for name, why in self._try_again().items():
+                self.say(f"{self.path / name} cannot be written: {why}; it is tried again")
         self._metrics.append(json.dumps(plain({"report": kind, **values}), allow_nan=False))
 
     def say(self, text: str) -> None:
         """A line for the terminal and the record."""
         self.writer.troubles.append(text)
 
-    def finish(self, summary: dict[str, Any], layout: Layout | None, weights: Vector | None) -> None:
-        """Write weights and summary, and close."""
+    def finish(self, summary: dict[str, Any], layout: Layout | None, weights: Vector | None) -> dict[str, Any]:
+        """Write weights and summary, and close; returns the summary as it was to be written.
+
+        Where a file is missing, or not whole, the summary says so: `missing` names each with the reason, `exit` is not
+        0, and the run is not finished. The line that is said names them too.
+        """
         self.writer.close()
+        missing = [self.writer.failure] if self.writer.failure else []
         if layout is not None and weights is not None:
             from safetensors.numpy import save
 
             views = {name: np.ascontiguousarray(view) for name, view in layout.views(weights).items()}
-            self._write("weights.safetensors", save(views, metadata={"format": "karp"}))
-            summary = summary | {"weights_sha256": layout.sha256(weights)}
+            why = self._write("weights.safetensors", save(views, metadata={"format": "karp"}))
+            missing += [f"weights.safetensors ({why})"] if why else []
+            summary = summary | ({} if why else {"weights_sha256": layout.sha256(weights)})
+        missing += [f"{name} ({why})" for name, why in self._try_again().items()]
+        settled = {lines.path.name: lines.settle() for lines in (self._arrivals, self._metrics)}
+        missing += [f"{name} ({why})" for name, why in settled.items() if why]
+        if missing:
+            summary = lacking(summary, missing)
+        if why := self._write_json("summary.json", summary):
+            summary = lacking(summary, [*missing, f"summary.json ({why})"])
+        if "missing" in summary:
+            self.say(f"not all files of the run are in {self.path}: {', '.join(summary['missing'])} cannot be written")
         self._arrivals.close()
-        self._write_json("summary.json", summary)
         self._metrics.close()
+        return summary
 
-    def _write_json(self, name: str, content: dict[str, Any]) -> None:
-        self._write(name, (json.dumps(plain(content), indent=2, allow_nan=False) + "\n").encode())
+    def _try_again(self) -> dict[str, str]:
+        """Write what could not be written; returns each file that still cannot be, and why."""
+        troubles = {name: self._write_json(name, content) for name, content in self._unwritten.items()}
+        self._unwritten = {name: self._unwritten[name] for name, why in troubles.items() if why}
+        return {name: why for name, why in troubles.items() if why}
 
-    def _write(self, name: str, content: bytes) -> None:
-        aside = self.path / f".{name}.part"
+    def _write_json(self, name: str, content: dict[str, Any]) -> str:
+        return self._write(name, (json.dumps(plain(content), indent=2, allow_nan=False) + "\n").encode())
+
+    def _write(self, name: str, content: bytes) -> str:
+        """Write a file; returns why it cannot be written, or ''."""
         try:
-            aside.write_bytes(content)
-            os.replace(aside, self.path / name)
+            files.write(self.path / name, content)
         except OSError as error:
-            self.say(f"{self.path / name} cannot be written: {error.strerror}")
+            return files.reason(error)
+        return ""
+
+
+def lacking(summary: dict[str, Any], missing: list[str]) -> dict[str, Any]:
+    """Return the summary of a run without some of its files."""
+    return summary | {"missing": missing, "finished": False, "exit": summary.get("exit") or 1}
 
 
 def plain(content: Any) -> Any:

@@ -1,13 +1,27 @@
-"""What whoever drives the server's machine does at its end."""
+"""What whoever drives the server's machine does at its end, be it a process of its own or the program's."""
 
 from typing import Any
 
 from karp.protocol.server.machine import Server
-from karp.record.directory import facts
+from karp.protocol.server.snapshot import take
+from karp.record.directory import Record, facts
+
+
+def conclude(server: Server, record: Record, program: str, workers: int, status: int) -> dict[str, Any]:
+    """Leave a last checkpoint, the weights and the summary; returns the summary, with the run's exit status.
+
+    That is not 0 where a file cannot be written: the summary names it.
+    """
+    training = server.training
+    layout = training.settings.layout if training.settings is not None else None
+    weights = training.weights.vector if training.ready else None
+    if weights is not None:
+        record.save(take(server))
+    return record.finish(summarise(server, program, workers, status), layout, weights)
 
 
 def summarise(server: Server, program: str, workers: int, status: int) -> dict[str, Any]:
-    """The summary of the run that this server has steered."""
+    """Return the summary of the run that this server has steered."""
     summary: dict[str, Any] = {"program": program, "workers": workers}
     if (settings := server.training.settings) is not None:
         summary |= {
@@ -31,6 +45,6 @@ def summarise(server: Server, program: str, workers: int, status: int) -> dict[s
 
 
 def finished(server: Server) -> bool:
-    """Whether the run of this server has come to its end: every step is in, every score due is known."""
+    """Return whether the run of this server has come to its end: every step is in, every score due is known."""
     training = server.training
     return training.done and not training.failure

@@ -7,13 +7,14 @@ from pathlib import Path
 from typing import Any
 
 from karp.data import Plan
+from karp.errors import RecordError
 from karp.protocol.messages import Failure, FromServer, FromWorker, Lease
 from karp.protocol.server.actions import Report, Send
 from karp.protocol.server.machine import Server
 from karp.protocol.server.snapshot import take
 from karp.protocol.tree import Node
 from karp.record.directory import Record
-from karp.serve.driver import summarise
+from karp.serve.driver import conclude
 
 
 class LocalLink:
@@ -66,11 +67,15 @@ class LocalLink:
         return self.inbox.popleft(), self.server.incarnation
 
     def close(self, status: int) -> None:
+        """End the run; raises RecordError, naming them, if files of it cannot be written."""
         self.server.now = time.monotonic()
-        if self.server.training.ready:
-            self.record.save(take(self.server))
-        training = self.server.training
-        summary = summarise(self.server, self.program, 1, status)
-        layout = training.settings.layout if training.settings is not None else None
-        self.record.finish(summary, layout, training.weights.vector if training.ready else None)
+        summary = conclude(self.server, self.record, self.program, 1, status)
+        for trouble in self.record.writer.take_troubles():
+            self.display.say(trouble)
         self.display.conclude(summary, self.record.path)
+        if missing := summary.get("missing"):
+            names = ", ".join(missing)
+            raise RecordError(
+                f"not all files of the run are in {self.record.path}: {names} cannot be written; the model has the "
+                "weights, to be saved elsewhere"
+            )

@@ -28,7 +28,7 @@ from karp.protocol.server.machine import ALIVE_SECONDS, Server
 from karp.protocol.server.snapshot import restore, take
 from karp.record.directory import Record
 from karp.serve.config import Config
-from karp.serve.driver import finished, summarise
+from karp.serve.driver import conclude, finished
 from karp.transport import segment
 from karp.transport.keys import Keys
 from karp.transport.shared_server import Exchange
@@ -180,8 +180,8 @@ class Process:
         if orders.ended and self.status is None:
             self.status = LAUNCHER_GONE
 
-    def run(self, orders: Lines) -> int:
-        """Serve until the launcher closes the run or is gone; returns the run's exit status."""
+    def run(self, orders: Lines) -> None:
+        """Serve until the launcher closes the run or is gone."""
         self.socket.poller.register(orders.descriptor, zmq.POLLIN)
         ticked = time.monotonic()
         if select.select([orders.descriptor], [], [], 0)[0]:  # before anybody joins for a worker that has ended
@@ -197,15 +197,15 @@ class Process:
                 ticked = now
                 self.forget()
                 self.count_strangers()
-        return self.finish(self.status)
+        self.finish(self.status)
 
     def count_strangers(self) -> None:
         """Those who have been turned away at the door."""
         for reason in self.socket.strangers.take():
             self.perform(self.server.stranger(reason, time.monotonic()))
 
-    def finish(self, status: int) -> int:
-        """Leave a checkpoint, the weights and the summary; returns the run's exit status."""
+    def finish(self, status: int) -> None:
+        """Leave a checkpoint, the weights and the summary."""
         server = self.server
         self.socket.look = True  # whatever has arrived is counted
         self.receive()
@@ -213,16 +213,11 @@ class Process:
         for action in server.closing(time.monotonic()):
             if isinstance(action, Send):
                 self.socket.send(action.peer, action.message)
-        if server.training.ready:
-            self.record.save(take(server))
         status = status or int(not finished(server))  # workers may end well before their run does
-        summary = summarise(server, self.config.program, self.config.workers, status)
-        layout = server.training.settings.layout if server.training.settings is not None else None
-        self.record.finish(summary, layout, server.training.weights.vector if server.training.ready else None)
+        conclude(server, self.record, self.config.program, self.config.workers, status)
         for trouble in self.record.writer.take_troubles():
             print(json.dumps({"report": "notice", "step": server.training.version, "text": trouble}), flush=True)
         self.socket.close()
-        return status
 
 
 def more_descriptors() -> None:
@@ -240,10 +235,11 @@ def main() -> int:
     with open(sys.stdin.fileno(), "rb", buffering=0, closefd=False) as orders:  # unbuffered: the rest is for Lines
         config = Config(**json.loads(orders.readline()))
     try:
-        return Process(config).run(Lines(sys.stdin.fileno()))
+        Process(config).run(Lines(sys.stdin.fileno()))
     except KarpError as error:
         print(json.dumps({"report": "failure", "step": -1, "failure": str(error)}), flush=True)
         return 2
+    return 0  # it has closed the run, however that has ended
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 """The outcome of a study for a person or a program: lines of text, a curve of bars, JSON, a picture."""
 
-import json
+import io
 import math
 from collections import Counter
 from itertools import pairwise
@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from karp.errors import MissingError, SettingError
+from karp.record import files
 from karp.simulate.study import Outcome
 
 CURVE_LINES = 16  # of the curve in a terminal, at most
@@ -78,9 +79,9 @@ def curve_lines(outcome: Outcome) -> list[str]:
 def write_json(outcome: Outcome, path: str) -> None:
     """Write the outcome as JSON; raises SettingError for a path that cannot be written."""
     try:
-        Path(path).write_text(json.dumps(outcome.to_dict(), indent=2) + "\n", encoding="utf-8")
+        files.write_json(Path(path), outcome.to_dict())
     except OSError as error:
-        raise SettingError(f"--json {path} cannot be written: {error.strerror}") from None
+        raise SettingError(f"--json {path} cannot be written: {files.reason(error)}") from None
 
 
 def draw_picture(outcome: Outcome, path: str) -> None:
@@ -101,10 +102,13 @@ def draw_picture(outcome: Outcome, path: str) -> None:
         _draw_step_seconds(outcome, right)
     for axes in (left, right):
         axes.spines[["top", "right"]].set_visible(False)
+    drawn = io.BytesIO()
     try:
-        figure.savefig(path, dpi=140)
+        figure.savefig(drawn, dpi=140, format=Path(path).suffix[1:] or None)
+        files.write(Path(path), drawn.getvalue())
     except (OSError, ValueError) as error:
-        raise SettingError(f"--picture {path} cannot be written: {error}") from None
+        why = files.reason(error) if isinstance(error, OSError) else error
+        raise SettingError(f"--picture {path} cannot be written: {why}") from None
 
 
 def _draw_curve(outcome: Outcome, axes: Any) -> None:

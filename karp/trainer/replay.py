@@ -6,13 +6,12 @@ link below leases exactly what was applied, in that order, with the weights of t
 comes back. Old weights are kept for as long as a contribution ahead needs them. Nothing is evaluated.
 """
 
-import json
 from collections import deque
 from dataclasses import replace
 from pathlib import Path
 
 from karp.data import Plan
-from karp.errors import DataError, RefusedError, RunError
+from karp.errors import DataError, RecordError, RefusedError, RunError
 from karp.protocol.messages import (
     Contribution,
     Failure,
@@ -29,6 +28,7 @@ from karp.protocol.server.actions import Action
 from karp.protocol.server.ledger import Step
 from karp.protocol.server.training import Training
 from karp.protocol.tree import Node, Vector
+from karp.record import files
 from karp.record.arrivals import LEFT_OUT, read
 
 FILE = "replay.json"
@@ -149,4 +149,7 @@ class ReplayLink:
             "recorded_sha256": self.summary.get("weights_sha256", ""),
             "equal": found == self.summary.get("weights_sha256"),
         }
-        (self.directory / FILE).write_text(json.dumps(plain, indent=2) + "\n")
+        try:
+            files.write_json(self.directory / FILE, plain)
+        except OSError as error:
+            raise RecordError(f"{self.directory / FILE} cannot be written: {files.reason(error)}") from None

@@ -21,7 +21,7 @@ from karp import environment, faults, nn, optim
 from karp.autograd import Value, dropping
 from karp.data import Plan, generator
 from karp.environment import agreed, from_environment
-from karp.errors import ProgramError, SettingError
+from karp.errors import ProgramError, RecordError, SettingError
 from karp.protocol.messages import Evaluation, Lease
 from karp.protocol.settings import ANY_SHARDS, Settings
 from karp.protocol.steps import Rounds, Steps, steps_of
@@ -373,6 +373,10 @@ class Trainer:
                 self._settle()
                 if session is not None and (error is not None or not self.server):
                     session.link.close(status_of(error))  # else it is needed until the main worker is done
+            except RecordError as lost:
+                if error is None:
+                    raise
+                error.add_note(f"karp: {lost}")
             finally:
                 LIMIT.give_back()
 

@@ -5,11 +5,11 @@ believes whoever proves the server's; everything between them is encrypted (Zero
 """
 
 import json
-import os
 from pathlib import Path
 from typing import NamedTuple
 
 from karp.errors import RecordError, SettingError
+from karp.record import files
 
 FILE = "karp-keys.json"
 
@@ -71,13 +71,12 @@ def make() -> Keys:
 def write(keys: Keys, path: Path) -> None:
     """A file that only its owner may read; one that is there is not overwritten."""
     try:
-        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        with files.replacing(path, 0o600, over=False) as file:
+            file.write(keys.to_text().encode() + b"\n")
     except FileExistsError:
         raise RecordError(f"{path} exists: keys are not overwritten; remove it or name another directory") from None
     except OSError as error:
-        raise RecordError(f"the keys cannot be written to {path}: {error.strerror}") from None
-    with os.fdopen(descriptor, "w") as file:
-        file.write(keys.to_text() + "\n")
+        raise RecordError(f"the keys cannot be written to {path}: {files.reason(error)}") from None
 
 
 def read(path: Path) -> Keys:

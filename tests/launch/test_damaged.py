@@ -1,6 +1,8 @@
 """A damaged world around a run: what is wrong is said at once, in one line, with what to do; what is there stays."""
 
+import errno
 import json
+import os
 import socket
 import subprocess
 from pathlib import Path
@@ -8,9 +10,10 @@ from pathlib import Path
 import pytest
 from running import PATIENCE, PROGRAM, bound_by_permissions, command, completed, karp, program, start, summary
 
-from karp.errors import DataError, SettingError
+from karp.errors import DataError, RecordError, SettingError
 from karp.launch.options import Options
 from karp.launch.run import resume
+from karp.transport import keys
 
 DATA = """
 import os
@@ -229,3 +232,28 @@ def test_a_full_disk_is_said_and_costs_no_bits(tmp_path: Path) -> None:
     assert 1 == done.stderr.count("could not be written (No space left on device); the last good one is "), done.stderr
     assert summary(tmp_path / "once")["weights_sha256"] == summary(tmp_path / "run")["weights_sha256"]
     assert 8 == summary(tmp_path / "run")["steps"]
+
+
+def test_weights_that_cannot_be_written_are_named_and_a_resume_writes_them(tmp_path: Path) -> None:
+    obstacle = tmp_path / "run" / "weights.safetensors"
+    obstruct = f"if 'FREE' not in os.environ: os.makedirs({str(obstacle)!r}, exist_ok=True)"
+    path = program(tmp_path, text=f"{PROGRAM}\n{obstruct}\n")
+    done = karp("launch", "-n", 2, "--run-dir", tmp_path / "run", path, cwd=tmp_path)
+    assert (1, "trained 8\n") == (done.returncode, done.stdout)
+    assert f"not all files of the run are in {tmp_path / 'run'}: weights.safetensors (Is a directory)" in done.stderr
+    assert f"to have all of its files once they can be written: karp launch --resume {tmp_path / 'run'}" in done.stderr
+    found = summary(tmp_path / "run")
+    assert (1, False, 8) == (found["exit"], found["finished"], found["steps"])
+    obstacle.rmdir()
+    again = karp("launch", "--resume", tmp_path / "run", cwd=tmp_path, FREE="1")
+    assert (0, "trained 8\n", True) == (again.returncode, again.stdout, obstacle.is_file()), again.stderr
+
+
+def test_keys_for_which_there_is_no_room_leave_no_half_of_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(descriptor: int) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(RecordError, match=r"the keys cannot be written to .*: No space left on device"):
+        keys.write(keys.make(), tmp_path / "keys")
+    assert [] == list(tmp_path.iterdir())

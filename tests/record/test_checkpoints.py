@@ -22,6 +22,7 @@ from karp.errors import DataError
 from karp.record import checkpoints
 from karp.record.checkpoints import Writer, newest, paths, read, write
 from karp.record.directory import Record
+from karp.record.paths import fresh
 
 Snapshot = tuple[dict[str, Any], dict[str, Any]]
 
@@ -236,3 +237,29 @@ def test_an_error_that_is_not_the_disks_does_not_end_the_writing(tmp_path: Path)
     (trouble,) = writer.take_troubles()
     assert "the checkpoint of step 1 could not be written" in trouble
     assert same(snapshot(2), newest(tmp_path, lambda text: None))
+
+
+def test_one_state_is_one_file(tmp_path: Path) -> None:
+    """safetensors writes the entries of its metadata in an order that changes from call to call."""
+    assert 1 == len({write(fresh(tmp_path, str(time)), snapshot(), 3).read_bytes() for time in range(20)})
+
+
+def test_a_checkpoint_of_an_earlier_karp_is_read(tmp_path: Path) -> None:
+    from safetensors.numpy import save
+
+    plain, vectors = snapshot()
+    text = json.dumps(plain)
+    metadata = {"karp": text, "sha256": checkpoints.digest(text, vectors)}
+    (tmp_path / "old").write_bytes(save(vectors, metadata=metadata))
+    assert same(snapshot(), read(tmp_path / "old"))
+    (tmp_path / "old").write_bytes(save(vectors, metadata=metadata | {"sha256": "0" * 64}))
+    with pytest.raises(DataError, match="does not match its hash"):
+        read(tmp_path / "old")
+
+
+def test_a_checkpoint_of_a_later_format_is_named(tmp_path: Path) -> None:
+    from safetensors.numpy import save
+
+    (tmp_path / "new").write_bytes(save(snapshot()[1], metadata={"karp": json.dumps({"format": 3})}))
+    with pytest.raises(DataError, match="it has the format 3, and this karp reads 2"):
+        read(tmp_path / "new")

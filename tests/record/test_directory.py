@@ -1,13 +1,28 @@
-"""What a run's directory holds, and what cannot be one."""
+"""What a run's directory holds, what cannot be one, and files of it that cannot be written."""
 
 import json
+import shutil
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 
 from karp.errors import RecordError
+from karp.parameters import Layout
+from karp.record import lines
 from karp.record.directory import Record
 from karp.record.lines import Lines
+
+LAYOUT = Layout({"weight": (2, 2)}, "float32")
+SETTINGS = {"seed": 1}
+
+
+def finish(record: Record, weights: bool = True) -> dict[str, Any]:
+    """A run that has ended well with these weights."""
+    summary = {"exit": 0, "finished": True}
+    return record.finish(summary, LAYOUT, LAYOUT.zeros()) if weights else record.finish(summary, None, None)
 
 
 def test_every_line_is_json_whatever_the_numbers_are(tmp_path: Path) -> None:
@@ -35,5 +50,104 @@ def test_a_file_that_is_shorter_than_its_checkpoint_is_said(tmp_path: Path) -> N
     path.write_text("[1]\n")
     Lines(path, said.append).cut(4)
     assert [] == said
-    Lines(path, said.append).cut(10)
+    short = Lines(path, said.append)
+    short.cut(10)
     assert ["lines.jsonl is shorter than its run's checkpoint: 6 bytes are lost"] == said
+    short.append("[2]")
+    assert "6 bytes of it are lost" == short.settle()
+    short.close()
+
+
+def test_a_run_that_is_whole_lacks_nothing(tmp_path: Path) -> None:
+    record = Record(tmp_path / "run")
+    record.report("settings", SETTINGS)
+    record.report("arrivals", {"step": 0, "of": []})
+    summary = finish(record)
+    assert (0, True, None) == (summary["exit"], summary["finished"], summary.get("missing"))
+    assert summary == json.loads((tmp_path / "run" / "summary.json").read_text())
+    there = {"arrivals.jsonl", "metrics.jsonl", "settings.json", "summary.json", "weights.safetensors"}
+    assert there == {path.name for path in (tmp_path / "run").iterdir()}
+
+
+def is_a_directory(name: str) -> Callable[[Path], None]:
+    def obstruct(run: Path) -> None:
+        if (run / name).exists():
+            (run / name).unlink()
+        (run / name).mkdir()
+
+    return obstruct
+
+
+def another_takes_its_place(run: Path) -> None:
+    (run / "metrics.jsonl").unlink()
+    (run / "metrics.jsonl").write_text("{}\n")
+
+
+@pytest.mark.parametrize(
+    ("obstruct", "missing"),
+    [
+        (is_a_directory("weights.safetensors"), ["weights.safetensors (Is a directory)"]),
+        (is_a_directory("settings.json"), ["settings.json (Is a directory)"]),
+        (is_a_directory("arrivals.jsonl"), ["arrivals.jsonl (Is a directory)"]),
+        (is_a_directory("summary.json"), ["summary.json (Is a directory)"]),
+        (is_a_directory("metrics.jsonl"), ["metrics.jsonl (another file has taken its place)"]),
+        (another_takes_its_place, ["metrics.jsonl (another file has taken its place)"]),
+        (
+            shutil.rmtree,
+            [f"{name} (No such file or directory)" for name in
+             ("weights.safetensors", "settings.json", "arrivals.jsonl", "metrics.jsonl", "summary.json")],
+        ),
+    ],
+)  # fmt: skip
+def test_a_file_that_cannot_be_written_is_named_and_the_run_does_not_end_well(
+    tmp_path: Path, obstruct: Callable[[Path], None], missing: list[str]
+) -> None:
+    run = tmp_path / "run"
+    record = Record(run)
+    record.report("progress", {"step": 1})
+    obstruct(run)
+    record.report("settings", SETTINGS)
+    record.report("arrivals", {"step": 0, "of": []})
+    summary = finish(record)
+    assert (1, False, missing) == (summary["exit"], summary["finished"], summary["missing"])
+    assert ("weights.safetensors" in missing[0]) != ("weights_sha256" in summary)
+    said = record.writer.take_troubles()[-1]
+    assert f"not all files of the run are in {run}: {', '.join(missing)} cannot be written" == said
+    assert [] == list(tmp_path.glob("**/*.part"))
+
+
+def test_settings_that_could_not_be_written_are_tried_again(tmp_path: Path) -> None:
+    record = Record(tmp_path / "run")
+    (tmp_path / "run" / "settings.json").mkdir()
+    record.report("settings", SETTINGS)
+    (said,) = record.writer.take_troubles()
+    assert said.endswith("settings.json cannot be written: Is a directory; it is tried again")
+    (tmp_path / "run" / "settings.json").rmdir()
+    assert "missing" not in finish(record, weights=False)
+    assert SETTINGS == json.loads((tmp_path / "run" / "settings.json").read_text())
+
+
+def test_lines_for_which_there_is_no_room_are_counted_and_none_is_torn(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(lines, "PENDING_BYTES", 20)
+    path, said = tmp_path / "lines.jsonl", list[str]()
+    path.mkdir()
+    file = Lines(path, said.append)
+    for number in range(1000, 1008):
+        file.append(str(number))
+    assert (4, 20, "Is a directory") == (file.lost, file.end, file.settle())
+    path.rmdir()
+    file.append("1008")
+    assert ["1000", "1001", "1002", "1003", "1008"] == path.read_text().splitlines()
+    assert "4 lines of it are lost, as there was no room" == file.settle()
+    file.close()
+    assert 1 == len(said)
+
+
+def test_the_weights_of_one_state_are_one_file(tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        record = Record(tmp_path / name)
+        record.finish({}, LAYOUT, np.arange(LAYOUT.size, dtype=np.float32))
+    first, second = ((tmp_path / name / "weights.safetensors").read_bytes() for name in ("a", "b"))
+    assert first == second

@@ -1,6 +1,7 @@
 """A program in one process: the loop's rules, the record, the same bits as a hand-written loop."""
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -370,3 +371,37 @@ def test_an_asynchronous_run_counts_steps_and_epochs_as_any_other(tmp_path: Path
     assert [(4, 0), (8, 1), (12, 2)] == seen
     assert (12, 3) == (training.step, training.epoch)
     assert 3 * (3 * 3 + 2) == summary(tmp_path)["updates"]  # the last batch of an epoch has two samples
+
+
+def is_a_directory(run: Path) -> None:
+    (run / "weights.safetensors").mkdir()
+
+
+@pytest.mark.parametrize("obstruct", [is_a_directory, shutil.rmtree])
+def test_files_that_cannot_be_written_are_named_at_the_end_of_with(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], obstruct: Any
+) -> None:
+    net, run = model(), tmp_path / "run"
+    with pytest.raises(RecordError, match=rf"not all .* in {run}: .*weights\.safetensors \(\w.*\) cannot be written"):
+        loop(trainer(tmp_path, net, show=True), net, lambda *of: give(*of, after=lambda: obstruct(run)))
+    assert f"karp: not all files of the run are in {run}" in capsys.readouterr().err
+    assert train(tmp_path / "again").parameters.sha256() == net.parameters.sha256()
+
+
+def give(training: karp.Trainer, net: nn.Module, x: Any, y: Any, after: Any) -> None:
+    training.backward(nn.cross_entropy(net(x), y))
+    if training.step == 5:
+        after()
+
+
+def test_files_that_cannot_be_written_do_not_hide_why_the_program_failed(tmp_path: Path) -> None:
+    def fail(*_: Any) -> None:
+        is_a_directory(tmp_path / "run")
+        raise ZeroDivisionError("here")
+
+    net = model()
+    with pytest.raises(ZeroDivisionError, match="here") as raised:
+        loop(trainer(tmp_path, net), net, fail)
+    (note,) = raised.value.__notes__
+    assert "weights.safetensors (Is a directory) cannot be written" in note
+    assert [1, ["weights.safetensors (Is a directory)"]] == [summary(tmp_path)[name] for name in ("exit", "missing")]
