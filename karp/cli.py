@@ -139,6 +139,7 @@ def run_worker(options: argparse.Namespace) -> int:
     given = {name: getattr(options, name) for name in environment.MODES}
     os.environ.update(environment.variables(given))
     os.environ.update(environment.environment_of(options.server, options.keys, options.threads, options.program))
+    worker_main.hear_interrupts()
     worker_main.run(options.program, options.arguments)
     return 0
 

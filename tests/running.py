@@ -9,8 +9,9 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from itertools import chain
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 import pytest
 
@@ -103,11 +104,50 @@ def bound_by_permissions(line: list[str]) -> list[str]:
     return line
 
 
-def start(line: list[str], cwd: Path, **variables: str) -> subprocess.Popen[str]:
+class Process(subprocess.Popen[str]):
+    """A command that has been started, and what it has said on standard error until now.
+
+    Its lines are read here alone: `communicate` would lose those that have come together with one that was read.
+    """
+
+    stdout: TextIO
+    stderr: TextIO
+
+    def __init__(self, line: list[str], cwd: Path, **variables: str) -> None:
+        given = environment(**variables)
+        super().__init__(line, cwd=cwd, env=given, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        self.said: list[str] = []
+
+    def until(self, *words: str) -> str:
+        """The line in which it says all of these words, which it has or will."""
+        for line in chain(tuple(self.said), iter(self._hear, "")):
+            if all(word in line for word in words):
+                return line
+        raise AssertionError(f"it has ended without a word of {words}: {''.join(self.said)}")
+
+    def _hear(self) -> str:
+        self.said.append(line := self.stderr.readline())
+        return line
+
+    def end(self) -> tuple[int, str, str]:
+        """Its exit status, and all that it has printed and said, when it has ended."""
+        error = "".join([*self.said, self.stderr.read()])
+        return self.wait(PATIENCE), self.stdout.read(), error
+
+
+def start(line: list[str], cwd: Path, **variables: str) -> Process:
     """Start a command whose output is read while it runs."""
-    return subprocess.Popen(
-        line, cwd=cwd, env=environment(**variables), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    )
+    return Process(line, cwd, **variables)
+
+
+@contextlib.contextmanager
+def started(line: list[str], cwd: Path, **variables: str) -> Iterator[Process]:
+    """A command that is killed should the test end before it."""
+    with Process(line, cwd, **variables) as process:
+        try:
+            yield process
+        finally:
+            process.kill()
 
 
 def summary(directory: Path) -> dict[str, Any]:
@@ -166,21 +206,20 @@ class Gate:
 
 
 @contextlib.contextmanager
-def launched(folder: Path, workers: int, path: Path, *options: object) -> Iterator[tuple[subprocess.Popen[str], Gate]]:
-    """A launch that has begun to train, and has written a checkpoint; it does not end before the gate is open."""
-    gate = Gate(folder / "gate")
-    line = command("launch", "-n", workers, "--run-dir", folder / "run", "--checkpoint-every", 0.1, *options, path)
-    process = start(line, folder, GATE=str(gate.path))
-    try:
-        assert process.stderr is not None
-        for text in process.stderr:
-            if text.startswith("step"):
-                break
+def gated(folder: Path, workers: int, path: Path, *options: object) -> Iterator[tuple[Process, Gate]]:
+    """A launch that does not end before the gate is open at which its program waits."""
+    line = command("launch", "-n", workers, "--run-dir", folder / "run", *options, path)
+    with contextlib.closing(Gate(folder / "gate")) as gate, started(line, folder, GATE=str(gate.path)) as process:
         yield process, gate
-    finally:
-        gate.close()
-        process.kill()
-        process.communicate()
+
+
+@contextlib.contextmanager
+def launched(folder: Path, workers: int, path: Path, *options: object) -> Iterator[tuple[Process, Gate]]:
+    """One that has also begun to train, and has written a checkpoint."""
+    with gated(folder, workers, path, "--checkpoint-every", 0.1, *options) as (process, gate):
+        process.until("step ", "epoch ")
+        assert left_over(folder / "run")
+        yield process, gate
 
 
 def free_port() -> int:

@@ -17,6 +17,12 @@ def follow(leash: int) -> None:
     os.killpg(0, signal.SIGKILL)
 
 
+def hear_interrupts() -> None:
+    """Let SIGINT interrupt this process, too, if a shell has started it with `&`: such a process ignores it."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
 def run(program: str, arguments: list[str]) -> None:
     """Run a Python file as the interpreter would have."""
     sys.argv = [program, *arguments]

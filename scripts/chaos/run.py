@@ -25,8 +25,8 @@ from chaos.scenario import ENDS_LAUNCH, Fault, Scenario
 ROOT = Path(__file__).resolve().parents[2]
 DIGITS = ROOT / "workers" / "digits.py"
 LOOK_SECONDS = 0.01
-HANG_SECONDS = 40.0  # without progress while no process is stopped: the run has failed
-LEFT_SECONDS = 5.0  # after the end of a launch, until nothing of it may be left over
+HANG_SECONDS = 120.0  # without progress while no process is stopped: the run has failed
+LEFT_SECONDS = 60.0  # after the end of a launch, until nothing of it may be left over
 RESTARTS = 50
 
 

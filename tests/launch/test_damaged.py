@@ -139,7 +139,7 @@ def test_what_no_launch_can_be_told_is_refused_of_a_directory_too(tmp_path: Path
         (None, 0, "cannot be read: No such file or directory; make them with `karp keys DIR`"),
         ("{}", 0o600, "holds no keys: make them with `karp keys DIR`"),
         ("", 0o600, "holds no keys"),
-        ('{"server_public": 1, "server_secret": 2, "worker_public": 3, "worker_secret": 4}', 0o600, "holds no keys"),
+        ('{"server_public": 1, "server_secret": 2, "worker_public": 3, "worker_secret": 4}', 0o600, "is damaged"),
         ("{}", 0o644, "may be read by others: chmod 600 it"),
     ],
 )

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from running import HEAD, LOOP, PATIENCE, PROGRAM, ROOT, command, completed, karp, program, start, summary
+from running import HEAD, LOOP, PROGRAM, ROOT, Process, command, completed, karp, program, started, summary
 
 from karp.launch import options, run
 from karp.launch.options import Options
@@ -52,38 +52,30 @@ def test_a_worker_that_does_not_end_holds_nobody_up(
 
 
 @contextlib.contextmanager
-def held_up(folder: Path, **seconds: float) -> Iterator[tuple[subprocess.Popen[str], int]]:
+def held_up(folder: Path, **seconds: float) -> Iterator[tuple[Process, int]]:
     """A launch that says it waits for the server to write what is left; that process is stopped, or soon will be."""
     patches = "".join(f"run.{name} = {value}; " for name, value in seconds.items())
-    call = f"run.launch(Options({str(program(folder))!r}, [], 2), {str(folder / 'run')!r})"
+    options = f"Options({str(program(folder))!r}, [], 2, checkpoint_every=1000.0)"  # when it begins and ends
+    call = f"run.launch({options}, {str(folder / 'run')!r})"
     code = f"from karp.launch import run; from karp.launch.options import Options; {patches}raise SystemExit({call})"
-    launch = start([sys.executable, "-c", code], folder, KARP_FAULT="server: pause writing step 8 time 2")
-    try:
-        assert launch.stderr is not None
-        named = re.compile(r"waiting for the server \(process (\d+)\) to write what is left, for \d+ s more at most")
-        found = (named.search(line) for line in launch.stderr)
-        server = next((int(one[1]) for one in found if one is not None), None)
-        assert server is not None
-        yield launch, server
-    finally:
-        launch.kill()
-        launch.communicate()
+    line = [sys.executable, "-c", code]
+    with started(line, folder, KARP_FAULT="server: pause writing step 8 time 2") as launch:
+        said = launch.until("waiting for the server (process ", ") to write what is left, for ", " s more at most")
+        yield launch, int(said.split("(process ")[1].split(")")[0])
 
 
 def test_ctrl_c_while_the_server_writes_what_is_left_is_answered_and_costs_nothing(tmp_path: Path) -> None:
     with held_up(tmp_path, NAME_SECONDS=0.0) as (launch, server):
         launch.send_signal(signal.SIGINT)
-        assert launch.stderr is not None
-        said = next(line for line in launch.stderr if "interrupted" in line)
+        said = launch.until("interrupted")
         assert f"the server (process {server}) is writing what is left (once more: at once)" in said
         while launch.poll() is None:  # it may not have been stopped yet
             with contextlib.suppress(ProcessLookupError):
                 os.kill(server, signal.SIGCONT)
             with contextlib.suppress(subprocess.TimeoutExpired):
                 launch.wait(0.05)
-        assert launch.stdout is not None
-        error, printed = launch.stderr.read(), launch.stdout.read()
-    assert (0, "trained 8\n") == (launch.returncode, printed), error
+        status, printed, error = launch.end()
+    assert (0, "trained 8\n") == (status, printed), error
     assert "to go on" not in error
     assert (8, True) == (summary(tmp_path / "run")["steps"], summary(tmp_path / "run")["finished"])
 
@@ -92,15 +84,11 @@ def test_ctrl_c_while_the_program_is_at_what_follows_its_loop_says_how_to_go_on_
     wait = "if not os.path.exists('go'): open('here', 'w').close(); signal.pause()\n    print("
     path = program(tmp_path, text="import signal" + PROGRAM.replace("print(", wait))
     os.mkfifo(tmp_path / "here")
-    launch = start(command("launch", "-n", 2, "--run-dir", tmp_path / "run", path), tmp_path)
-    try:
+    with started(command("launch", "-n", 2, "--run-dir", tmp_path / "run", path), tmp_path) as launch:
         (tmp_path / "here").open().close()  # waits for the main worker
         launch.send_signal(signal.SIGINT)
-        printed, error = launch.communicate(timeout=PATIENCE)
-    finally:
-        launch.kill()
-        launch.communicate()
-    assert (130, "") == (launch.returncode, printed)
+        status, printed, error = launch.end()
+    assert (130, "") == (status, printed)
     assert "the training had ended, but not the program; to go on with that: karp launch --resume" in error
     (tmp_path / "go").touch()
     again = karp("launch", "--resume", tmp_path / "run", cwd=tmp_path)
@@ -110,18 +98,17 @@ def test_ctrl_c_while_the_program_is_at_what_follows_its_loop_says_how_to_go_on_
 def test_a_server_that_dies_while_it_is_waited_for_after_ctrl_c_leaves_a_run_to_go_on_with(tmp_path: Path) -> None:
     with held_up(tmp_path, NAME_SECONDS=0.0) as (launch, server):
         launch.send_signal(signal.SIGINT)
-        assert launch.stderr is not None
-        assert any("interrupted" in line for line in launch.stderr)
+        launch.until("interrupted")
         os.kill(server, signal.SIGKILL)
-        _, error = launch.communicate(timeout=PATIENCE)
-    assert 130 == launch.returncode
+        status, _, error = launch.end()
+    assert 130 == status
     assert f"the server wrote no summary; to go on: karp launch --resume {tmp_path / 'run'} -n 2" in error
 
 
 def test_a_server_that_hangs_at_the_end_is_named_and_killed(tmp_path: Path) -> None:
     with held_up(tmp_path, NAME_SECONDS=0.0, CLOSE_SECONDS=1.0) as (launch, server):
-        _, error = launch.communicate(timeout=PATIENCE)
-    assert 1 == launch.returncode
+        status, _, error = launch.end()
+    assert 1 == status
     assert f"the server (process {server}) has not ended in 1 s and is killed" in error
     with pytest.raises(ProcessLookupError):
         os.kill(server, 0)

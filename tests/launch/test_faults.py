@@ -1,6 +1,7 @@
 """Faults at named points of real processes, each as a single case; scripts/chaos.sh mixes them."""
 
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -26,7 +27,11 @@ def undisturbed(folder: Path) -> str:
 
 
 def struck(folder: Path, fault: str, *options: object) -> str:
-    """What a launch says in which this happens; it ends well, with the bits of an undisturbed one."""
+    """What a launch says in which this happens; it ends well, with the bits of an undisturbed one.
+
+    Its server writes checkpoints when the run begins and ends, not when the clock says so.
+    """
+    options = ("--checkpoint-every", 1000, *options)
     arguments = ["launch", "-n", 2, "--run-dir", folder / "run", *options, program(folder)]
     done = karp(*arguments, cwd=folder, KARP_FAULT=fault)
     assert (0, "trained 8\n") == (done.returncode, done.stdout), done.stderr
@@ -163,7 +168,7 @@ def test_a_server_that_dies_in_the_first_steps_finds_a_checkpoint_however_slow_t
     """Its workers' weights are not the initial ones any more."""
     said = struck(tmp_path, "server: delay 0.5 writing; server: die applied step 2", "--exchange", "zeromq")
     assert "the server was killed by SIGKILL; it is started again" in said
-    assert "worker" not in said.replace("workers", "")
+    assert not re.search(r"worker \d (ended|was killed|failed)", said)  # none was asked for the initial weights
 
 
 def test_the_end_waits_for_a_slow_disk_and_nobody_gives_the_server_up(tmp_path: Path) -> None:

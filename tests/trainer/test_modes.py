@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from running import DIGITS, PATIENCE, alone, command, processes, start, summary
+from running import DIGITS, ENDLESS, alone, command, launched, processes, started, summary
 from running import karp as karp_command
+from running import program as program_file
 
 import karp
 from karp import codecs, nn, optim
@@ -96,19 +97,13 @@ def test_a_server_and_workers_that_die_leave_a_record_that_is_repeated(tmp_path:
 
 
 def test_an_interrupted_asynchronous_run_goes_on_and_its_record_is_whole(tmp_path: Path) -> None:
-    options = ("--staleness", "none", DIGITS, "--epochs", 12)
-    process = start(command("launch", "-n", 2, "--run-dir", tmp_path / "run", *options), tmp_path)
-    assert process.stderr is not None
-    for text in process.stderr:  # plain lines of progress: the run is under way
-        if text.startswith("step "):
-            break
-    process.send_signal(signal.SIGINT)
-    process.communicate(timeout=PATIENCE)
-    assert 130 == process.returncode
+    with launched(tmp_path, 2, program_file(tmp_path, ENDLESS), "--staleness", "none") as (process, _):
+        process.send_signal(signal.SIGINT)
+        assert 130 == process.end()[0]
     done = karp_command("launch", "--resume", tmp_path / "run", "-n", 3, cwd=tmp_path)
     assert 0 == done.returncode, done.stderr
     found = summary(tmp_path / "run")
-    assert (1438 * 12, 0) == (found["samples"], found["exit"])
+    assert (64 * 300, 0) == (found["samples"], found["exit"])
     assert replayed(tmp_path / "run")["equal"]
 
 
@@ -237,23 +232,19 @@ def test_a_program_that_leaves_before_the_record_ends_is_told_how_to_end(record:
 
 def test_a_worker_from_elsewhere_is_told_the_modes_or_refused(tmp_path: Path) -> None:
     given, program = ["--staleness", "1", "--codec", "int8"], [DIGITS, "--epochs", "100000"]
-    run = start(command("launch", "-n", 1, "--run-dir", tmp_path / "run", *given, *program), tmp_path)
-    assert run.stderr is not None
-    try:
-        next(text for text in run.stderr if text.startswith("step "))
+    line = command("launch", "-n", 1, "--run-dir", tmp_path / "run", *given, *program)
+    with started(line, tmp_path) as run:
+        run.until("step ", "epoch ")
         join = ["worker", "--server", server_of(tmp_path / "run")]
         refused = karp_command(*join, *program, cwd=tmp_path)
         assert 2 == refused.returncode
         assert "staleness is 0 in the program, 1 in the run; codec is None in the program" in refused.stderr
-        with start(command(*join, *given, *program), tmp_path) as joined:
-            try:
-                next(text for text in run.stderr if "2 workers" in text)
-            finally:
-                joined.send_signal(signal.SIGINT)
-    finally:
+        with started(command(*join, *given, *program), tmp_path) as joined:
+            run.until("step ", "2 workers")
+            joined.send_signal(signal.SIGINT)
+            assert 130 == joined.end()[0]
         run.send_signal(signal.SIGINT)
-        run.communicate(timeout=PATIENCE)
-    assert 130 == run.returncode
+        assert 130 == run.end()[0]
 
 
 def server_of(directory: Path) -> str:
