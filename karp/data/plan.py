@@ -50,7 +50,7 @@ def stream(seed: int, word: int, *key: int) -> np.random.Generator:
 def whole(name: str, value: int, least: int, below: int = _SEEDS) -> int:
     """`value` as a Python int in least <= value < below, or a SettingError that names it."""
     try:
-        number = None if isinstance(value, bool) else operator.index(value)
+        number = None if isinstance(value, bool | np.bool_) else operator.index(value)
     except TypeError:
         number = None
     if number is None or not least <= number < below:

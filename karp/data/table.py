@@ -188,11 +188,13 @@ def _names(name: str, given: object) -> tuple[str, ...]:
 
 def _test_rows(samples: int, test: float) -> int:
     """How many of the rows are for the test, or a SettingError when one side would be empty."""
-    try:
-        count = operator.index(test)  # type: ignore[arg-type]  # a number of rows
-    except TypeError:
-        count = int(samples * test + 0.5) if isinstance(test, float | np.floating) and 0 < test < 1 else 0
-    if isinstance(test, bool) or not 0 < count < samples:
+    count = 0
+    if not isinstance(test, bool | np.bool_):  # which NumPy 2.1 takes for an index, with a warning
+        try:
+            count = operator.index(test)  # type: ignore[arg-type]  # a number of rows
+        except TypeError:
+            count = int(samples * test + 0.5) if isinstance(test, float | np.floating) and 0 < test < 1 else 0
+    if not 0 < count < samples:
         raise SettingError(
             f"test is {test!r:.80} of {samples} rows: pass a part between 0 and 1, or a number of rows from 1 to "
             f"{samples - 1}, that leaves rows on both sides"

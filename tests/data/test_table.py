@@ -145,7 +145,7 @@ def test_splits_that_cannot_be() -> None:
     for stratify in (None, 1, "no"):
         with pytest.raises(SettingError, match="stratify must be True or False"):
             table(10).split(stratify=stratify)  # type: ignore[arg-type]
-    for seed in (None, True, 1.0, "1", float("nan"), 2**63):
+    for seed in (None, True, np.bool_(True), 1.0, "1", float("nan"), 2**63):
         with pytest.raises(SettingError, match=r"seed is .*: pass a whole number"):
             table(10).split(seed=seed)  # type: ignore[arg-type]
     with pytest.raises(SettingError, match="seed is -1"):
