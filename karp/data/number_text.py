@@ -22,7 +22,6 @@ MISSING = (
 
 _FOLDED = frozenset(text.casefold() for text in MISSING)
 _FILL = "it stands for a missing value: fill it, or remove the row"
-_REPAIR = "repair it, remove the row, or turn a column of text into numbers first"
 
 # What a text that is no number may be, and what to do: first those of numbers with more to them.
 _DECORATED = (
@@ -66,15 +65,15 @@ def rounded(numbers: Iterable[str], dtype: np.dtype[Any]) -> NDArray[Any]:
         return np.array([float(number) for number in numbers]).astype(dtype)
 
 
-def advise(text: str) -> str:
-    """Say what to do about a text that is no number.
+def advise(text: str, otherwise: str = "repair it, remove the row, or turn a column of text into numbers first") -> str:
+    """Say what to do about a text that is no number; `otherwise` where it is not known what it is.
 
     >>> advise("1,5"), advise("NA")[:33]
     ('write it with a decimal point, and with nothing between the thousands', 'it stands for a missing value: fi')
     """
     if text.casefold() in _FOLDED:
         return _FILL
-    return next((advice for pattern, advice in _ADVICE if pattern.fullmatch(text)), _REPAIR)
+    return next((advice for pattern, advice in _ADVICE if pattern.fullmatch(text)), otherwise)
 
 
 def is_decorated(text: str) -> bool:

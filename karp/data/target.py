@@ -56,7 +56,7 @@ def _guess(cells: list[str], distinct: dict[str, None], where: Where) -> TargetA
     if others:
         raise DataError(
             f"{where(cells.index(others[0]))}: {others[0]!r:.60} among numbers is not a finite number: "
-            f'{advise(others[0])}, or pass target_as="names" if each text is a class'
+            f'{advise(others[0], "repair it")}, or pass target_as="names" if each text is a class'
         )
     if any(set(cell) & set(".eE") for cell in distinct):
         return "numbers"
@@ -76,7 +76,7 @@ def _numbers(cells: list[str], dtype: np.dtype[Any], where: Where) -> NDArray[An
     sound = np.isfinite(values)
     if not sound.all():
         row = int(sound.argmin())
-        way = "pass dtype=np.float64" if is_number(cells[row]) else advise(cells[row])
+        way = "pass dtype=np.float64" if is_number(cells[row]) else advise(cells[row], "repair it")
         raise DataError(f"{where(row)}: {cells[row]!r:.60} is no finite {dtype}: {way}")
     for row in np.flatnonzero(np.abs(values) >= integers_below(dtype)).tolist():
         if loss := lost_digits(cells[row], dtype):

@@ -131,6 +131,8 @@ def _name(path: object) -> tuple[str, str]:
 
 def _looked(name: str) -> str:
     """Say where a file was looked for, or what to do instead."""
+    if name == "-":
+        return ": pass '/dev/stdin' to read the standard input"
     if "://" in name:
         return ": download it first"
     if "\n" in name:

@@ -95,7 +95,7 @@ def test_two_spellings_of_one_class_number(file: Path, cells: str, target_as: st
         ("0 x", "numbers", "line 3, column 't': 'x' is no finite float32"),
         ("0 1e39", "numbers", "line 3, column 't': '1e39' is no finite float32: pass dtype=np.float64"),
         ("0.5 1e39", None, "line 3, column 't': '1e39' is no finite float32: pass dtype=np.float64"),
-        ("0.5 1;5", None, "line 3, column 't': '1;5' among numbers is not a finite number: repair it"),
+        ("0.5 1;5", None, "line 3, column 't': '1;5' among numbers is not a finite number: repair it, or pass t"),
         ("$3 $1.200", None, "line 2, column 't': '\\$3' looks like a number: write the number alone"),
         ("5% 12%", None, "line 2, column 't': '5%' looks like a number"),
         ("0 5%", None, "line 3, column 't': '5%' among numbers is not a finite number: write the number alone"),

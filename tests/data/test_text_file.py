@@ -141,6 +141,7 @@ def test_no_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         ("none.csv", rf"^none.csv: there is no such file in {re.escape(str(tmp_path))}$"),
         (tmp_path / "none.csv", r"none.csv: there is no such file$"),
         (tmp_path, "is a directory: pass a file in it$"),
+        ("-", "there is no such file: pass '/dev/stdin' to read the standard input"),
         ("https://karp.org/a.csv", "there is no such file: download it first$"),
         ("~/none.csv", r"there is no such file: pass os.path.expanduser\(path\)"),
         ("a,b\n1,2\n", "there is no such file: pass the path of a file, not its text$"),
