@@ -69,6 +69,8 @@ def add_launch(commands: Commands) -> None:
         help="auto: workers on the server's host share memory with it, but for runs with staleness or codecs; zeromq: "
         "frames over tcp (default: auto)",
     )
+    add("--same-kernels", action=argparse.BooleanOptionalAction, help="refuse workers whose NumPy, BLAS kernels or "
+        "instruction sets differ from those of the first (default: say so)")  # fmt: skip
     add("--host", metavar="ADDRESS", help="the IP address the server listens on (default: 127.0.0.1); any that is not "
         "loopback needs keys, which are made for the run unless --keys names some")  # fmt: skip
     add("--port", type=int, metavar="PORT", help="the port it listens on (default: a free one)")
@@ -100,7 +102,7 @@ def run_launch(options: argparse.Namespace) -> int:
     from karp.launch.options import Options
 
     names = ["workers", "threads", "max_restarts", "checkpoint_every", "keep", "on_nonfinite", "exchange"]
-    names += ["host", "port", "keys", *MODES]
+    names += ["same_kernels", "host", "port", "keys", *MODES]
     given = {name: getattr(options, name) for name in names if getattr(options, name) is not None}
     if options.resume is not None:
         if options.program is not None or options.run_dir is not None:

@@ -31,6 +31,7 @@ class Options(NamedTuple):
     local_steps: str | None = None
     codec: str | None = None
     codec_weights: str | None = None
+    same_kernels: bool = False
     keys: str = ""  # the directory that holds them; '' for fresh ones where keys are needed
 
     def check(self) -> None:

@@ -5,13 +5,16 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 from karp.environment import ASYNCHRONOUS, variables
 from karp.errors import DataError, RecordError
 from karp.launch.options import Options
 from karp.launch.processes import THREAD_VARIABLES
+from karp.protocol.kernels import Use
 from karp.protocol.settings import Settings
 from karp.record.arrivals import read
+from karp.record.kernels import kernels
 from karp.trainer.replay import FILE
 
 
@@ -44,8 +47,23 @@ def replay(run_dir: str, program: str | None, arguments: list[str]) -> int:
     print(f"karp: recorded weights {found['recorded_sha256']}")
     print(f"karp: repeated weights {found['weights_sha256']}: {'equal' if found['equal'] else 'NOT equal'}")
     if not found["equal"]:
-        print("karp: the same bits need the same kind of CPU, NumPy and BLAS: summary.json names the run's")
+        print(f"karp: {why_not_equal(summary)}")
     return 0 if found["equal"] else 1
+
+
+def why_not_equal(summary: dict[str, Any]) -> str:
+    """What is known of why the bits of this run do not come out again."""
+    try:
+        uses = [Use.from_dict(use) for use in summary["kernels"]]
+        others = [differences for use in uses if (differences := use.kernels.differences(uses[0].kernels))]
+        differences = kernels().differences(uses[0].kernels)
+    except (LookupError, TypeError, ValueError):
+        return "the same bits need the same NumPy, BLAS and kind of CPU, and summary.json does not say what the run had"
+    if others:
+        return f"the run was computed with several kernels, so it cannot be repeated: {'; '.join(others)}"
+    if differences:
+        return f"here are other kernels than the run's: {differences}"
+    return "the kernels are the run's, so the program or what it reads has changed"
 
 
 def modes_of(settings: Settings) -> dict[str, str]:

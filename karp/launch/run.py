@@ -182,6 +182,7 @@ class Launch:
             skip=self.options.on_nonfinite == "skip",
             keys=keys.to_text() if keys is not None else "",
             exchange=self.options.exchange,
+            same_kernels=self.options.same_kernels,
         )
         self._start_server()
         for worker in range(self.options.workers):

@@ -5,7 +5,7 @@ vectors, its payload; `encode` and `decode` go between the two. `decode` trusts 
 surplus field, a wrong type or range is a ProtocolError that names the field and what was found.
 
         worker                                server
-          Join(settings)            ->
+          Join(settings, kernels)   ->
                                     <-        Welcome(worker, shards, initial) or Refusal(reason)
           Initial(weights)          ->        (only where `initial` asks for them)
                                     <-        Lease(step, start, stop, version, weights)
@@ -31,10 +31,11 @@ from dataclasses import dataclass, fields
 from typing import Any, TypeVar
 
 from karp.errors import ProtocolError
+from karp.protocol.kernels import UNKNOWN, Kernels
 from karp.protocol.settings import Settings
 from karp.protocol.tree import Node, Vector
 
-PROTOCOL = 3  # counts the changes that make two versions of karp unable to work in one run
+PROTOCOL = 4  # counts the changes that make two versions of karp unable to work in one run
 
 Logs = list[tuple[int, str, float]]  # (shard, name, value); shard -1: logged outside of a shard
 
@@ -47,6 +48,7 @@ class Join:
     settings: Settings
     host: str
     pid: int
+    kernels: Kernels = UNKNOWN  # what it computes with
 
 
 @dataclass(slots=True)
@@ -216,7 +218,7 @@ def encode(message: Message) -> tuple[dict[str, Any], list[Vector]]:
         head["nodes"] = [[node.start, node.stop, node.loss] for node in message.nodes]
         return head, [node.vector for node in message.nodes if node.vector is not None]
     if isinstance(message, Join):
-        head["settings"] = message.settings.to_dict()
+        head["settings"], head["kernels"] = message.settings.to_dict(), message.kernels.to_dict()
     elif "weights" in head:
         payload = [] if head["weights"] is None else [head["weights"]]
         head["weights"] = len(payload)
@@ -345,6 +347,7 @@ def vectors(value: object) -> int:
 CHECKS: dict[str, Callable[[Any], Any]] = {
     "worker": from_minus_one,
     "settings": Settings.from_dict,
+    "kernels": Kernels.from_dict,
     "host": text(255),
     "pid": count,
     "seen": count,

@@ -18,6 +18,7 @@ import numpy as np
 
 from karp import codecs
 from karp.errors import LostError, ProgramError, RefusedError, RunError
+from karp.protocol.kernels import UNKNOWN, Kernels
 from karp.protocol.messages import (
     Closed,
     Contribution,
@@ -86,11 +87,11 @@ class Worker:
     def __post_init__(self) -> None:
         self.current = self.weights
 
-    def enter(self, settings: Settings, host: str, pid: int, now: float) -> FromWorker:
+    def enter(self, settings: Settings, host: str, pid: int, now: float, kernels: Kernels = UNKNOWN) -> FromWorker:
         """The first message."""
         self.heard = self.asked = now
         self.codec, self.codec_weights = settings.codec, settings.codec_weights
-        self.join = self.joining = Join(self.number, settings, host, pid)
+        self.join = self.joining = Join(self.number, settings, host, pid, kernels)
         return self.joining
 
     def receive(self, message: FromServer, incarnation: int, now: float) -> FromWorker | None:

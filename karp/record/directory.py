@@ -16,7 +16,6 @@ Files that others may read while the run writes are whole or absent (files.py).
 import json
 import math
 import os
-import platform
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -33,29 +32,6 @@ from karp.record.lines import Lines
 BUFFER_BYTES = 1 << 14  # of arrivals are written together
 
 Vector = np.ndarray[Any, np.dtype[Any]]
-
-
-def facts() -> dict[str, str]:
-    """What the bits depend on beyond the settings: Python, NumPy, its BLAS and the kind of CPU."""
-    from threadpoolctl import threadpool_info
-
-    pools = [pool for pool in threadpool_info() if pool["user_api"] == "blas"]
-    blas = ", ".join(f"{pool['internal_api']} {pool['version']} {pool.get('architecture', '')}" for pool in pools)
-    return {
-        "python": platform.python_version(),
-        "numpy": np.__version__,
-        "blas": blas.strip() or "unknown",
-        "cpu": cpu(),
-    }
-
-
-def cpu() -> str:
-    """The CPU's name as the system gives it."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
-        return next(line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
-    except (OSError, StopIteration):
-        return platform.processor() or platform.machine()
 
 
 class Record:

@@ -23,6 +23,7 @@ class Config(NamedTuple):
     skip: bool = False  # leave out shards whose gradient is not finite
     keys: str = ""
     exchange: str = "auto"  # or "zeromq": no shared memory
+    same_kernels: bool = False
 
     def to_line(self) -> bytes:
         return json.dumps(self._asdict()).encode() + b"\n"

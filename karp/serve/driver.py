@@ -4,7 +4,7 @@ from typing import Any
 
 from karp.protocol.server.machine import Server
 from karp.protocol.server.snapshot import take
-from karp.record.directory import Record, facts
+from karp.record.directory import Record
 
 
 def conclude(server: Server, record: Record, program: str, workers: int, status: int) -> dict[str, Any]:
@@ -34,7 +34,7 @@ def summarise(server: Server, program: str, workers: int, status: int) -> dict[s
             "staleness_bound": settings.staleness,
             "threads_per_worker": settings.threads,
         }
-    summary |= server.training.progress.summary(server.now) | facts()
+    summary |= server.training.progress.summary(server.now) | server.joining.uses.summary()
     return summary | {
         "main": server.ending.main,
         **server.counts,

@@ -14,6 +14,7 @@ from karp.protocol.server.machine import Server
 from karp.protocol.server.snapshot import take
 from karp.protocol.tree import Node
 from karp.record.directory import Record
+from karp.record.kernels import kernels
 from karp.serve.driver import conclude
 
 
@@ -68,7 +69,7 @@ class LocalLink:
 
     def close(self, status: int) -> None:
         """End the run; raises RecordError, naming them, if files of it cannot be written."""
-        self.server.now = time.monotonic()
+        self.server.computes_with(kernels(), time.monotonic())  # as its worker, but for the record
         summary = conclude(self.server, self.record, self.program, 1, status)
         for trouble in self.record.writer.take_troubles():
             self.display.say(trouble)

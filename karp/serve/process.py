@@ -27,6 +27,7 @@ from karp.protocol.server.actions import Action, Report, Send
 from karp.protocol.server.machine import ALIVE_SECONDS, Server
 from karp.protocol.server.snapshot import restore, take
 from karp.record.directory import Record
+from karp.record.kernels import kernels
 from karp.serve.config import Config
 from karp.serve.driver import conclude, finished
 from karp.transport import segment
@@ -78,7 +79,9 @@ class Process:
             save_seconds=config.save_seconds,
             skip=config.skip,
             memory=self.exchange,
+            same_kernels=config.same_kernels,
         )
+        self.compared = False  # its kernels with those of the first worker
         keys = Keys.from_text(config.keys, "KARP_KEYS") if config.keys else None
         self.socket = ServerSocket(
             config.descriptor, config.address, config.run, config.incarnation, keys, self.exchange
@@ -197,7 +200,14 @@ class Process:
                 ticked = now
                 self.forget()
                 self.count_strangers()
+                if self.server.joining.begun and not self.compared:
+                    self.compare_kernels()
         self.finish(self.status)
+
+    def compare_kernels(self) -> None:
+        """Not before there is something to compare with: then nobody waits for this."""
+        self.compared = True
+        self.perform(self.server.computes_with(kernels(), time.monotonic()))
 
     def count_strangers(self) -> None:
         """Those who have been turned away at the door."""
@@ -210,6 +220,8 @@ class Process:
         self.socket.look = True  # whatever has arrived is counted
         self.receive()
         self.count_strangers()
+        if not self.compared:
+            self.compare_kernels()
         for action in server.closing(time.monotonic()):
             if isinstance(action, Send):
                 self.socket.send(action.peer, action.message)

@@ -11,6 +11,7 @@ from karp import faults
 from karp.protocol.messages import Done, FromWorker
 from karp.protocol.settings import Settings
 from karp.protocol.worker import PING_SECONDS, Worker
+from karp.record.kernels import kernels
 from karp.trainer.link import Link
 
 
@@ -24,7 +25,7 @@ class Session:
     def join(self, settings: Settings) -> None:
         """Ask to take part in the run of these settings."""
         faults.reach("join")
-        self.send(self.worker.enter(settings, socket.gethostname(), os.getpid(), time.monotonic()))
+        self.send(self.worker.enter(settings, socket.gethostname(), os.getpid(), time.monotonic(), kernels()))
 
     def send(self, message: FromWorker) -> None:
         self.link.send(message, self.worker.incarnation)

@@ -55,9 +55,9 @@ def gradient(step: int, shard: int) -> np.ndarray:
 class Run:
     """A server and what it has said; `now` is moved by the test."""
 
-    def __init__(self, workers: int, **changes: Any) -> None:
+    def __init__(self, workers: int, same_kernels: bool = False, **changes: Any) -> None:
         self.settings = settings(**changes)
-        self.server = Server(workers, Plan, 0.0)
+        self.server = Server(workers, Plan, 0.0, same_kernels=same_kernels)
         self.now = 0.0
         self.actions: list[Any] = []
         self.reports: list[Report] = []
@@ -75,8 +75,12 @@ class Run:
 
     def join(self, worker: int, **changes: Any) -> list[tuple[bytes, Any]]:
         """A worker joins and, if asked, sends the weights; returns every message that follows."""
-        peer = b"%d" % worker
-        answers = self.send(peer, Join(worker, settings(**changes) if changes else self.settings, "host", 1))
+        return self.join_as(Join(worker, settings(**changes) if changes else self.settings, "host", 1))
+
+    def join_as(self, message: Join) -> list[tuple[bytes, Any]]:
+        """The same with this message."""
+        peer = b"%d" % message.worker
+        answers = self.send(peer, message)
         if any(getattr(message, "initial", False) for _, message in answers):
             answers += self.send(peer, Initial(read_only(weights())))
         return answers

@@ -77,7 +77,7 @@ def test_the_record_holds_what_was_trained(tmp_path: Path) -> None:
     for name, view in net.parameters.layout.views(net.parameters.data).items():
         assert view.tobytes() == tensors[name].tobytes()
     kinds = [line["report"] for line in metrics(tmp_path)]
-    assert ["settings", "joined", "begin"] == kinds[:3]
+    assert ["settings", "joined", "kernels", "begin"] == kinds[:4]
     assert {"step", "epoch", "loss", "samples_per_s", "workers"} <= set(
         next(line for line in metrics(tmp_path) if line["report"] == "progress")
     )

@@ -18,6 +18,7 @@ import pytest
 from running import PATIENCE, Gate, command, completed, karp, metrics, program, started, summary
 
 from karp.protocol.messages import PROTOCOL
+from karp.record.kernels import kernels
 
 PROGRAM = """
 import os
@@ -162,6 +163,19 @@ def test_a_worker_without_keys_ends_and_the_server_says_who_was_turned_away(tmp_
     assert expected == summary(tmp_path / "run")["weights_sha256"]
     reasons = [line["reason"] for line in metrics(tmp_path / "run") if line["report"] == "stranger"]
     assert "without keys" in reasons[0]
+
+
+def test_a_worker_with_other_kernels_is_refused_where_they_must_be_the_same(tmp_path: Path, expected: str) -> None:
+    other = "Nehalem" if "Nehalem" not in kernels().blas else "Haswell"
+    said = "computes with other kernels than the run's: blas"
+    with at_the_gate(tmp_path, "--same-kernels", heard=said) as (host, port):
+        arguments = ["worker", "--server", f"tcp://{host}:{port}", "program.py"]
+        done = karp(*arguments, cwd=tmp_path, OPENBLAS_CORETYPE=other)
+        assert (2, "") == (done.returncode, done.stdout)
+        assert (True, True) == (said in done.stderr, other in done.stderr), done.stderr
+    assert expected == summary(tmp_path / "run")["weights_sha256"]
+    assert [([0, 1], True)] == [(use["workers"], use["server"]) for use in summary(tmp_path / "run")["kernels"]]
+    assert json.loads((tmp_path / "run" / "launch.json").read_text())["same_kernels"]
 
 
 def test_idle_connections_use_up_no_descriptors(tmp_path: Path, expected: str) -> None:

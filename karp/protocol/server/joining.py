@@ -3,12 +3,14 @@
     joining --(all workers are here, or the join deadline passed)--> begun
 
 The first worker's settings are the run's. One worker at a time is asked for the initial weights, which are all equal;
-should it be lost, the next one is. A worker that joins later, or once more, is given its number and takes part.
+should it be lost, the next one is. A worker that joins later, or once more, is given its number and takes part. What
+each of them computes with is kept, and compared with what the first does.
 """
 
 from itertools import count
 
 from karp.errors import ProtocolError
+from karp.protocol.kernels import Kernels, Uses
 from karp.protocol.messages import Initial, Join, Welcome
 from karp.protocol.server.actions import Action, Save, Send
 from karp.protocol.server.ending import Ending
@@ -30,7 +32,14 @@ class Joining:
     """The beginning of the run that this training and these leases belong to; `workers` are expected."""
 
     def __init__(
-        self, workers: int, training: Training, leasing: Leasing, ending: Ending, out: list[Action], now: float
+        self,
+        workers: int,
+        training: Training,
+        leasing: Leasing,
+        ending: Ending,
+        out: list[Action],
+        now: float,
+        same_kernels: bool,
     ) -> None:
         self.training = training
         self.leasing = leasing
@@ -41,11 +50,13 @@ class Joining:
         self.notice_at = now + NOTICE_SECONDS
         self.asked = b""  # the peer that was asked for the initial weights
         self.begun = False
+        self.same_kernels = same_kernels
+        self.uses = Uses()
 
     def known(self, peer: bytes, message: Join) -> int | None:
         """The number of a worker whose Join, or one before it, has come twice; None if it is to enter.
 
-        Raises ProtocolError for a program that differs from the run's.
+        Raises ProtocolError for a program that differs from the run's, and for kernels that do where they must not.
         """
         if self.training.settings is None:
             self._settle(message.settings)
@@ -53,6 +64,8 @@ class Joining:
         if differences := self.training.settings.differences(message.settings):
             advice = [hint for name, hint in HINTS.items() if any(one.startswith(name) for one in differences)]
             raise ProtocolError("this program differs from the run's: " + "; ".join([*differences, *advice]))
+        if self.same_kernels and (odd := self.uses.differences(message.kernels)):
+            raise ProtocolError(f"this worker on {message.host} computes with other kernels than the run's: {odd}")
         member = self.leasing.members.get(peer)
         if member is None:
             return self.ending.left.get(peer)
@@ -84,10 +97,28 @@ class Joining:
             self.asked = peer
         self.welcome(peer, worker, asked)
         self.training.report("joined", {"worker": worker, "host": message.host, "pid": message.pid})
+        self.compare(message.kernels, worker, f"worker {worker} on {message.host}")
         if self.ending.over and self.ending.main < 0:
             self.ending.name(worker)
         if not asked:
             self.leasing.mark_idle(member)
+
+    def compare(self, kernels: Kernels, worker: int | None, who: str) -> None:
+        """Keep what a worker, or with None the server, computes with; say that a kind differs when it first comes."""
+        differences = self.uses.differences(kernels)
+        is_new = self.uses.add(kernels, worker)
+        if is_new:
+            self.training.report("kernels", {"worker": worker, **kernels.to_dict()})
+        if not differences:
+            return
+        what = f"{who} computes with other kernels than this run's: {differences}"
+        if self.same_kernels:  # of workers, those that differ have been refused
+            self.training.fail(what)
+        elif is_new:
+            self.training.notice(
+                f"{what}. So the bits of the weights depend on who computes what (karp launch --same-kernels refuses "
+                "such workers)"
+            )
 
     def welcome(self, peer: bytes, worker: int, asked: bool = False) -> None:
         """Tell a worker its number, and whether it is asked for the initial weights."""

@@ -16,6 +16,7 @@ from collections.abc import Callable, Mapping
 from itertools import islice
 
 from karp.errors import ProtocolError
+from karp.protocol.kernels import Kernels
 from karp.protocol.messages import (
     Closed,
     Contribution,
@@ -37,6 +38,7 @@ from karp.protocol.messages import (
 )
 from karp.protocol.server.actions import Action, Send
 from karp.protocol.server.ending import Ending
+from karp.protocol.server.failures import Failures
 from karp.protocol.server.fast_path import FastPath
 from karp.protocol.server.joining import Joining
 from karp.protocol.server.leasing import NOTICE_SECONDS, Leasing
@@ -63,6 +65,7 @@ class Server:
         save_seconds: between two checkpoints; 0: after every step.
         skip: leave a shard out whose gradient is not finite twice, instead of ending the run.
         memory: where the weights are to lie, if others than this process read them.
+        same_kernels: refuse workers whose kernels differ from those of the first.
     """
 
     def __init__(
@@ -75,6 +78,7 @@ class Server:
         save_seconds: float = SAVE_SECONDS,
         skip: bool = False,
         memory: Memory | None = None,
+        same_kernels: bool = False,
     ) -> None:
         self.now = now
         self.incarnation = incarnation
@@ -84,12 +88,12 @@ class Server:
         self.training = Training(plan, now, self.out, save_seconds, skip, memory)
         self.leasing = Leasing(self.training, self.out)
         self.ending = Ending(self.training, self.leasing, self.out)
-        self.joining = Joining(workers, self.training, self.leasing, self.ending, self.out, now)
+        self.joining = Joining(workers, self.training, self.leasing, self.ending, self.out, now, same_kernels)
         self.fast_path = FastPath(self.training, self.leasing)
         self.members = self.leasing.members
         self.waiting = self.leasing.waiting
         self.numbers = self.ending.numbers
-        self.failures: set[tuple[int, int, int]] = set()  # (step, shard, epoch) at which the program has raised
+        self.failures = Failures(self.training)
         self.refusals = Refusals(self.training, self.out)
 
     # What whoever drives or watches it may ask.
@@ -206,6 +210,12 @@ class Server:
         if not self.joining.begun and well:
             self.joining.workers -= 1
             self._hand_out()
+        return self._take()
+
+    def computes_with(self, kernels: Kernels, now: float) -> list[Action]:
+        """The server's own kernels, which apply the updates, are known."""
+        self.now = now
+        self.joining.compare(kernels, None, "the server")
         return self._take()
 
     def fail(self, reason: str, now: float) -> list[Action]:
@@ -383,17 +393,7 @@ class Server:
             self._drop(member.peer)
 
     def _failed(self, member: WorkerInfo, message: Failure) -> None:
-        """The program raised. On another worker it may not; at the same place once more it does."""
-        where = (message.step, message.shard, message.epoch)
-        place = f"at step {message.step}, shard {message.shard}" if message.shard >= 0 else "outside of its loop"
-        if message.epoch >= 0:
-            place = f"in the evaluation of epoch {message.epoch}"
-        self.training.report("traceback", {"worker": member.worker, "traceback": message.traceback})
-        if where in self.failures or message.shard == message.epoch == -1:
-            self.training.fail(f"worker {member.worker} failed {place}: {message.error}")
-        else:
-            self.failures.add(where)
-            self.training.notice(f"worker {member.worker} failed {place} ({message.error}); another worker tries it")
+        self.failures.hear(member.worker, message)
         self._drop(member.peer)
 
     # What goes out.

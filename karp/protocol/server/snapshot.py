@@ -8,6 +8,7 @@ asynchronous run does it matter what of the open steps has arrived, since that h
 from typing import Any
 
 from karp.errors import SettingError
+from karp.protocol.kernels import Use
 from karp.protocol.server.machine import Server
 from karp.protocol.settings import Settings
 from karp.protocol.tree import Vector
@@ -34,6 +35,7 @@ def take(server: Server) -> Snapshot:
         "refused": server.refusals.messages,
         "leased_again": server.leasing.leased_again,
         "progress": training.progress.to_dict(server.now),
+        "kernels": [use.to_dict() for use in server.joining.uses.all],
     }
     return plain, vectors
 
@@ -65,6 +67,7 @@ def restore(server: Server, snapshot: Snapshot) -> None:
         training.dropped, server.refusals.messages = int(plain["dropped"]), int(plain["refused"])
         server.leasing.leased_again = int(plain["leased_again"])
         training.progress.restore(plain["progress"], server.now)
+        server.joining.uses.all = [Use.from_dict(use) for use in plain["kernels"]]
         if plain["main"] is not None and server.incarnation > 0:
             main, peer = plain["main"]
             server.ending.restore(int(main), bytes.fromhex(peer))
