@@ -1,7 +1,6 @@
 """A program in one process: the loop's rules, the record, the same bits as a hand-written loop."""
 
 import json
-import shutil
 from pathlib import Path
 from typing import Any
 
@@ -377,7 +376,11 @@ def is_a_directory(run: Path) -> None:
     (run / "weights.safetensors").mkdir()
 
 
-@pytest.mark.parametrize("obstruct", [is_a_directory, shutil.rmtree])
+def is_gone(run: Path) -> None:
+    run.rename(run.with_name("gone"))  # at once, whatever the thread of the checkpoints is at
+
+
+@pytest.mark.parametrize("obstruct", [is_a_directory, is_gone])
 def test_files_that_cannot_be_written_are_named_at_the_end_of_with(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], obstruct: Any
 ) -> None:
