@@ -53,6 +53,8 @@ def add_launch(commands: Commands) -> None:
     add("-n", "--workers", type=int, metavar="N", help="worker processes to start (required, but for --resume)")
     add("--run-dir", metavar="DIR", help="where the run's files go (default: a fresh folder under runs/)")
     add("--resume", metavar="DIR", help="go on with the run in DIR, from its newest checkpoint; no PROGRAM is needed")
+    add("--changed", action="store_true", help="with --resume: go on though the program's file has changed, as after a "
+        "repair; settings and data must be the same, and the record says from which step on it ran")  # fmt: skip
     add("--threads", type=int, metavar="T", help="BLAS threads of each worker (default: 1)")
     add_modes(command)
     add("--max-restarts", type=int, metavar="K", help="how often a worker that dies is started again (default: 3)")
@@ -107,7 +109,9 @@ def run_launch(options: argparse.Namespace) -> int:
     if options.resume is not None:
         if options.program is not None or options.run_dir is not None:
             raise SettingError("--resume goes on with the program and the directory of its run: name no other")
-        return run.resume(options.resume, given)
+        return run.resume(options.resume, given, options.changed)
+    if options.changed:
+        raise SettingError("--changed goes with --resume DIR: a run that begins has the program that it begins with")
     if options.workers is None or options.program is None:
         raise SettingError("karp launch needs -n N and a PROGRAM, or --resume DIR; see karp launch --help")
     return run.launch(Options(program=options.program, arguments=options.arguments, **given), options.run_dir)

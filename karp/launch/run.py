@@ -33,6 +33,7 @@ from karp.launch.processes import (
     stop,
     tail,
 )
+from karp.launch.recorded import Recorded, options_of
 from karp.monitor.terminal import Display
 from karp.record.paths import fresh_directory
 from karp.serve.config import Config
@@ -67,18 +68,15 @@ def launch(options: Options, run_dir: str | None) -> int:
     return Launch(options, directory.resolve(), resume=False).run()
 
 
-def resume(run_dir: str, changes: dict[str, Any]) -> int:
-    """Go on with the run in a directory, with any number of workers; `changes` are fields of `Options`."""
+def resume(run_dir: str, changes: dict[str, Any], changed: bool = False) -> int:
+    """Go on with the run in a directory, with any number of workers; `changes` are fields of `Options`.
+
+    `changed`: though the program's file has changed.
+    """
     directory = Path(run_dir).resolve()
-    try:
-        options, cwd = Options.read(directory)
-        options = options._replace(**changes)
-        options.check()
-    except SettingError:
-        raise
-    except (OSError, ValueError) as error:
-        found = f"{directory} holds no run that `karp launch` can go on with ({error})"
-        raise DataError(f"{found}: pass the --run-dir of one") from None
+    options, cwd = options_of(directory, changes)
+    settings = Recorded.read(directory)
+    settings.check(directory, options, changes, changed)
     try:
         os.chdir(cwd)
     except (OSError, ValueError) as error:
@@ -87,7 +85,7 @@ def resume(run_dir: str, changes: dict[str, Any]) -> int:
         make_logs(directory)
     except OSError as error:
         raise RecordError(f"the run directory {directory} cannot be written: {error.strerror}") from None
-    return Launch(options, directory, resume=True).run()
+    return Launch(options, directory, resume=True, shards=settings.shards, changed=changed).run()
 
 
 def make_logs(directory: Path) -> None:
@@ -99,10 +97,14 @@ def make_logs(directory: Path) -> None:
 class Launch:
     """One run's processes."""
 
-    def __init__(self, options: Options, directory: Path, resume: bool) -> None:
+    def __init__(
+        self, options: Options, directory: Path, resume: bool, shards: int = 0, changed: bool = False
+    ) -> None:
         self.options = options
         self.directory = directory
         self.resume = resume
+        self.shards = shards
+        self.changed = changed
         self.display = Display(sys.stderr)
         self.run_id = os.urandom(8).hex()
         self.children: list[Child] = []  # the newest of each worker, and those that have ended
@@ -181,6 +183,8 @@ class Launch:
             keep=self.options.keep,
             skip=self.options.on_nonfinite == "skip",
             keys=keys.to_text() if keys is not None else "",
+            shards=self.shards,
+            changed=self.changed,
             exchange=self.options.exchange,
             same_kernels=self.options.same_kernels,
         )

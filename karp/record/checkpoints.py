@@ -24,7 +24,11 @@ from karp.record.files import reason, replacing
 
 FOLDER = "checkpoints"
 ENTRY = "karp"  # of the metadata
-FORMAT = 2  # of what stands there; the first had no number
+FORMAT = 2  # of the snapshot and of how it stands there; the first had no number
+
+
+class FormatError(DataError):
+    """A checkpoint is one of another version of karp."""
 
 
 def write(directory: Path, snapshot: Snapshot, keep: int) -> Path:
@@ -65,33 +69,40 @@ def read(path: Path) -> Snapshot:
             vectors: dict[str, np.ndarray[Any, np.dtype[Any]]] = {name: file.get_tensor(name) for name in names}
         text = metadata[ENTRY]
         plain: dict[str, Any] = json.loads(text)
-        if "sha256" in metadata:  # as karp wrote it before entries had a format
-            good = metadata["sha256"] == digest(text, vectors)
-        elif plain["format"] != FORMAT:
-            raise DataError(f"it has the format {plain['format']!r:.20}, and this karp reads {FORMAT}")
-        else:
-            plain = plain["snapshot"]
-            good = text == entry(json.dumps(plain), vectors)
-        if not good:
+        found = 1 if "sha256" in metadata else plain["format"]
+        if found == FORMAT and text != entry(json.dumps(plain["snapshot"]), vectors):
             raise DataError("its content does not match its hash")
-    except (OSError, SafetensorError, KeyError, ValueError, TypeError) as error:
+    except (OSError, SafetensorError, KeyError, ValueError, TypeError, RecursionError) as error:
         raise DataError(f"the checkpoint {path} cannot be used: {error}") from None
-    return plain, vectors
+    if found != FORMAT:
+        raise FormatError(
+            f"the checkpoint {path} has the format {found!r:.20}, and this karp reads the format {FORMAT}: go on with "
+            "the version of karp that wrote it"
+        )
+    return plain["snapshot"], vectors
 
 
 def newest(directory: Path, say: Callable[[str], None]) -> Snapshot | None:
-    """The newest checkpoint that is whole; each that is not is named to `say`."""
+    """Return the newest checkpoint that is whole; each that is not is named to `say`.
+
+    Raises FormatError if there is none, but one that another version of karp can read.
+    """
+    other: FormatError | None = None
     for path in paths(directory):
         try:
             return read(path)
         except DataError as error:
+            other = other or (error if isinstance(error, FormatError) else None)
             say(f"{error}; the one before it is tried")
+    if other is not None:
+        raise other
     return None
 
 
 def paths(directory: Path) -> list[Path]:
     """The checkpoints, newest first."""
-    return sorted((directory / FOLDER).glob("step-*.safetensors"), reverse=True)
+    there = (directory / FOLDER).glob("step-*.safetensors")
+    return sorted(there, key=lambda path: (len(path.name), path.name), reverse=True)
 
 
 def path_of(directory: Path, version: int) -> Path:

@@ -61,6 +61,7 @@ class Record:
         self._lock()
         self.writer = Writer(path, keep)
         self._arrivals = Lines(path / "arrivals.jsonl", self.say, buffer=BUFFER_BYTES)
+        self._snapshot = newest(path, self.say) if resume else None
         try:
             if resume:
                 (path / "summary.json").unlink(missing_ok=True)  # it says that the run has ended
@@ -89,7 +90,7 @@ class Record:
 
     def newest_checkpoint(self) -> Snapshot | None:
         """The checkpoint to go on from; what was recorded after it is cut off (all of it, if there is none)."""
-        snapshot = newest(self.path, lambda text: self.writer.troubles.append(text))
+        snapshot, self._snapshot = self._snapshot, None
         plain = snapshot[0] if snapshot is not None else {}
         if snapshot is None:
             self.say("there is no checkpoint that can be used: the run begins again at step 0")

@@ -22,6 +22,8 @@ class Config(NamedTuple):
     keep: int = 3
     skip: bool = False  # leave out shards whose gradient is not finite
     keys: str = ""
+    shards: int = 0  # of a step, where the program leaves them to the run; 0: as many as workers
+    changed: bool = False  # a run that is resumed may go on with a program file that has changed
     exchange: str = "auto"  # or "zeromq": no shared memory
     same_kernels: bool = False
 

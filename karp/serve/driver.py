@@ -33,6 +33,7 @@ def summarise(server: Server, program: str, workers: int, status: int) -> dict[s
             "epochs": server.training.number / server.training.steps.steps_per_epoch,
             "staleness_bound": settings.staleness,
             "threads_per_worker": settings.threads,
+            "programs": [{"step": step, "sha256": digest} for step, digest in server.joining.programs],
         }
     summary |= server.training.progress.summary(server.now) | server.joining.uses.summary()
     return summary | {

@@ -81,6 +81,7 @@ class Process:
             memory=self.exchange,
             same_kernels=config.same_kernels,
         )
+        self.server.joining.resume(config.shards, config.changed)
         self.compared = False  # its kernels with those of the first worker
         keys = Keys.from_text(config.keys, "KARP_KEYS") if config.keys else None
         self.socket = ServerSocket(

@@ -12,6 +12,7 @@ from running import PATIENCE, PROGRAM, bound_by_permissions, command, completed,
 
 from karp.errors import DataError, RecordError, SettingError
 from karp.launch.options import Options
+from karp.launch.recorded import Recorded
 from karp.launch.run import resume
 from karp.transport import keys
 
@@ -257,3 +258,64 @@ def test_keys_for_which_there_is_no_room_leave_no_half_of_them(tmp_path: Path, m
     with pytest.raises(RecordError, match=r"the keys cannot be written to .*: No space left on device"):
         keys.write(keys.make(), tmp_path / "keys")
     assert [] == list(tmp_path.iterdir())
+
+
+def test_a_program_that_was_repaired_goes_on_where_it_is_said_to_have_changed(tmp_path: Path) -> None:
+    """The same bits as if it had never failed; the launcher refuses before it starts anything, and names the option."""
+    broken = PROGRAM.replace("(x, y):", "(x, y, evaluate=lambda: 1 / (2 - trainer.epoch)):")
+    path, run = program(tmp_path, text=broken, epochs=4), tmp_path / "run"
+    assert 1 == karp("launch", "-n", 2, "--run-dir", run, path, cwd=tmp_path).returncode
+    before = {name: (run / name).read_bytes() for name in ("metrics.jsonl", "summary.json", "settings.json")}
+    path.write_text(broken.replace("2 - trainer.epoch", "1 + trainer.epoch").replace("EPOCHS", "4"))
+    refused = refusal(karp("launch", "--resume", run, cwd=tmp_path))
+    assert f"the program {path} has changed since the run in {run} ran it" in refused
+    assert f"pass --changed: karp launch --resume {run} --changed" in refused
+    assert before == {name: (run / name).read_bytes() for name in before}
+    done = karp("launch", "--resume", run, "-n", 1, "--changed", cwd=tmp_path)
+    assert (0, "trained 16\n") == (done.returncode, done.stdout), done.stderr
+    programs = summary(run)["programs"]
+    assert [0, 2] == [len(programs) - 2, len({ran["sha256"] for ran in programs})]
+    assert "the program has changed: from step" in done.stderr
+    whole = karp("launch", "-n", 2, "--run-dir", tmp_path / "whole", path, cwd=tmp_path)
+    assert 0 == whole.returncode, whole.stderr
+    assert summary(tmp_path / "whole")["weights_sha256"] == summary(run)["weights_sha256"]
+    assert 0 == karp("launch", "--resume", run, cwd=tmp_path).returncode  # it is the run's now
+
+
+SETTINGS = {"staleness": None, "local_steps": 1, "codec": "int8", "codec_weights": None, "threads": 2, "shards": 3}
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        ({"codec": "float16"}, "--codec is 'float16', but 'int8' in the run in"),
+        ({"codec_weights": "float16"}, "--codec-weights is 'float16', but None in the run"),
+        ({"staleness": "0"}, "--staleness is 0, but None in the run"),
+        ({"local_steps": "2"}, "--local-steps is '?2'?, but 1 in the run"),
+        ({"threads": 1}, "--threads is 1, but 2 in the run"),
+    ],
+)
+def test_what_the_bits_depend_on_does_not_change_at_a_resume(
+    tmp_path: Path, changes: dict[str, object], reason: str
+) -> None:
+    path = program(tmp_path)
+    Options(str(path), [], 1).write(tmp_path)
+    (tmp_path / "settings.json").write_text(json.dumps(SETTINGS))
+    with pytest.raises(SettingError, match=reason):
+        resume(str(tmp_path), changes)
+    recorded = Recorded.read(tmp_path)
+    same = {"staleness": "none", "local_steps": "1", "codec": "int8", "threads": 2, "workers": 5, "port": 5000}
+    recorded.check(tmp_path, Options(str(path), [], 1), same, False)
+    assert 3 == recorded.shards
+
+
+@pytest.mark.parametrize("text", ["", "[]", "[" * 100_000, '{"shards": "many", "program_sha256": 7}'])
+def test_settings_that_cannot_be_read_are_the_servers_to_know(tmp_path: Path, text: str) -> None:
+    (tmp_path / "settings.json").write_text(text)
+    recorded = Recorded.read(tmp_path)
+    assert 0 == recorded.shards
+
+
+def test_only_a_resume_has_a_program_that_has_changed(tmp_path: Path) -> None:
+    done = karp("launch", "-n", 1, "--changed", program(tmp_path), cwd=tmp_path)
+    assert "--changed goes with --resume DIR" in refusal(done)

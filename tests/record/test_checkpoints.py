@@ -106,7 +106,7 @@ def test_another_programs_safetensors_are_recognised(tmp_path: Path) -> None:
     from safetensors.numpy import save
 
     path = tmp_path / "foreign"
-    for metadata in (None, {"karp": "{}"}, {"karp": "{", "sha256": ""}, {"karp": "[]", "sha256": "0" * 64}):
+    for metadata in (None, {"karp": "{}"}, {"karp": "{", "sha256": ""}, {"karp": "[]"}, {"karp": "[" * 100_000}):
         assert not accepted(path, save({"weights": np.zeros(4, np.float32)}, metadata=metadata))
 
 
@@ -244,22 +244,25 @@ def test_one_state_is_one_file(tmp_path: Path) -> None:
     assert 1 == len({write(fresh(tmp_path, str(time)), snapshot(), 3).read_bytes() for time in range(20)})
 
 
-def test_a_checkpoint_of_an_earlier_karp_is_read(tmp_path: Path) -> None:
+@pytest.mark.parametrize(("found", "metadata"), [(1, {"karp": "{}", "sha256": "0"}), (3, {"karp": '{"format": 3}'})])
+def test_a_checkpoint_of_another_karp_is_named_and_no_run_begins_again_in_its_place(
+    tmp_path: Path, found: int, metadata: dict[str, str]
+) -> None:
     from safetensors.numpy import save
 
-    plain, vectors = snapshot()
-    text = json.dumps(plain)
-    metadata = {"karp": text, "sha256": checkpoints.digest(text, vectors)}
-    (tmp_path / "old").write_bytes(save(vectors, metadata=metadata))
-    assert same(snapshot(), read(tmp_path / "old"))
-    (tmp_path / "old").write_bytes(save(vectors, metadata=metadata | {"sha256": "0" * 64}))
-    with pytest.raises(DataError, match="does not match its hash"):
-        read(tmp_path / "old")
+    Record(tmp_path).finish({}, None, None)
+    path = write(tmp_path, snapshot(4), 3)
+    path.write_bytes(save(snapshot()[1], metadata=metadata))
+    before = {path.name: path.read_bytes() for path in tmp_path.glob("*.json*")}
+    with pytest.raises(DataError, match=f"has the format {found}, and this karp reads the format 2: go on"):
+        Record(tmp_path, resume=True)
+    assert before == {path.name: path.read_bytes() for path in tmp_path.glob("*.json*")}
+    write(tmp_path, snapshot(3), 3)
+    path.write_bytes(save(snapshot()[1], metadata=metadata))
+    assert same(snapshot(3), newest(tmp_path, lambda text: None))
 
 
-def test_a_checkpoint_of_a_later_format_is_named(tmp_path: Path) -> None:
-    from safetensors.numpy import save
-
-    (tmp_path / "new").write_bytes(save(snapshot()[1], metadata={"karp": json.dumps({"format": 3})}))
-    with pytest.raises(DataError, match="it has the format 3, and this karp reads 2"):
-        read(tmp_path / "new")
+def test_more_steps_than_digits_are_in_order(tmp_path: Path) -> None:
+    for version in (99_999_999, 100_000_000):
+        write(tmp_path, snapshot(version), 2)
+    assert same(snapshot(100_000_000), newest(tmp_path, lambda text: None))

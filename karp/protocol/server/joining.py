@@ -2,12 +2,16 @@
 
     joining --(all workers are here, or the join deadline passed)--> begun
 
-The first worker's settings are the run's. One worker at a time is asked for the initial weights, which are all equal;
-should it be lost, the next one is. A worker that joins later, or once more, is given its number and takes part. What
-each of them computes with is kept, and compared with what the first does.
+The first worker's settings are the run's. A run that is resumed has them already; if it was told that its program has
+changed, the first worker may bring another file, of the same settings otherwise: `programs` says which ran when. One
+worker at a time is asked for the initial weights, which are all equal; should it be lost, the next one is. A worker
+that joins later, or once more, is given its number and takes part. What each of them computes with is kept, and
+compared with what the first does.
 """
 
+from dataclasses import replace
 from itertools import count
+from typing import Any
 
 from karp.errors import ProtocolError
 from karp.protocol.kernels import Kernels, Uses
@@ -22,7 +26,7 @@ from karp.protocol.settings import ANY_SHARDS, Settings
 JOIN_SECONDS = 60.0  # the run begins without the workers that have not joined by then
 
 HINTS = {  # where settings differ
-    "program_sha256": "a run goes on with the file that it began with",
+    "program_sha256": "a run goes on with the file that it began with, but for karp launch --resume DIR --changed",
     "weights_sha256": "every worker must make the same weights: give the model a seed",
     "data_sha256": "every worker must have the same data: give what is random in them a seed",
 }
@@ -46,6 +50,9 @@ class Joining:
         self.ending = ending
         self.out = out
         self.workers = self.launched = workers
+        self.shards = workers  # of a step, where the program leaves them to the run
+        self.may_change = False  # whether a run that is resumed may go on with a program file that has changed
+        self.programs: list[tuple[int, str]] = []  # (step, SHA-256): from which step on which program file has run
         self.join_by = now + JOIN_SECONDS
         self.notice_at = now + NOTICE_SECONDS
         self.asked = b""  # the peer that was asked for the initial weights
@@ -61,6 +68,8 @@ class Joining:
         if self.training.settings is None:
             self._settle(message.settings)
         assert self.training.settings is not None
+        if self.may_change:
+            self._change(self.training.settings, message.settings)
         if differences := self.training.settings.differences(message.settings):
             advice = [hint for name, hint in HINTS.items() if any(one.startswith(name) for one in differences)]
             raise ProtocolError("this program differs from the run's: " + "; ".join([*differences, *advice]))
@@ -73,13 +82,46 @@ class Joining:
 
     def _settle(self, settings: Settings) -> None:
         if settings.shards == ANY_SHARDS:
-            settings = settings.with_shards(self.workers)
+            settings = settings.with_shards(self.shards)
         self.training.use(settings)
+        self.programs = [(0, settings.program_sha256)]
         self.training.report("settings", settings.to_dict())
-        if (idle := self.workers - settings.shards) > 0:
+        self.warn_of_few_shards(settings.shards)
+
+    def resume(self, shards: int, changed: bool) -> None:
+        """Go on with an earlier run of so many shards (0: not known), whose program file may have changed."""
+        self.shards, self.may_change = shards or self.workers, changed
+
+    def restore(self, programs: Any) -> None:
+        """Go on with a run that has begun, and in which these programs have run."""
+        self.begun = True
+        self.programs = [(int(step), str(digest)) for step, digest in programs]
+
+    def _change(self, run: Settings, program: Settings) -> None:
+        """Go on with the program of the first worker, if what steers the bits of the weights is the same."""
+        evaluate = run.evaluate if run.steering else program.evaluate
+        new = replace(run, program_sha256=program.program_sha256, evaluate=evaluate)
+        if new.differences(program):
+            return
+        self.may_change = False  # the others must bring the same
+        if new == run:
+            return
+        self.training.settings = new
+        if not new.evaluate:
+            self.training.forget_evaluations()
+        step = self.training.number
+        self.programs.append((step, new.program_sha256))
+        self.training.report("settings", new.to_dict())
+        before, after = run.program_sha256[:12], new.program_sha256[:12]
+        self.training.notice(f"the program has changed: from step {step} on it is {after} (SHA-256), before {before}")
+        self.out.append(Save(lasting=True))
+
+    def warn_of_few_shards(self, shards: int) -> None:
+        """Say so if there are more workers than shards."""
+        if (idle := self.workers - shards) > 0:
+            all_share = f"{self.workers} workers share {shards} shard{'s' * (shards != 1)}"
             self.training.notice(
-                f"{self.workers} workers share {settings.shards} shards, so {idle} of them will have nothing to do: "
-                "ask for more shards or fewer workers"
+                f"{all_share}, so {idle} of them will have nothing to do: ask for more shards or fewer workers"
             )
 
     def enter(self, peer: bytes, message: Join, now: float) -> None:

@@ -34,6 +34,7 @@ def take(server: Server) -> Snapshot:
         "dropped": training.dropped,
         "refused": server.refusals.messages,
         "leased_again": server.leasing.leased_again,
+        "programs": [list(ran) for ran in server.joining.programs],
         "progress": training.progress.to_dict(server.now),
         "kernels": [use.to_dict() for use in server.joining.uses.all],
     }
@@ -74,10 +75,12 @@ def restore(server: Server, snapshot: Snapshot) -> None:
             server.alive_at = server.now + RETURN_SECONDS
         first, *steps = plain["open"]
         ledger.begin(int(first), [(int(number), missing) for number, missing in steps])
+        server.joining.restore(plain["programs"])
     except (LookupError, TypeError, ValueError, AttributeError, OverflowError) as error:
         raise SettingError(f"this is no checkpoint of a run: {error!r:.200}") from None
-    server.joining.begun = True
     training.report("settings", settings.to_dict())
+    if server.incarnation == 0:
+        server.joining.warn_of_few_shards(settings.shards)
     training.report("begin", {"steps": ledger.final, "step": training.number, "workers": 0})
 
 

@@ -235,9 +235,13 @@ class Training:
     def end_now(self) -> None:
         """Training is over with the steps that are applied, and nothing more is evaluated."""
         self.ledger.end_now()
+        self.forget_evaluations()
+        self.weights.forget_sums(self.ledger.open)
+
+    def forget_evaluations(self) -> None:
+        """Leave out the evaluations that are due."""
         self.ledger.evaluations.clear()
         self.weights.of_epochs.clear()
-        self.weights.forget_sums(self.ledger.open)
 
     def score(self, epoch: int, scores: dict[str, float], last: bool) -> None:
         """An epoch has been evaluated; a second score of it is passed over."""

@@ -1,0 +1,78 @@
+"""What a run's directory says of it, for a launch that goes on with it.
+
+The server compares all settings with those of the workers. What the launcher can see by itself it refuses before it has
+started anything. It imports no NumPy, and so not the settings themselves.
+"""
+
+import json
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from karp import environment
+from karp.errors import DataError, SettingError
+from karp.launch.options import Options
+
+READERS = {"staleness": environment.staleness, "local_steps": environment.whole}  # of what the command line says
+
+
+class Recorded(NamedTuple):
+    """The settings of a run by their names, as its settings.json has them; none if that cannot be read."""
+
+    settings: dict[str, Any]
+
+    @classmethod
+    def read(cls, directory: Path) -> "Recorded":
+        """Return what is there; the server knows what is missing or damaged from its checkpoint."""
+        try:
+            plain = json.loads((directory / "settings.json").read_text(encoding="utf-8"))
+        except (OSError, ValueError, RecursionError):
+            plain = {}
+        return cls(plain if isinstance(plain, dict) else {})
+
+    @property
+    def shards(self) -> int:
+        """How many shards a step has; 0 if that is not known."""
+        shards = self.settings.get("shards")
+        return shards if type(shards) is int and shards > 0 else 0
+
+    def check(self, directory: Path, options: Options, changes: dict[str, Any], changed: bool) -> None:
+        """Raise SettingError if the run in this directory cannot go on with these changes, or with this program."""
+        for name in (*environment.MODES, "threads"):
+            if name in changes and name in self.settings:
+                wanted = READERS[name](changes[name]) if name in READERS else changes[name]
+                if wanted != self.settings[name]:
+                    option = f"--{name.replace('_', '-')}"
+                    raise SettingError(
+                        f"{option} is {wanted!r}, but {self.settings[name]!r} in the run in {directory}: the bits "
+                        f"depend on it, so a run goes on with what it began with; leave {option} out, or begin another"
+                    )
+        before, now = self.settings.get("program_sha256"), digest(Path(options.program))
+        if before and now and before != now and not changed:
+            raise SettingError(
+                f"the program {options.program} has changed since the run in {directory} ran it; to go on with it as "
+                f"it is now, pass --changed: karp launch --resume {directory} --changed"
+            )
+
+
+def options_of(directory: Path, changes: dict[str, Any]) -> tuple[Options, str]:
+    """Return what the run in this directory was launched with, but for these changes, and where.
+
+    Raises SettingError for a change that cannot be, DataError if there is no such run.
+    """
+    try:
+        options, cwd = Options.read(directory)
+        options = options._replace(**changes)
+        options.check()
+    except SettingError:
+        raise
+    except (OSError, ValueError) as error:
+        found = f"{directory} holds no run that `karp launch` can go on with ({error})"
+        raise DataError(f"{found}: pass the --run-dir of one") from None
+    return options, cwd
+
+
+def digest(program: Path) -> str:
+    """Return the SHA-256 of a program's text, as the settings name it; '' if it is no file."""
+    import hashlib  # takes longer than all else here
+
+    return hashlib.sha256(program.read_bytes()).hexdigest() if program.is_file() else ""
