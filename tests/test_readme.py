@@ -22,7 +22,12 @@ def test_a_block_of_python_runs(block: str, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("command", [command for command in COMMANDS if not command.startswith("scripts/test.sh")])
 def test_a_command_runs(command: str, tmp_path: Path) -> None:
-    """With a `karp` and a `python` on PATH that are those of the tests; test.sh is what runs this."""
+    """With a `karp` and a `python` on PATH that are those of the tests; test.sh is what runs this.
+
+    What it writes to runs/ goes to a folder of the test's.
+    """
+    (tmp_path / "workers").symlink_to(ROOT / "workers")
+    command = command.replace("scripts/", f"{shlex.quote(str(ROOT))}/scripts/")
     (tmp_path / "karp").write_text(f'#!/bin/sh\nexec {shlex.quote(sys.executable)} -m karp.cli "$@"\n')
     (tmp_path / "karp").chmod(0o755)
     path = f"{tmp_path}:{Path(sys.executable).parent}:{os.environ['PATH']}"
@@ -31,7 +36,7 @@ def test_a_command_runs(command: str, tmp_path: Path) -> None:
     variables = {"PATH": path, "PYTHONWARNINGS": ""}  # pip may come by, which warns
     if command.startswith("python"):
         variables["KARP_RUN_DIR"] = str(tmp_path / "run")
-    done = completed(["/bin/sh", "-c", command], ROOT, **variables)
+    done = completed(["/bin/sh", "-c", command], tmp_path, **variables)
     assert 0 == done.returncode, done.stderr
     assert "test accuracy 0.9" in done.stdout
 

@@ -45,14 +45,15 @@ class Dialect:
 
     def __post_init__(self) -> None:
         mark = re.escape(self.delimiter)
-        blank = rf"[^\S\n{mark}]*+"
-        quoted, bare = '"((?:[^"]|"")*+)"', rf'((?!{blank}")[^{mark}\n]*+)'
+        # Up to Python 3.11.4 a possessive repetition of what may itself match in two ways loses matches (gh-106052).
+        blank, inside = rf"[^\S\n{mark}]*+", '[^"]*+(?:""[^"]*+)*+'
+        quoted, bare = f'"({inside})"', rf'((?!{blank}")[^{mark}\n]*+)'
         cell = rf"{mark}(?:{blank}{quoted}{blank}(?={mark}|$)|{bare})"
         put = object.__setattr__  # the way to fill a frozen dataclass
-        put(self, "_plain", re.compile(rf"(?:{quoted}|{bare})(?:{mark}(?:{quoted}|{bare}))*+\n?"))
+        put(self, "_plain", re.compile(rf"(?:{quoted}|{bare})(?:{mark}(?:{quoted}|{bare}))*\n?"))
         put(self, "_cell", re.compile(cell))
-        put(self, "_cells", re.compile(rf"(?:{cell})*+"))
-        put(self, "_open", re.compile(rf'{mark}{blank}"(?:[^"]|"")*+\Z'))
+        put(self, "_cells", re.compile(rf"(?:{cell})*"))
+        put(self, "_open", re.compile(rf'{mark}{blank}"{inside}\Z'))
 
     @property
     def comment(self) -> str:

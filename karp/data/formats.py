@@ -79,7 +79,7 @@ _TEXTS: tuple[tuple[str, str], ...] = (
     (r"<stata_dta>", f"a Stata file: {_PANDAS.format(reader='read_stata')}"),
     (r"\([dl]p\d+\n|c(copy_reg|__builtin__|numpy|pandas|sklearn)[\w.]*\n\w+\n", _PICKLE),
     (r"\{\\rtf", f"a document in rich text (RTF): {_EXPORT}"),
-    (r"([ \t]*(%[^\n]*)?\n)*+[ \t]*@relation\b",
+    (r"([ \t]*(%[^\n]*)?\n)*[ \t]*@relation\b",
      "a Weka file (ARFF): remove its lines above the rows, @data too, and add a line of column names"),
     (r"%%MatrixMarket", f"a Matrix Market file: {_EXPORT}"),
     (r"[-+]?\d[\d.]*([ \t]+qid:\d+)?([ \t]+\d+:[-+.\deE]+)+[ \t]*(#[^\n]*)?(\n|$)",
@@ -87,7 +87,8 @@ _TEXTS: tuple[tuple[str, str], ...] = (
     (r"(?=[^\n]*\|)[^\n]*+\n[|+: \t]*--[-|+: \t]*(\n|$)|\+[-=+]{3,}\+?[ \t]*\n",
      f"a table drawn in characters, as in Markdown: {_EXPORT}"),
     (r"\\(documentclass|begin|usepackage)\b", f"a LaTeX document: {_EXPORT}"),
-    (r"(--[^\n]*\n|/\*.*?\*/;?|\s)*+((create|drop) (table|database)|insert into|pragma foreign_keys)\b"
+    (r"(--[^\n]*\n|/\*[^*]*+(\*(?!/)[^*]*+)*+\*/;?|\s)*"
+     r"((create|drop) (table|database)|insert into|pragma foreign_keys)\b"
      r"|--\s+(-- )?(mysql|mariadb|postgresql)\b",
      f"a file of SQL: {_EXPORT}"),
     (r"<{7} ", "left in conflict by a merge (`<<<<<<<`): resolve the conflict"),
