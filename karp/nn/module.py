@@ -59,7 +59,7 @@ class Module:
 
         Raises SettingError for a value that is kept where it can have no name, and for two of one name.
         """
-        return iter(_named(self).items())
+        return iter(_find(self).items())
 
     @property
     def parameters(self) -> Parameters:
@@ -67,7 +67,7 @@ class Module:
 
         It walks through the whole model, some microseconds a layer: ask before a loop, not in it.
         """
-        named = _named(self)
+        named = _find(self)
         vector: Parameters | None = vars(self).get("_vector")
         if vector is None or not vector.holds(named):
             vector = vars(self)["_vector"] = Parameters(named)
@@ -75,7 +75,7 @@ class Module:
 
     def zero_grad(self) -> None:
         """Forget all gradients, so that the next backward begins anew; in a loop `Parameters.zero_grad` is faster."""
-        for value in _named(self).values():
+        for value in _find(self).values():
             value.grad = None
 
     @recursive_repr("...")
@@ -113,7 +113,7 @@ def _without_vector(attributes: dict[str, Any] | None) -> dict[str, Any] | None:
 # --- the walk -------------------------------------------------------------------------------------------------------
 
 Items = Iterable[tuple[Any, Any]]
-Aside = tuple[str, Any, str]  # where something stands that can give no names, the thing, and what to do about it
+Unnamed = tuple[str, Any, str]  # where something stands that can give no names, the thing, and what to do about it
 
 _PLAIN = frozenset({str, int, float, bool, complex, bytes, type(None)})  # they hold nothing
 _OPAQUE = (type, ModuleType, FrameType, TracebackType, CodeType)  # they lead to the whole program
@@ -126,13 +126,13 @@ _KEY = "give it a key that is text or a whole number"
 _INIT = "it is an attribute of the class; set it in __init__, on self"
 
 
-def _named(module: Module) -> dict[str, Value]:
+def _find(module: Module) -> dict[str, Value]:
     """Return the parameters by name; see `Module.named_parameters`."""
-    found: dict[str, Value] = {}
-    aside: list[Aside] = []
+    named: dict[str, Value] = {}
+    unnamed: list[Unnamed] = []
     seen = {id(module)}
-    _walk(_attributes(module, "", aside), "", found, seen, aside)
-    for name, thing, advice in aside:
+    _walk(_attributes(module, "", unnamed), "", named, seen, unnamed)
+    for name, thing, advice in unnamed:
         leaf = _leaf_in(thing, seen)
         if leaf is not None:
             raise SettingError(
@@ -140,11 +140,11 @@ def _named(module: Module) -> dict[str, Value]:
                 f" no name there, so it would be neither trained nor saved: {advice}. What is not to be trained is kept"
                 " as an array (value.data) or outside of the model"
             )
-    return found
+    return named
 
 
-def _walk(items: Items, prefix: str, found: dict[str, Value], seen: set[int], aside: list[Aside]) -> None:
-    """Add to `found` the values among these items and below, and put aside what gives no names.
+def _walk(items: Items, prefix: str, named: dict[str, Value], seen: set[int], unnamed: list[Unnamed]) -> None:
+    """Add to `named` the values among these items and below, and to `unnamed` what can give no names.
 
     `seen` has the ids of everything that was met: a value in two places has its first name, and no cycle is endless.
     """
@@ -156,23 +156,23 @@ def _walk(items: Items, prefix: str, found: dict[str, Value], seen: set[int], as
             if item.operation is None and id(item) not in seen:
                 seen.add(id(item))
                 name = f"{prefix}{key}"
-                if name in found:
+                if name in named:
                     raise SettingError(f"two values of the model have the name {name!r}: rename an attribute or a key")
-                found[name] = item
+                named[name] = item
         elif id(item) in seen:
             continue
         elif isinstance(item, (Module, list, tuple, dict)):
             seen.add(id(item))
             inner = f"{prefix}{key}."
-            _walk(_items(item, inner, aside), inner, found, seen, aside)
+            _walk(_items(item, inner, unnamed), inner, named, seen, unnamed)
         elif (kind is not _ndarray or item.dtype.hasobject) and not (key == "_vector" and kind is Parameters):
-            aside.append((f"{prefix}{key}", item, _KEEP))
+            unnamed.append((f"{prefix}{key}", item, _KEEP))
 
 
-def _items(holder: Any, prefix: str, aside: list[Aside]) -> Items:
+def _items(holder: Any, prefix: str, unnamed: list[Unnamed]) -> Items:
     """Return what a module, list, tuple or dict holds, each under its part of a name."""
     if isinstance(holder, Module):
-        return _attributes(holder, prefix, aside)
+        return _attributes(holder, prefix, unnamed)
     if isinstance(holder, list):
         return enumerate(holder)
     if isinstance(holder, dict):
@@ -183,13 +183,13 @@ def _items(holder: Any, prefix: str, aside: list[Aside]) -> Items:
             elif isinstance(key, (int, np.integer)) and not isinstance(key, bool):
                 named.append((int(key), item))
             else:
-                aside.append((f"{prefix}{short(key)}", item, _KEY))
+                unnamed.append((f"{prefix}{short(key)}", item, _KEY))
         return named
     return zip(getattr(holder, "_fields", range(len(holder))), holder, strict=True)  # a namedtuple has names
 
 
-def _attributes(module: Module, prefix: str, aside: list[Aside]) -> Items:
-    """Return the attributes of a module, those in slots last, and put aside what stands in its class."""
+def _attributes(module: Module, prefix: str, unnamed: list[Unnamed]) -> Items:
+    """Return the attributes of a module, those in slots last; add to `unnamed` what stands in its class."""
     attributes = vars(module)
     kind = type(module)
     if kind.__module__ in _OURS:
@@ -203,7 +203,7 @@ def _attributes(module: Module, prefix: str, aside: list[Aside]) -> Items:
                 if hasattr(module, name):
                     slots.append((name, getattr(module, name)))
             elif type(item) not in _OF_CLASSES and not name.startswith("__") and name not in attributes:
-                aside.append((f"{prefix}{name}", item, _INIT))
+                unnamed.append((f"{prefix}{name}", item, _INIT))
     return [*attributes.items(), *slots] if slots else attributes.items()
 
 
