@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from math import prod
 from reprlib import repr as short  # whatever a message held, a line of it is enough
@@ -110,6 +110,30 @@ class Layout:
             for (name, shape), offset in zip(self.shapes, self.offsets, strict=True)
         }
 
+    def stretch(self, arrays: Sequence[Array]) -> Array | None:
+        """Return the part of a larger vector in which these arrays lie as this layout has them; None if they do not.
+
+        >>> layout = Layout({"weight": (3, 2), "bias": (2,)}, "float32")
+        >>> views = layout.views(layout.zeros())
+        >>> part = Layout({"bias": (2,)}).stretch([views["bias"]])
+        >>> part[:2] = 1
+        >>> part.size, views["bias"]
+        (16, array([1., 1.], dtype=float32))
+        """
+        root = _owner(arrays[0])
+        start = _address(arrays[0]) - _address(root)
+        lie_as_here = all(
+            _owner(array) is root
+            and array.flags.c_contiguous
+            and _address(array) - _address(root) - start == offset * array.itemsize
+            for array, offset in zip(arrays, self.offsets, strict=True)
+        )
+        if not lie_as_here or root.ndim != 1 or not 0 <= start <= root.nbytes - self.nbytes:
+            return None
+        vector = root.view(np.uint8)[start : start + self.nbytes].view(self.dtype)
+        vector.flags.writeable = arrays[0].flags.writeable
+        return vector
+
     def check(self, vector: Array) -> None:
         """Raise unless ``vector`` is a contiguous vector of this layout's size and dtype."""
         if vector.shape != (self.size,) or not vector.flags.c_contiguous:
@@ -171,6 +195,18 @@ class Layout:
         if type(size) is not int or size != layout.size:
             raise SettingError(f"layout: size must be {layout.size} for these shapes, not {short(size)}")
         return layout
+
+
+def _owner(array: Array) -> Array:
+    """The array whose memory, its own or a foreign one, this is a view of."""
+    while isinstance(array.base, np.ndarray):
+        array = array.base
+    return array
+
+
+def _address(array: Array) -> int:
+    address: int = array.__array_interface__["data"][0]
+    return address
 
 
 def _dtype(dtype: npt.DTypeLike) -> np.dtype[Any]:

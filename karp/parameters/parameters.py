@@ -21,7 +21,8 @@ class Parameters:
     """The values of one model, moved into one data vector and one gradient vector.
 
     Each value is bound to its place: ``value.data`` becomes a view of the data vector, ``value.home`` the
-    view of the gradient vector where backward writes its gradient; one that it has is kept. A value that stands
+    view of the gradient vector where backward writes its gradient; one that it has is kept. Values that already lie
+    like this in the vectors of a larger model stay there, and these are a part of those. A value that stands
     under two names (tied weights) has one place, under the first. Names and values are read as those of a dict:
     `len(parameters)`, `name in parameters`, `parameters[name]`, `for name, value in parameters.items()`.
 
@@ -62,15 +63,36 @@ class Parameters:
         distinct, self._tied = _distinct(values)
         arrays = {name: np.asarray(value.data) for name, value in distinct.items()}
         self.layout = Layout({name: array.shape for name, array in arrays.items()}, _common_dtype(arrays))
+        self._named = distinct
+        self.values = tuple(distinct.values())
+        if not self._share(list(arrays.values())):
+            self._move(arrays)
+
+    def _share(self, arrays: list[Array]) -> bool:
+        """Leave the values where they lie in the vectors of others, of a model that these are a part of, if they do.
+
+        Whoever asks for the parameters of one layer takes nothing away from the whole model.
+        """
+        homes = [value.home for value in self.values]
+        if any(home is None for home in homes):
+            return False
+        data, gradient = self.layout.stretch(arrays), self.layout.stretch(homes)
+        if data is None or gradient is None:
+            return False
+        self.data, self._gradient = data, gradient
+        self._views = dict(zip(self._named, arrays, strict=True))
+        self._places = tuple(zip(self.values, arrays, strict=True))
+        self._homes = tuple(zip(self.values, homes, strict=True))
+        return True
+
+    def _move(self, arrays: dict[str, Array]) -> None:
+        """Move the values into vectors of their own."""
         self.data = self.layout.zeros()
         self._views = self.layout.views(self.data)
         for name, array in arrays.items():
             self._views[name][...] = array
-        # Bound only when nothing can fail any more.
-        for name, value in distinct.items():
-            value.data = self._views[name]
-        self._named = distinct
-        self.values = tuple(distinct.values())
+        for value, view in zip(self.values, self._views.values(), strict=True):
+            value.data = view
         self._places = tuple(zip(self.values, self._views.values(), strict=True))
         gradients = [value.grad for value in self.values]
         self.keep_gradients_in(self.layout.zeros())

@@ -11,7 +11,7 @@ from typing import Any, ClassVar
 import numpy as np
 import pytest
 
-from karp import nn
+from karp import nn, optim
 from karp.autograd import Value
 from karp.errors import SettingError
 
@@ -110,6 +110,29 @@ def test_weights_that_lie_elsewhere_are_the_same_parameters() -> None:
     parameters = model.parameters
     parameters.keep_weights_in(parameters.data.copy())
     assert model.parameters is parameters
+
+
+def test_the_parameters_of_a_layer_are_a_part_of_the_whole_models() -> None:
+    model = nn.MLP(3, [4], 2)
+    whole = model.parameters
+    part = model.layers[1].parameters
+    assert ("weight", "bias") == part.names
+    assert np.shares_memory(whole.data, part.data)
+    assert part is model.layers[1].parameters
+    assert whole is model.parameters
+    nn.cross_entropy(model(X), np.array([0, 1, 0, 1, 0])).backward()
+    assert whole["layers.1.weight"].grad.tobytes() == part.grad[:8].tobytes()
+    optim.Updater(optim.SGD(lr=0.5), part).update(part.grad)
+    assert whole["layers.1.weight"].data.tobytes() == part.data[:8].tobytes()
+    part.load({"weight": np.ones((4, 2)), "bias": np.full(2, 3.0)})
+    assert [3, 3] == whole["layers.1.bias"].data.tolist()
+    elsewhere = whole.data.copy()
+    elsewhere.flags.writeable = False
+    whole.keep_weights_in(elsewhere)
+    again = model.layers[1].parameters
+    assert again is not part
+    assert np.shares_memory(elsewhere, again.data)
+    assert not again.data.flags.writeable
 
 
 # --- where a value has a name ---------------------------------------------------------------------------------------

@@ -223,6 +223,18 @@ def test_a_layer_made_after_the_trainer_is_refused(tmp_path: Path) -> None:
     train(tmp_path / "again", model, lambda _, x, y: nn.mse(model(x), y))  # by now it is there
 
 
+def test_a_look_at_one_layer_takes_nothing_from_the_run(tmp_path: Path) -> None:
+    model, watched = nn.MLP(3, [4], 1), nn.MLP(3, [4], 1)
+
+    def loss(_: karp.Trainer, x: Any, y: Any) -> Value:
+        for layer in watched.layers:
+            assert layer.parameters.data.any()
+        return nn.mse(watched(x), y)
+
+    expected = train(tmp_path / "model", model, lambda _, x, y: nn.mse(model(x), y))
+    assert expected == train(tmp_path / "watched", watched, loss)
+
+
 def test_an_array_put_in_place_of_a_parameters_own_is_refused(tmp_path: Path) -> None:
     model = nn.Linear(3, 1)
 
