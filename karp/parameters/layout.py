@@ -131,7 +131,8 @@ class Layout:
         if not lie_as_here or root.ndim != 1 or not 0 <= start <= root.nbytes - self.nbytes:
             return None
         vector = root.view(np.uint8)[start : start + self.nbytes].view(self.dtype)
-        vector.flags.writeable = arrays[0].flags.writeable
+        if not arrays[0].flags.writeable:
+            vector.flags.writeable = False
         return vector
 
     def check(self, vector: Array) -> None:
