@@ -68,9 +68,9 @@ class Process:
         trouble = segment.trouble() if config.exchange == "auto" else ""
         shares = config.exchange == "auto" and not trouble
         self.exchange = Exchange(self.record.say) if shares else None
+        self.unopened = self.exchange.unopened if self.exchange is not None else {}
         if trouble:
-            text = f"no memory is shared with workers ({trouble}): gradients and weights travel as frames"
-            self.record.say(text)
+            self.record.say(f"no memory is shared with workers ({trouble}): gradients and weights {segment.COSTS}")
         self.server = Server(
             config.workers,
             data.Plan,
@@ -143,6 +143,8 @@ class Process:
             if arrived is None:
                 return
             peer, message, incarnation = arrived
+            if self.unopened:
+                self.forget()
             now = time.monotonic()
             if isinstance(message, ProtocolError):
                 self.perform(self.server.malformed(peer, str(message), now))
@@ -158,15 +160,17 @@ class Process:
         """Free the memory of workers that are here no more, or work without it."""
         if self.exchange is None:
             return
-        for peer, slot in list(self.exchange.slots.items()):
+        without: dict[str, list[str]] = {}
+        for peer in list(self.exchange.slots):
             member = self.server.members.get(peer)
-            if member is None:
+            why = self.exchange.unopened.pop(peer, "")
+            if member is None or why:
                 self.exchange.forget(peer)
-            elif slot.unopened:
-                self.exchange.forget(peer)
-                why = "it is on another host, in another container or another user's"
-                text = f"worker {member.worker} cannot open the server's memory ({why}): its gradients travel as frames"
-                self.record.say(text)
+            if member is not None and why:
+                without.setdefault(why, []).append(str(member.worker))
+        for why, workers in without.items():
+            who = f"worker{'s' * (len(workers) > 1)} {', '.join(workers)}"
+            self.record.say(f"no memory is shared with {who} ({why}): gradients and weights {segment.COSTS}")
 
     def obey(self, order: dict[str, Any]) -> None:
         """A line from the launcher."""

@@ -16,6 +16,7 @@ from karp.protocol.tree import Vector
 
 HEAD_BYTES = 1 << 20  # no head is longer
 ANY_RUN = ""  # of a worker that has an address and no more: it learns the run from the server
+UNSHARED = 500  # characters
 FRAMES = 1 << 12  # no message has more vectors
 DTYPES: dict[str, np.dtype[Any]] = {"float32": np.dtype("<f4"), "float64": np.dtype("<f8")}
 DTYPES |= {"uint8": np.dtype("u1"), "uint16": np.dtype("<u2")}  # of codecs
@@ -23,10 +24,14 @@ NAMES = {dtype: name for name, dtype in DTYPES.items()}
 
 
 class Envelope(NamedTuple):
-    """What stands around a message: the run it belongs to and the server's incarnation."""
+    """What stands around a message: the run it belongs to and the server's incarnation.
+
+    A worker that was offered memory and cannot open it says why.
+    """
 
     run: str
     incarnation: int
+    unshared: str = ""
 
 
 def pack(message: Message, envelope: Envelope) -> list[Any]:
@@ -38,6 +43,8 @@ def pack(message: Message, envelope: Envelope) -> list[Any]:
         "incarnation": envelope.incarnation,
         "dtypes": [NAMES[vector.dtype] for vector in payload],
     }
+    if envelope.unshared:
+        head["unshared"] = envelope.unshared
     return [msgpack.packb(head), *payload]
 
 
@@ -57,15 +64,17 @@ def unpack(frames: Sequence[Any], run: str, kinds: Mapping[str, type[Kind]]) -> 
     if type(head) is not dict:
         raise ProtocolError(f"a head that is not a map: {head!r:.60}")
     protocol, theirs = head.pop("karp", None), head.pop("run", None)
-    incarnation, dtypes = head.pop("incarnation", None), head.pop("dtypes", None)
+    incarnation, dtypes, unshared = head.pop("incarnation", None), head.pop("dtypes", None), head.pop("unshared", "")
     if protocol != PROTOCOL or type(protocol) is not int:
         raise ProtocolError(f"protocol {protocol!r:.20} instead of {PROTOCOL}: both ends need the same karp")
     if type(theirs) is not str or (theirs != run and theirs != ANY_RUN != run):
         raise ProtocolError(f"a message of run {theirs!r:.60}, but this is run {run!r:.60}")
     if type(incarnation) is not int or type(dtypes) is not list or len(dtypes) != len(frames) - 1:
         raise ProtocolError("a head without a good incarnation, or whose dtypes do not match the frames")
+    if type(unshared) is not str or len(unshared) > UNSHARED:
+        raise ProtocolError(f"a head whose unshared is not a text of at most {UNSHARED} characters")
     payload = [vector(frame, dtype) for frame, dtype in zip(frames[1:], dtypes, strict=True)]
-    return decode(head, payload, kinds), Envelope(theirs, incarnation)
+    return decode(head, payload, kinds), Envelope(theirs, incarnation, unshared)
 
 
 def vector(frame: Any, dtype: object) -> Vector:

@@ -2,8 +2,9 @@
 
 The server owns one segment with the weights and one for each worker with a gradient slot and two mailboxes, one each
 way. A segment has no name: it is an anonymous file of the server's (memfd) which a worker opens through /proc, where
-only the same user may, so nothing can be left behind, whoever is killed. A worker that cannot open it is on another
-host, in another container or another user's, and goes on with frames; a token tells a segment from a stranger's.
+only the same user may, so nothing can be left behind, whoever is killed. (The size of /dev/shm does not matter to it,
+but `ulimit -f` does.) A worker that cannot open it is on another host, in a container of its own or another user's; it
+says so, and goes on with frames. A token tells a segment from a stranger's.
 
 A contribution of one vector and a lease fit the mailboxes; everything else goes over ZeroMQ as ever, and the protocol
 does not mind which of two messages on different ways comes first. Workers compute on the weights where they are. A
@@ -21,6 +22,7 @@ each try.
 """
 
 import contextlib
+import errno
 import mmap
 import os
 import struct
@@ -71,8 +73,34 @@ def trouble() -> str:
     try:
         os.close(os.memfd_create("karp", os.MFD_CLOEXEC))
     except OSError as error:
-        return f"memfd_create: {error.strerror}"
+        return f"memfd_create: {reason(error)}"
     return ""
+
+
+def reason(error: OSError) -> str:
+    """Why there is no memory to share, in the system's words, and what that means here.
+
+    >>> reason(OSError(errno.EFBIG, "File too large"))
+    'File too large: ulimit -f counts for it, too'
+    """
+    said = error.strerror or str(error)
+    means = MEANINGS.get(error.errno or errno.ENOENT)
+    return f"{said}: {means}" if means else said
+
+
+ELSEWHERE = "it is on another host, or in a container with processes of its own (docker run --pid=… shares them)"
+FORBIDDEN = "it is another user's process, or its container forbids it"
+MEANINGS = {
+    errno.ENOENT: ELSEWHERE,
+    errno.ESRCH: ELSEWHERE,
+    errno.EACCES: FORBIDDEN,
+    errno.EPERM: FORBIDDEN,
+    errno.ENOSYS: "its container forbids it",
+    errno.EFBIG: "ulimit -f counts for it, too",
+    errno.EMFILE: "raise ulimit -n",
+    errno.ENOMEM: "memory is short, or limited by ulimit -v",
+}
+COSTS = "travel as frames over tcp, with which small networks take up to three times as long"
 
 
 class Segment:
@@ -100,14 +128,19 @@ class Segment:
     @classmethod
     def find(cls, process: int, descriptor: int, token: str, layout: Layout) -> "Segment":
         """Another process's; raises OSError if it cannot be had, or is not the one that was meant."""
-        mine = os.open(f"/proc/{process}/fd/{descriptor}", os.O_RDWR | os.O_CLOEXEC)
-        if os.fstat(mine).st_size != HEAD + layout.nbytes:
+        path = f"/proc/{process}/fd/{descriptor}"
+        if not os.readlink(path).startswith("/memfd:karp"):  # who knows what opening it would do
+            raise OSError("that number is another process's")
+        mine = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+        try:
+            if os.fstat(mine).st_size != HEAD + layout.nbytes:
+                raise OSError("that number is another server's")
+            segment = cls(mine, layout)
+            if segment.token != token:
+                raise OSError("that number is another server's")
+        except OSError:
             os.close(mine)
-            raise OSError("it is another process's file")
-        segment = cls(mine, layout)
-        if segment.token != token:
-            segment.close()
-            raise OSError("it is another run's file")
+            raise
         return segment
 
     @property

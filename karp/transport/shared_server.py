@@ -11,6 +11,7 @@ from karp.transport.segment import (
     ASLEEP,
     CHANGES,
     CONTRIBUTION,
+    COSTS,
     GIVEN,
     IN,
     LEASE,
@@ -21,6 +22,7 @@ from karp.transport.segment import (
     VERSION,
     Segment,
     fence,
+    reason,
     ring,
 )
 
@@ -36,6 +38,7 @@ class Exchange:
         self.layout: Layout
         self.weights: Segment | None = None
         self.slots: dict[bytes, Slot] = {}
+        self.unopened: dict[bytes, str] = {}  # workers that cannot open theirs, and why
         self.bell, self.bell_end = os.pipe()
         os.set_blocking(self.bell, False)
         os.set_blocking(self.bell_end, False)
@@ -46,7 +49,7 @@ class Exchange:
         try:
             self.weights = Segment.make(layout)
         except OSError as error:
-            self.say(f"no memory is shared with workers ({error.strerror}): gradients and weights travel as frames")
+            self.say(f"no memory is shared with workers ({reason(error)}): gradients and weights {COSTS}")
             return None
         return self.weights.vector
 
@@ -72,10 +75,11 @@ class Exchange:
         try:
             slot = self.slots[peer] = Slot(self.layout)
         except OSError as error:
-            self.say(f"no memory is shared with a worker ({error.strerror}): its gradients travel as frames")
+            self.say(f"no memory is shared with a worker ({reason(error)}): gradients and weights {COSTS}")
             return ""
-        numbers = [os.getpid(), self.weights.descriptor, slot.segment.descriptor, self.bell_end, slot.bell]
-        return " ".join([*map(str, numbers), self.weights.token, slot.segment.token])
+        process = os.readlink("/proc/self")  # its number as /proc has it, which may be that of another PID namespace
+        numbers = [self.weights.descriptor, slot.segment.descriptor, self.bell_end, slot.bell]
+        return " ".join([process, *map(str, numbers), self.weights.token, slot.segment.token])
 
     def forget(self, peer: bytes) -> None:
         """This worker needs no slot any more; what it has contributed stays as long as it is needed."""
@@ -133,13 +137,7 @@ class Slot:
         self.words = self.segment.words
         self.taken = 0
         self.given = 0
-        self.missed = 0  # leases while the worker had not opened it
         os.set_blocking(self.bell_end, False)
-
-    @property
-    def unopened(self) -> bool:
-        """Whether the worker cannot open it: it has answered a lease, and so had read the invitation before."""
-        return self.missed > 1 and not self.words[READY]
 
     def contribution(self) -> Contribution:
         step, version, start, stop, loss, seconds, fine = CONTRIBUTION.unpack_from(self.segment.memory, OUT)
@@ -150,7 +148,6 @@ class Slot:
         """Put a lease into the mailbox; False if the worker has not opened it, or not read the last one."""
         words = self.words
         if not words[READY] or words[READ] != self.given:
-            self.missed += not words[READY]
             return False
         new = lease.weights is not None
         LEASE.pack_into(

@@ -1,5 +1,6 @@
 """A worker's side of shared memory: where it reads weights and leases, and writes gradients."""
 
+import contextlib
 import os
 
 import numpy as np
@@ -38,12 +39,17 @@ class Place:
             weights_token, slot_token = invitation.split()[5:]
         except ValueError:
             raise OSError("the invitation cannot be read") from None
-        self.weights = Segment.find(process, weights, weights_token, layout)
-        self.slot = Segment.find(process, slot, slot_token, layout)
+        with contextlib.ExitStack() as undo:
+            self.weights = Segment.find(process, weights, weights_token, layout)
+            undo.callback(self.weights.close)
+            self.slot = Segment.find(process, slot, slot_token, layout)
+            undo.callback(self.slot.close)
+            self.server_bell = os.open(f"/proc/{process}/fd/{bell}", os.O_WRONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+            undo.callback(os.close, self.server_bell)
+            self.bell = os.open(f"/proc/{process}/fd/{mine}", os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+            undo.pop_all()
         self.words = self.slot.words
         self.weights.vector.flags.writeable = False
-        self.server_bell = os.open(f"/proc/{process}/fd/{bell}", os.O_WRONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-        self.bell = os.open(f"/proc/{process}/fd/{mine}", os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
         self.sent = 0
         self.read = 0
         self.changes = 0  # of the weights, when a lease brought them

@@ -112,6 +112,8 @@ class ServerSocket:
             message, envelope = unpack([frame.buffer for frame in frames[1:]], self.envelope.run, FROM_WORKER)
         except ProtocolError as error:
             return peer, error, 0
+        if envelope.unshared and self.exchange is not None and peer in self.exchange.slots:
+            self.exchange.unopened[peer] = envelope.unshared
         return peer, message, envelope.incarnation
 
     def send(self, peer: bytes, message: FromServer) -> bool:

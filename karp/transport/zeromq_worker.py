@@ -25,10 +25,10 @@ from karp.protocol.messages import (
 from karp.protocol.tree import Node, Vector
 from karp.protocol.worker import LOST_SECONDS, Worker
 from karp.transport.buffers import Rooms, is_large
-from karp.transport.frames import ANY_RUN, Envelope, pack, unpack
+from karp.transport.frames import ANY_RUN, UNSHARED, Envelope, pack, unpack
 from karp.transport.handshake_worker import Approach
 from karp.transport.keys import Keys
-from karp.transport.segment import WORKER_SPIN_SECONDS, spin
+from karp.transport.segment import WORKER_SPIN_SECONDS, reason, spin
 from karp.transport.shared_worker import Place
 from karp.transport.zeromq import LOOK_EVERY, arrival, tune
 
@@ -44,6 +44,7 @@ class WorkerSocket:
         self.worker = worker  # that the server may lend its weights to
         self.layout = layout
         self.place: Place | None = None
+        self.unshared = ""  # why there is none, though the server has offered it
         self.rooms = Rooms()  # for gradients
         self.turns = 0
         self.idle = False  # nothing to do came in the last wait: a spin would be for nothing, too
@@ -68,7 +69,7 @@ class WorkerSocket:
         if self.place is not None and type(message) is Contribution and self.place.send(message):
             faults.reach("sent", step=message.step)
             return
-        *first, last = pack(message, Envelope(self.run, incarnation))
+        *first, last = pack(message, Envelope(self.run, incarnation, self.unshared))
         step = getattr(message, "step", -1)
         try:
             for frame in first:
@@ -153,12 +154,14 @@ class WorkerSocket:
     def _enter(self, invitation: str) -> None:
         """Use the server's memory, if it can be had."""
         self._leave()
+        self.unshared = ""
         if not invitation:
             return
         try:
             self.place = Place(invitation, self.layout)
             self.worker.lent = self.place.weights.vector
-        except OSError:  # the server notices, and says so
+        except OSError as error:
+            self.unshared = reason(error)[:UNSHARED]
             return
         self.poller = zmq.Poller()
         self.poller.register(self.socket, zmq.POLLIN)

@@ -53,6 +53,8 @@ def test_a_message_survives_the_way(dtype: type) -> None:
         ([head(run="run-2")], "a message of run 'run-2', but this is run 'run-1'"),
         ([head(incarnation="2")], "without a good incarnation"),
         ([head(dtypes=["float32"])], "dtypes do not match the frames"),
+        ([head(unshared=1)], "whose unshared is not a text of at most 500 characters"),
+        ([head(unshared="x" * 501)], "whose unshared is not a text"),
         ([head(dtypes=["object"], kind="initial", weights=1), b"\0" * 8], "a vector of 'object'"),
         ([head(dtypes=[["float32"]], kind="initial", weights=1), b"\0" * 8], "a vector of"),
         ([head(dtypes=["float32"], kind="initial", weights=1), b"\0" * 7], "7 bytes is no vector of float32"),
@@ -68,6 +70,11 @@ def test_what_is_no_message_is_refused_with_the_reason(frames: list[bytes], reas
 def test_a_worker_that_knows_only_an_address_learns_the_run() -> None:
     assert Envelope("", 0) == unpack([head(run="", incarnation=0)], "run-1", FROM_WORKER)[1]
     assert ENVELOPE == unpack([head()], "", FROM_WORKER)[1]
+
+
+def test_a_worker_without_shared_memory_says_why() -> None:
+    told = Envelope("run-1", 2, "Permission denied")
+    assert told == unpack(pack(Ping(0), told), "run-1", FROM_WORKER)[1]
 
 
 @given(st.lists(st.binary(max_size=200), max_size=4))

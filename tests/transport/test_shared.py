@@ -1,17 +1,20 @@
 """Shared memory: what one end puts in comes out at the other, and a weight that is being written is never used."""
 
+import errno
 import os
 import subprocess
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 
 import numpy as np
 import pytest
+from running import PROGRAM, karp, program, summary
 
 from karp.parameters import Layout
 from karp.protocol.messages import Contribution, Lease
 from karp.protocol.tree import Node
-from karp.transport.segment import ASLEEP, CHANGES, HEAD, Segment, spin, trouble
+from karp.transport.segment import ASLEEP, CHANGES, ELSEWHERE, HEAD, Segment, reason, spin, trouble
 from karp.transport.shared_server import Exchange
 from karp.transport.shared_worker import Place
 
@@ -184,28 +187,46 @@ def test_a_server_that_is_gone_is_noticed(exchange: Exchange, place: Place) -> N
 
 def test_an_invitation_that_leads_nowhere_is_an_error_and_nothing_else(exchange: Exchange) -> None:
     words = exchange.invite(b"a").split()
-    for changed in (
-        ["1", *words[1:]],  # another process
-        [words[0], "9999", *words[2:]],  # no such file
-        [*words[:5], "0" * 32, words[6]],  # another run's
-        [*words[:1], words[2], words[1], *words[3:]],  # exchanged
-        ["nonsense"],
-        [],
-    ):
-        with pytest.raises(OSError, match=r"."):
-            Place(" ".join(changed), LAYOUT)
-    with pytest.raises(OSError, match="another process's file"):
-        Place(" ".join(words), Layout({"weight": (1,)}, "float32"))
+    with open(os.devnull) as file:
+        cases = {
+            "No such (file|process)": ["0", *words[1:]],  # a process that is none
+            "No such file": [words[0], "9999", *words[2:]],
+            "that number is another process's": [words[0], str(file.fileno()), *words[2:]],
+            "that number is another server's": [*words[:5], "0" * 32, words[6]],
+            "that number is .*": [words[0], words[2], words[1], *words[3:]],  # exchanged
+            "No such file or .*": [*words[:4], "9999", *words[5:]],  # the last of them
+            "cannot be read": ["nonsense"],
+            "cannot be rea.": [],
+        }
+        before = os.listdir("/proc/self/fd")
+        for why, changed in cases.items():
+            with pytest.raises(OSError, match=why):
+                Place(" ".join(changed), LAYOUT)
+        with pytest.raises(OSError, match="that number is another server's"):
+            Place(" ".join(words), Layout({"weight": (1,)}, "float32"))
+        assert before == os.listdir("/proc/self/fd")
 
 
-def test_a_slot_that_its_worker_cannot_open_is_known(exchange: Exchange) -> None:
+def test_a_slot_that_is_not_open_yet_takes_no_lease(exchange: Exchange) -> None:
     invitation = exchange.invite(b"a")
     slot = exchange.slots[b"a"]
-    assert (False, False) == (slot.give(lease(1)), slot.unopened)  # it may not have read the invitation yet
-    assert (False, True) == (slot.give(lease(2)), slot.unopened)
+    assert not slot.give(lease(1))
     place = Place(invitation, LAYOUT)
-    assert (False, True) == (slot.unopened, slot.give(lease(3)))
+    assert slot.give(lease(2))
     place.close()
+
+
+@pytest.mark.parametrize(
+    ("error", "expected"),
+    [
+        (OSError(errno.EFBIG, "File too large"), "File too large: ulimit -f counts for it, too"),
+        (FileNotFoundError(errno.ENOENT, "No such file"), f"No such file: {ELSEWHERE}"),
+        (OSError("that number is another process's"), f"that number is another process's: {ELSEWHERE}"),
+        (OSError(errno.EIO, "Input/output error"), "Input/output error"),
+    ],
+)
+def test_the_reason_says_what_it_means_here(error: OSError, expected: str) -> None:
+    assert expected == reason(error)
 
 
 @pytest.mark.parametrize("refused", ["memfd_create", "pipe"])
@@ -221,7 +242,7 @@ def test_memory_that_cannot_be_had_is_said_and_nothing_is_left(monkeypatch: pyte
 
     monkeypatch.setattr(os, refused, refuse)
     if refused == "memfd_create":
-        assert "memfd_create: Too many open files" == trouble()
+        assert "memfd_create: Too many open files: raise ulimit -n" == trouble()
         assert None is exchange.allocate(LAYOUT)
     assert "" == exchange.invite(b"a")
     assert before == len(os.listdir("/proc/self/fd"))
@@ -255,3 +276,28 @@ def test_another_process_sees_it_and_nothing_is_left_in_the_file_system(exchange
     assert found is not None
     assert 3.0 == found[1].nodes[0].vector[0]  # type: ignore[index]
     assert before == set(os.listdir("/dev/shm"))
+
+
+def test_workers_that_cannot_open_it_are_named_with_the_reason_and_end_with_the_same_bits(tmp_path: Path) -> None:
+    forbidden = """
+import os
+real = os.readlink
+def readlink(path, **options):
+    if "/fd/" in str(path):
+        raise PermissionError(13, "Permission denied")
+    return real(path, **options)
+os.readlink = readlink
+"""
+    found = {}
+    for name, head in (("shared", ""), ("frames", forbidden)):
+        done = karp("launch", "-n", 2, "--run-dir", name, program(tmp_path, head + PROGRAM), cwd=tmp_path)
+        assert 0 == done.returncode, done.stderr
+        found[name] = summary(tmp_path / name)["weights_sha256"]
+        said = [line for line in done.stderr.splitlines() if "no memory is shared" in line]
+        if name == "shared":
+            assert [] == said
+    why = "(Permission denied: it is another user's process, or its container forbids it)"
+    who = [line.removeprefix("karp: no memory is shared with worker").split(" (")[0] for line in said]
+    assert {"0", "1"} == {number for text in who for number in text.removeprefix("s").replace(" ", "").split(",")}
+    assert [True] * len(said) == [f"{why}: gradients and weights travel as frames over tcp" in line for line in said]
+    assert found["shared"] == found["frames"]
