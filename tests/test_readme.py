@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from running import ROOT, completed
+from running import ROOT, completed, summary
 
 README = (ROOT / "README.md").read_text()
 BLOCKS = re.findall(r"```python\n(.*?)```", README, re.S)
@@ -20,25 +20,34 @@ def test_a_block_of_python_runs(block: str, tmp_path: Path) -> None:
     assert 0 == done.returncode, done.stderr
 
 
-@pytest.mark.parametrize("command", [command for command in COMMANDS if not command.startswith("scripts/test.sh")])
-def test_a_command_runs(command: str, tmp_path: Path) -> None:
-    """With a `karp` and a `python` on PATH that are those of the tests; test.sh is what runs this.
+def run(command: str, folder: Path) -> str:
+    """The hash of the weights that this command ends with; what it writes to runs/ goes to this folder.
 
-    What it writes to runs/ goes to a folder of the test's.
+    `karp` and `python` on its PATH are those of the tests.
     """
-    (tmp_path / "workers").symlink_to(ROOT / "workers")
+    folder.mkdir()
+    (folder / "workers").symlink_to(ROOT / "workers")
     command = command.replace("scripts/", f"{shlex.quote(str(ROOT))}/scripts/")
-    (tmp_path / "karp").write_text(f'#!/bin/sh\nexec {shlex.quote(sys.executable)} -m karp.cli "$@"\n')
-    (tmp_path / "karp").chmod(0o755)
-    path = f"{tmp_path}:{Path(sys.executable).parent}:{os.environ['PATH']}"
-    if command.startswith("karp launch"):
-        command = command.replace("karp launch", f"karp launch --run-dir {shlex.quote(str(tmp_path / 'run'))}")
-    variables = {"PATH": path, "PYTHONWARNINGS": ""}  # pip may come by, which warns
-    if command.startswith("python"):
-        variables["KARP_RUN_DIR"] = str(tmp_path / "run")
-    done = completed(["/bin/sh", "-c", command], tmp_path, **variables)
+    (folder / "karp").write_text(f'#!/bin/sh\nexec {shlex.quote(sys.executable)} -m karp.cli "$@"\n')
+    (folder / "karp").chmod(0o755)
+    path = f"{folder}:{Path(sys.executable).parent}:{os.environ['PATH']}"
+    done = completed(["/bin/sh", "-c", command], folder, PATH=path, PYTHONWARNINGS="")  # pip may come by, which warns
     assert 0 == done.returncode, done.stderr
     assert "test accuracy 0.9" in done.stdout
+    (run,) = (folder / "runs").iterdir()
+    (said,) = re.findall(r"^karp: .*  weights ([0-9a-f]{12})  files in", done.stderr, re.M)
+    found = str(summary(run)["weights_sha256"])
+    assert found[:12] == said
+    return found
+
+
+def test_the_commands_run_and_end_with_the_same_bits(tmp_path: Path) -> None:
+    """As the README says of them; scripts/test.sh is what runs this."""
+    commands = [command for command in COMMANDS if not command.startswith("scripts/test.sh")]
+    assert ["scripts/launch_local.sh", "python", "karp", "scripts/launch_local.sh"] == [
+        command.split()[0] for command in commands
+    ]
+    assert 1 == len({run(command, tmp_path / str(place)) for place, command in enumerate(commands)})
 
 
 def test_the_tree_names_every_room() -> None:

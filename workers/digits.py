@@ -2,6 +2,9 @@
 
 python workers/digits.py                    one process, no socket
 karp launch -n 4 workers/digits.py          a server and four workers that run this file
+
+Both end with the same weights, bit for bit, as the hash at the end of each says: a batch is cut into --shards slices,
+and their gradients are added in one order, whoever computed them.
 """
 
 import argparse
@@ -17,7 +20,11 @@ def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description="Train an MLP on handwritten digits.")
     parser.add_argument("--epochs", type=int, default=30)
     parser.add_argument("--batch-size", type=int, default=64, help="samples of a global batch (default: 64)")
-    parser.add_argument("--shards", type=int, help="slices of a global batch (default: the number of workers)")
+    parser.add_argument(
+        "--shards", type=int, default=4,
+        help="slices of a global batch, which up to so many workers share; the bits of the weights depend on them, not "
+        "on the number of workers (default: 4)",
+    )  # fmt: skip
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--optimizer", choices=["sgd", "adam"], default="sgd")
     parser.add_argument("--lr", type=float, help="learning rate (default: 0.1 for sgd, 0.003 for adam)")

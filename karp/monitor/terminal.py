@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any, TextIO
 
 NOTICES = {"notice": "text", "failure": "failure", "refused": "reason", "stranger": "reason"}
+HASH_DIGITS = 12  # of the weights' SHA-256 are enough to compare two runs by eye
 
 
 class Display:
@@ -91,7 +92,10 @@ class Display:
         found = [f"{name} not finite" if value is None else f"{name} {value:.6g}" for name, value in metrics]
         if summary["loss"] is not None:
             found.append(f"loss {summary['loss']:.6g}")
-        found += [f"{summary.get('steps', 0):,} steps in {summary['seconds']:.2f} s", f"files in {directory}"]
+        found.append(f"{summary.get('steps', 0):,} steps in {summary['seconds']:.2f} s")
+        if digest := summary.get("weights_sha256"):
+            found.append(f"weights {digest[:HASH_DIGITS]}")
+        found.append(f"files in {directory}")
         self.say("  ".join(found))
 
 
