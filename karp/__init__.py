@@ -7,9 +7,14 @@
     Trainer                                          karp.trainer
 
 What a process does not use is not imported, by a launcher not even NumPy: all comes when it is first asked for.
+
+One thing happens at import: a worker's process takes what its launcher has handed on (environment.py), so that what it
+starts from then on is no part of the run.
 """
 
 from typing import TYPE_CHECKING, Any
+
+from karp import environment
 
 if TYPE_CHECKING:
     from karp import autograd, data, errors, nn, optim
@@ -39,6 +44,9 @@ __all__ = [
 _ROOMS = {"autograd", "data", "errors", "nn", "optim"}
 _ENGINE = ("Value", "check_grads", "draw", "find_nan", "grad", "guard", "no_grad", "value_and_grad")
 _NAMES = {"Trainer": "trainer.trainer"} | dict.fromkeys(_ENGINE, "autograd")
+
+
+environment.take(environment.SERVER, environment.REPLAY)
 
 
 def __dir__() -> list[str]:

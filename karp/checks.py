@@ -1,17 +1,32 @@
 """Checks of arguments: whole numbers, numbers in a range, switches.
 
-A NumPy scalar counts as the number that it is, a bool counts as none. What comes back is Python's own type, so that
-it goes into messages and files, and promotes no float32.
+A NumPy scalar counts as the number that it is, and so does an array of whole numbers without axes; a bool counts as
+none. What comes back is Python's own type, so that it goes into messages and files, and promotes no float32.
 """
 
 from __future__ import annotations
 
 import numbers
+import operator
 from reprlib import repr as short  # whatever was given, a line of it is enough
 
 from karp.errors import SettingError
 
 LARGEST_WHOLE = 1 << 53  # whole numbers that a float can hold
+
+
+def integer(value: object) -> int | None:
+    """Return `value` as a Python int if it is a whole number, of whatever type; else None.
+
+    >>> integer(2), integer(2.0), integer(True)
+    (2, None, None)
+    """
+    if isinstance(value, bool) or str(getattr(value, "dtype", "")) == "bool":  # for some NumPys it is an index
+        return None
+    try:
+        return operator.index(value)  # type: ignore[arg-type]  # it says which
+    except TypeError:
+        return None
 
 
 def whole(name: str, value: object, low: int = 0, high: float = LARGEST_WHOLE) -> int:
@@ -22,10 +37,9 @@ def whole(name: str, value: object, low: int = 0, high: float = LARGEST_WHOLE) -
     ...
     karp.errors.SettingError: Linear: inputs must be a whole number from 1, not 3.0
     """
-    if not isinstance(value, bool) and isinstance(value, numbers.Integral):
-        plain = int(value)
-        if low <= plain <= high:
-            return plain
+    plain = integer(value)
+    if plain is not None and low <= plain <= high:
+        return plain
     raise refusal(name, value, f"a whole number from {low}" + (f" to {high}" if high < LARGEST_WHOLE else ""))
 
 

@@ -1,5 +1,15 @@
-"""The command line: `karp launch`, `karp worker`, `karp replay`, `karp keys`,
-`karp simulate`."""
+"""The command line: `karp launch`, `karp worker`, `karp replay`, `karp keys`, `karp simulate`.
+
+    karp launch -n 4 --run-dir runs/a  program.py --epochs 5 -n 2
+    options of the command             PROGRAM    its arguments, whatever they look like
+
+The line is cut behind PROGRAM before argparse sees it (`cut`): to argparse `--epochs` might abbreviate an option of its
+own, and `--` or an empty argument might mean something.
+
+Exit statuses: 0, the command has done what it is for; 1, it has failed, or what it had to print could not be written;
+2, it cannot be done as it was asked for; 128 and the signal's number where it was interrupted. `karp worker` ends with
+its program's. A reader that has gone, of standard output or errors, changes none of them.
+"""
 
 import argparse
 import os
@@ -10,6 +20,7 @@ from typing import Any
 
 from karp import __version__
 from karp.errors import KarpError, SettingError
+from karp.monitor import streams
 
 DEAD_SECONDS = 6.0  # as in transport/zeromq.py, which only a run imports
 
@@ -20,9 +31,9 @@ A program is a Python file with an ordinary training loop (see the README). `pyt
 process; `karp launch -n 4 program.py` starts a parameter server and four workers that run the same file."""
 
 
-def parser() -> argparse.ArgumentParser:
-    """The commands and their options."""
-    top = argparse.ArgumentParser("karp", description=DESCRIPTION, formatter_class=Formatter)
+def parser() -> tuple["Command", "Commands"]:
+    """The command line, and its commands by name."""
+    top = Command("karp", description=DESCRIPTION)
     top.add_argument("--version", action="version", version=f"karp {__version__}", help="say which karp this is")
     commands = top.add_subparsers(title="commands", metavar="COMMAND", required=True)
     add_launch(commands)
@@ -30,11 +41,74 @@ def parser() -> argparse.ArgumentParser:
     add_replay(commands)
     add_keys(commands)
     add_simulate(commands)
-    return top
+    return top, commands
 
 
-class Formatter(argparse.RawDescriptionHelpFormatter):
-    """Keeps the paragraphs of descriptions."""
+def parse(line: list[str]) -> argparse.Namespace:
+    """Return what a command line asks for.
+
+    Ends the process where argparse does, after a help or an error; raises SettingError for an option of karp's behind
+    PROGRAM that was to stand before it.
+    """
+    top, commands = parser()
+    command = commands.choices.get(line[0]) if line else None
+    if command is None or "program" not in command.positionals:
+        return top.parse_args(line)
+    words, rest = command.cut(line[1:])
+    for names in command.needed:
+        behind = [word for word in rest if word.startswith(names)]
+        if behind and not any(word.startswith((*names, "--resume", "-h", "--help")) for word in words):
+            raise SettingError(
+                f"karp {line[0]} lacks {names[0]}: {behind[0]} follows {words[-1]}, and all that does is handed to the "
+                f"program; put {names[0]} before it"
+            )
+    options = top.parse_args([line[0], *words])
+    options.arguments = rest
+    return options
+
+
+class Command(argparse.ArgumentParser):
+    """A command, or all of them; it knows where the arguments of its PROGRAM begin."""
+
+    def __init__(self, name: str | None = None, needed: Sequence[tuple[str, ...]] = (), **others: Any) -> None:
+        self.needed = needed  # the names of each option that must be given
+        self.valued: set[str] = set()  # the options with a value
+        self.positionals: list[str] = []
+        others |= {"formatter_class": argparse.RawDescriptionHelpFormatter, "allow_abbrev": False}
+        super().__init__(others.pop("prog", name), **others)
+
+    def add_argument(self, *names: Any, **others: Any) -> argparse.Action:
+        action = super().add_argument(*names, **others)
+        if not action.option_strings:
+            self.positionals.append(action.dest)
+        elif action.nargs != 0:
+            self.valued |= set(action.option_strings)
+        return action
+
+    def add_program(self, help: str, **others: Any) -> None:
+        """PROGRAM, and what is handed to it: argparse tells of that, but never sees any."""
+        self.add_argument("program", metavar="PROGRAM", help=help, **others)
+        self.add_argument("arguments", metavar="ARGS", nargs="*", default=[], help="handed to PROGRAM as they are")
+
+    def cut(self, line: list[str]) -> tuple[list[str], list[str]]:
+        """Return a line up to PROGRAM, and what follows that.
+
+        >>> command = Command()
+        >>> _ = command.add_argument("-n"), command.add_program("a file")
+        >>> command.cut(["-n", "4", "program.py", "-n", "--", ""])
+        (['-n', '4', 'program.py'], ['-n', '--', ''])
+        """
+        left, at, options = self.positionals.index("program") + 1, 0, True
+        while at < len(line) and left:
+            word = line[at]
+            if options and word in self.valued:
+                at += 1  # its value
+            elif options and word == "--":
+                options = False
+            elif not options or not word.startswith("-") or word == "-":
+                left -= 1
+            at += 1
+        return line[:at], line[at:]
 
 
 Commands = Any  # argparse has no public name for what add_subparsers returns
@@ -45,9 +119,9 @@ def add_launch(commands: Commands) -> None:
         "launch",
         help="run a program with N workers on this machine",
         description="Start a parameter server and N workers on this machine, each running PROGRAM.\n"
-        "What follows PROGRAM is handed to it.",
+        "What follows PROGRAM is handed to it as it is: options of karp stand before it.",
+        needed=[("-n", "--workers")],
         epilog="examples:\n  karp launch -n 4 workers/digits.py --epochs 5\n  karp launch --resume runs/my-run -n 8",
-        formatter_class=Formatter,
     )
     add = command.add_argument
     add("-n", "--workers", type=int, metavar="N", help="worker processes to start (required, but for --resume)")
@@ -77,15 +151,8 @@ def add_launch(commands: Commands) -> None:
         "loopback needs keys, which are made for the run unless --keys names some")  # fmt: skip
     add("--port", type=int, metavar="PORT", help="the port it listens on (default: a free one)")
     add("--keys", metavar="DIR", help="lasting keys, made with `karp keys DIR`")
-    add("program", metavar="PROGRAM", nargs="?", help="a Python file with a karp.Trainer")
-    add_arguments(command)
+    command.add_program("a Python file with a karp.Trainer", nargs="?")
     command.set_defaults(command=run_launch)
-
-
-def add_arguments(command: argparse.ArgumentParser) -> None:
-    """What follows PROGRAM; argparse calls it required where it names what is missing, if it is not told."""
-    rest = command.add_argument("arguments", metavar="ARGS", nargs=argparse.REMAINDER, help="handed to PROGRAM")
-    rest.required = False
 
 
 def add_modes(command: argparse.ArgumentParser) -> None:
@@ -113,7 +180,8 @@ def run_launch(options: argparse.Namespace) -> int:
     if options.changed:
         raise SettingError("--changed goes with --resume DIR: a run that begins has the program that it begins with")
     if options.workers is None or options.program is None:
-        raise SettingError("karp launch needs -n N and a PROGRAM, or --resume DIR; see karp launch --help")
+        missing = "a PROGRAM" if options.workers is not None else "-n N" if options.program else "-n N and a PROGRAM"
+        raise SettingError(f"karp launch needs {missing}, or --resume DIR; see karp launch --help")
     return run.launch(Options(program=options.program, arguments=options.arguments, **given), options.run_dir)
 
 
@@ -124,30 +192,32 @@ def add_worker(commands: Commands) -> None:
         description="Run PROGRAM as one more worker of a run, at any time and from anywhere.\n"
         "It must be the program of the run, with the same arguments. Ctrl-C leaves without harm:\n"
         "what this worker was at goes to others.",
+        needed=[("--server",)],
         epilog=f"A silent worker is taken for lost after {DEAD_SECONDS:g} s without a heartbeat, and one whose lease\n"
         "takes several times as long as the others' has it given to another.\n\n"
         "example: karp worker --server tcp://192.0.2.1:5555 --keys keys/ program.py",
-        formatter_class=Formatter,
     )
     command.add_argument("--server", required=True, metavar="ADDRESS", help="tcp://HOST:PORT, as the launcher says it")
     command.add_argument("--keys", metavar="DIR", help="the keys of a server beyond this machine")
     command.add_argument("--threads", type=int, default=1, metavar="T", help="BLAS threads (default: 1)")
     add_modes(command)
-    command.add_argument("program", metavar="PROGRAM", help="the run's program")
-    add_arguments(command)
+    command.add_program("the run's program")
     command.set_defaults(command=run_worker)
 
 
 def run_worker(options: argparse.Namespace) -> int:
     from karp import environment
-    from karp.launch import worker_main
+    from karp.launch.credentials import variables_for
+    from karp.launch.processes import WORKER_MAIN
+    from karp.launch.program import exists
 
-    given = {name: getattr(options, name) for name in environment.MODES}
-    os.environ.update(environment.variables(given))
-    os.environ.update(environment.environment_of(options.server, options.keys, options.threads, options.program))
-    worker_main.hear_interrupts()
-    worker_main.run(options.program, options.arguments)
-    return 0
+    given = environment.variables({name: getattr(options, name) for name in environment.MODES})
+    given |= variables_for(options.server, options.keys, options.threads)
+    if not exists(options.program):
+        raise SettingError(f"there is no program {options.program!r}: pass the path of a Python file")
+    others = (environment.RUN_DIR, environment.FAULT, *environment.MODE_NAMES.values())
+    line = [sys.executable, WORKER_MAIN, options.program, *options.arguments]
+    os.execve(sys.executable, line, environment.of_child(given, *others))  # this process is the program's now
 
 
 def add_replay(commands: Commands) -> None:
@@ -158,11 +228,9 @@ def add_replay(commands: Commands) -> None:
         "order and with the weights that the run has recorded, so that even a run with staleness ends with\n"
         "the same bits. Prints both hashes; the exit status is 0 if they are equal, else 1.",
         epilog="examples:\n  karp replay runs/my-run\n  karp replay runs/alone program.py --epochs 5",
-        formatter_class=Formatter,
     )
     command.add_argument("directory", metavar="DIR", help="the run's directory")
-    command.add_argument("program", metavar="PROGRAM", nargs="?", help="needed if no launcher has started the run")
-    add_arguments(command)
+    command.add_program("needed if no launcher has started the run", nargs="?")
     command.set_defaults(command=run_replay)
 
 
@@ -178,7 +246,6 @@ def add_keys(commands: Commands) -> None:
         help="make lasting keys for servers beyond this machine",
         description="Make CURVE keys in DIR, readable by you alone: `karp launch --keys DIR` and\n"
         "`karp worker --keys DIR` use them. Copy the file to where workers run.",
-        formatter_class=Formatter,
     )
     command.add_argument("directory", metavar="DIR", help="made if it is not there")
     command.set_defaults(command=run_keys)
@@ -211,7 +278,6 @@ def add_simulate(commands: Commands) -> None:
         epilog="examples:\n"
         "  karp simulate --workers 10000 --straggler 0.05 --staleness 3 --picture curve.png\n"
         "  karp simulate --schedules 1000",
-        formatter_class=Formatter,
     )
     add = command.add_argument
     add("-n", "--workers", type=int, metavar="N", help="workers (default: 100)")
@@ -277,17 +343,29 @@ def check_schedules(schedules: int, given: dict[str, Any], files: list[str | Non
     return 0
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """The `karp` command; returns its exit status."""
-    options = parser().parse_args(arguments)
+def perform(line: list[str]) -> int:
+    """Do what a command line asks for; returns the exit status."""
     try:
+        options = parse(line)
         status: int = options.command(options)
+    except SystemExit as error:  # argparse has said what there is to say
+        return error.code if isinstance(error.code, int) else 0
     except KeyboardInterrupt:
         return 130
     except KarpError as error:
         print(f"karp: {error}", file=sys.stderr)
         return 2
     return status
+
+
+def main(line: Sequence[str] | None = None) -> int:
+    """The `karp` command; returns its exit status."""
+    with streams.command():
+        status = perform(list(sys.argv[1:] if line is None else line))
+        if (why := streams.lost()) and status == 0:
+            print(f"karp: what was to be printed could not be written: {why}", file=sys.stderr)
+            status = 1
+        return status
 
 
 if __name__ == "__main__":

@@ -1,51 +1,117 @@
-"""Arguments of Trainer that a launcher may hand on: the program's word, the launcher's, or the default.
+"""The contract between launcher and program: environment variables, all of them named here.
 
-A launcher to whom none is given imports nothing here: that would take as long as all else before the start.
+Whatever can start a process on a host (a launcher, Slurm, Kubernetes, a shell) can start a worker:
+
+    KARP_SERVER     the address of the run's server; unset: the program trains in one process
+    KARP_RUN        the run's name; KARP_KEYS its keys, where the server is beyond this machine
+    KARP_WORKER     the worker's number, from 0; left out, the server gives one
+    KARP_RUN_DIR    the run's directory; also of a run in one process
+    KARP_THREADS, KARP_STALENESS, KARP_LOCAL_STEPS, KARP_CODEC, KARP_CODEC_WEIGHTS
+                    arguments of Trainer that the launcher hands on: they are the program's, the launcher's, or the
+                    defaults; also in one process
+    KARP_REPLAY     the directory of the run to be repeated
+    KARP_LEASH      a descriptor that closes when the launcher is gone
+    KARP_FAULT      a fault at a named point (faults.py)
+    KARP_TAKEN      which process has taken the variables above, and what they were
+
+A program may start others: a teacher, a script that prepares the data, workers of a pool. They inherit its environment,
+but are no part of its run. So a process that takes part in a run writes KARP_TAKEN, and a variable that says what
+another process has taken is as good as unset (`own`). One that has been set anew since, for the child, counts. The
+program itself can read all of them, and may begin anew by `os.exec*`.
 """
 
 import os
-import re
-import socket
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 from karp.errors import SettingError
-from karp.transport import keys
 
-MODES = ("staleness", "local_steps", "codec", "codec_weights")  # those that are also options of the command line
+SERVER, RUN, WORKER, RUN_DIR, THREADS = "KARP_SERVER", "KARP_RUN", "KARP_WORKER", "KARP_RUN_DIR", "KARP_THREADS"
+KEYS, REPLAY, LEASH, FAULT, TAKEN = "KARP_KEYS", "KARP_REPLAY", "KARP_LEASH", "KARP_FAULT", "KARP_TAKEN"
+MODES = ("staleness", "local_steps", "codec", "codec_weights")  # arguments that are also options of the command line
+MODE_NAMES = {mode: f"KARP_{mode.upper()}" for mode in MODES}
+NAMES = (SERVER, RUN, WORKER, RUN_DIR, THREADS, KEYS, REPLAY, LEASH, FAULT, *MODE_NAMES.values())
 ASYNCHRONOUS = "none"  # as karp launch --staleness and KARP_STALENESS say it
 
 
-def from_environment(name: str, default: int) -> int:
-    """A whole number that the launcher has handed on."""
-    text = os.environ.get(name, "")
+def own() -> dict[str, str]:
+    """Return the variables that are meant for this process, by their names."""
+    variables = {name: os.environ[name] for name in NAMES if os.environ.get(name)}
+    if not variables or TAKEN not in os.environ:
+        return variables
+    import json
+
+    try:
+        taken = dict(json.loads(os.environ[TAKEN]))
+    except (TypeError, ValueError):
+        return variables
+    if taken.get("process") == os.getpid():
+        return variables
+    return {name: value for name, value in variables.items() if taken.get(name) != value}
+
+
+def read(name: str) -> str:
+    """Return the value of a variable that is meant for this process; '' if there is none."""
+    return own().get(name, "") if name in os.environ else ""
+
+
+def take(*names: str) -> None:
+    """Keep the variables from processes that this one starts, if one of these is meant for this one."""
+    if not any(name in os.environ for name in names):
+        return
+    variables = own()
+    if any(name in variables for name in names):
+        import json
+
+        os.environ[TAKEN] = json.dumps({"process": os.getpid(), **variables})
+
+
+def of_child(given: Mapping[str, str], *handed_on: str) -> dict[str, str]:
+    """Return the environment of a process to be started: with the variables given, and of its own only some."""
+    others = {name: value for name, value in os.environ.items() if name not in (*NAMES, TAKEN)}
+    return others | {name: value for name, value in own().items() if name in handed_on} | dict(given)
+
+
+def threads() -> int:
+    """Return how many BLAS threads the launcher has handed on; 1 if it has said nothing."""
+    return number(THREADS, 1)
+
+
+def worker() -> int:
+    """Return the number of this worker; -1 if it has none."""
+    return number(WORKER, -1)
+
+
+def number(name: str, default: int) -> int:
+    """Return the whole number in a variable."""
+    text = read(name)
     try:
         return int(text) if text else default
     except ValueError:
         raise SettingError(f"the environment variable {name} is {text!r}; it must be a whole number") from None
 
 
-def agreed(name: str, given: Any, read: Callable[[str], Any], left_out: Any = None) -> Any:
-    """What the program gives, or the launcher by the environment variable KARP_<NAME>; `left_out` if neither does.
+def agreed(name: str, given: Any, parse: Callable[[str], Any], left_out: Any = None) -> Any:
+    """Return what the program gives for an argument, or what the launcher does; `left_out` if neither does.
 
     Raises SettingError if both do and they differ.
     """
-    variable = f"KARP_{name.upper()}"
-    text = os.environ.get(variable, "")
+    variable = MODE_NAMES[name]
+    text = read(variable)
     if not text:
         return given
-    handed_on = read(text)
+    handed_on = parse(text)
     if given is not left_out and given != handed_on:
         raise SettingError(
-            f"{name} is {given!r} in the program, but {variable} (karp launch --{name.replace('_', '-')}) says "
+            f"{name} is {given!r:.60} in the program, but {variable} (karp launch --{name.replace('_', '-')}) says "
             f"{handed_on!r}: give only one of them, or the same"
         )
     return handed_on
 
 
 def variables(given: Mapping[str, str | None]) -> dict[str, str]:
-    """The environment variables that hand these arguments on, by their names as in MODES.
+    """Return the environment variables that hand these arguments on, by their names as in MODES.
 
     Raises SettingError for a value that cannot be used.
 
@@ -58,77 +124,60 @@ def variables(given: Mapping[str, str | None]) -> dict[str, str]:
 
         codecs.check("codec", said.get("codec"), codecs.GRADIENTS)
         codecs.check("codec_weights", said.get("codec_weights"), codecs.WEIGHTS)
-    for name, read in (("local_steps", whole), ("staleness", staleness)):
+    for name, parse in (("local_steps", local_steps), ("staleness", staleness)):
         if name in said:
-            read(said[name])
-    return {f"KARP_{name.upper()}": text for name, text in said.items()}
+            parse(said[name])
+    return {MODE_NAMES[name]: text for name, text in said.items()}
 
 
-def check_whole(**given: object) -> None:
-    """Raise SettingError for what is no whole number, by its name."""
-    for name, value in given.items():
-        if type(value) is not int:
-            raise SettingError(f"{name} is {value!r:.60}; it must be a whole number")
+def local_steps(text: str) -> int:
+    """Return a number of local steps; raises SettingError for what is none.
 
-
-def whole(text: str) -> int:
-    """A number of local steps; raises SettingError for what is none.
-
-    >>> whole("8")
+    >>> local_steps("8")
     8
     """
     from karp.protocol.settings import LIMITS
 
     most = LIMITS["local_steps"] - 1
-    if not text.isdecimal() or not 1 <= int(text) <= most:
-        raise SettingError(f"{text!r} is no number of local steps; it must be a whole number from 1 to {most}")
+    if not is_whole(text) or not 1 <= int(text) <= most:
+        raise SettingError(f"{text!r:.60} is no number of local steps; it must be a whole number from 1 to {most}")
     return int(text)
 
 
 def staleness(text: str) -> int | None:
-    """A bound on staleness as the command line says it; raises SettingError for what is none.
+    """Return a bound on staleness as the command line says it; raises SettingError for what is none.
 
     >>> staleness("2"), staleness("none")
     (2, None)
     """
     from karp.protocol.settings import STALENESS
 
-    if text != ASYNCHRONOUS and not (text.isdecimal() and int(text) < STALENESS):
+    if text != ASYNCHRONOUS and not (is_whole(text) and int(text) < STALENESS):
         wanted = f"a whole number from 0 to {STALENESS - 1}, or {ASYNCHRONOUS!r}: asynchronous"
-        raise SettingError(f"staleness is {text!r}; it must be {wanted}")
+        raise SettingError(f"staleness is {text!r:.60}; it must be {wanted}")
     return None if text == ASYNCHRONOUS else int(text)
 
 
-def given_directory(argument: str | os.PathLike[str] | None) -> Path | None:
-    """The run's directory as the program's argument or KARP_RUN_DIR names it; None if neither does.
+def is_whole(text: str) -> bool:
+    """Return whether a text is a whole number, of no more digits than any that can be used."""
+    return text.isdecimal() and len(text) < 20
 
-    Raises SettingError if both are given and differ.
+
+def given_directory(argument: str | os.PathLike[str] | None) -> Path | None:
+    """Return the run's directory as the program's argument or KARP_RUN_DIR names it; None if neither does.
+
+    Raises SettingError if that is no path, or if both are given and differ.
     """
-    handed_on = os.environ.get("KARP_RUN_DIR")
-    if argument is not None and handed_on and Path(argument).resolve() != Path(handed_on).resolve():
+    handed_on = read(RUN_DIR)
+    try:
+        given = os.fspath(handed_on if argument is None else argument)
+        if not isinstance(given, str) or "\0" in given:
+            raise TypeError
+    except TypeError:
+        raise SettingError(f"run_dir is {argument!r:.60}; it must be the path of a directory") from None
+    if handed_on and Path(given).resolve() != Path(handed_on).resolve():
         raise SettingError(
-            f"run_dir is {os.fspath(argument)!r} in the program, but KARP_RUN_DIR (karp launch --run-dir) says "
+            f"run_dir is {given!r} in the program, but {RUN_DIR} (karp launch --run-dir) says "
             f"{handed_on!r}: give only one of them, or the same"
         )
-    given = argument if argument is not None else handed_on
     return Path(given) if given else None
-
-
-def environment_of(server: str, directory: str | None, threads: int, program: str) -> dict[str, str]:
-    """The variables of a worker that joins the run of this server.
-
-    Raises SettingError for an address, keys or a program that cannot be.
-    """
-    match = re.fullmatch(r"tcp://(.+):(\d{1,5})", server)
-    if match is None or not 1 <= int(match[2]) < 1 << 16:
-        raise SettingError(f"--server is {server!r}; it must be tcp://HOST:PORT, with a port from 1 to 65535")
-    try:
-        socket.getaddrinfo(match[1].strip("[]"), int(match[2]))
-    except (OSError, UnicodeError) as error:
-        raise SettingError(f"--server is {server!r}, but there is no such host: {error}") from None
-    if not Path(program).is_file():
-        raise SettingError(f"there is no program {program!r}: pass the path of a Python file")
-    found = {"KARP_SERVER": server, "KARP_THREADS": str(threads)}
-    if directory is not None:
-        found["KARP_KEYS"] = keys.read(Path(directory)).for_worker().to_text()
-    return found

@@ -33,9 +33,10 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
+from karp import environment
 from karp.errors import SettingError
 
-PLAN = os.environ.get("KARP_FAULT")  # None, except in tests
+PLAN = environment.read(environment.FAULT) or None  # None, except in tests
 FORM = re.compile(
     r"(?P<who>worker|server)(?: (?P<worker>\d+))?: (?P<action>die|raise|pause|full|delay)(?: (?P<seconds>\d*\.?\d+))? "
     r"(?P<point>[a-z-]+)(?: step (?P<step>\d+))?(?: time (?P<time>\d+))?"
@@ -72,7 +73,7 @@ def parse(plan: str) -> list[Fault]:
         match = FORM.fullmatch(text.strip())
         points = SERVER_POINTS if match and match["who"] == "server" else WORKER_POINTS
         if match is None or match["point"] not in points or (match["action"] == "delay") != bool(match["seconds"]):
-            raise SettingError(f"KARP_FAULT: {text.strip()!r} is no fault; karp/faults.py says what is")
+            raise SettingError(f"{environment.FAULT}: {text.strip()!r} is no fault; karp/faults.py says what is")
         worker, seconds = int(match["worker"] or -1), float(match["seconds"] or 0)
         step, left = int(match["step"] or -1), int(match["time"] or 1)
         found.append(Fault(number, worker, match["action"], seconds, match["point"], step, left))
@@ -89,7 +90,7 @@ def _strike(plan: str, point: str, step: int) -> None:
     global _faults
     if _faults is None:
         _faults = parse(plan)
-    me = int(os.environ.get("KARP_WORKER", "-1"))
+    me = environment.worker()
     for fault in _faults:
         if fault.point == point and step >= fault.step and fault.worker in (-1, me):
             fault.left -= 1
@@ -99,7 +100,7 @@ def _strike(plan: str, point: str, step: int) -> None:
 
 def _first(fault: Fault) -> bool:
     """Whether this fault has not fired in this run before."""
-    folder = Path(os.environ["KARP_RUN_DIR"]) / "faults"
+    folder = Path(environment.read(environment.RUN_DIR)) / "faults"
     folder.mkdir(exist_ok=True)
     try:
         with (folder / str(fault.number)).open("x") as file:
@@ -120,4 +121,4 @@ def _act(fault: Fault) -> None:
         case "full":
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         case _:
-            raise RuntimeError(f"the fault {fault.number} of KARP_FAULT")
+            raise RuntimeError(f"the fault {fault.number} of {environment.FAULT}")

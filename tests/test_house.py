@@ -11,7 +11,7 @@ HOUSE = Path(karp.__file__).parent
 ROOMS = [
     "errors",
     "checks",
-    "faults",
+    "text",
     "autograd",
     "parameters",
     "nn",
@@ -19,9 +19,10 @@ ROOMS = [
     "codecs",
     "data",
     "protocol",
+    "environment",
+    "faults",
     "record",
     "transport",
-    "environment",
     "monitor",
     "serve",
     "trainer",
@@ -32,7 +33,7 @@ ROOMS = [
     "export",
     "cli",
 ]
-PURE = {"errors", "parameters", "optim", "codecs"}  # all that protocol may use
+PURE = {"errors", "checks", "text", "parameters", "optim", "codecs"}  # all that protocol may use
 FORBIDDEN_IN_PROTOCOL = {"asyncio", "io", "msgpack", "os", "pathlib", "random", "secrets", "select", "socket"} | {
     "subprocess",
     "sys",
@@ -129,6 +130,15 @@ def test_no_pickle_and_no_eval() -> None:
         assert set() == imports_of(path) & {"pickle", "_pickle", "marshal", "shelve", "dill", "cloudpickle", "joblib"}
         assert set() == {call for call, _ in calls_of(path)} & {"eval", "exec", "compile"}, path
         assert "allow_pickle=True" not in path.read_text(), path
+
+
+def test_one_file_names_the_variables_between_launcher_and_program() -> None:
+    for path in files():
+        tree = ast.parse(path.read_text())
+        prose = {id(node.value) for node in ast.walk(tree) if isinstance(node, ast.Expr)}
+        texts = [node.value for node in ast.walk(tree) if isinstance(node, ast.Constant) and id(node) not in prose]
+        named = [text for text in texts if isinstance(text, str) and "KARP_" in text]
+        assert bool(named) is (path.name == "environment.py"), path
 
 
 def test_no_file_is_too_long_to_hold_in_mind() -> None:

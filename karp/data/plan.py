@@ -22,12 +22,12 @@ either of them and `default_rng(seed)` or its spawned children.
 
 from __future__ import annotations
 
-import operator
 from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
 
+from karp import checks
 from karp.errors import SettingError
 
 ORDER_STREAM = int.from_bytes(b"ordr")  # the permutation of an epoch: key (word, epoch)
@@ -49,12 +49,9 @@ def stream(seed: int, word: int, *key: int) -> np.random.Generator:
 
 def whole(name: str, value: int, least: int, below: int = _SEEDS) -> int:
     """`value` as a Python int in least <= value < below, or a SettingError that names it."""
-    try:
-        number = None if isinstance(value, bool | np.bool_) else operator.index(value)
-    except TypeError:
-        number = None
+    number = checks.integer(value)
     if number is None or not least <= number < below:
-        raise SettingError(f"{name} is {value!r}: pass a whole number from {least} to {below - 1}")
+        raise SettingError(f"{name} is {value!r:.60}: pass a whole number from {least} to {below - 1}")
     return number
 
 

@@ -6,6 +6,7 @@ from typing import NamedTuple
 
 from karp import environment
 from karp.errors import SettingError
+from karp.launch import program
 from karp.record import files
 
 FILE = "launch.json"
@@ -36,7 +37,7 @@ class Options(NamedTuple):
 
     def check(self) -> None:
         """Raises SettingError for what cannot be launched."""
-        if not Path(self.program).is_file():
+        if not program.exists(self.program):
             raise SettingError(f"there is no program {self.program!r}: pass the path of a Python file")
         if not 1 <= self.workers < WORKERS or not 1 <= self.threads < THREADS:
             few = f"at least 1, and below {WORKERS} and {THREADS}"
@@ -54,7 +55,7 @@ class Options(NamedTuple):
 
     def write(self, directory: Path) -> None:
         """Keep them, and the directory that the program is run in; raises OSError if that cannot be."""
-        absolute = self._replace(program=str(Path(self.program).resolve()))
+        absolute = self._replace(program=program.absolute(self.program))
         files.write_json(directory / FILE, absolute._asdict() | {"cwd": str(Path.cwd())})
 
     @classmethod

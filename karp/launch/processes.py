@@ -12,10 +12,12 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
 
+from karp import environment
 from karp.errors import RecordError
 from karp.record.files import reason
 from karp.serve.config import Config
 
+WORKER_MAIN = str(Path(__file__).with_name("worker_main.py"))
 KILL_SECONDS = 2.0  # between SIGTERM and SIGKILL
 TAIL_LINES = 40
 THREAD_VARIABLES = ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS", "VECLIB_MAXIMUM_THREADS")
@@ -57,13 +59,18 @@ def how_ended(process: subprocess.Popen[bytes]) -> str:
     return f"was killed by {signal.Signals(-status).name}" if status < 0 else f"ended with exit status {status}"
 
 
+def output(log: Path, begin: int) -> bytes:
+    """Return what has been printed to a log since it had so many bytes."""
+    return log.read_bytes()[begin:]
+
+
 def printed(log: Path, begin: int) -> str:
-    """What has been printed to a log since it had so many bytes."""
-    return log.read_bytes()[begin:].decode(errors="replace")
+    """Return that as text."""
+    return output(log, begin).decode(errors="replace")
 
 
 def tail(log: Path, begin: int) -> str:
-    """The last lines of that."""
+    """Return its last lines."""
     try:
         lines = printed(log, begin).splitlines()[-TAIL_LINES:]
     except OSError as error:
@@ -80,17 +87,17 @@ def open_log(log: Path) -> BinaryIO:
 
 
 def start_worker(
-    worker: int, program: str, arguments: list[str], environment: dict[str, str], log: Path, leash: int, restarts: int
+    worker: int, program: str, arguments: list[str], variables: dict[str, str], log: Path, leash: int, restarts: int
 ) -> Child:
     """Start a program as a worker; what it prints is appended to the log."""
     with open_log(log) as file:
         begin = file.tell()
         process = subprocess.Popen(
-            [sys.executable, "-m", "karp.launch.worker_main", program, *arguments],
+            [sys.executable, WORKER_MAIN, program, *arguments],
             stdin=subprocess.DEVNULL,
             stdout=file,
             stderr=subprocess.STDOUT,
-            env=environment | {"KARP_WORKER": str(worker), "KARP_LEASH": str(leash)},
+            env=variables | {environment.WORKER: str(worker), environment.LEASH: str(leash)},
             pass_fds=[leash],
             process_group=0,
         )
@@ -103,7 +110,7 @@ def start_worker(
 class ServerProcess:
     """The server, and the pipes to it."""
 
-    def __init__(self, config: Config, environment: dict[str, str], log: Path) -> None:
+    def __init__(self, config: Config, variables: dict[str, str], log: Path) -> None:
         self.log = log
         with open_log(log) as file:
             self.begin = file.tell()
@@ -112,7 +119,7 @@ class ServerProcess:
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=file,
-                env=environment,
+                env=variables,
                 pass_fds=[config.descriptor],
                 process_group=0,
             )

@@ -12,7 +12,7 @@ from karp import environment
 from karp.errors import DataError, SettingError
 from karp.launch.options import Options
 
-READERS = {"staleness": environment.staleness, "local_steps": environment.whole}  # of what the command line says
+READERS = {"staleness": environment.staleness, "local_steps": environment.local_steps}  # of what the command line says
 
 
 class Recorded(NamedTuple):

@@ -1,16 +1,16 @@
 """`karp replay DIR`: run a recorded run's program once more, in one process, along its record (trainer/replay.py)."""
 
 import json
-import os
 import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
-from karp.environment import ASYNCHRONOUS, variables
+from karp.environment import ASYNCHRONOUS, REPLAY, THREADS, of_child, variables
 from karp.errors import DataError, RecordError
 from karp.launch.options import Options
-from karp.launch.processes import THREAD_VARIABLES
+from karp.launch.processes import THREAD_VARIABLES, WORKER_MAIN
+from karp.launch.program import exists
 from karp.protocol.kernels import Use
 from karp.protocol.settings import Settings
 from karp.record.arrivals import read
@@ -27,16 +27,15 @@ def replay(run_dir: str, program: str | None, arguments: list[str]) -> int:
     settings, summary, order = read(directory)
     options, cwd = launched(directory, program, arguments)
     threads = str(settings.threads)
-    environment = {name: value for name, value in os.environ.items() if not name.startswith("KARP_")}
-    environment |= dict.fromkeys(THREAD_VARIABLES, threads)
-    environment |= {"KARP_REPLAY": str(directory), "KARP_THREADS": threads, **modes_of(settings)}
-    if not Path(cwd, options.program).is_file():
+    given = {REPLAY: str(directory), THREADS: threads, **dict.fromkeys(THREAD_VARIABLES, threads), **modes_of(settings)}
+    if not exists(str(Path(cwd, options.program))):
         raise DataError(f"there is no program {options.program!r} in {cwd}: name it: karp replay {run_dir} PROGRAM")
     try:
         (directory / FILE).unlink(missing_ok=True)
     except OSError as error:
         raise RecordError(f"{directory / FILE} cannot be written: {error.strerror}") from None
-    done = subprocess.run([sys.executable, options.program, *options.arguments], cwd=cwd, env=environment, check=False)
+    line = [sys.executable, WORKER_MAIN, options.program, *options.arguments]
+    done = subprocess.run(line, cwd=cwd, env=of_child(given), check=False)
     if done.returncode != 0:
         return done.returncode if done.returncode > 0 else 128 - done.returncode
     try:

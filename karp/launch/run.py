@@ -10,7 +10,6 @@ It imports little, and no NumPy: until it has started the others, nobody does an
 
 import json
 import os
-import shlex
 import signal
 import socket
 import sys
@@ -20,7 +19,9 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
+from karp import environment
 from karp.errors import DataError, LostError, RecordError, SettingError
+from karp.launch.conclusion import conclude
 from karp.launch.options import Options
 from karp.launch.processes import (
     THREAD_VARIABLES,
@@ -28,12 +29,12 @@ from karp.launch.processes import (
     ServerProcess,
     how_ended,
     kill_group,
-    printed,
     start_worker,
     stop,
     tail,
 )
 from karp.launch.recorded import Recorded, options_of
+from karp.monitor import streams
 from karp.monitor.terminal import Display
 from karp.record.paths import fresh_directory
 from karp.serve.config import Config
@@ -124,6 +125,7 @@ class Launch:
 
     def run(self) -> int:
         """Start, watch and end the run."""
+        streams.open_closed()
         before = {number: signal.signal(number, self._interrupt) for number in (signal.SIGINT, signal.SIGTERM)}
         try:
             self._start()
@@ -136,8 +138,9 @@ class Launch:
             summary = self._close()
             for number, handler in before.items():
                 signal.signal(number, handler)
-        self._conclude(summary)
-        return self.status
+        return conclude(
+            summary, self.children, self.options, self.directory, self.display, self.status, bool(self.interrupts)
+        )
 
     def _interrupt(self, number: int, frame: FrameType | None) -> None:
         """Ctrl-C: once ends the run in good order, twice at once."""
@@ -160,18 +163,19 @@ class Launch:
         self.listener = listen(self.options.host, self.options.port)
         address = address_of(self.listener)
         self.leash, self.leash_end = os.pipe()  # closes when this process ends, however it ends
-        self.environment = os.environ | {
-            "KARP_SERVER": address,
-            "KARP_RUN": self.run_id,
-            "KARP_RUN_DIR": str(self.directory),
-            "KARP_THREADS": str(self.options.threads),
+        given = {
+            environment.SERVER: address,
+            environment.RUN: self.run_id,
+            environment.RUN_DIR: str(self.directory),
+            environment.THREADS: str(self.options.threads),
             "PYTHONUNBUFFERED": "1",
             **dict.fromkeys(THREAD_VARIABLES, str(self.options.threads)),
             **self.options.modes(),
         }
         if keys is not None:
-            self.environment["KARP_KEYS"] = keys.for_worker().to_text()
+            given[environment.KEYS] = keys.for_worker().to_text()
             self.display.say(f"the server listens at {address}; workers elsewhere need the keys: karp worker --help")
+        self.variables = environment.of_child(given, environment.FAULT, *environment.MODE_NAMES.values())
         self.config = Config(
             run=self.run_id,
             workers=self.options.workers,
@@ -195,7 +199,7 @@ class Launch:
     def _start_server(self) -> None:
         again = self.server_starts > 0
         config = self.config._replace(incarnation=self.server_starts, resume=again or self.resume)
-        self.server = ServerProcess(config, self.environment, self.directory / "logs" / "server.log")
+        self.server = ServerProcess(config, self.variables, self.directory / "logs" / "server.log")
         self.server_starts += 1
         for worker, well in self.endings.items():
             self.server.tell(ended=worker, well=well)
@@ -204,7 +208,7 @@ class Launch:
         log = self.directory / "logs" / f"worker-{worker}.log"
         self.children.append(
             start_worker(
-                worker, self.options.program, self.options.arguments, self.environment, log, self.leash, restarts
+                worker, self.options.program, self.options.arguments, self.variables, log, self.leash, restarts
             )
         )
 
@@ -374,43 +378,3 @@ class Launch:
         if self.interrupts > self.answered:
             self.answered = self.interrupts
             self.display.say(f"interrupted: {what} (once more: at once)")
-
-    def _conclude(self, summary: dict[str, Any] | None) -> None:
-        """Show what came out, and the main worker's output."""
-        go_on = shlex.join(["karp", "launch", "--resume", str(self.directory), "-n", str(self.options.workers)])
-        if summary is None:
-            self.display.close()
-            if self.interrupts:
-                self.display.say(f"the server wrote no summary; to go on: {go_on}")
-            elif self.status == 0:
-                self.status = 1
-                self.display.say(f"the server wrote no summary; to have one once it can: {go_on}")
-            return
-        main = summary["main"]
-        if main < 0:  # the server that named it died when all was over: then those that ended well are equal
-            main = min((child.worker for child in self.children if child.joined and child.ended_well), default=-1)
-        speaker = next((child for child in self.children[::-1] if child.worker == main), None)  # None: from elsewhere
-        if self.interrupts and summary["finished"] and speaker is not None and speaker.ended_well:
-            self.status = 0  # there was nothing left to be interrupted
-        if self.status == 0 and "steps" not in summary:
-            self.status = 1
-            self.display.say(f"no worker trained: {self.options.program} ended without iterating over trainer.batches")
-        elif self.status == 0 and not summary["finished"] and "missing" not in summary:
-            self.status = 1
-            self.display.say(f"{self.options.program} ended in every worker before the run did: it is at step "
-                             f"{summary['steps']}")  # fmt: skip
-        self.display.conclude(summary, self.directory)
-        if self.status == 0 and speaker is not None:
-            try:
-                sys.stdout.write(printed(speaker.log, speaker.begin))
-                sys.stdout.flush()
-            except OSError as error:
-                self.status = 1
-                self.display.say(f"what the program printed cannot be shown ({error.strerror}): {speaker.log}")
-        elif self.interrupts and summary["finished"]:
-            self.display.say(f"the training had ended, but not the program; to go on with that: {go_on}")
-        elif self.interrupts:
-            self.display.say(f"stopped after step {summary.get('steps', 0)}; to go on: {go_on}")
-        if "missing" in summary:
-            self.status = self.status or 1
-            self.display.say(f"to have all of its files once they can be written: {go_on}")

@@ -1,6 +1,7 @@
 """A run on the terminal: a progress bar, or plain lines where the output is no terminal."""
 
 import os
+import sys
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -13,7 +14,7 @@ class Display:
 
     def __init__(self, stream: TextIO | None) -> None:
         self.stream = stream
-        self.plain = stream is None or not stream.isatty()
+        self.plain = stream is None or os.environ.get("TERM") in ("dumb", "unknown") or not stream.isatty()
         self.steps = 0
         self.scores: dict[str, float] = {}
         self.bar: Any = None  # rich's, where the stream is a terminal
@@ -47,7 +48,7 @@ class Display:
                 self.bar.console.print(text, markup=False, highlight=False, soft_wrap=True)
             elif self.stream is not None:
                 print(text, file=self.stream, flush=True)
-        except OSError:  # whoever was looking is gone: the run goes on
+        except (OSError, ValueError):  # a program's own stream that is closed: the run goes on
             self.stream = self.bar = None
 
     def _begin_bar(self) -> None:
@@ -61,7 +62,9 @@ class Display:
         self.progress = Progress(*columns, expand=True)
         self.progress.add_task("", total=self.steps)
         self.line = Text("", no_wrap=True, overflow="ellipsis")
-        self.bar = Live(Group(self.progress, self.line), console=Console(file=self.stream), refresh_per_second=8)
+        lines, console = Group(self.progress, self.line), Console(file=self.stream)
+        prints_there = sys.stdout is not None and sys.stdout.isatty()  # else it is a file's, or another process's
+        self.bar = Live(lines, console=console, refresh_per_second=8, redirect_stdout=prints_there)
         self.bar.start()
 
     def _progress(self, values: dict[str, Any]) -> None:

@@ -34,8 +34,12 @@ from karp.errors import ProtocolError
 from karp.protocol.kernels import UNKNOWN, Kernels
 from karp.protocol.settings import Settings
 from karp.protocol.tree import Node, Vector
+from karp.text import NAME_CHARACTERS
 
-PROTOCOL = 4  # counts the changes that make two versions of karp unable to work in one run
+ERROR, TRACEBACK, HOST = 2_000, 200_000, 255  # characters of a text, at most
+MOST_NUMBERS = 1_000  # of a score
+MOST_LOGGED = 10_000  # numbers that travel with one message
+PROTOCOL = 5  # counts the changes that make two versions of karp unable to work in one run
 
 Logs = list[tuple[int, str, float]]  # (shard, name, value); shard -1: logged outside of a shard
 
@@ -104,7 +108,7 @@ class Leave:
 class Failure:
     """The program raised, at this shard or at this epoch's evaluation (-1: elsewhere).
 
-    `traceback` is what Python would print.
+    `traceback` is what Python would print. With `certain` any worker would raise there: the program breaks a rule.
     """
 
     step: int
@@ -112,6 +116,7 @@ class Failure:
     epoch: int
     error: str
     traceback: str
+    certain: bool = False
 
 
 @dataclass(slots=True)
@@ -313,9 +318,9 @@ def text(limit: int) -> Callable[[object], str]:
 
 
 def numbers(value: object) -> dict[str, float]:
-    if type(value) is not dict or len(value) > 1000:
-        raise ValueError("a map of at most 1000 numbers")
-    return {text(200)(name): number(item) for name, item in value.items()}
+    if type(value) is not dict or len(value) > MOST_NUMBERS:
+        raise ValueError(f"a map of at most {MOST_NUMBERS} numbers")
+    return {text(NAME_CHARACTERS)(name): number(item) for name, item in value.items()}
 
 
 def nodes(value: object) -> list[tuple[int, int, float]]:
@@ -335,7 +340,7 @@ def nodes(value: object) -> list[tuple[int, int, float]]:
 def logs(value: object) -> Logs:
     if type(value) is not list or any(type(item) not in (list, tuple) or len(item) != 3 for item in value):
         raise ValueError("a list of [shard, name, value]")
-    return [(from_minus_one(shard), text(200)(name), number(item)) for shard, name, item in value]
+    return [(from_minus_one(shard), text(NAME_CHARACTERS)(name), number(item)) for shard, name, item in value]
 
 
 def vectors(value: object) -> int:
@@ -348,7 +353,7 @@ CHECKS: dict[str, Callable[[Any], Any]] = {
     "worker": from_minus_one,
     "settings": Settings.from_dict,
     "kernels": Kernels.from_dict,
-    "host": text(255),
+    "host": text(HOST),
     "pid": count,
     "seen": count,
     "number": ordinal,
@@ -365,7 +370,8 @@ CHECKS: dict[str, Callable[[Any], Any]] = {
     "epoch": from_minus_one,
     "scores": numbers,
     "error": text(10_000),
-    "traceback": text(200_000),
+    "traceback": text(TRACEBACK),
+    "certain": flag,
     "initial": flag,
     "shared": text(1000),
     "main": flag,

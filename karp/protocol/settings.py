@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import MISSING, dataclass, fields, replace
 from typing import Any
 
-from karp import codecs, optim
+from karp import checks, codecs, optim
 from karp.errors import SettingError
 from karp.parameters import Layout
 
@@ -16,6 +16,25 @@ LIMITS = {"samples": 1 << 48, "batch_size": 1 << 48, "epochs": 1 << 32, "shards"
 LIMITS["local_steps"] = 1 << 32
 STALENESS = 1 << 16
 ANY_SHARDS = 0  # a program that leaves `shards` to the run
+RANGES = {name: (1, limit, f"1 to {limit - 1}") for name, limit in LIMITS.items()}  # least, below, in words
+RANGES["shards"] = (ANY_SHARDS, *RANGES["shards"][1:])
+RANGES["seed"] = (0, SEEDS, "0 to 2**63 - 1")
+RANGES["staleness"] = (0, STALENESS, f"0 to {STALENESS - 1}, or None: asynchronous")
+
+
+def whole(name: str, value: object) -> int:
+    """Return the setting of this name as a Python int; raise SettingError if it cannot be.
+
+    >>> whole("epochs", 2.5)
+    Traceback (most recent call last):
+    ...
+    karp.errors.SettingError: epochs is 2.5; it must be a whole number from 1 to 4294967295
+    """
+    least, below, wanted = RANGES[name]
+    number = checks.integer(value)
+    if number is None or not least <= number < below:
+        raise SettingError(f"{name} is {value!r:.60}; it must be a whole number from {wanted}")
+    return number
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,16 +96,7 @@ class Settings:
         for name in ("program", "program_sha256", "weights_sha256", "data_sha256"):
             if type(plain[name]) is not str or len(plain[name]) > 1000:
                 raise SettingError(f"settings: {name} is {plain[name]!r:.60}, not a text")
-        for name, limit in LIMITS.items():
-            least = ANY_SHARDS if name == "shards" else 1
-            if type(plain[name]) is not int or not least <= plain[name] < limit:
-                raise SettingError(f"{name} is {plain[name]!r:.60}; it must be a whole number from 1 to {limit - 1}")
-        if type(plain["seed"]) is not int or not 0 <= plain["seed"] < SEEDS:
-            raise SettingError(f"seed is {plain['seed']!r:.60}; it must be a whole number from 0 to 2**63 - 1")
-        staleness = plain["staleness"]
-        if staleness is not None and (type(staleness) is not int or not 0 <= staleness < STALENESS):
-            wanted = f"a whole number from 0 to {STALENESS - 1}, or None: asynchronous"
-            raise SettingError(f"staleness is {staleness!r:.60}; it must be {wanted}")
+        plain |= {name: whole(name, plain[name]) for name in RANGES if name != "staleness" or plain[name] is not None}
         codecs.check("codec", plain["codec"], codecs.GRADIENTS)
         codecs.check("codec_weights", plain["codec_weights"], codecs.WEIGHTS)
         for name in ("evaluate", "steering"):

@@ -20,6 +20,9 @@ from karp import codecs
 from karp.errors import LostError, ProgramError, RefusedError, RunError
 from karp.protocol.kernels import UNKNOWN, Kernels
 from karp.protocol.messages import (
+    ERROR,
+    MOST_LOGGED,
+    TRACEBACK,
     Closed,
     Contribution,
     Evaluation,
@@ -42,6 +45,7 @@ from karp.protocol.messages import (
 )
 from karp.protocol.settings import Settings
 from karp.protocol.tree import Node, TreeSum, Vector
+from karp.text import sendable
 
 PING_SECONDS = 1.0  # a worker that has heard nothing for so long asks
 LOST_SECONDS = 60.0  # a server that has not answered for so long is lost
@@ -281,7 +285,9 @@ class Worker:
         return Score(evaluation.epoch, scores, self.last)
 
     def log(self, name: str, value: float, shard: int) -> None:
-        """A number to travel with the next message."""
+        """A number to travel with the next message; raises ProgramError for more than that takes."""
+        if len(self.logs) == MOST_LOGGED:
+            raise ProgramError(f"more than {MOST_LOGGED:,} numbers were logged in one step: log fewer, or their mean")
         self.logs.append((shard, name, value))
 
     def stop(self) -> list[FromWorker]:
@@ -296,14 +302,14 @@ class Worker:
         self.leaving = Leave(self._logs())
         return self.leaving
 
-    def failed(self, error: str, traceback: str) -> FromWorker:
+    def failed(self, error: str, traceback: str, certain: bool = False) -> FromWorker:
         """The program has raised; if only because the server refused this worker, the others go on."""
         if self.refused:
             return Leave([])
         task, self.task = self.task, None
         step, shard = (task.step, self.shard) if isinstance(task, Lease) else (-1, -1)
         epoch = task.epoch if isinstance(task, Evaluation) else -1
-        return Failure(step, shard, epoch, error[:10_000], traceback[-200_000:])
+        return Failure(step, shard, epoch, sendable(error, ERROR), sendable(traceback, TRACEBACK), certain)
 
     def _logs(self) -> Logs:
         logs, self.logs = self.logs, []

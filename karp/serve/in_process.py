@@ -1,6 +1,5 @@
 """A run in one process: the server's state machine, called directly, with its record and its display."""
 
-import sys
 import time
 from collections import deque
 from pathlib import Path
@@ -28,11 +27,11 @@ class LocalLink:
     peer = b"local"
 
     def __init__(self, directory: Path, program: str, show: bool) -> None:
+        from karp.monitor import streams
         from karp.monitor.terminal import Display
-
         self.program = program
         self.record = Record(directory)
-        self.display = Display(sys.stderr if show else None)
+        self.display = Display(streams.for_progress() if show else None)
         self.server = Server(1, Plan, time.monotonic())
         self.inbox: deque[FromServer] = deque()
 

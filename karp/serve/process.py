@@ -20,8 +20,9 @@ from typing import Any
 
 import zmq
 
-from karp import data, faults
+from karp import data, environment, faults
 from karp.errors import KarpError, ProtocolError
+from karp.monitor import streams
 from karp.protocol.messages import Evaluation, FromServer, Lease, Waiting
 from karp.protocol.server.actions import Action, Report, Send
 from karp.protocol.server.machine import ALIVE_SECONDS, Server
@@ -83,7 +84,7 @@ class Process:
         )
         self.server.joining.resume(config.shards, config.changed)
         self.compared = False  # its kernels with those of the first worker
-        keys = Keys.from_text(config.keys, "KARP_KEYS") if config.keys else None
+        keys = Keys.from_text(config.keys, environment.KEYS) if config.keys else None
         self.socket = ServerSocket(
             config.descriptor, config.address, config.run, config.incarnation, keys, self.exchange
         )
@@ -251,11 +252,12 @@ def main() -> int:
     more_descriptors()
     with open(sys.stdin.fileno(), "rb", buffering=0, closefd=False) as orders:  # unbuffered: the rest is for Lines
         config = Config(**json.loads(orders.readline()))
-    try:
-        Process(config).run(Lines(sys.stdin.fileno()))
-    except KarpError as error:
-        print(json.dumps({"report": "failure", "step": -1, "failure": str(error)}), flush=True)
-        return 2
+    with streams.command():  # a launcher that is gone is seen at the end of the orders, and the run is closed then
+        try:
+            Process(config).run(Lines(sys.stdin.fileno()))
+        except KarpError as error:
+            print(json.dumps({"report": "failure", "step": -1, "failure": str(error)}), flush=True)
+            return 2
     return 0  # it has closed the run, however that has ended
 
 

@@ -15,7 +15,9 @@ from karp.autograd import Value, dropping
 from karp.data import Table, fingerprint
 from karp.errors import ProgramError, SettingError
 from karp.parameters import Parameters
+from karp.protocol.messages import MOST_NUMBERS
 from karp.protocol.settings import Settings
+from karp.text import NAME_CHARACTERS, is_name, sendable
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
@@ -38,10 +40,10 @@ def settings_of(
     parameters: Parameters, optimizer: optim.Optimizer, outer: optim.Optimizer | None, **others: Any
 ) -> Settings:
     """The settings of the run that this program asks for; `others` are their fields as they stand there."""
-    program = Path(sys.argv[0]) if sys.argv and sys.argv[0] else Path("python")
+    file = program_file()
     return Settings.from_dict({
-        "program": program.name,
-        "program_sha256": hashlib.sha256(program.read_bytes()).hexdigest() if program.is_file() else "",
+        "program": program_name(),
+        "program_sha256": "" if file is None else hashlib.sha256(file.read_bytes()).hexdigest(),
         "layout": parameters.layout.to_dict(),
         "weights_sha256": parameters.sha256(),
         "optimizer": optim.to_dict(optimizer),
@@ -50,13 +52,43 @@ def settings_of(
     })
 
 
+def program_file() -> Path | None:
+    """Return the file with the text of this process's program, whatever has become of its arguments and folder since.
+
+    An archive is such a file; a folder is not, but its `__main__.py`. None in a session, a notebook and the like.
+    """
+    main = getattr(sys.modules.get("__main__"), "__file__", None)
+    places = [Path(main), Path(main).parent] if isinstance(main, str) else []
+    places += [Path(name) for name in sys.argv[:1] if name]
+    return next((path for path in places if path.is_file()), None)
+
+
+def program_name() -> str:
+    """Return what this process's program is called: the name of its file, archive or folder."""
+    path = program_file() or Path(sys.argv[0] if sys.argv else "")
+    name = path.parent.name if path.name == "__main__.py" else path.name
+    return sendable(name, NAME_CHARACTERS) or "python"
+
+
 def scores(values: Mapping[str, Any] | float) -> dict[str, float]:
-    """Return numbers under names, as messages carry them."""
+    """Return numbers under names, as messages carry them.
+
+    Raises ProgramError for a name or a value that cannot be one, and for more than a message takes.
+    """
     named = values if isinstance(values, Mapping) else {"score": values}
-    return {str(name): _number(name, value) for name, value in named.items()}
+    if len(named) > MOST_NUMBERS:
+        raise ProgramError(f"{len(named):,} numbers at once; at most {MOST_NUMBERS:,} can be logged")
+    found: dict[str, float] = {}
+    for key, value in named.items():
+        name = str(key)
+        if not is_name(name) or name in found:
+            wanted = f"a text of 1 to {NAME_CHARACTERS} characters on one line, and there only once"
+            raise ProgramError(f"the name of a number is {name!r:.60}; it must be {wanted}")
+        found[name] = _number(name, value)
+    return found
 
 
-def _number(name: object, value: object) -> float:
+def _number(name: str, value: object) -> float:
     """Return the number in a number, a Value, or an array or list of one element."""
     data = value.data if isinstance(value, Value) else value
     try:

@@ -1,18 +1,19 @@
 """How a worker's messages reach the server and its answers come back: over a wire, or called directly."""
 
 import os
-import sys
 from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
 
-from karp.environment import given_directory
+from karp import environment
+from karp.monitor import streams
 from karp.parameters import Layout
 from karp.protocol.messages import FromServer, FromWorker, Lease
 from karp.protocol.tree import Node
 from karp.protocol.worker import Worker
 from karp.record.paths import fresh_directory
+from karp.trainer.inputs import program_name
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
@@ -46,19 +47,22 @@ class Link(Protocol):
 
 def connect(worker: Worker, layout: Layout, run_dir: str | os.PathLike[str] | None, show: bool) -> Link:
     """The link of this process: to a recorded run, to the launcher's server, or to a server's machine of its own."""
-    if recorded := os.environ.get("KARP_REPLAY"):
+    streams.open_closed()
+    if recorded := environment.read(environment.REPLAY):
         from karp.trainer.replay import ReplayLink
 
         return ReplayLink(Path(recorded))
-    directory = given_directory(run_dir)
-    if address := os.environ.get("KARP_SERVER"):
+    directory = environment.given_directory(run_dir)
+    if address := environment.read(environment.SERVER):
         from karp.transport.frames import ANY_RUN
         from karp.transport.keys import Keys
         from karp.transport.zeromq_worker import WorkerSocket
 
-        keys = os.environ.get("KARP_KEYS")
-        known = Keys.from_text(keys, "KARP_KEYS").for_worker() if keys else None
-        return WorkerSocket(address, os.environ.get("KARP_RUN", ANY_RUN), worker, layout, known)
+        keys = environment.read(environment.KEYS)
+        known = Keys.from_text(keys, environment.KEYS).for_worker() if keys else None
+        return WorkerSocket(address, environment.read(environment.RUN) or ANY_RUN, worker, layout, known)
     from karp.serve.in_process import LocalLink
 
-    return LocalLink(directory or fresh_directory(sys.argv[0]), Path(sys.argv[0]).name, show)
+    environment.take(environment.RUN_DIR)
+    name = program_name()
+    return LocalLink(directory or fresh_directory(name), name, show)

@@ -8,10 +8,12 @@ import time
 import traceback
 
 from karp import faults
-from karp.protocol.messages import Done, FromWorker
+from karp.errors import ProgramError
+from karp.protocol.messages import HOST, Done, FromWorker
 from karp.protocol.settings import Settings
 from karp.protocol.worker import PING_SECONDS, Worker
 from karp.record.kernels import kernels
+from karp.text import sendable
 from karp.trainer.link import Link
 
 
@@ -25,7 +27,8 @@ class Session:
     def join(self, settings: Settings) -> None:
         """Ask to take part in the run of these settings."""
         faults.reach("join")
-        self.send(self.worker.enter(settings, socket.gethostname(), os.getpid(), time.monotonic(), kernels()))
+        host = sendable(socket.gethostname(), HOST)
+        self.send(self.worker.enter(settings, host, os.getpid(), time.monotonic(), kernels()))
 
     def send(self, message: FromWorker) -> None:
         self.link.send(message, self.worker.incarnation)
@@ -61,8 +64,9 @@ class Session:
 
     def fail(self, error: BaseException) -> None:
         """Tell that the program has raised this."""
+        line = "".join(traceback.format_exception_only(error)).strip()
         text = "".join(traceback.format_exception(error))
-        self.send(self.worker.failed("".join(traceback.format_exception_only(error)).strip(), text))
+        self.send(self.worker.failed(line, text, certain=isinstance(error, ProgramError)))
 
     def _depart(self, process: int) -> None:
         """Say that the program ends, if this is the main worker and it ends well."""

@@ -20,10 +20,10 @@ import numpy as np
 from karp import environment, faults, nn, optim
 from karp.autograd import Value, dropping
 from karp.data import Plan, generator
-from karp.environment import agreed, from_environment
+from karp.environment import agreed
 from karp.errors import ProgramError, RecordError, SettingError
 from karp.protocol.messages import Evaluation, Lease
-from karp.protocol.settings import ANY_SHARDS, Settings
+from karp.protocol.settings import ANY_SHARDS, Settings, whole
 from karp.protocol.steps import Rounds, Steps, steps_of
 from karp.protocol.worker import Worker
 from karp.trainer import stage
@@ -106,27 +106,27 @@ class Trainer:
     ) -> None:
         self.model = model
         self.optimizer = optimizer
-        self.batch_size = batch_size
-        self.epochs = epochs
-        if shards == ANY_SHARDS:
+        self.batch_size = whole("batch_size", batch_size)
+        self.epochs = whole("epochs", epochs)
+        self.shards = None if shards is None else whole("shards", shards)
+        if self.shards == ANY_SHARDS:
             raise SettingError("shards is 0; it must be a whole number of at least 1, or be left out")
-        self.shards = shards
-        self.seed = seed
+        self.seed = whole("seed", seed)
         staleness = agreed("staleness", staleness, environment.staleness, left_out=...)
-        self.staleness = 0 if isinstance(staleness, EllipsisType) else staleness
-        agreed_steps = agreed("local_steps", local_steps, environment.whole)
-        self.local_steps = 1 if agreed_steps is None else agreed_steps
-        self.threads = from_environment("KARP_THREADS", 1) if threads is None else threads
-        environment.check_whole(local_steps=self.local_steps, threads=self.threads)
+        bound = 0 if isinstance(staleness, EllipsisType) else staleness
+        self.staleness = None if bound is None else whole("staleness", bound)
+        agreed_steps = agreed("local_steps", local_steps, environment.local_steps)
+        self.local_steps = 1 if agreed_steps is None else whole("local_steps", agreed_steps)
+        self.threads = whole("threads", environment.threads() if threads is None else threads)
         optim.to_dict(optimizer)  # raises SettingError for what is none
         self.outer = OUTER if outer is None and self.local_steps > 1 else outer
         self.codec = agreed("codec", codec, str)
         self.codec_weights = agreed("codec_weights", codec_weights, str)
         self.show = show
-        self.server = os.environ.get("KARP_SERVER")
+        self.server = environment.read(environment.SERVER) or None
         self._run_dir = run_dir
         self._parameters = model.parameters
-        self._worker = Worker(self._parameters.data, from_environment("KARP_WORKER", -1 if self.server else 0))
+        self._worker = Worker(self._parameters.data, environment.worker() if self.server else 0)
         self._placement = Placement(self._parameters, self._worker)
         self._session: Session | None = None
         self._stage = Stage.MADE

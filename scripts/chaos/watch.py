@@ -34,8 +34,8 @@ def processes(directory: Path) -> list[RunProcess]:
             continue
         settings = variables.decode(errors="replace").split("\0")
         names = dict(setting.split("=", 1) for setting in settings if "=" in setting)
-        roles = {b"karp.serve.process": "server", b"karp.launch.worker_main": "worker"}
-        role = next((role for module, role in roles.items() if module in command), "joined")
+        launched = "worker" if "KARP_WORKER" in names else "joined"
+        role = "server" if b"karp.serve.process" in command else launched
         worker, address = int(names.get("KARP_WORKER", "-1")), names.get("KARP_SERVER", "")
         living.append(RunProcess(int(entry.name), role, worker, address))
     return sorted(living, key=lambda process: (process.role, process.worker, process.pid))

@@ -125,10 +125,12 @@ def test_a_worker_that_cannot_begin_again_leaves_the_run_to_the_others(tmp_path:
     assert undisturbed(tmp_path) == summary(tmp_path / "run")["weights_sha256"]
 
 
-def test_a_run_goes_on_when_nobody_looks_any_more(tmp_path: Path) -> None:
+@pytest.mark.parametrize("unbuffered", ["", "1"])  # it decides what is tried once more at the interpreter's end
+def test_a_run_goes_on_when_nobody_looks_any_more(tmp_path: Path, unbuffered: str) -> None:
     """As in `karp launch … 2>&1 | head -1`."""
     path = program(tmp_path, epochs=400)
-    launch = start(command("launch", "-n", 2, "--run-dir", tmp_path / "run", path), tmp_path)
+    line = command("launch", "-n", 2, "--run-dir", tmp_path / "run", path)
+    launch = start(line, tmp_path, PYTHONUNBUFFERED=unbuffered)
     assert launch.stdout is not None
     assert launch.stderr is not None
     launch.stderr.readline()

@@ -1,4 +1,4 @@
-"""Programs that raise: once is tried on another worker, twice at the same place ends the run."""
+"""Programs that raise: once is tried on another worker, twice at the same place or for certain ends the run."""
 
 from karp.protocol.messages import Failure
 from karp.protocol.server.training import Training
@@ -12,13 +12,13 @@ class Failures:
         self.places: set[tuple[int, int, int]] = set()  # (step, shard, epoch)
 
     def hear(self, worker: int, message: Failure) -> None:
-        """A worker's program has raised. On another worker it may not; at the same place once more it does."""
+        """A worker's program has raised. On another worker it may not, but at the same place once more it does."""
         where = (message.step, message.shard, message.epoch)
         place = f"at step {message.step}, shard {message.shard}" if message.shard >= 0 else "outside of its loop"
         if message.epoch >= 0:
             place = f"in the evaluation of epoch {message.epoch}"
         self.training.report("traceback", {"worker": worker, "traceback": message.traceback})
-        if where in self.places or message.shard == message.epoch == -1:
+        if message.certain or where in self.places or message.shard == message.epoch == -1:
             self.training.fail(f"worker {worker} failed {place}: {message.error}")
         else:
             self.places.add(where)
