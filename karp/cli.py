@@ -227,10 +227,10 @@ def add_replay(commands: Commands) -> None:
         description="Run the program of the run in DIR once more, in one process, and apply its contributions in the\n"
         "order and with the weights that the run has recorded, so that even a run with staleness ends with\n"
         "the same bits. Prints both hashes; the exit status is 0 if they are equal, else 1.",
-        epilog="examples:\n  karp replay runs/my-run\n  karp replay runs/alone program.py --epochs 5",
+        epilog="examples:\n  karp replay runs/my-run\n  karp replay runs/alone",
     )
     command.add_argument("directory", metavar="DIR", help="the run's directory")
-    command.add_program("needed if no launcher has started the run", nargs="?")
+    command.add_program("needed if the record names none", nargs="?")
     command.set_defaults(command=run_replay)
 
 

@@ -130,6 +130,11 @@ def variables(given: Mapping[str, str | None]) -> dict[str, str]:
     return {MODE_NAMES[name]: text for name, text in said.items()}
 
 
+def given_modes() -> dict[str, str | None]:
+    """Return the modes that the environment hands on, as the command line says them; None for those it does not."""
+    return {mode: read(name) or None for mode, name in MODE_NAMES.items()}
+
+
 def local_steps(text: str) -> int:
     """Return a number of local steps; raises SettingError for what is none.
 

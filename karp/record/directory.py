@@ -5,7 +5,7 @@
     arrivals.jsonl       of a run with staleness: [step, [[worker, version, start, stop], …]], what was applied in order
     weights.safetensors  the weights at the end, under the names and shapes of the model; summary.json has their hash
     checkpoints/         what the run can be resumed from (checkpoints.py)
-    launch.json          how it was launched: program, arguments, workers (written by the launcher)
+    launch.json          how it was launched: program, arguments, workers; or how a launcher can go on with it
     summary.json         the totals, the last metrics, the weights' hash, the exit status; made at the end
     logs/                what each worker printed (written by the launcher)
 
@@ -27,6 +27,7 @@ from karp.parameters import Layout
 from karp.protocol.server.snapshot import Snapshot
 from karp.record import files
 from karp.record.checkpoints import FOLDER, Writer, newest
+from karp.record.launched import FILE, Launched
 from karp.record.lines import Lines
 
 BUFFER_BYTES = 1 << 14  # of arrivals are written together
@@ -52,10 +53,8 @@ class Record:
         except FileExistsError:
             if not path.is_dir():
                 raise RecordError(f"{path} is a file: pass a directory for the run") from None
-            raise RecordError(
-                f"{path} holds a run already: pass another directory; one that was launched goes on with "
-                f"karp launch --resume {path}"
-            ) from None
+            go_on = f", or go on with it: karp launch --resume {path}" if (path / FILE).exists() else ""
+            raise RecordError(f"{path} holds a run already: pass another directory{go_on}") from None
         except OSError as error:
             raise self._refused(error) from None
         self._lock()
@@ -87,6 +86,14 @@ class Record:
             raise RecordError(f"another run is writing to {self.path}: wait for its end, or pass another") from None
         except OSError:  # not on this file system
             return
+
+    def keep_launched(self, launched: Launched, cwd: str) -> None:
+        """Keep how a launcher can go on with the run; raises RecordError if that cannot be."""
+        try:
+            launched.write(self.path, cwd)
+        except OSError as error:
+            self._metrics.close()
+            raise self._refused(error) from None
 
     def newest_checkpoint(self) -> Snapshot | None:
         """The checkpoint to go on from; what was recorded after it is cut off (all of it, if there is none)."""

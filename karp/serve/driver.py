@@ -7,14 +7,17 @@ from karp.protocol.server.snapshot import take
 from karp.record.directory import Record
 
 
-def conclude(server: Server, record: Record, program: str, workers: int, status: int) -> dict[str, Any]:
+def conclude(
+    server: Server, record: Record, program: str, workers: int, status: int, sound: bool = True
+) -> dict[str, Any]:
     """Leave a last checkpoint, the weights and the summary; returns the summary, with the run's exit status.
 
-    That is not 0 where a file cannot be written: the summary names it.
+    That is not 0 where a file cannot be written: the summary names it. Of a server that is not sound, since it was
+    broken off at work, weights and checkpoint are not written.
     """
     training = server.training
     layout = training.settings.layout if training.settings is not None else None
-    weights = training.weights.vector if training.ready else None
+    weights = training.weights.vector if training.ready and sound else None
     if weights is not None:
         record.save(take(server))
     return record.finish(summarise(server, program, workers, status), layout, weights)

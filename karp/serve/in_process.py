@@ -1,19 +1,23 @@
 """A run in one process: the server's state machine, called directly, with its record and its display."""
 
+import shlex
 import time
 from collections import deque
 from pathlib import Path
 from typing import Any
 
 from karp.data import Plan
-from karp.errors import RecordError
-from karp.protocol.messages import Failure, FromServer, FromWorker, Lease
+from karp.errors import ProgramError, RecordError
+from karp.monitor import streams
+from karp.monitor.terminal import Display
+from karp.protocol.messages import Failure, FromServer, FromWorker, Lease, Leave
 from karp.protocol.server.actions import Report, Send
 from karp.protocol.server.machine import Server
 from karp.protocol.server.snapshot import take
 from karp.protocol.tree import Node
 from karp.record.directory import Record
 from karp.record.kernels import kernels
+from karp.record.launched import Launched
 from karp.serve.driver import conclude
 
 
@@ -26,14 +30,17 @@ class LocalLink:
     overtaken = False
     peer = b"local"
 
-    def __init__(self, directory: Path, program: str, show: bool) -> None:
-        from karp.monitor import streams
-        from karp.monitor.terminal import Display
+    def __init__(self, directory: Path, program: str, show: bool, launched: tuple[Launched, str] | None = None) -> None:
         self.program = program
         self.record = Record(directory)
+        self.can_go_on = launched is not None
+        if launched is not None:
+            options, cwd = launched
+            self.record.keep_launched(options, cwd)
         self.display = Display(streams.for_progress() if show else None)
         self.server = Server(1, Plan, time.monotonic())
         self.inbox: deque[FromServer] = deque()
+        self.at_work = False  # stays True if an exception breaks the machine off
 
     def settle(self) -> None:
         """The model's weights are its own."""
@@ -43,9 +50,26 @@ class LocalLink:
         return self.server.fast_path.try_apply(self.peer, lease, node, time.monotonic())
 
     def send(self, message: FromWorker, incarnation: int) -> None:
+        if isinstance(message, Failure):
+            self.record.report("traceback", {"worker": 0, "traceback": message.traceback})
+        if self.sound:
+            self.at_work = True
+            self._perform(message, incarnation)
+            self.at_work = False
+        elif not isinstance(message, Failure | Leave):
+            raise ProgramError(
+                "the run was broken off in the middle of a step, by an exception that a handler of the program raised: "
+                "it cannot go on in this process, only from its newest checkpoint"
+            )
+
+    @property
+    def sound(self) -> bool:
+        """Whether the machine is whole: no exception has come out of it at work."""
+        return not (self.at_work or self.server.fast_path.at_work)
+
+    def _perform(self, message: FromWorker, incarnation: int) -> None:
         now = time.monotonic()
         if isinstance(message, Failure):  # there is no other worker to try it
-            self.record.report("traceback", {"worker": 0, "traceback": message.traceback})
             actions = self.server.fail(f"the program failed: {message.error}", now)
         else:
             actions = self.server.receive(self.peer, message, incarnation, now)
@@ -69,13 +93,27 @@ class LocalLink:
     def close(self, status: int) -> None:
         """End the run; raises RecordError, naming them, if files of it cannot be written."""
         self.server.computes_with(kernels(), time.monotonic())  # as its worker, but for the record
-        summary = conclude(self.server, self.record, self.program, 1, status)
+        summary = conclude(self.server, self.record, self.program, 1, status, self.sound)
         for trouble in self.record.writer.take_troubles():
             self.display.say(trouble)
         self.display.conclude(summary, self.record.path)
+        self._say_how_to_go_on(summary)
         if missing := summary.get("missing"):
             names = ", ".join(missing)
             raise RecordError(
                 f"not all files of the run are in {self.record.path}: {names} cannot be written; the model has the "
                 "weights, to be saved elsewhere"
             )
+
+    def _say_how_to_go_on(self, summary: dict[str, Any]) -> None:
+        """After an interrupt, or another exception in the middle of an update, say what is left; shown or not."""
+        if self.sound and (summary["finished"] or summary["failure"] or not summary["exit"]):
+            return
+        go_on = shlex.join(["karp", "launch", "--resume", str(self.record.path.absolute()), "-n", "1"])
+        if not self.can_go_on:
+            go_on = "no launcher can go on with it, as it is not the first training of a program file"
+        what = f"stopped after step {summary.get('steps', 0)}"
+        if not self.sound:
+            what = "broken off in the middle of a step: what is left is the newest checkpoint"
+        display = self.display if self.display.stream is not None else Display(streams.for_progress())
+        display.say(f"{what}; {'to go on: ' * self.can_go_on}{go_on}")

@@ -59,7 +59,6 @@ def program_file() -> Path | None:
     """
     main = getattr(sys.modules.get("__main__"), "__file__", None)
     places = [Path(main), Path(main).parent] if isinstance(main, str) else []
-    places += [Path(name) for name in sys.argv[:1] if name]
     return next((path for path in places if path.is_file()), None)
 
 

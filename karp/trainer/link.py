@@ -12,6 +12,7 @@ from karp.parameters import Layout
 from karp.protocol.messages import FromServer, FromWorker, Lease
 from karp.protocol.tree import Node
 from karp.protocol.worker import Worker
+from karp.record.launched import Launched
 from karp.record.paths import fresh_directory
 from karp.trainer.inputs import program_name
 
@@ -45,8 +46,17 @@ class Link(Protocol):
     def close(self, status: int) -> None: ...
 
 
-def connect(worker: Worker, layout: Layout, run_dir: str | os.PathLike[str] | None, show: bool) -> Link:
-    """The link of this process: to a recorded run, to the launcher's server, or to a server's machine of its own."""
+def connect(
+    worker: Worker,
+    layout: Layout,
+    run_dir: str | os.PathLike[str] | None,
+    show: bool,
+    launched: tuple[Launched, str] | None,
+) -> Link:
+    """Return the link of this process: to a recorded run, the launcher's server, or a server's machine of its own.
+
+    In the last case `launched` says how a launcher could go on with the run.
+    """
     streams.open_closed()
     if recorded := environment.read(environment.REPLAY):
         from karp.trainer.replay import ReplayLink
@@ -65,4 +75,4 @@ def connect(worker: Worker, layout: Layout, run_dir: str | os.PathLike[str] | No
 
     environment.take(environment.RUN_DIR)
     name = program_name()
-    return LocalLink(directory or fresh_directory(name), name, show)
+    return LocalLink(directory or fresh_directory(name), name, show, launched)

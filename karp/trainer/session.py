@@ -14,6 +14,7 @@ from karp.protocol.settings import Settings
 from karp.protocol.worker import PING_SECONDS, Worker
 from karp.record.kernels import kernels
 from karp.text import sendable
+from karp.trainer.interrupts import Terminated
 from karp.trainer.link import Link
 
 
@@ -49,24 +50,28 @@ class Session:
         if reply is not None:
             self.send(reply)
 
-    def stop(self) -> None:
+    def part(self, error: BaseException | None, launched: bool) -> None:
+        """Leave the run, in good order or with this error; a launched program has a last word when it ends."""
+        over = self.worker.over is not None
+        if error is None:
+            if not over:
+                self._stop()
+            self.send(self.worker.leave())
+            faults.reach("left")
+            if launched:
+                atexit.register(self._depart, os.getpid())
+        elif isinstance(error, KeyboardInterrupt | Terminated):
+            self.send(self.worker.leave())  # what it was at goes to others
+        elif not over:
+            line = "".join(traceback.format_exception_only(error)).strip()
+            text = "".join(traceback.format_exception(error))
+            self.send(self.worker.failed(line, text, certain=isinstance(error, ProgramError)))
+
+    def _stop(self) -> None:
         """End the run for every worker after the current step, and wait for that."""
         for message in self.worker.stop():
             self.send(message)
         self.wait()
-
-    def leave(self, launched: bool) -> None:
-        """Say the last word but one; the last one comes when a launched program ends."""
-        self.send(self.worker.leave())
-        faults.reach("left")
-        if launched:
-            atexit.register(self._depart, os.getpid())
-
-    def fail(self, error: BaseException) -> None:
-        """Tell that the program has raised this."""
-        line = "".join(traceback.format_exception_only(error)).strip()
-        text = "".join(traceback.format_exception(error))
-        self.send(self.worker.failed(line, text, certain=isinstance(error, ProgramError)))
 
     def _depart(self, process: int) -> None:
         """Say that the program ends, if this is the main worker and it ends well."""

@@ -10,7 +10,6 @@ state machine itself, called directly: no socket, no copy of the weights, the sa
 """
 
 import os
-import threading
 from collections.abc import Callable, Iterator, Mapping
 from types import EllipsisType, TracebackType
 from typing import Any, NoReturn, Self
@@ -27,7 +26,7 @@ from karp.protocol.settings import ANY_SHARDS, Settings, whole
 from karp.protocol.steps import Rounds, Steps, steps_of
 from karp.protocol.worker import Worker
 from karp.trainer import stage
-from karp.trainer.blas_threads import LIMIT
+from karp.trainer.claims import Claims
 from karp.trainer.inputs import Inspection, Work, columns, loss_number, scores, settings_of, status_of
 from karp.trainer.link import connect
 from karp.trainer.local_sgd import OUTER, Inner
@@ -37,8 +36,6 @@ from karp.trainer.stage import Stage, check
 
 Array = np.ndarray[Any, np.dtype[Any]]
 Evaluate = Callable[[], Mapping[str, float] | float]
-
-_launched = threading.Lock()  # taken for good by the one Trainer of a program that a launcher has started
 
 
 class Trainer:
@@ -129,8 +126,9 @@ class Trainer:
         self._worker = Worker(self._parameters.data, environment.worker() if self.server else 0)
         self._placement = Placement(self._parameters, self._worker)
         self._session: Session | None = None
+        self._claims = Claims()
+        self._interrupts = self._claims.interrupts
         self._stage = Stage.MADE
-        self._process = -1  # the one that has entered `with`; what it has forked may leave the block, too
         self._begun = False  # the loop over the batches is
         self._plan: Plan
         self._steps: Steps | None = None  # the plan's, or rounds of them; known in the loop
@@ -145,10 +143,8 @@ class Trainer:
 
     def __enter__(self) -> Self:
         check(self._stage, stage.ENTER)
-        if self.server and not _launched.acquire(blocking=False):
-            raise ProgramError("a second Trainer: a program that a launcher has started takes part in one run only")
-        LIMIT.take(self.threads)
-        self._stage, self._process = Stage.ENTERED, os.getpid()
+        self._claims.take(self.threads, bool(self.server))
+        self._stage = Stage.ENTERED
         return self
 
     def __reduce_ex__(self, protocol: object) -> NoReturn:
@@ -183,23 +179,24 @@ class Trainer:
             evaluate=evaluate is not None, steering=steering, staleness=self.staleness, local_steps=self.local_steps,
             codec=self.codec, codec_weights=self.codec_weights,
         )  # fmt: skip
-        link = connect(self._worker, self._parameters.layout, self._run_dir, self.show)
-        self._session, self._stage = Session(self._worker, link), Stage.TRAINING
-        self._session.join(settings)
+        with self._interrupts.kept_back():
+            link = connect(self._worker, self._parameters.layout, self._run_dir, self.show, self._claims.launched)
+            self._session, self._stage = Session(self._worker, link), Stage.TRAINING
+            self._session.join(settings)
         return self._iterate(self._session, arrays, evaluate, settings)
 
     def _iterate(
         self, session: Session, arrays: list[Array], evaluate: Evaluate | None, settings: Settings
     ) -> Iterator[Any]:
         check(self._stage, stage.ITERATE)
-        self._begun = True
-        worker, placement = self._worker, self._placement
+        self._begun = self._interrupts.working = True
+        worker, placement, interrupts = self._worker, self._placement, self._interrupts
         if self._inner is None:
             placement.forbid_writing()
-        session.wait()
-        self._plan = Plan(settings.samples, settings.batch_size, worker.shards, settings.seed)
-        self._steps = steps_of(self._plan, settings.local_steps)
         try:
+            session.wait()
+            self._plan = Plan(settings.samples, settings.batch_size, worker.shards, settings.seed)
+            self._steps = steps_of(self._plan, settings.local_steps)
             while worker.over is None:
                 placement.place_weights()
                 if isinstance(worker.task, Lease):
@@ -208,14 +205,21 @@ class Trainer:
                     assert isinstance(worker.task, Evaluation)
                     assert evaluate is not None
                     faults.reach("evaluation", step=worker.task.version)
-                    session.send(worker.scored(scores(evaluate())))
+                    with interrupts.let_through():
+                        values = scores(evaluate())
+                    session.send(worker.scored(values))
                 session.wait()
         finally:
+            interrupts.working = True
             self._settle()
+            interrupts.working = False
+        if interrupts.kept:
+            interrupts.strike()
 
     def _leased(self, session: Session, lease: Lease, arrays: list[Array]) -> Iterator[Any]:
         """The batches of a lease; when all are computed it is answered, or moves on to the next step at once."""
         worker, link, plan, steps, placement = self._worker, session.link, self._plan, self._steps, self._placement
+        interrupts = self._interrupts
         assert steps is not None
         last, work = worker.last, self._work
         if work is not None:
@@ -231,7 +235,11 @@ class Trainer:
                     rows = plan.rows(self._batch, shard)
                     self._given, self._rng = False, None
                     batch = [array.take(rows, axis=0) for array in arrays]
+                    interrupts.working = False
+                    if interrupts.kept:
+                        interrupts.strike()
                     yield batch if len(batch) > 1 else batch[0]
+                    interrupts.working = True
                     if self._given is not True:
                         check(self._stage, stage.ITERATE)
                         where = f"the batch of step {step}, shard {shard}"
@@ -353,43 +361,33 @@ class Trainer:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if os.getpid() != self._process:  # a fork of it: the run is its parent's
+        if self._claims.inherited:  # the run is this process's parent's
             return
-        session, self._shard = self._session, -1
+        interrupts, session, self._shard = self._interrupts, self._session, -1
+        raised = interrupts.leave(error)
+        if raised is None and session is not None and not self._begun:
+            raised = ProgramError(stage.NOT_ITERATED)
         try:
-            if session is None:
-                return
-            if error is None and not self._begun:
-                error = ProgramError(stage.NOT_ITERATED)
-                self._part(session, error)
-                raise error
-            self._part(session, error)
-        except BaseException as raised:
-            error = raised
+            if self._inner is not None:
+                self._inner.put_back()
+            if session is not None:
+                session.part(raised, launched=bool(self.server))
+            if raised is not None and raised is not error:
+                raise raised
+        except BaseException as failure:
+            raised = failure
             raise
         finally:
             self._given, self._stage = None, Stage.LEFT
             try:
                 self._settle()
-                if session is not None and (error is not None or not self.server):
-                    session.link.close(status_of(error))  # else it is needed until the main worker is done
+                if session is not None and (raised is not None or not self.server):
+                    session.link.close(status_of(raised))  # else it is needed until the main worker is done
             except RecordError as lost:
-                if error is None:
+                if raised is None:
                     raise
-                error.add_note(f"karp: {lost}")
+                raised.add_note(f"karp: {lost}")
             finally:
-                LIMIT.give_back()
-
-    def _part(self, session: Session, error: BaseException | None) -> None:
-        """Leave the run, in good order or with this error."""
-        over = self._worker.over is not None
-        if error is None:
-            if not over:
-                if self._inner is not None:
-                    self._inner.put_back()
-                session.stop()
-            session.leave(launched=bool(self.server))
-        elif self.server and isinstance(error, KeyboardInterrupt):
-            session.send(self._worker.leave())  # what it was at goes to others
-        elif not over:
-            session.fail(error)
+                self._claims.give_back()
+        if error is None and interrupts.kept:
+            interrupts.strike()

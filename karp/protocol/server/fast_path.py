@@ -27,6 +27,7 @@ class FastPath:
         self.before = -1  # steps below this one are calm
         self.until = 0.0  # up to this time
         self.samples = 0  # and have so many samples each
+        self.at_work = False  # on a step; stays True if an exception breaks that off
 
     def forget(self) -> None:
         """Something has happened."""
@@ -45,11 +46,13 @@ class FastPath:
         if not (math.isfinite(node.loss) and no_overflow(node.vector)):
             return False
         training = self.training
+        self.at_work = True
         training.weights.update(node.vector)
         training.ledger.repeat_step()
         lease.step, lease.version = lease.step + 1, lease.version + 1
         training.progress.step(node.loss, self.samples)
         self.leasing.members[peer].since = now
+        self.at_work = False
         return True
 
     def _look(self, peer: bytes, lease: Lease) -> None:

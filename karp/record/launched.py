@@ -1,0 +1,75 @@
+"""launch.json: what a run was started with, so that it can be resumed and replayed.
+
+A launcher writes it, and so does a program that trains by itself: a launcher can go on with that, too.
+"""
+
+import json
+import os
+from pathlib import Path
+from typing import NamedTuple, Self
+
+from karp.record import files
+
+FILE = "launch.json"
+
+
+class Launched(NamedTuple):
+    """A program with its arguments, and those of `karp launch`."""
+
+    program: str
+    arguments: list[str]
+    workers: int
+    threads: int = 1
+    max_restarts: int = 3
+    checkpoint_every: float = 10.0
+    keep: int = 3
+    on_nonfinite: str = "stop"
+    host: str = "127.0.0.1"
+    port: int = 0
+    exchange: str = "auto"  # or "zeromq": frames even on this host
+    staleness: str | None = None  # as KARP_STALENESS says it; None: left to the program
+    local_steps: str | None = None
+    codec: str | None = None
+    codec_weights: str | None = None
+    same_kernels: bool = False
+    keys: str = ""  # the directory that holds them; '' for fresh ones where keys are needed
+
+    def with_modes(self, modes: dict[str, str | None]) -> Self:
+        """Return the same with these modes of training, by their names."""
+        return self._replace(**modes)  # type: ignore[arg-type]
+
+    def write(self, directory: Path, cwd: str = "") -> None:
+        """Keep them, and the directory that the program is run in; raises OSError if that cannot be.
+
+        That is `cwd`, or where this process is. The program becomes absolute; a link is not followed.
+        """
+        cwd = cwd or os.getcwd()
+        absolute = self._replace(program=os.path.join(cwd, self.program))
+        files.write_json(directory / FILE, absolute._asdict() | {"cwd": cwd})
+
+    @classmethod
+    def read(cls, directory: Path) -> tuple[Self, str]:
+        """Return what `write` has kept; raises OSError or ValueError if that cannot be read.
+
+        What is left out was unknown to the karp that wrote it, and is as by default.
+        """
+        try:
+            plain = json.loads((directory / FILE).read_text())
+        except RecursionError:
+            raise ValueError(f"{FILE} is nested too deeply") from None
+        if type(plain) is not dict or plain.keys() - KINDS.keys() or NEEDED - plain.keys():
+            raise ValueError(f"{FILE} is damaged, or of another version of karp")
+        for name, value in plain.items():
+            if type(value) not in KINDS[name] or (name == "arguments" and any(type(one) is not str for one in value)):
+                raise ValueError(f"{FILE}: {name} is {value!r:.60}")
+        cwd = plain.pop("cwd")
+        return cls(**plain), cwd
+
+
+NUMBER, TEXT = (int, float), (str, type(None))
+KINDS: dict[str, tuple[type, ...]] = {"cwd": (str,), "program": (str,), "arguments": (list,), "workers": (int,)}
+NEEDED = set(KINDS)
+KINDS |= {
+    name: TEXT if default is None else NUMBER if type(default) is float else (type(default),)
+    for name, default in Launched._field_defaults.items()
+}

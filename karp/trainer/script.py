@@ -1,0 +1,45 @@
+"""The program of this process, if it is one that a launcher could run again."""
+
+import os
+import sys
+
+from karp import environment
+from karp.record.launched import Launched
+from karp.trainer.inputs import program_file
+
+
+def launched(threads: int) -> tuple[Launched, str] | None:
+    """Return how a launcher would run this process's program, and where; None if it could not.
+
+    A session, a notebook or a text from `-c` is no file; a child that `multiprocessing` has started has the file of its
+    parent, which does something else.
+    """
+    file = program_file()
+    if file is None or not is_script() or is_child():
+        return None
+    try:
+        path = os.path.abspath(file)
+        cwd = started_in(path)
+    except OSError:  # it is gone
+        return None
+    launched = Launched(path, [str(argument) for argument in sys.argv[1:]], 1, threads)
+    return launched.with_modes(environment.given_modes()), cwd
+
+
+def is_script() -> bool:
+    """Return whether this process ends with its program: nobody types in statements, as in a session or a notebook."""
+    return not hasattr(sys, "ps1")
+
+
+def is_child() -> bool:
+    """Return whether `multiprocessing` has started this process."""
+    module = sys.modules.get("multiprocessing")
+    return module is not None and module.parent_process() is not None
+
+
+def started_in(file: str) -> str:
+    """Return the directory in which this process began, if its program's name tells; else the one it is in now."""
+    name = sys.argv[0] if sys.argv else ""
+    if name and not os.path.isabs(name) and file.endswith(os.sep + name):
+        return file[: -len(name)]
+    return os.getcwd()
