@@ -1,6 +1,5 @@
 """What is to be launched, and whether it can be."""
 
-from pathlib import Path
 
 from karp import environment
 from karp.errors import SettingError
