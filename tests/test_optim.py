@@ -506,6 +506,14 @@ def test_from_dict_refuses(plain, says):
         optim.from_dict(plain)
 
 
+@pytest.mark.parametrize("value", [math.nan, "x", -1])
+@pytest.mark.parametrize("made", [*OPTIMIZERS, *SCHEDULES], ids=str)
+def test_every_field_is_looked_at(made, value):
+    for field in fields(made):
+        with pytest.raises(SettingError, match=f"{type(made).__name__}: {field.name} must be"):
+            replace(made, **{field.name: value})
+
+
 def test_a_warm_up_in_a_warm_up_is_refused_however_deep():
     plain: Any = 0.1
     for _ in range(5000):
