@@ -203,3 +203,10 @@ def test_initialisers_have_their_variance(name: str, variance: float) -> None:
     assert abs(float(drawn.mean())) < 4 * np.sqrt(variance / drawn.size)
     if name.endswith("uniform"):
         assert np.abs(drawn).max() <= np.sqrt(3 * variance)
+
+
+@pytest.mark.parametrize("activation", [None, "tanh", "sigmoid", "relu", "gelu", "leaky_relu"])
+def test_a_layer_begins_as_suits_its_activation(activation: str | None) -> None:
+    init = "glorot_uniform" if activation in (None, "tanh", "sigmoid") else "he_uniform"
+    expected = nn.Linear(5, 4, activation=activation, init=init)
+    assert expected.weight.data.tobytes() == nn.Linear(5, 4, activation=activation).weight.data.tobytes()

@@ -21,6 +21,18 @@ def test_what_is_written_is_there_and_nothing_else(tmp_path: Path) -> None:
     assert (b"two", ["file"]) == ((tmp_path / "file").read_bytes(), names(tmp_path))
 
 
+def test_all_of_it_is_on_the_disk_before_it_has_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    flushed = []
+
+    def flush(descriptor: int) -> None:
+        if stat.S_ISREG(os.fstat(descriptor).st_mode):
+            flushed.append((os.fstat(descriptor).st_size, (tmp_path / "file").exists()))
+
+    monkeypatch.setattr(os, "fsync", flush)
+    files.write(tmp_path / "file", b"text")
+    assert [(4, False)] == flushed
+
+
 @pytest.mark.parametrize("error", [OSError(errno.ENOSPC, "full"), ValueError("odd"), KeyboardInterrupt()])
 def test_a_block_that_fails_leaves_what_was_there(tmp_path: Path, error: BaseException) -> None:
     files.write(tmp_path / "file", b"before")

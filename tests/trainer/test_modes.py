@@ -192,11 +192,12 @@ def record(tmp_path_factory: pytest.TempPathFactory) -> Path:
         (lambda lines: ['[0,[[0,0,0,1],[1,0,0,4]]]', *lines[1:]], "line 1, is damaged: shards 0 to 4 of step 0 once"),
         (lambda lines: ['[0,[[0,0,0,9]]]', *lines[1:]], "line 1, is damaged: shards 0 to 9 of step 0"),
         (lambda lines: ['[0,[[0,3,0,4]]]', *lines[1:]], "line 1, is damaged: weights 3 where the run had 0"),
+        (lambda lines: [*lines[:5], '[5,[[0,2,0,4]]]', *lines[6:]], "line 6, is damaged: weights 2 where the run"),
         (lambda lines: ['[0,[[0,0,0,1]]]', *lines[1:]], "line 1, is damaged: step 0 is not whole"),
         (lambda lines: ['[0,"x"]', *lines[1:]], "line 1, is damaged"),
         (lambda lines: ["{", *lines[1:]], "line 1, is damaged"),
     ],
-    ids=["empty", "short", "gap", "twice", "overlap", "beyond", "future", "part", "text", "syntax"],
+    ids=["empty", "short", "gap", "twice", "overlap", "beyond", "future", "stale", "part", "text", "syntax"],
 )
 def test_a_damaged_record_is_said_at_once(record: Path, tmp_path: Path, change: Any, reason: str) -> None:
     directory = tmp_path / "run"
