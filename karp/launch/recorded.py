@@ -4,13 +4,13 @@ The server compares all settings with those of the workers. What the launcher ca
 started anything. It imports no NumPy, and so not the settings themselves.
 """
 
-import json
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from karp import environment
 from karp.errors import DataError, SettingError
 from karp.launch.options import Options
+from karp.record import files
 
 READERS = {"staleness": environment.staleness, "local_steps": environment.local_steps}  # of what the command line says
 
@@ -24,8 +24,8 @@ class Recorded(NamedTuple):
     def read(cls, directory: Path) -> "Recorded":
         """Return what is there; the server knows what is missing or damaged from its checkpoint."""
         try:
-            plain = json.loads((directory / "settings.json").read_text(encoding="utf-8"))
-        except (OSError, ValueError, RecursionError):
+            plain = files.read_json(directory / "settings.json")
+        except (OSError, ValueError):
             plain = {}
         return cls(plain if isinstance(plain, dict) else {})
 

@@ -1,6 +1,5 @@
 """`karp replay DIR`: run a recorded run's program once more, in one process, along its record (trainer/replay.py)."""
 
-import json
 import subprocess
 import sys
 from pathlib import Path
@@ -13,6 +12,7 @@ from karp.launch.processes import THREAD_VARIABLES, WORKER_MAIN
 from karp.launch.program import exists
 from karp.protocol.kernels import Use
 from karp.protocol.settings import Settings
+from karp.record import files
 from karp.record.arrivals import read
 from karp.record.kernels import kernels
 from karp.trainer.replay import FILE
@@ -39,7 +39,7 @@ def replay(run_dir: str, program: str | None, arguments: list[str]) -> int:
     if done.returncode != 0:
         return done.returncode if done.returncode > 0 else 128 - done.returncode
     try:
-        found = json.loads((directory / FILE).read_text())
+        found = files.read_json(directory / FILE)
     except (OSError, ValueError):
         raise DataError(f"{options.program} ended without training: it has no loop over trainer.batches") from None
     print(f"karp: {len(order)} contributions of {summary['steps']} steps applied again, in the recorded order")

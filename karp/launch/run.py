@@ -8,7 +8,6 @@ that is no use. Ctrl-C reaches the launcher alone.
 It imports little, and no NumPy: until it has started the others, nobody does anything.
 """
 
-import json
 import os
 import signal
 import socket
@@ -36,6 +35,7 @@ from karp.launch.processes import (
 from karp.launch.recorded import Recorded, options_of
 from karp.monitor import streams
 from karp.monitor.terminal import Display
+from karp.record import files
 from karp.record.paths import fresh_directory
 from karp.serve.config import Config
 from karp.transport.listening import address_of, listen
@@ -369,7 +369,7 @@ class Launch:
         except EOFError:
             died = not server.ended_well()
         try:
-            return json.loads((self.directory / "summary.json").read_text()), died
+            return files.read_json(self.directory / "summary.json"), died
         except (OSError, ValueError):
             return None, died
 

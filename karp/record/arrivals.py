@@ -7,10 +7,11 @@ from pathlib import Path
 from typing import Any
 
 from karp.data import Plan
-from karp.errors import DataError, SettingError
+from karp.errors import DataError
 from karp.protocol.server.ledger import Step
 from karp.protocol.settings import Settings
 from karp.protocol.steps import Steps, steps_of
+from karp.record import files
 
 LEFT_OUT = -1  # the version of a shard whose gradient was never finite
 
@@ -35,8 +36,8 @@ def read(directory: Path) -> tuple[Settings, dict[str, Any], list[Arrival]]:
         how = f": go on with it first (karp launch --resume {directory})" if launched else ""
         raise DataError(f"the run in {directory} has not ended{how}")
     try:
-        settings = Settings.from_dict(json.loads((directory / "settings.json").read_text()))
-        summary = json.loads((directory / "summary.json").read_text())
+        settings = Settings.from_dict(files.read_json(directory / "settings.json"))
+        summary = files.read_json(directory / "summary.json")
         steps, updates = int(summary["steps"]), int(summary["updates"])
         if type(summary["weights_sha256"]) is not str:
             raise ValueError("weights_sha256")
@@ -71,7 +72,7 @@ def arrivals(path: Path, lines: list[str], bound: int | None, plan: Steps, updat
             if bound:
                 check(len(there) - before == plan.shards_of(step), f"step {step} is not whole")
                 version += 1
-        except (TypeError, ValueError, SettingError) as error:
+        except (TypeError, ValueError, RecursionError) as error:
             raise DataError(f"{path}, line {number}, is damaged: {error}") from None
     if bound != 0 and version != updates:
         raise DataError(f"{path} is damaged: it ends after {version} of the run's {updates} updates")

@@ -165,7 +165,7 @@ class Record:
         return {name: why for name, why in troubles.items() if why}
 
     def _write_json(self, name: str, content: dict[str, Any]) -> str:
-        return self._write(name, (json.dumps(plain(content), indent=2, allow_nan=False) + "\n").encode())
+        return self._write(name, files.to_json(plain(content)))
 
     def _write(self, name: str, content: bytes) -> str:
         """Write a file; returns why it cannot be written, or ''."""

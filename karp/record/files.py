@@ -69,7 +69,20 @@ def write(path: Path, content: bytes) -> None:
 
 def write_json(path: Path, content: Any) -> None:
     """Write a whole file of JSON that is indented; raises OSError if that cannot be."""
-    write(path, (json.dumps(content, indent=2, allow_nan=False) + "\n").encode())
+    write(path, to_json(content))
+
+
+def to_json(content: Any) -> bytes:
+    """Return the content of a file of JSON, indented."""
+    return (json.dumps(content, indent=2, allow_nan=False) + "\n").encode()
+
+
+def read_json(path: Path) -> Any:
+    """Return what a file of JSON holds; raises OSError or, for what is none, ValueError."""
+    try:
+        return json.loads(path.read_bytes())
+    except RecursionError:
+        raise ValueError(f"{path.name} is nested too deeply") from None
 
 
 def is_stream(path: Path) -> bool:

@@ -3,7 +3,6 @@
 A launcher writes it, and so does a program that trains by itself: a launcher can go on with that, too.
 """
 
-import json
 import os
 from pathlib import Path
 from typing import NamedTuple, Self
@@ -53,10 +52,7 @@ class Launched(NamedTuple):
 
         What is left out was unknown to the karp that wrote it, and is as by default.
         """
-        try:
-            plain = json.loads((directory / FILE).read_text())
-        except RecursionError:
-            raise ValueError(f"{FILE} is nested too deeply") from None
+        plain = files.read_json(directory / FILE)
         if type(plain) is not dict or plain.keys() - KINDS.keys() or NEEDED - plain.keys():
             raise ValueError(f"{FILE} is damaged, or of another version of karp")
         for name, value in plain.items():

@@ -85,7 +85,7 @@ def read(path: Path) -> Keys:
     try:
         if file.stat().st_mode & 0o077:
             raise SettingError(f"{file} may be read by others: chmod 600 it")
-        text = file.read_text()
+        text = file.read_text(errors="replace")
     except OSError as error:
         why = f"the keys {file} cannot be read: {error.strerror}"
         raise SettingError(f"{why}; make them with `karp keys DIR`") from None

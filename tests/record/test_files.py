@@ -125,3 +125,10 @@ def test_what_a_death_has_left_is_removed(tmp_path: Path) -> None:
     (tmp_path / "weights.safetensors").touch()
     files.remove_parts(tmp_path)
     assert ["weights.safetensors"] == names(tmp_path)
+
+
+@pytest.mark.parametrize("content", [b"", b"{", b"\xff", b"[" * 100_000])
+def test_json_that_cannot_be_read_is_one_error(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "file.json").write_bytes(content)
+    with pytest.raises(ValueError):  # noqa: PT011  (Python's own texts)
+        files.read_json(tmp_path / "file.json")

@@ -196,8 +196,9 @@ def record(tmp_path_factory: pytest.TempPathFactory) -> Path:
         (lambda lines: ['[0,[[0,0,0,1]]]', *lines[1:]], "line 1, is damaged: step 0 is not whole"),
         (lambda lines: ['[0,"x"]', *lines[1:]], "line 1, is damaged"),
         (lambda lines: ["{", *lines[1:]], "line 1, is damaged"),
+        (lambda lines: ["[" * 100_000, *lines[1:]], "line 1, is damaged"),
     ],
-    ids=["empty", "short", "gap", "twice", "overlap", "beyond", "future", "stale", "part", "text", "syntax"],
+    ids=["empty", "short", "gap", "twice", "overlap", "beyond", "future", "stale", "part", "text", "syntax", "deep"],
 )
 def test_a_damaged_record_is_said_at_once(record: Path, tmp_path: Path, change: Any, reason: str) -> None:
     directory = tmp_path / "run"

@@ -240,6 +240,7 @@ KEYS = json.loads(RUN.to_text())
         ("", "holds no keys: make them with"),
         ("[]", "holds no keys: make them with"),
         ("[" * 100_000, "holds no keys: make them with"),
+        ("\udcff", "holds no keys: make them with"),
         (json.dumps(KEYS | {"extra": ""}), "holds no keys: make them with"),
         (json.dumps(KEYS | {"server_public": ""}), "is damaged: server_public is no key; copy it once more"),
         (json.dumps(KEYS | {"worker_secret": RUN.worker_secret[:30]}), "worker_secret is no key"),
@@ -252,7 +253,7 @@ KEYS = json.loads(RUN.to_text())
 )
 def test_damaged_keys_are_found_where_they_are_read(tmp_path: Path, text: str, reason: str) -> None:
     file = tmp_path / keys.FILE
-    file.write_text(text)
+    file.write_bytes(text.encode(errors="surrogateescape"))
     file.chmod(0o600)
     with pytest.raises(SettingError, match=reason):
         keys.read(tmp_path)
