@@ -147,8 +147,8 @@ class Launch:
         self.interrupts += 1
         self.status = 128 + number
         if self.interrupts > 1:
-            self.display.abandon()
             self._kill_all()
+            self.display.abandon()
             os._exit(self.status)
 
     def _kill_all(self) -> None:

@@ -1,5 +1,6 @@
 """A run on the terminal: a progress bar, or plain lines where the output is no terminal."""
 
+import contextlib
 import os
 import sys
 from pathlib import Path
@@ -82,9 +83,10 @@ class Display:
             self.bar = None
 
     def abandon(self) -> None:
-        """This process ends at once: the terminal gets its cursor back. (The bar's own end waits for a lock.)"""
+        """Give the terminal its cursor back, as this process ends at once. (The bar's own end waits for a lock.)"""
         if self.bar is not None and self.stream is not None:
-            os.write(self.stream.fileno(), b"\x1b[?25h\n")
+            with contextlib.suppress(OSError, ValueError):  # it is closed
+                os.write(self.stream.fileno(), b"\x1b[?25h\n")
 
     def conclude(self, summary: dict[str, Any], directory: Path) -> None:
         """What came out, and where the files are."""

@@ -189,7 +189,11 @@ class Writer:
 
     def _describe(self, version: int, why: str) -> tuple[str, str]:
         """Return that a checkpoint could not be written, in short and as it is said."""
-        there = paths(self.directory)
-        last = f"the last good one is {there[0]}" if there else "there is none yet"
-        said = f"the checkpoint of step {version} could not be written ({why}); {last}"
-        return f"{FOLDER}/{path_of(self.directory, version).name} ({why})", f"{said}; a run goes on and tries the next"
+        try:
+            written = paths(self.directory)
+            last = f"the last good one is {written[0]}" if written else "there is none yet"
+        except OSError as error:  # of the same disk
+            last = f"which there are cannot be read ({reason(error)})"
+        trouble = f"the checkpoint of step {version} could not be written ({why}); {last}"
+        trouble = f"{trouble}; a run goes on and tries the next"
+        return f"{FOLDER}/{path_of(self.directory, version).name} ({why})", trouble

@@ -147,6 +147,15 @@ def test_a_terminal_that_is_left_at_once_has_its_cursor() -> None:
         display.close()
 
 
+def test_a_terminal_that_is_gone_does_not_keep_a_launcher_from_its_end() -> None:
+    mine, theirs = os.openpty()
+    with open(theirs, "w") as stream:
+        display = Display(stream)
+        display.bar = object()  # a real one has a thread, which would write there too
+        os.close(mine)
+        display.abandon()
+
+
 def test_what_an_earlier_launch_printed_is_not_printed_again(tmp_path: Path) -> None:
     path = program(tmp_path, text=HEAD + LOOP.format(body="pass") + "print('printed')")
     first = karp("launch", "-n", 2, "--run-dir", tmp_path / "run", path, cwd=tmp_path)

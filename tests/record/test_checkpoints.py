@@ -239,6 +239,25 @@ def test_an_error_that_is_not_the_disks_does_not_end_the_writing(tmp_path: Path)
     assert same(snapshot(2), newest(tmp_path, lambda text: None))
 
 
+def test_a_disk_that_cannot_even_be_read_does_not_end_the_writing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*arguments: Any) -> None:
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    writer = Writer(tmp_path, 3)
+    with monkeypatch.context() as disk:
+        disk.setattr(checkpoints, "write", fail)
+        disk.setattr(checkpoints, "paths", fail)
+        writer.submit(snapshot(1))
+        assert writer.wait(60.0)
+    assert f"step-00000001.safetensors ({os.strerror(errno.EIO)})" in writer.failure
+    writer.submit(snapshot(2))
+    writer.close()
+    assert "" == writer.failure
+    assert same(snapshot(2), newest(tmp_path, lambda text: None))
+
+
 def test_one_state_is_one_file(tmp_path: Path) -> None:
     """safetensors writes the entries of its metadata in an order that changes from call to call."""
     assert 1 == len({write(fresh(tmp_path, str(time)), snapshot(), 3).read_bytes() for time in range(20)})
