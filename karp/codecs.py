@@ -26,24 +26,14 @@ from typing import Any
 
 import numpy as np
 
-from karp.errors import SettingError
-
 Vector = np.ndarray[Any, np.dtype[Any]]
 
-GRADIENTS = ("float16", "bfloat16", "int8")
-WEIGHTS = ("float16", "bfloat16")  # what needs no chance
 CHUNK = 256
 TOP = np.float32(1.000001 / 127)  # a little more than 1/127, so that no multiple rounds to 128
 LARGEST = 2.0**127  # what is larger counts as not finite: it might be, once rounded
 OFFSET = 1 << 15  # of the exponent that float16 carries
 HALF_NAN, BRAIN_NAN = 0x7E00, 0x7FC0
 STREAM = int.from_bytes(b"code")  # beside the streams of data/plan.py: key (word, shard, step)
-
-
-def check(name: str, codec: object, known: tuple[str, ...]) -> None:
-    """Raises SettingError, naming the argument, unless it is None or one of the known codecs."""
-    if codec is not None and codec not in known:
-        raise SettingError(f"{name} is {codec!r:.60}; known: {', '.join(known)}")
 
 
 def encode(codec: str, vector: Vector, seed: int = 0, step: int = 0, shard: int = 0) -> Vector:

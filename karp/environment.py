@@ -26,6 +26,7 @@ from pathlib import Path
 from typing import Any
 
 from karp.errors import SettingError
+from karp.limits import GRADIENT_CODECS, LIMITS, STALENESS, WEIGHT_CODECS, check_codec
 
 SERVER, RUN, WORKER, RUN_DIR, THREADS = "KARP_SERVER", "KARP_RUN", "KARP_WORKER", "KARP_RUN_DIR", "KARP_THREADS"
 KEYS, REPLAY, LEASH, FAULT, TAKEN = "KARP_KEYS", "KARP_REPLAY", "KARP_LEASH", "KARP_FAULT", "KARP_TAKEN"
@@ -119,11 +120,8 @@ def variables(given: Mapping[str, str | None]) -> dict[str, str]:
     {'KARP_STALENESS': 'none'}
     """
     said = {name: text for name, text in given.items() if text is not None}
-    if {"codec", "codec_weights"} & said.keys():
-        from karp import codecs
-
-        codecs.check("codec", said.get("codec"), codecs.GRADIENTS)
-        codecs.check("codec_weights", said.get("codec_weights"), codecs.WEIGHTS)
+    check_codec("codec", said.get("codec"), GRADIENT_CODECS)
+    check_codec("codec_weights", said.get("codec_weights"), WEIGHT_CODECS)
     for name, parse in (("local_steps", local_steps), ("staleness", staleness)):
         if name in said:
             parse(said[name])
@@ -141,8 +139,6 @@ def local_steps(text: str) -> int:
     >>> local_steps("8")
     8
     """
-    from karp.protocol.settings import LIMITS
-
     most = LIMITS["local_steps"] - 1
     if not is_whole(text) or not 1 <= int(text) <= most:
         raise SettingError(f"{text!r:.60} is no number of local steps; it must be a whole number from 1 to {most}")
@@ -155,8 +151,6 @@ def staleness(text: str) -> int | None:
     >>> staleness("2"), staleness("none")
     (2, None)
     """
-    from karp.protocol.settings import STALENESS
-
     if text != ASYNCHRONOUS and not (is_whole(text) and int(text) < STALENESS):
         wanted = f"a whole number from 0 to {STALENESS - 1}, or {ASYNCHRONOUS!r}: asynchronous"
         raise SettingError(f"staleness is {text!r:.60}; it must be {wanted}")

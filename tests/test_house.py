@@ -12,6 +12,7 @@ ROOMS = [
     "errors",
     "checks",
     "text",
+    "limits",
     "autograd",
     "parameters",
     "nn",
@@ -33,7 +34,7 @@ ROOMS = [
     "export",
     "cli",
 ]
-PURE = {"errors", "checks", "text", "parameters", "optim", "codecs"}  # all that protocol may use
+PURE = {"errors", "checks", "text", "limits", "parameters", "optim", "codecs"}  # all that protocol may use
 FORBIDDEN_IN_PROTOCOL = {"asyncio", "io", "msgpack", "os", "pathlib", "random", "secrets", "select", "socket"} | {
     "subprocess",
     "sys",

@@ -29,13 +29,13 @@ from numpy.typing import NDArray
 
 from karp import checks
 from karp.errors import SettingError
+from karp.limits import SEEDS
 
 ORDER_STREAM = int.from_bytes(b"ordr")  # the permutation of an epoch: key (word, epoch)
 DRAW_STREAM = int.from_bytes(b"draw")   # programs and dropout: key (word, shard, step)
 SPLIT_STREAM = int.from_bytes(b"splt")  # train and test: key (word,)
 
 _ORDERS_KEPT = 2
-_SEEDS = 2**63   # a seed travels as a signed 64-bit number
 _SHARDS = 2**32  # one word of a spawn key
 
 
@@ -47,7 +47,7 @@ def stream(seed: int, word: int, *key: int) -> np.random.Generator:
     return np.random.Generator(np.random.PCG64(np.random.SeedSequence(seed, spawn_key=(word, *key))))
 
 
-def whole(name: str, value: int, least: int, below: int = _SEEDS) -> int:
+def whole(name: str, value: int, least: int, below: int = SEEDS) -> int:
     """`value` as a Python int in least <= value < below, or a SettingError that names it."""
     number = checks.integer(value)
     if number is None or not least <= number < below:

@@ -1,13 +1,12 @@
 """What is to be launched, and whether it can be."""
 
-
 from karp import environment
 from karp.errors import SettingError
 from karp.launch import program
+from karp.limits import LIMITS
 from karp.record.launched import Launched
 
 WORKERS = 10_000  # on one machine
-THREADS = 1 << 16  # as in protocol/settings.py, which a launcher does not import
 
 
 class Options(Launched):
@@ -17,8 +16,8 @@ class Options(Launched):
         """Raises SettingError for what cannot be launched."""
         if not program.exists(self.program):
             raise SettingError(f"there is no program {self.program!r}: pass the path of a Python file")
-        if not 1 <= self.workers < WORKERS or not 1 <= self.threads < THREADS:
-            few = f"at least 1, and below {WORKERS} and {THREADS}"
+        if not 1 <= self.workers < WORKERS or not 1 <= self.threads < LIMITS["threads"]:
+            few = f"at least 1, and below {WORKERS} and {LIMITS['threads']}"
             raise SettingError(f"{self.workers} workers with {self.threads} threads each: both must be {few}")
         self.modes()  # raises for what are none
         if self.on_nonfinite not in ("stop", "skip") or self.exchange not in ("auto", "zeromq"):

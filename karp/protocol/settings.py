@@ -7,14 +7,11 @@ from collections.abc import Mapping
 from dataclasses import MISSING, dataclass, fields, replace
 from typing import Any
 
-from karp import checks, codecs, optim
+from karp import checks, optim
 from karp.errors import SettingError
+from karp.limits import GRADIENT_CODECS, LIMITS, SEEDS, STALENESS, WEIGHT_CODECS, check_codec
 from karp.parameters import Layout
 
-SEEDS = 1 << 63
-LIMITS = {"samples": 1 << 48, "batch_size": 1 << 48, "epochs": 1 << 32, "shards": 1 << 20, "threads": 1 << 16}
-LIMITS["local_steps"] = 1 << 32
-STALENESS = 1 << 16
 ANY_SHARDS = 0  # a program that leaves `shards` to the run
 RANGES = {name: (1, limit, f"1 to {limit - 1}") for name, limit in LIMITS.items()}  # least, below, in words
 RANGES["shards"] = (ANY_SHARDS, *RANGES["shards"][1:])
@@ -97,8 +94,8 @@ class Settings:
             if type(plain[name]) is not str or len(plain[name]) > 1000:
                 raise SettingError(f"settings: {name} is {plain[name]!r:.60}, not a text")
         plain |= {name: whole(name, plain[name]) for name in RANGES if name != "staleness" or plain[name] is not None}
-        codecs.check("codec", plain["codec"], codecs.GRADIENTS)
-        codecs.check("codec_weights", plain["codec_weights"], codecs.WEIGHTS)
+        check_codec("codec", plain["codec"], GRADIENT_CODECS)
+        check_codec("codec_weights", plain["codec_weights"], WEIGHT_CODECS)
         for name in ("evaluate", "steering"):
             if type(plain[name]) is not bool:
                 raise SettingError(f"settings: {name} is {plain[name]!r:.60}, not true or false")

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from karp import optim
 from karp.data import Plan
 from karp.errors import SettingError
-from karp.protocol.settings import SEEDS
+from karp.limits import SEEDS
 from karp.simulate.randomness import Randomness
 
 # The points at which a worker's process can be killed, in the order in which a run passes them.

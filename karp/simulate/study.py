@@ -11,7 +11,7 @@ from typing import Any
 
 from karp import optim
 from karp.errors import SettingError
-from karp.protocol.settings import LIMITS
+from karp.limits import LIMITS
 from karp.simulate.cluster import Cluster
 from karp.simulate.scenario import Scenario, check_seed
 

@@ -13,10 +13,9 @@ from pathlib import Path
 import pytest
 from running import HEAD, LOOP, PROGRAM, ROOT, Process, command, completed, karp, program, started, summary
 
-from karp.launch import options, run
+from karp.launch import run
 from karp.launch.options import Options
 from karp.monitor.terminal import Display
-from karp.protocol.settings import LIMITS
 
 AFTER = {
     "stopped": """
@@ -174,10 +173,14 @@ def test_a_launcher_imports_nothing_that_takes_long_and_a_worker_no_server() -> 
     code = f"import sys, karp.cli, karp.launch.run, karp.launch.credentials; print(sorted({heavy} & set(sys.modules)))"
     done = completed([sys.executable, "-c", code], ROOT)
     assert ("[]\n", 0) == (done.stdout, done.returncode), done.stderr
+    given = {"threads": 2, "staleness": "2", "local_steps": "4", "codec": "int8", "codec_weights": "float16"}
+    code = "from karp.launch.options import Options"
+    code = f"{code}; Options({str(ROOT / 'workers' / 'digits.py')!r}, [], 2, **{given}).check()"
+    done = completed([sys.executable, "-c", f"import sys; {code}; print(sorted({heavy} & set(sys.modules)))"], ROOT)
+    assert ("[]\n", 0) == (done.stdout, done.returncode), done.stderr
     code = "import sys, karp.trainer.trainer, karp.transport.zeromq; print([n for n in sys.modules if 'karp' in n])"
     done = completed([sys.executable, "-c", code], ROOT)
     assert "karp.protocol.worker" in done.stdout
     servers = {"karp.protocol.server", "karp.serve.in_process", "karp.serve.process", "karp.record.directory"}
     assert servers == {name for name in servers if find_spec(name)}
     assert set() == {name for name in servers if f"'{name}" in done.stdout}
-    assert LIMITS["threads"] == options.THREADS

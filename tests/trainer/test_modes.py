@@ -13,8 +13,9 @@ from running import karp as karp_command
 from running import program as program_file
 
 import karp
-from karp import codecs, nn, optim
+from karp import nn, optim
 from karp.errors import DataError, RunError, SettingError
+from karp.limits import GRADIENT_CODECS
 from karp.protocol.messages import Stop
 from karp.record.arrivals import read
 from karp.record.directory import Record
@@ -107,7 +108,7 @@ def test_an_interrupted_asynchronous_run_goes_on_and_its_record_is_whole(tmp_pat
     assert replayed(tmp_path / "run")["equal"]
 
 
-@pytest.mark.parametrize("codec", codecs.GRADIENTS)
+@pytest.mark.parametrize("codec", GRADIENT_CODECS)
 def test_a_codec_learns_and_shows_no_workers(tmp_path: Path, codec: str) -> None:
     options = ("--epochs", 8, "--shards", 3)
     variables = {"KARP_CODEC": codec, "KARP_CODEC_WEIGHTS": "bfloat16"}
