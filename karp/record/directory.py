@@ -13,6 +13,7 @@ All of them are promised: a run that has not written each to the disk in the end
 Files that others may read while the run writes are whole or absent (files.py).
 """
 
+import contextlib
 import json
 import math
 import os
@@ -93,6 +94,8 @@ class Record:
             launched.write(self.path, cwd)
         except OSError as error:
             self._metrics.close()
+            with contextlib.suppress(OSError):
+                (self.path / "metrics.jsonl").unlink()  # else it would hold a run
             raise self._refused(error) from None
 
     def newest_checkpoint(self) -> Snapshot | None:

@@ -41,5 +41,5 @@ def started_in(file: str) -> str:
     """Return the directory in which this process began, if its program's name tells; else the one it is in now."""
     name = sys.argv[0] if sys.argv else ""
     if name and not os.path.isabs(name) and file.endswith(os.sep + name):
-        return file[: -len(name)]
+        return file[: -len(name) - 1] or os.sep
     return os.getcwd()

@@ -68,7 +68,8 @@ class Trainer:
         SettingError: an argument cannot be used.
 
     It is for one run, so `with` takes it once (`karp/trainer/stage.py` says what may be called when). In one process
-    any number may follow each other, or be nested in threads; under a launcher a program has one.
+    any number may follow each other, or be nested in threads; under a launcher a program has one. There Ctrl-C, SIGTERM
+    and SIGHUP end a run in good order (`karp/trainer/interrupts.py`), and `karp launch --resume` goes on with it.
 
     >>> import numpy as np
     >>> from karp import Trainer, nn, optim

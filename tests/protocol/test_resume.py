@@ -85,6 +85,15 @@ def test_nothing_that_steers_the_bits_changes_with_the_program(name: str, value:
     assert "Refusal" not in " ".join(kinds(run.join(0, program_sha256="b" * 64)))
 
 
+def test_a_changed_program_goes_on_with_the_last_lines_of_a_run_that_is_over() -> None:
+    run = Run(1, program_sha256="a" * 64)
+    train_on(run, 0, run.join(0))
+    other = resumed(run, changed=True)
+    assert ["0 Welcome", "0 Finish"] == kinds(other.join(0, program_sha256="b" * 64))
+    assert [[0, "a" * 64], [6, "b" * 64]] == take(other.server)[0]["programs"]
+    assert (0, reference(6).tobytes()) == (other.main, other.weights.tobytes())
+
+
 @pytest.mark.parametrize("evaluate", [False, True])
 def test_a_changed_program_may_evaluate_or_no_more(evaluate: bool) -> None:
     run = resumed(begun(evaluate=not evaluate), changed=True)

@@ -13,6 +13,7 @@ from karp.errors import RecordError
 from karp.parameters import Layout
 from karp.record import lines
 from karp.record.directory import Record
+from karp.record.launched import Launched
 from karp.record.lines import Lines
 
 LAYOUT = Layout({"weight": (2, 2)}, "float32")
@@ -151,3 +152,15 @@ def test_the_weights_of_one_state_are_one_file(tmp_path: Path) -> None:
         record.finish({}, LAYOUT, np.arange(LAYOUT.size, dtype=np.float32))
     first, second = ((tmp_path / name / "weights.safetensors").read_bytes() for name in ("a", "b"))
     assert first == second
+
+
+def test_a_directory_in_which_the_launch_cannot_be_kept_holds_no_run(tmp_path: Path) -> None:
+    (tmp_path / "run" / "launch.json").mkdir(parents=True)
+    with pytest.raises(RecordError, match="cannot be written: Is a directory"):
+        Record(tmp_path / "run").keep_launched(Launched("program.py", [], 1), str(tmp_path))
+    (tmp_path / "run" / "launch.json").rmdir()
+    record = Record(tmp_path / "run")
+    record.keep_launched(Launched("program.py", [], 1), str(tmp_path))
+    assert "missing" not in finish(record)
+    with pytest.raises(RecordError, match=f"pass another directory, or go on with it: karp launch --resume {tmp_path}"):
+        Record(tmp_path / "run")
