@@ -22,11 +22,13 @@ program itself can read all of them, and may begin anew by `os.exec*`.
 
 import os
 from collections.abc import Callable, Mapping
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from karp.errors import SettingError
 from karp.limits import GRADIENT_CODECS, LIMITS, STALENESS, WEIGHT_CODECS, check_codec
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 SERVER, RUN, WORKER, RUN_DIR, THREADS = "KARP_SERVER", "KARP_RUN", "KARP_WORKER", "KARP_RUN_DIR", "KARP_THREADS"
 KEYS, REPLAY, LEASH, FAULT, TAKEN = "KARP_KEYS", "KARP_REPLAY", "KARP_LEASH", "KARP_FAULT", "KARP_TAKEN"
@@ -162,11 +164,13 @@ def is_whole(text: str) -> bool:
     return text.isdecimal() and len(text) < 20
 
 
-def given_directory(argument: str | os.PathLike[str] | None) -> Path | None:
+def given_directory(argument: str | os.PathLike[str] | None) -> "Path | None":
     """Return the run's directory as the program's argument or KARP_RUN_DIR names it; None if neither does.
 
     Raises SettingError if that is no path, or if both are given and differ.
     """
+    from pathlib import Path
+
     handed_on = read(RUN_DIR)
     try:
         given = os.fspath(handed_on if argument is None else argument)

@@ -17,7 +17,12 @@ from karp.errors import RecordError
 from karp.record.files import reason
 from karp.serve.config import Config
 
+# Neither is started by `-m`, for which the folder that the user is in would be looked at first: a `queue.py` there is
+# nobody's business. Both have the launcher's own karp, which finds its parts once it is found.
 WORKER_MAIN = str(Path(__file__).with_name("worker_main.py"))
+HOUSE = str(Path(__file__).parent.parent.parent)
+SERVE = f"import sys; sys.path.insert(0, {HOUSE!r}); import karp; del sys.path[0]; " \
+        "from karp.serve.process import main; sys.exit(main())"  # fmt: skip
 KILL_SECONDS = 2.0  # between SIGTERM and SIGKILL
 TAIL_LINES = 40
 THREAD_VARIABLES = ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS", "VECLIB_MAXIMUM_THREADS")
@@ -115,7 +120,7 @@ class ServerProcess:
         with open_log(log) as file:
             self.begin = file.tell()
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "karp.serve.process"],
+                [sys.executable, "-P", "-c", SERVE],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=file,

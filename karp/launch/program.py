@@ -29,7 +29,7 @@ class Source(SourceFileLoader):
 
 def exists(path: str) -> bool:
     """Return whether there is a program at this path."""
-    return os.path.isfile(path) or os.path.isfile(os.path.join(path, "__main__.py"))
+    return path != "" and (os.path.isfile(path) or os.path.isfile(os.path.join(path, "__main__.py")))
 
 
 def run(path: str, arguments: list[str], *raised: type[BaseException]) -> None:

@@ -1,7 +1,6 @@
 """Runs a program as a worker's process: `python …/worker_main.py PROGRAM ARGS…`.
 
-Started as a file and not by `-m`, for which the folder that the user is in would be looked at first: a `queue.py` there
-is nobody's business. The process leads a group of its own. It holds one end of a pipe whose other end only its
+The process leads a group of its own. It holds one end of a pipe whose other end only its
 launcher has (KARP_LEASH): when that closes, the launcher is gone, however it went, and the whole group goes too.
 """
 

@@ -3,8 +3,8 @@
 What Python does about a stream that cannot be written is made for programs whose output is all they do: print raises,
 what stays in the buffer is tried once more when the interpreter ends, and if that fails the exit status is 120. For
 karp a reader that has gone (`karp launch … 2>&1 | head -1`) is no failure of a run. So karp's own lines go through an
-`Output`, for which the first failure is the end of the stream: what follows is thrown away, and nothing is left to be
-tried again. Whether the failure is one of the command too, its exit status says (`lost`).
+`Output`: what cannot be written is thrown away, and nothing is left to be tried again. Whether that is a failure of the
+command too, its exit status says (`lost`).
 """
 
 import contextlib
@@ -35,22 +35,22 @@ def open_closed() -> None:
 
 
 class Output(io.FileIO):
-    """A descriptor to write to; what follows its first failure is thrown away."""
+    """A descriptor to write to; what cannot be written is thrown away, and what follows may be written again."""
 
-    failure: OSError | None = None
+    failure: OSError | None = None  # the first one, but for readers that have gone
 
     def write(self, data: "ReadableBuffer", /) -> int:
         """Write, waiting where the descriptor would not; raises nothing."""
-        while self.failure is None:
+        written: int | None = None
+        while written is None:
             try:
-                written: int | None = super().write(data)
+                if (written := super().write(data)) is None:
+                    wait_for(self.fileno())
             except OSError as error:
-                self.failure = error
-            else:
-                if written is not None:
-                    return written
-                wait_for(self.fileno())
-        return memoryview(data).nbytes
+                written = memoryview(data).nbytes
+                if not isinstance(error, ConnectionError):
+                    self.failure = self.failure or error
+        return written
 
 
 def wait_for(descriptor: int) -> None:
@@ -124,4 +124,4 @@ def lost() -> str:
     sys.stdout.flush()
     output = getattr(getattr(sys.stdout, "buffer", None), "raw", None)
     failure = output.failure if isinstance(output, Output) else None
-    return "" if failure is None or isinstance(failure, ConnectionError) else failure.strerror or str(failure)
+    return "" if failure is None else failure.strerror or str(failure)

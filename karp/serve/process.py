@@ -248,7 +248,7 @@ def more_descriptors() -> None:
 
 
 def main() -> int:
-    """`python -m karp.serve.process`, with the pipes of its launcher."""
+    """Serve a run, with the pipes of its launcher; returns the exit status of this process."""
     more_descriptors()
     with open(sys.stdin.fileno(), "rb", buffering=0, closefd=False) as orders:  # unbuffered: the rest is for Lines
         config = Config(**json.loads(orders.readline()))
@@ -259,7 +259,3 @@ def main() -> int:
             print(json.dumps({"report": "failure", "step": -1, "failure": str(error)}), flush=True)
             return 2
     return 0  # it has closed the run, however that has ended
-
-
-if __name__ == "__main__":
-    sys.exit(main())

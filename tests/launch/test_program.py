@@ -136,6 +136,7 @@ def test_a_link_is_launched_resumed_and_replayed_as_a_program_that_knows_where_i
     (tmp_path / "real" / "helper.py").write_text("")
     (tmp_path / "link.py").symlink_to("real/program.py")
     (tmp_path / "beside").write_text("")  # beside the link, as `__file__` is the link's
+    (tmp_path / "secrets.py").write_text("raise ImportError('NumPy would take this for the module')")
     arguments = ["--r", "2", "-n", "--", "", "--help", "caf\udce9"]
     done = karp("launch", "-n", 2, "--run-dir", "run", "link.py", *arguments, cwd=tmp_path)
     assert (0, f"helper {['link.py', *arguments]}\n") == (done.returncode, done.stdout), done.stderr

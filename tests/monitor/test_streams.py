@@ -34,16 +34,27 @@ def karp(*arguments: object) -> str:
     return shlex.join(command(*arguments))
 
 
-def test_after_the_first_failure_everything_is_thrown_away() -> None:
-    end, descriptor = os.pipe()
+def test_what_nobody_reads_is_thrown_away_until_somebody_does(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    end = os.open(tmp_path / "pipe", os.O_RDONLY | os.O_NONBLOCK)
+    descriptor = os.open(tmp_path / "pipe", os.O_WRONLY)
+    monkeypatch.setattr(sys, "stdout", streams.guarded(None, descriptor))
     os.close(end)
-    stream = streams.guarded(None, descriptor)
     for _ in range(3):
-        print("x" * 100_000, file=stream)
-    stream.flush()
-    failure = stream.buffer.raw.failure  # type: ignore[attr-defined]
-    assert BrokenPipeError is type(failure)
+        print("x" * 100_000)
+    assert "" == streams.lost()
+    end = os.open(tmp_path / "pipe", os.O_RDONLY | os.O_NONBLOCK)
+    print("heard")
+    assert b"heard\n" == os.read(end, 100)
+    os.close(end)
     os.close(descriptor)
+
+
+def test_what_a_full_disk_has_swallowed_is_lost(monkeypatch: pytest.MonkeyPatch) -> None:
+    with open("/dev/full", "w") as full:
+        monkeypatch.setattr(sys, "stdout", streams.guarded(full, full.fileno()))
+        print("lost")
+        assert "No space left on device" == streams.lost()
 
 
 def test_a_descriptor_that_does_not_block_is_waited_for() -> None:

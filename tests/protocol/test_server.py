@@ -1,5 +1,6 @@
 """The server's machine, event by event."""
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -342,6 +343,14 @@ def test_a_program_that_raises_twice_at_one_shard_ends_the_run_with_its_tracebac
     assert ["2 Finish"] == kinds(answers)
     assert f"worker 0 failed at step 0, shard {again.start}: ValueError: x" == answers[0][1].failure
     assert 2 == len(run.reported("traceback"))
+
+
+def test_a_program_that_breaks_a_rule_ends_the_run_at_once() -> None:
+    run = Run(2)
+    todo = leases(run.join(0) + run.join(1))
+    answers = run.send(b"1", replace(raised(0, todo[1].start), certain=True))
+    assert ["0 Finish"] == kinds(answers)
+    assert f"worker 1 failed at step 0, shard {todo[1].start}: ValueError: x" == answers[0][1].failure
 
 
 def test_a_program_that_raises_once_costs_nothing() -> None:

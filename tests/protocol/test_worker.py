@@ -7,8 +7,12 @@ from machines import gradient, read_only, settings, weights
 from karp import optim
 from karp.errors import LostError, ProgramError, RefusedError, RunError
 from karp.protocol.messages import (
+    ERROR,
+    MOST_LOGGED,
+    TRACEBACK,
     Contribution,
     Evaluation,
+    Failure,
     Finish,
     Initial,
     Join,
@@ -216,3 +220,22 @@ def test_silence_is_asked_about_and_then_an_error_that_names_what_is_known() -> 
     assert Ping(0) == worker.tick(2 * PING_SECONDS, "tcp://x")
     with pytest.raises(LostError, match=r"tcp://x has not answered for 60 s \(last known: waiting for worker 2\)"):
         worker.tick(PING_SECONDS + LOST_SECONDS, "tcp://x")
+
+
+def test_an_error_that_is_too_long_keeps_its_ends_and_is_text() -> None:
+    worker = joined()
+    worker.receive(Lease(1, 5, 1, 4, 5, read_only(gradient(9, 9))), 0, 0.0)
+    message = worker.failed("ValueError: caf\udce9" + "x" * 1_000_000, "Traceback\n" + "x" * 1_000_000 + "\nend", True)
+    assert isinstance(message, Failure)
+    assert (5, 1, -1, True) == (message.step, message.shard, message.epoch, message.certain)
+    assert message.error.startswith("ValueError: caf\\udce9xxx")
+    assert (ERROR, TRACEBACK) == (len(message.error), len(message.traceback))
+    assert (True, True) == (message.traceback.startswith("Traceback\nx"), message.traceback.endswith("x\nend"))
+
+
+def test_more_numbers_than_travel_with_one_message_are_refused() -> None:
+    worker = joined()
+    for _ in range(MOST_LOGGED):
+        worker.log("loss", 0.5, 0)
+    with pytest.raises(ProgramError, match=r"more than 10,000 numbers were logged in one step: log fewer"):
+        worker.log("loss", 0.5, 0)

@@ -1,9 +1,12 @@
 """What a Trainer makes of what a program hands it."""
 
+import sys
 import time
+from pathlib import Path
 
 import pytest
 
+from karp.errors import ProgramError
 from karp.trainer import inputs
 from karp.trainer.inputs import Work
 
@@ -27,3 +30,38 @@ def test_work_is_processor_time_unless_the_program_sleeps(
             measured.append(work.seconds())
         clocks["perf_counter"] += Work.SECONDS / Work.EVERY  # so the second that is due comes too late
     assert [expected] + [0.0] * (2 * Work.EVERY - 1) == measured
+
+
+@pytest.mark.parametrize(
+    ("named", "said"),
+    [
+        ({"n" * 201: 1}, "the name of a number is 'nnn"),
+        ({"": 1}, "the name of a number is ''; it must be a text of 1 to 200 characters on one line"),
+        ({"a\nb": 1}, r"the name of a number is 'a\\nb'"),
+        ({"caf\udce9": 1}, r"the name of a number is 'caf\\udce9'"),
+        ({1: 1, "1": 2}, "the name of a number is '1'; .*, and there only once"),
+        ({str(number): 1 for number in range(1001)}, "1,001 numbers at once; at most 1,000 can be logged"),
+    ],
+)
+def test_names_of_numbers_are_checked_where_they_are_given(named: dict[object, float], said: str) -> None:
+    with pytest.raises(ProgramError, match=said):
+        inputs.scores(named)  # type: ignore[arg-type]
+
+
+def test_what_is_no_text_names_a_number_as_it_is_printed() -> None:
+    assert {"0": 0.5, "None": 1.0, "é": 2.0} == inputs.scores({0: 0.5, None: 1, "é": 2})  # type: ignore[dict-item]
+
+
+def test_a_program_is_known_by_its_file_wherever_it_goes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "program.py").write_text("")
+    monkeypatch.setattr(sys.modules["__main__"], "__file__", str(tmp_path / "program.py"), raising=False)
+    monkeypatch.setattr(sys, "argv", ["renamed"])
+    monkeypatch.chdir("/")
+    assert (tmp_path / "program.py", "program.py") == (inputs.program_file(), inputs.program_name())
+    (tmp_path / "__main__.py").write_text("")
+    monkeypatch.setattr(sys.modules["__main__"], "__file__", str(tmp_path / "__main__.py"))
+    assert tmp_path.name == inputs.program_name()
+    monkeypatch.setattr(sys.modules["__main__"], "__file__", "<stdin>")
+    assert (None, "renamed") == (inputs.program_file(), inputs.program_name())
+    monkeypatch.setattr(sys, "argv", [""])
+    assert (None, "python") == (inputs.program_file(), inputs.program_name())

@@ -9,8 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from karp.errors import ProtocolError
-from karp.protocol.messages import FROM_WORKER, PROTOCOL, Contribution, Initial, Ping
+from karp.protocol.messages import FROM_WORKER, MOST_LOGGED, PROTOCOL, Contribution, Failure, Initial, Ping
 from karp.protocol.tree import Node
+from karp.text import NAME_CHARACTERS
 from karp.transport.frames import HEAD_BYTES, Envelope, pack, unpack
 
 ENVELOPE = Envelope("run-1", 2)
@@ -18,6 +19,20 @@ ENVELOPE = Envelope("run-1", 2)
 
 def packed(message: object) -> list[bytes]:
     return [bytes(memoryview(frame).cast("B")) for frame in pack(message, ENVELOPE)]  # type: ignore[arg-type]
+
+
+def test_all_that_may_be_logged_has_room() -> None:
+    name = "\N{GRINNING FACE}" * NAME_CHARACTERS
+    logs = [(1, name, 0.5)] * MOST_LOGGED
+    message, _ = unpack(packed(Contribution(1, 1, [], logs, False)), "run-1", FROM_WORKER)
+    assert isinstance(message, Contribution)
+    assert logs == message.logs
+
+
+def test_a_text_that_nobody_has_escaped_is() -> None:
+    message, _ = unpack(packed(Failure(0, 0, -1, "caf\udce9", "")), "run-1", FROM_WORKER)
+    assert isinstance(message, Failure)
+    assert "caf\\udce9" == message.error
 
 
 def head(**changes: object) -> bytes:
