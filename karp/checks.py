@@ -13,6 +13,7 @@ from reprlib import repr as short  # whatever was given, a line of it is enough
 from karp.errors import SettingError
 
 LARGEST_WHOLE = 1 << 53  # whole numbers that a float can hold
+INFINITE = float("inf")
 
 
 def integer(value: object) -> int | None:
@@ -40,7 +41,8 @@ def whole(name: str, value: object, low: int = 0, high: float = LARGEST_WHOLE) -
     plain = integer(value)
     if plain is not None and low <= plain <= high:
         return plain
-    raise refusal(name, value, f"a whole number from {low}" + (f" to {high}" if high < LARGEST_WHOLE else ""))
+    limit = "" if high in (LARGEST_WHOLE, INFINITE) else f" to {high}"
+    raise refusal(name, value, f"a whole number from {low}{limit}")
 
 
 def number(name: str, value: object, low: float, high: float, *, below: bool = False) -> float:

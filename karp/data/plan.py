@@ -27,8 +27,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from karp import checks
-from karp.errors import SettingError
+from karp.checks import whole
 from karp.limits import SEEDS
 
 ORDER_STREAM = int.from_bytes(b"ordr")  # the permutation of an epoch: key (word, epoch)
@@ -36,7 +35,8 @@ DRAW_STREAM = int.from_bytes(b"draw")   # programs and dropout: key (word, shard
 SPLIT_STREAM = int.from_bytes(b"splt")  # train and test: key (word,)
 
 _ORDERS_KEPT = 2
-_SHARDS = 2**32  # one word of a spawn key
+_LARGEST = SEEDS - 1
+_MOST_SHARDS = 2**32 - 1  # one word of a spawn key
 
 
 def stream(seed: int, word: int, *key: int) -> np.random.Generator:
@@ -45,14 +45,6 @@ def stream(seed: int, word: int, *key: int) -> np.random.Generator:
     NumPy splits larger keys into 32-bit words, so only the last number of a key may be larger than one word.
     """
     return np.random.Generator(np.random.PCG64(np.random.SeedSequence(seed, spawn_key=(word, *key))))
-
-
-def whole(name: str, value: int, least: int, below: int = SEEDS) -> int:
-    """`value` as a Python int in least <= value < below, or a SettingError that names it."""
-    number = checks.integer(value)
-    if number is None or not least <= number < below:
-        raise SettingError(f"{name} is {value!r:.60}: pass a whole number from {least} to {below - 1}")
-    return number
 
 
 def generator(seed: int, step: int, shard: int) -> np.random.Generator:
@@ -67,8 +59,8 @@ def generator(seed: int, step: int, shard: int) -> np.random.Generator:
     >>> float(generator(0, 3, 1).random()) == float(generator(0, 3, 1).random())
     True
     """
-    shard = whole("shard", shard, 0, _SHARDS)
-    return stream(whole("seed", seed, 0), DRAW_STREAM, shard, whole("step", step, 0))
+    shard = whole("shard", shard, 0, _MOST_SHARDS)
+    return stream(whole("seed", seed, 0, _LARGEST), DRAW_STREAM, shard, whole("step", step, 0, _LARGEST))
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,25 +93,19 @@ class Plan:
     _orders: dict[int, NDArray[np.int64]] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
-        samples = whole("samples", self.samples, 1)
-        batch_size = whole("batch_size", self.batch_size, 1)
-        shards = whole("shards", self.shards, 1, _SHARDS)
+        samples = whole("samples", self.samples, 1, _LARGEST)
+        batch_size = whole("batch_size", self.batch_size, 1, _LARGEST)
+        shards = whole("shards", self.shards, 1, _MOST_SHARDS)
         steps = -(-samples // batch_size)
         put = object.__setattr__  # the way to fill a frozen dataclass
         put(self, "samples", samples)
         put(self, "batch_size", batch_size)
         put(self, "shards", shards)
-        put(self, "seed", whole("seed", self.seed, 0))
+        put(self, "seed", whole("seed", self.seed, 0, _LARGEST))
         put(self, "steps_per_epoch", steps)
         put(self, "_bounds", _cut(min(batch_size, samples), shards))
         put(self, "_last_bounds", _cut(samples - (steps - 1) * batch_size, shards))
         put(self, "_orders", {})
-
-    def epoch_of(self, step: int) -> int:
-        """The epoch `step` belongs to."""
-        if type(step) is not int or step < 0:
-            step = whole("step", step, 0)
-        return step // self.steps_per_epoch
 
     def samples_of(self, step: int) -> int:
         """Rows in the global batch of `step`."""
@@ -146,7 +132,7 @@ class Plan:
     def rows(self, step: int, shard: int) -> NDArray[np.int64]:
         """The rows of `shard` in `step`: (samples_in(step, shard),), a read-only view of an order kept."""
         if type(step) is not int or step < 0:
-            step = whole("step", step, 0)
+            step = whole("step", step, 0, _LARGEST)
         epoch, batch = divmod(step, self.steps_per_epoch)
         bounds = self._last_bounds if batch == self.steps_per_epoch - 1 else self._bounds
         if type(shard) is not int or not 0 <= shard < len(bounds) - 1:
@@ -160,12 +146,12 @@ class Plan:
     def _bounds_of(self, step: int) -> tuple[int, ...]:
         """Where the shards of `step` begin in its batch, and where the last one ends."""
         if type(step) is not int or step < 0:
-            step = whole("step", step, 0)
+            step = whole("step", step, 0, _LARGEST)
         return self._last_bounds if (step + 1) % self.steps_per_epoch == 0 else self._bounds
 
     def _shard(self, step: int, shard: int) -> int:
         """`shard` as a Python int, or an error that names what the step has."""
-        return whole(f"shard of step {step}", shard, 0, self.shards_of(step))
+        return whole(f"shard of step {step}", shard, 0, self.shards_of(step) - 1)
 
     def _draw(self, epoch: int) -> NDArray[np.int64]:
         order = stream(self.seed, ORDER_STREAM, epoch).permutation(self.samples).astype(np.int64, copy=False)

@@ -15,9 +15,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from karp.checks import switch
-from karp.data.plan import SPLIT_STREAM, stream, whole
+from karp.checks import switch, whole
+from karp.data.plan import SPLIT_STREAM, stream
 from karp.errors import DataError, SettingError, ShapeError
+from karp.limits import SEEDS
 
 
 def fingerprint(arrays: Iterable[ArrayLike]) -> str:
@@ -120,7 +121,7 @@ class Table:
         """
         count = _test_rows(len(self), test)
         stratify = switch("stratify", stratify)
-        order = stream(whole("seed", seed, 0), SPLIT_STREAM).permutation(len(self))
+        order = stream(whole("seed", seed, 0, SEEDS - 1), SPLIT_STREAM).permutation(len(self))
         if stratify:
             if self.y.ndim != 1 or self.y.dtype.kind not in "iu":
                 raise SettingError(f"stratify needs class numbers, and y is {self.y.dtype}: leave it out")
