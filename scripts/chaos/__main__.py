@@ -50,7 +50,7 @@ def run_scenarios(options: Namespace) -> int:
                 with open(options.json, "w" if len(results) == 1 else "a") as file:
                     file.write(json.dumps(result) + "\n")
     print(table(results))
-    if left := watch.shared_memory() - before:
+    if left := watch.abandoned_memory(before):
         print(f"left in /dev/shm: {sorted(left)}")
     failed = [result for result in results if not result["ok"]]
     if not failed:

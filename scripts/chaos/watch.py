@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 from dataclasses import dataclass
@@ -92,3 +93,13 @@ def shared_memory() -> set[str]:
     """Return the names in /dev/shm."""
     path = Path("/dev/shm")
     return {entry.name for entry in path.iterdir()} if path.is_dir() else set()
+
+
+def abandoned_memory(before: set[str]) -> set[str]:
+    """Return the names that have come to /dev/shm since, without those that somebody else's process has mapped."""
+    left = shared_memory() - before
+    for process in Path("/proc").glob("[0-9]*") if left else ():
+        with contextlib.suppress(OSError):  # it has ended, or is another user's
+            lines = (process / "maps").read_text(errors="replace").splitlines()
+            left -= {line.partition("/dev/shm/")[2] for line in lines}
+    return left
