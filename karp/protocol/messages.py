@@ -27,7 +27,7 @@ that raises sends Failure.
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from typing import Any, TypeVar
 
 from karp.errors import ProtocolError
@@ -39,7 +39,7 @@ from karp.text import NAME_CHARACTERS
 ERROR, TRACEBACK, HOST = 2_000, 200_000, 255  # characters of a text, at most
 MOST_NUMBERS = 1_000  # of a score
 MOST_LOGGED = 10_000  # numbers that travel with one message
-PROTOCOL = 5  # counts the changes that make two versions of karp unable to work in one run
+PROTOCOL = 6  # counts the changes that make two versions of karp unable to work in one run
 
 Logs = list[tuple[int, str, float]]  # (shard, name, value); shard -1: logged outside of a shard
 
@@ -57,9 +57,10 @@ class Join:
 
 @dataclass(slots=True)
 class Initial:
-    """The weights the model starts from, sent by the one worker that was asked."""
+    """The weights the model starts from, sent by the one worker that was asked, and its remarks on the data."""
 
     weights: Vector
+    remarks: list[str] = field(default_factory=list)
 
 
 @dataclass(slots=True)
@@ -74,6 +75,7 @@ class Contribution:
     lease: int = 0  # its number; 0 where nothing on the way can double it
     seconds: float = 0.0  # that it took to compute, alone on a processor; 0: not measured
     no_overflow: bool | None = None  # whether no sum of its vectors can overflow; None: its receiver has not looked
+    reason: str = ""  # why the gradient of a suspect lease is not finite, as far as its worker can tell
 
 
 @dataclass(slots=True)
@@ -159,6 +161,7 @@ class Lease:
     stop: int
     version: int
     weights: Vector | None  # None: the worker has them already
+    suspect: bool = False  # the gradient of this shard was not finite: its data are to be looked at
 
 
 @dataclass(slots=True)
@@ -214,7 +217,7 @@ def encode(message: Message) -> tuple[dict[str, Any], list[Vector]]:
     """The head of a message, of plain types, and its payload.
 
     >>> encode(Lease(number=1, step=3, start=0, stop=2, version=3, weights=None))
-    ({'kind': 'lease', 'number': 1, 'step': 3, 'start': 0, 'stop': 2, 'version': 3, 'weights': 0}, [])
+    ({'kind': 'lease', 'number': 1, 'step': 3, 'start': 0, 'stop': 2, 'version': 3, 'weights': 0, 'suspect': False}, [])
     """
     head: dict[str, Any] = {"kind": type(message).__name__.lower()}
     for name in FORMS[type(message)]:
@@ -238,7 +241,7 @@ def decode(head: Mapping[str, Any], payload: Sequence[Vector], kinds: Mapping[st
     Waiting(reason='worker 2, since 3 s')
     >>> decode({"kind": "lease", "step": -1}, [], FROM_SERVER)
     Traceback (most recent call last):
-    karp.errors.ProtocolError: lease: fields missing: number, start, stop, version, weights
+    karp.errors.ProtocolError: lease: fields missing: number, start, stop, version, weights, suspect
     """
     kind = kinds.get(head["kind"]) if isinstance(head.get("kind"), str) else None
     if kind is None:
@@ -247,11 +250,11 @@ def decode(head: Mapping[str, Any], payload: Sequence[Vector], kinds: Mapping[st
     if head.keys() - {"kind"} != checks.keys():
         raise ProtocolError(f"{name}: {misfit(head, checks)}")
     values = {}
-    for field, check in checks.items():
+    for one, check in checks.items():
         try:
-            values[field] = check(head[field])
+            values[one] = check(head[one])
         except (TypeError, ValueError) as error:
-            raise ProtocolError(f"{name}: {field} is {head[field]!r:.80}, not {error}") from None
+            raise ProtocolError(f"{name}: {one} is {head[one]!r:.80}, not {error}") from None
     return kind(**attach(name, values, payload))
 
 
@@ -343,6 +346,12 @@ def logs(value: object) -> Logs:
     return [(from_minus_one(shard), text(NAME_CHARACTERS)(name), number(item)) for shard, name, item in value]
 
 
+def remarks(value: object) -> list[str]:
+    if type(value) is not list or len(value) > 100:
+        raise ValueError("a list of at most 100 texts")
+    return [text(10_000)(item) for item in value]
+
+
 def vectors(value: object) -> int:
     if type(value) is not int or value not in (0, 1):
         raise ValueError("0 or 1, the number of vectors that follow")
@@ -379,6 +388,8 @@ CHECKS: dict[str, Callable[[Any], Any]] = {
     "lease": count,
     "seconds": seconds,
     "reason": text(10_000),
+    "remarks": remarks,
+    "suspect": flag,
     "failure": text(10_000),
 }
 UNSENT = {"no_overflow"}

@@ -12,6 +12,7 @@ they belong to and do not depend on timing. (In one process most steps need no m
 After a silence `tick` repeats whatever the server may not have got.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -48,6 +49,7 @@ from karp.protocol.tree import Node, TreeSum, Vector
 from karp.text import sendable
 
 PING_SECONDS = 1.0  # a worker that has heard nothing for so long asks
+FINITE = "its data are finite: a smaller learning rate, clip_norm or scaled inputs help most often"
 LOST_SECONDS = 60.0  # a server that has not answered for so long is lost
 
 
@@ -85,14 +87,25 @@ class Worker:
     sums: list[Node] = field(default_factory=list)  # of what is computed of the lease
     of: int = 0  # how many shards its step has
     logs: Logs = field(default_factory=list)
+    remarks: list[str] = field(default_factory=list)  # on the program's data
+    reason: str = ""  # why the gradient of a suspect lease is not finite
     last: bool = False
     stopped: bool = False
 
     def __post_init__(self) -> None:
         self.current = self.weights
 
-    def enter(self, settings: Settings, host: str, pid: int, now: float, kernels: Kernels = UNKNOWN) -> FromWorker:
-        """The first message."""
+    def enter(
+        self,
+        settings: Settings,
+        host: str,
+        pid: int,
+        now: float,
+        kernels: Kernels = UNKNOWN,
+        remarks: Sequence[str] = (),
+    ) -> FromWorker:
+        """The first message; the remarks go with the initial weights, and so are said by one worker of a run."""
+        self.remarks = list(remarks)
         self.heard = self.asked = now
         self.codec, self.codec_weights = settings.codec, settings.codec_weights
         self.join = self.joining = Join(self.number, settings, host, pid, kernels)
@@ -139,7 +152,7 @@ class Worker:
             return None
         self.version = max(self.version, 0)
         self.current = self.weights
-        return Initial(self.weights)
+        return Initial(self.weights, self.remarks)
 
     def _take(self, task: Lease | Evaluation) -> FromWorker | None:
         """A new task, unless it is one that was given before, or the program has left."""
@@ -255,7 +268,10 @@ class Worker:
         self.task = None
         self.asked = None
         sums = self.sums if self.shard > lease.start else []
-        return Contribution(lease.step, lease.version, sums, self._logs(), self.last, lease.number, seconds)
+        message = Contribution(lease.step, lease.version, sums, self._logs(), self.last, lease.number, seconds)
+        if lease.suspect:
+            message.reason, self.reason = self.reason or FINITE, ""
+        return message
 
     def hand_over(self, lease: Lease) -> Node | None:
         """The sum over all shards of the step, if the lease has them all and there is nothing else to be told.

@@ -12,28 +12,13 @@ import numpy as np
 
 from karp import nn, optim
 from karp.autograd import Value, dropping
-from karp.data import Table, fingerprint
-from karp.errors import ProgramError, SettingError
+from karp.errors import ProgramError
 from karp.parameters import Parameters
 from karp.protocol.messages import MOST_NUMBERS
 from karp.protocol.settings import Settings
 from karp.text import NAME_CHARACTERS, is_name, sendable
 
 Array = np.ndarray[Any, np.dtype[Any]]
-
-
-def columns(data: tuple[Any, ...]) -> tuple[list[Array], str]:
-    """The arrays to draw batches from and the digest of their content."""
-    if len(data) == 1 and isinstance(data[0], Table):
-        return [data[0].x, data[0].y], data[0].fingerprint()
-    try:
-        arrays = [np.asarray(array) for array in data]
-    except ValueError as error:
-        raise SettingError(f"trainer.batches takes a Table, or arrays as in batches(x, y): {error}") from None
-    if not arrays or any(array.ndim == 0 for array in arrays) or len({len(array) for array in arrays}) != 1:
-        lengths = ", ".join(str(array.shape) for array in arrays)
-        raise SettingError(f"trainer.batches takes a Table or arrays of equal length; these have shapes {lengths}")
-    return arrays, fingerprint(arrays)
 
 
 def settings_of(

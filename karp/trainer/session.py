@@ -25,11 +25,11 @@ class Session:
         self.worker = worker
         self.link = link
 
-    def join(self, settings: Settings) -> None:
-        """Ask to take part in the run of these settings."""
+    def join(self, settings: Settings, remarks: list[str]) -> None:
+        """Ask to take part in the run of these settings; the remarks are said once in it."""
         faults.reach("join")
         host = sendable(socket.gethostname(), HOST)
-        self.send(self.worker.enter(settings, host, os.getpid(), time.monotonic(), kernels()))
+        self.send(self.worker.enter(settings, host, os.getpid(), time.monotonic(), kernels(), remarks))
 
     def send(self, message: FromWorker) -> None:
         self.link.send(message, self.worker.incarnation)

@@ -27,7 +27,8 @@ from karp.protocol.steps import Rounds, Steps, steps_of
 from karp.protocol.worker import Worker
 from karp.trainer import stage
 from karp.trainer.claims import Claims
-from karp.trainer.inputs import Inspection, Work, columns, loss_number, scores, settings_of, status_of
+from karp.trainer.dataset import Dataset
+from karp.trainer.inputs import Inspection, Work, loss_number, scores, settings_of, status_of
 from karp.trainer.link import connect
 from karp.trainer.local_sgd import OUTER, Inner
 from karp.trainer.placement import Placement
@@ -135,6 +136,7 @@ class Trainer:
         self._steps: Steps | None = None  # the plan's, or rounds of them; known in the loop
         self._batch = 0  # the global batch; without local steps the step
         self._inner = Inner(optimizer, self._parameters) if self.local_steps > 1 else None
+        self._dataset: Dataset | None = None
         self._shard = -1  # the one the program is at; -1: none
         self._share = 1.0
         self._given: bool | None = True  # whether the current shard's loss went to backward; None: there is no shard
@@ -172,10 +174,10 @@ class Trainer:
         check(self._stage, stage.BATCHES)
         if self._parameters.data is not self._worker.weights or not self._worker.weights.flags.writeable:
             raise ProgramError("another Trainer is training this model: leave its loop first, or make a second model")
-        arrays, digest = columns(data)
+        dataset = self._dataset = Dataset(*data)
         settings = settings_of(
             self._parameters, self.optimizer, self.outer,
-            samples=len(arrays[0]), data_sha256=digest, batch_size=self.batch_size, epochs=self.epochs,
+            samples=len(dataset), data_sha256=dataset.fingerprint(), batch_size=self.batch_size, epochs=self.epochs,
             shards=ANY_SHARDS if self.shards is None else self.shards, seed=self.seed, threads=self.threads,
             evaluate=evaluate is not None, steering=steering, staleness=self.staleness, local_steps=self.local_steps,
             codec=self.codec, codec_weights=self.codec_weights,
@@ -183,11 +185,11 @@ class Trainer:
         with self._interrupts.kept_back():
             link = connect(self._worker, self._parameters.layout, self._run_dir, self.show, self._claims.launched)
             self._session, self._stage = Session(self._worker, link), Stage.TRAINING
-            self._session.join(settings)
-        return self._iterate(self._session, arrays, evaluate, settings)
+            self._session.join(settings, dataset.unscaled())
+        return self._iterate(self._session, dataset, evaluate, settings)
 
     def _iterate(
-        self, session: Session, arrays: list[Array], evaluate: Evaluate | None, settings: Settings
+        self, session: Session, dataset: Dataset, evaluate: Evaluate | None, settings: Settings
     ) -> Iterator[Any]:
         check(self._stage, stage.ITERATE)
         self._begun = self._interrupts.working = True
@@ -201,7 +203,7 @@ class Trainer:
             while worker.over is None:
                 placement.place_weights()
                 if isinstance(worker.task, Lease):
-                    yield from self._leased(session, worker.task, arrays)
+                    yield from self._leased(session, worker.task, dataset)
                 else:
                     assert isinstance(worker.task, Evaluation)
                     assert evaluate is not None
@@ -217,12 +219,12 @@ class Trainer:
         if interrupts.kept:
             interrupts.strike()
 
-    def _leased(self, session: Session, lease: Lease, arrays: list[Array]) -> Iterator[Any]:
+    def _leased(self, session: Session, lease: Lease, dataset: Dataset) -> Iterator[Any]:
         """The batches of a lease; when all are computed it is answered, or moves on to the next step at once."""
         worker, link, plan, steps, placement = self._worker, session.link, self._plan, self._steps, self._placement
         interrupts = self._interrupts
         assert steps is not None
-        last, work = worker.last, self._work
+        last, work, arrays = worker.last, self._work, dataset.arrays
         if work is not None:
             work.begin()
         placement.place_gradients(link.gradients)
@@ -234,6 +236,8 @@ class Trainer:
                 self._shard, self._share = shard, steps.share(step, shard)
                 for self._batch in steps.batches(step, shard) if isinstance(steps, Rounds) else (step,):
                     rows = plan.rows(self._batch, shard)
+                    if lease.suspect:
+                        worker.reason = worker.reason or dataset.not_finite(rows)
                     self._given, self._rng = False, None
                     batch = [array.take(rows, axis=0) for array in arrays]
                     interrupts.working = False
@@ -364,6 +368,8 @@ class Trainer:
     ) -> None:
         if self._claims.inherited:  # the run is this process's parent's
             return
+        if isinstance(error, Exception) and self._shard >= 0 and self._dataset is not None:
+            self._dataset.explain(error, self._plan.rows(self._batch, self._shard))
         interrupts, session, self._shard = self._interrupts, self._session, -1
         raised = interrupts.leave(error)
         if raised is None and session is not None and not self._begun:

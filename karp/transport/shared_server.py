@@ -147,7 +147,7 @@ class Slot:
     def give(self, lease: Lease) -> bool:
         """Put a lease into the mailbox; False if the worker has not opened it, or not read the last one."""
         words = self.words
-        if not words[READY] or words[READ] != self.given:
+        if not words[READY] or words[READ] != self.given or lease.suspect:
             return False
         new = lease.weights is not None
         LEASE.pack_into(

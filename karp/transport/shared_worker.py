@@ -57,7 +57,7 @@ class Place:
 
     def send(self, contribution: Contribution) -> bool:
         """Put a contribution into the mailbox; False if it does not fit, or the last one has not been taken."""
-        if len(contribution.nodes) != 1 or contribution.logs or contribution.last:
+        if len(contribution.nodes) != 1 or contribution.logs or contribution.last or contribution.reason:
             return False
         node = contribution.nodes[0]
         if node.vector is None:

@@ -16,6 +16,7 @@ from typing import Any
 from karp.errors import ProtocolError
 from karp.protocol.kernels import Kernels, Uses
 from karp.protocol.messages import Initial, Join, Welcome
+from karp.protocol.server import sizes
 from karp.protocol.server.actions import Action, Save, Send
 from karp.protocol.server.ending import Ending
 from karp.protocol.server.leasing import NOTICE_SECONDS, Leasing
@@ -86,7 +87,8 @@ class Joining:
         self.training.use(settings)
         self.programs = [(0, settings.program_sha256)]
         self.training.report("settings", settings.to_dict())
-        self.warn_of_few_shards(settings.shards)
+        for text in [*sizes.of_batches(settings), *sizes.of_workers(settings, self.workers)]:
+            self.training.notice(text)
 
     def resume(self, shards: int, changed: bool) -> None:
         """Go on with an earlier run of so many shards (0: not known), whose program file may have changed."""
@@ -115,14 +117,6 @@ class Joining:
         before, after = run.program_sha256[:12], new.program_sha256[:12]
         self.training.notice(f"the program has changed: from step {step} on it is {after} (SHA-256), before {before}")
         self.out.append(Save(lasting=True))
-
-    def warn_of_few_shards(self, shards: int) -> None:
-        """Say so if there are more workers than shards."""
-        if (idle := self.workers - shards) > 0:
-            all_share = f"{self.workers} workers share {shards} shard{'s' * (shards != 1)}"
-            self.training.notice(
-                f"{all_share}, so {idle} of them will have nothing to do: ask for more shards or fewer workers"
-            )
 
     def enter(self, peer: bytes, message: Join, now: float) -> None:
         """This worker is one of the run's."""
@@ -172,9 +166,11 @@ class Joining:
         return not self.training.ready and (self.asked == peer or self.asked not in self.leasing.members)
 
     def initial(self, member: WorkerInfo, message: Initial) -> None:
-        """The weights have come; raises ProtocolError if the settings name others."""
+        """The weights have come, with what their worker remarks; raises ProtocolError if the settings name others."""
         if not self.training.ready:
             self.training.weights.start_from(message.weights)
+            for text in message.remarks:
+                self.training.notice(text)
             member.version = -1 if self.training.weights.encoded else 0
         if member.task is None:
             self.leasing.mark_idle(member)

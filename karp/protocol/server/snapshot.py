@@ -9,6 +9,7 @@ from typing import Any
 
 from karp.errors import SettingError
 from karp.protocol.kernels import Use
+from karp.protocol.server import sizes
 from karp.protocol.server.machine import Server
 from karp.protocol.settings import Settings
 from karp.protocol.tree import Vector
@@ -80,7 +81,8 @@ def restore(server: Server, snapshot: Snapshot) -> None:
         raise SettingError(f"this is no checkpoint of a run: {error!r:.200}") from None
     training.report("settings", settings.to_dict())
     if server.incarnation == 0:
-        server.joining.warn_of_few_shards(settings.shards)
+        for text in sizes.of_workers(settings, server.joining.workers):
+            training.notice(text)
     training.report("begin", {"steps": ledger.final, "step": training.number, "workers": 0})
 
 

@@ -116,7 +116,7 @@ class Training:
             elif verdict is Verdict.DROPPED:
                 self.dropped += 1
             else:
-                self._not_finite(verdict, node, step, worker)
+                self._not_finite(verdict, node, step, worker, message.reason)
         if max_staleness is None:
             self._report_arrivals(step, self.version)  # of what is left out
             self.ledger.close_complete(step)
@@ -135,21 +135,19 @@ class Training:
             known = f"{newest}" if oldest >= newest else f"{max(0, oldest)} to {newest}"
             raise ProtocolError(f"step {step.number}: a gradient of weights {message.version}, not {known}")
 
-    def _not_finite(self, verdict: Verdict, node: Node, step: Step, worker: int) -> None:
-        """Say that a gradient is not finite; for the second time, leave its shard out or end the run."""
+    def _not_finite(self, verdict: Verdict, node: Node, step: Step, worker: int, reason: str) -> None:
+        """Say that a gradient is not finite, and why; for the second time, leave its shard out or end the run."""
         what = f"the gradient of step {step.number}, {in_words(node.start, node.stop)} from worker {worker}"
         what = f"{what} is not finite (loss {node.loss})"
+        known = f" ({reason})" if reason else ""
         if verdict is Verdict.RETRIED:
             self.notice(f"{what}; it is computed once more")
         elif self.skip:
             self.leave_out(step, node.start)
             step.entries.append([worker, -1, node.start, node.stop])
-            self.notice(f"{what} again: the shard is left out")
+            self.notice(f"{what} again{known}: the shard is left out")
         else:
-            self.fail(
-                f"{what}, for the second time; the weights are those of version {self.version}. If the data hold no "
-                "NaN, a smaller learning rate, clip_norm or scaled inputs help most often"
-            )
+            self.fail(f"{what}, for the second time{known}; the weights are those of version {self.version}")
 
     def leave_out(self, step: Step, shard: int) -> None:
         """Go on without this shard: the others of its step count for it."""

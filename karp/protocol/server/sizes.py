@@ -1,0 +1,37 @@
+"""Sizes of a run that do not go together: it trains, but not as its program seems to mean."""
+
+from collections.abc import Iterator
+
+from karp.protocol.settings import Settings
+
+
+def of_batches(settings: Settings) -> Iterator[str]:
+    """What is odd about batches and shards."""
+    if settings.batch_size > settings.samples:
+        yield (
+            f"batch_size is {settings.batch_size:,}, but the data have {counted(settings.samples, 'row')}: "
+            "each step has all of them, so an epoch is one step"
+        )
+    batch = min(settings.batch_size, settings.samples)
+    if (empty := settings.shards - batch) > 0:
+        yield (
+            f"{settings.shards:,} shards share the {counted(batch, 'row')} of a batch, so {empty:,} of them are empty: "
+            "ask for fewer shards or a larger batch_size"
+        )
+
+
+def of_workers(settings: Settings, workers: int) -> Iterator[str]:
+    """What is odd about so many workers."""
+    shards = min(settings.shards, settings.batch_size, settings.samples)
+    if (idle := workers - shards) > 0:
+        all_share = f"{counted(workers, 'worker')} share {counted(shards, 'shard')}"
+        yield f"{all_share}, so {idle:,} of them will have nothing to do: ask for more shards or fewer workers"
+
+
+def counted(number: int, noun: str) -> str:
+    """A number of things.
+
+    >>> counted(1, "row"), counted(2000, "row")
+    ('1 row', '2,000 rows')
+    """
+    return f"{number:,} {noun}{'s' * (number != 1)}"

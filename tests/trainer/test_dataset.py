@@ -1,0 +1,192 @@
+"""What is odd about the numbers that a program hands to a Trainer: columns that are not scaled, numbers not finite."""
+
+import warnings
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from running import karp, metrics, program, summary
+
+from karp import Trainer, nn, optim
+from karp.data import Table, read
+from karp.errors import RunError, SettingError
+from karp.trainer.dataset import Dataset
+
+ROOT = Path(__file__).parent.parent.parent
+RNG = np.random.default_rng(0)
+NAMES = tuple("abcdef")
+ADVICE = "Unless the program scales, training may diverge: bring each column to about 1, by subtracting its mean and"
+
+
+def standard(*shape: int) -> np.ndarray:
+    return RNG.normal(size=shape).astype(np.float32)
+
+
+def sized(size: float, *columns: int) -> np.ndarray:
+    x = standard(500, 6)
+    x[:, list(columns)] = size
+    return x
+
+
+CLASSES = np.arange(500) % 3
+
+
+@pytest.mark.parametrize(
+    ("data", "what"),
+    [
+        ((sized(4000, 1), CLASSES), "column 1 of array 0 is not scaled: its size is 4,000 (root mean square)."),
+        ((sized(4000, 1, 5), CLASSES), "columns 1 and 5 of array 0 are not scaled: their sizes are up to 4,000"),
+        ((sized(-1e30, 0, 1, 2, 3, 4), CLASSES), "columns 0, 1, 2 and 2 more of array 0 are not scaled"),
+        ((Table(sized(101, 1), CLASSES, NAMES),), "column 1 ('b') of x is not scaled: its size is 101"),
+        ((Table(sized(101, 1), CLASSES),), "column 1 of x is not scaled"),
+        ((Table(standard(500, 6), sized(2e5, 0)[:, 0], target="price"),), "target 'price' is not scaled: its size is"),
+        ((standard(500, 6), sized(2e5, 0, 3)), "columns 0 and 3 of array 1 are not scaled"),
+        ((sized(4000, 1).reshape(500, 2, 3), CLASSES), "element [0, 1] of array 0 is not scaled"),
+        ((sized(4000, 0)[:, 0], CLASSES), "array 0 is not scaled"),
+        ((sized(4000, 0).astype(np.float64)[:, :1],), "column 0 of array 0 is not scaled"),
+    ],
+)
+def test_columns_that_are_not_scaled_are_named(data: tuple[Any, ...], what: str) -> None:
+    (text,) = Dataset(*data).unscaled()
+    assert (what, True) == (text[: len(what)], ADVICE in text)
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        (standard(500, 6), CLASSES),
+        (standard(500, 6), CLASSES * 1000),  # classes
+        (RNG.integers(0, 50_000, (500, 6)), CLASSES),  # places in an embedding
+        (RNG.integers(0, 256, (500, 8, 8), np.uint8), CLASSES),  # the program scales them
+        (read(ROOT / "workers" / "digits.csv.gz", target="digit"),),  # 0 … 16
+        (np.full((500, 6), np.nan), CLASSES),
+        (np.full((500, 6), np.inf), CLASSES),
+        (np.zeros((500, 0), np.float32), CLASSES),
+        (np.array(["a", "b"]), np.array([True, False])),
+    ],
+)
+def test_what_need_not_be_scaled_is_left_alone(data: tuple[Any, ...]) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert [] == Dataset(*data).unscaled()
+
+
+def test_of_large_arrays_a_sample_is_looked_at() -> None:
+    (text,) = Dataset(np.full((100_000, 20), 300.0, np.float32)).unscaled()
+    assert text.startswith("columns 0, 1, 2 and 17 more of array 0")
+
+
+def spoilt(value: float, place: tuple[int, ...], shape: tuple[int, ...] = (20, 6)) -> np.ndarray:
+    array = np.zeros(shape, np.float32)
+    array[place] = value
+    return array
+
+
+@pytest.mark.parametrize(
+    ("data", "expected"),
+    [
+        ((spoilt(np.nan, (17, 3)),), "in row 17, column 3 of array 0 is nan"),
+        ((np.zeros(20, int), spoilt(-np.inf, (17, 3))), "in row 17, column 3 of array 1 is -inf"),
+        ((np.zeros(20), spoilt(np.nan, (17,), (20,))), "in row 17, array 1 is nan"),
+        ((spoilt(np.nan, (17, 1, 2), (20, 2, 3)),), "in row 17, element [1, 2] of array 0 is nan"),
+        ((Table(spoilt(np.inf, (17, 3)), np.zeros(20, int), NAMES),), "in row 17, column 3 ('d') of x is inf"),
+        (
+            (Table(np.zeros((20, 6)), spoilt(np.nan, (17, 0), (20, 1)), NAMES, "price"),),
+            "in row 17, column 0 of target 'price' is nan",
+        ),
+        (
+            (spoilt(np.nan, (17,)), spoilt(np.inf, (17, 2))),
+            "in row 17, column 0 of array 0 is nan, and 6 more of its batch are not finite",
+        ),
+        ((spoilt(np.nan, (0, 3)), np.full(20, 1 << 40)), ""),  # of another batch; whole numbers are finite
+        ((np.array(["nan"] * 20),), ""),
+    ],
+)
+def test_a_number_that_is_not_finite_is_named_by_row_and_column(data: tuple[Any, ...], expected: str) -> None:
+    assert expected == Dataset(*data).not_finite(np.array([4, 17, 2]))
+
+
+@pytest.mark.parametrize("data", [(), (np.zeros(3), np.zeros(4)), (np.float32(1),), ([[1], [1, 2]],)])
+def test_what_is_no_data_is_refused(data: tuple[Any, ...]) -> None:
+    with pytest.raises(SettingError, match=r"trainer.batches takes a Table,? or arrays"):
+        Dataset(*data)
+
+
+X, Y = standard(64, 6), np.arange(64) % 2
+
+
+def train(folder: Path, *data: Any, loss: Any = nn.cross_entropy, lr: float = 0.05, **settings: Any) -> None:
+    model = nn.MLP(6, [4], 2)
+    with Trainer(model, optim.SGD(lr=lr), **({"batch_size": 16} | settings), run_dir=folder, show=False) as trainer:
+        for x, y in trainer.batches(*data):
+            trainer.backward(loss(model(x), y))
+
+
+def notices(folder: Path) -> list[str]:
+    return [line["text"] for line in metrics(folder) if line["report"] == "notice"]
+
+
+MODES = [{}, {"shards": 3}, {"local_steps": 2}, {"staleness": None}, {"codec": "int8"}]
+
+
+@pytest.mark.parametrize("settings", MODES, ids=[str(mode) for mode in MODES])
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_the_failure_of_a_run_names_the_number_that_it_is_due_to(
+    tmp_path: Path, settings: dict[str, Any], value: float
+) -> None:
+    x = X.copy()
+    x[37, 3] = value
+    with np.errstate(all="ignore"), pytest.raises(RunError, match="for the second time") as raised:
+        train(tmp_path / "run", Table(x, Y, NAMES), **settings)
+    assert f"(in row 37, column 3 ('d') of x is {value})" in str(raised.value)
+    assert "learning rate" not in str(raised.value)
+    assert f"(in row 37, column 3 ('d') of x is {value})" in summary(tmp_path / "run")["failure"]
+
+
+def test_where_the_data_are_finite_the_learning_rate_is_named(tmp_path: Path) -> None:
+    with np.errstate(all="ignore"), pytest.raises(RunError, match="its data are finite: a smaller learning rate"):
+        train(tmp_path / "run", X * np.float32(1e4), Y, lr=1e6, epochs=9)
+
+
+def test_an_error_in_the_loop_names_it_too(tmp_path: Path) -> None:
+    """A loss refuses a target that is NaN by its place in the batch: this is its place in the data."""
+    y = standard(64, 2)
+    y[37, 1] = np.nan
+    with pytest.raises(SettingError, match="mse: target") as raised:
+        train(tmp_path / "run", X, y, loss=nn.mse)
+    assert ["karp: in row 37, column 1 of array 1 is nan"] == raised.value.__notes__
+
+
+def test_what_is_odd_is_said_once_before_the_first_step(tmp_path: Path) -> None:
+    train(tmp_path / "run", X * np.float32(4000), Y, batch_size=100, shards=100, lr=1e-9)
+    starts = ["batch_size is 100, but the data have 64 rows", "100 shards share the 64 rows", "columns 0, 1, 2"]
+    assert starts == [text[: len(start)] for text, start in zip(notices(tmp_path / "run"), starts, strict=True)]
+    kinds = [line["report"] for line in metrics(tmp_path / "run")]
+    assert kinds.index("begin") > max(index for index, kind in enumerate(kinds) if kind == "notice")
+
+
+PROGRAM = """
+import numpy as np
+import karp
+from karp import nn, optim
+x = np.random.default_rng(0).normal(size=(64, 6)).astype(np.float32) * np.float32([1, 1, 1, 1, 1, 4000])
+x[37, 3] = np.nan
+y = np.arange(64) % 2
+model = nn.MLP(6, [4], 2)
+with karp.Trainer(model, optim.SGD(lr=1e-9), batch_size=80, shards=3) as trainer:
+    for xs, ys in trainer.batches(x, y):
+        trainer.backward(nn.cross_entropy(model(xs), ys))
+"""
+
+
+@pytest.mark.parametrize("exchange", ["auto", "zeromq"])
+def test_several_workers_say_it_once(tmp_path: Path, exchange: str) -> None:
+    options = ["--exchange", exchange, "--run-dir", "run"]
+    done = karp("launch", "-n", 2, *options, program(tmp_path, PROGRAM), cwd=tmp_path, PYTHONWARNINGS="")
+    assert 1 == done.returncode
+    said = [line for line in done.stderr.splitlines() if line.startswith(("karp: batch_size", "karp: column"))]
+    assert ["batch_size is 80, but the data have 64 r", "column 5 of array 0 is not scaled: its s"] == [
+        line.removeprefix("karp: ")[:40] for line in said
+    ]
+    assert "(in row 37, column 3 of array 0 is nan)" in done.stderr
