@@ -27,7 +27,7 @@ class Arrival:
 
 
 def read(directory: Path) -> tuple[Settings, dict[str, Any], list[Arrival]]:
-    """What a run was, its summary, and what was applied in which order.
+    """Return the settings of a run, its summary, and what was applied in which order.
 
     Raises DataError if the directory does not hold the record of a whole run.
     """
@@ -46,31 +46,31 @@ def read(directory: Path) -> tuple[Settings, dict[str, Any], list[Arrival]]:
     except (OSError, KeyError, TypeError, ValueError) as error:
         raise DataError(f"{directory} does not hold the record of a run that has ended: {error!r}") from None
     plan = steps_of(Plan(settings.samples, settings.batch_size, settings.shards, settings.seed), settings.local_steps)
-    found = list(arrivals(path, lines, settings.staleness, plan, updates))
-    return settings, summary, found if settings.staleness != 0 else list(in_order(plan, steps, found))
+    recorded = list(arrivals(path, lines, settings.staleness, plan, updates))
+    return settings, summary, recorded if settings.staleness != 0 else list(in_order(plan, steps, recorded))
 
 
 def arrivals(path: Path, lines: list[str], bound: int | None, plan: Steps, updates: int) -> Iterator[Arrival]:
-    """What the lines of a record say was applied; raises DataError, naming the line, for what cannot have been."""
-    version, there = 0, set[tuple[int, int]]()
+    """Yield what the lines of a record say was applied; raises DataError, naming the line, for what cannot be."""
+    version, applied = 0, set[tuple[int, int]]()
     for number, line in enumerate(lines, 1):
         try:
             step, of = json.loads(line)
             if bound:
                 check(step == version, f"step {step} instead of {version}")
-            before = len(there)
+            before = len(applied)
             for _, made_with, start, stop in of:
                 check(0 <= start < stop <= plan.shards_of(step), f"shards {start} to {stop} of step {step}")
                 shards = {(step, shard) for shard in range(start, stop)}
-                check(there.isdisjoint(shards), f"shards {start} to {stop} of step {step} once more")
+                check(applied.isdisjoint(shards), f"shards {start} to {stop} of step {step} once more")
                 oldest = 0 if bound is None else version - bound
                 known = made_with == LEFT_OUT or (bound != 0 and max(0, oldest) <= made_with <= version)
                 check(known, f"weights {made_with} where the run had {version}")
-                there |= shards
+                applied |= shards
                 version += bound is None and made_with != LEFT_OUT
                 yield Arrival(step, made_with, start, stop)
             if bound:
-                check(len(there) - before == plan.shards_of(step), f"step {step} is not whole")
+                check(len(applied) - before == plan.shards_of(step), f"step {step} is not whole")
                 version += 1
         except (TypeError, ValueError, RecursionError) as error:
             raise DataError(f"{path}, line {number}, is damaged: {error}") from None
@@ -85,7 +85,7 @@ def check(good: bool, what: str) -> None:
 
 
 def in_order(plan: Steps, steps: int, left_out: list[Arrival]) -> Iterator[Arrival]:
-    """What a run without staleness applies: every step with its own weights; only what was left out is recorded."""
+    """Yield what a run without staleness applies: every step with its own weights; its record has what was left out."""
     for number in range(steps):
         step = Step(number, plan.shards_of(number))
         for arrival in left_out:

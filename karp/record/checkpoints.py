@@ -52,15 +52,15 @@ def write(directory: Path, snapshot: Snapshot, keep: int) -> Path:
         file.flush()
         faults.reach("written", step=plain["version"])
     faults.reach("renamed", step=plain["version"])
-    there = paths(directory)
-    mine = there.index(path)
-    for useless in there[:mine] + there[mine + max(1, keep) :]:
+    files = paths(directory)
+    place = files.index(path)
+    for useless in files[:place] + files[place + max(1, keep) :]:
         useless.unlink(missing_ok=True)
     return path
 
 
 def read(path: Path) -> Snapshot:
-    """The snapshot in a file; raises DataError, saying why, if it is not whole."""
+    """Return the snapshot in a file; raises DataError, saying why, if it is not whole."""
     from safetensors import SafetensorError, safe_open
 
     try:
@@ -69,15 +69,15 @@ def read(path: Path) -> Snapshot:
             vectors: dict[str, np.ndarray[Any, np.dtype[Any]]] = {name: file.get_tensor(name) for name in names}
         text = metadata[ENTRY]
         plain: dict[str, Any] = json.loads(text)
-        found = 1 if "sha256" in metadata else plain["format"]
-        if found == FORMAT and text != entry(json.dumps(plain["snapshot"]), vectors):
+        written_as = 1 if "sha256" in metadata else plain["format"]
+        if written_as == FORMAT and text != entry(json.dumps(plain["snapshot"]), vectors):
             raise DataError("its content does not match its hash")
     except (OSError, SafetensorError, KeyError, ValueError, TypeError, RecursionError) as error:
         raise DataError(f"the checkpoint {path} cannot be used: {error}") from None
-    if found != FORMAT:
+    if written_as != FORMAT:
         raise FormatError(
-            f"the checkpoint {path} has the format {found!r:.20}, and this karp reads the format {FORMAT}: go on with "
-            "the version of karp that wrote it"
+            f"the checkpoint {path} has the format {written_as!r:.20}, and this karp reads the format {FORMAT}: go on "
+            "with the version of karp that wrote it"
         )
     return plain["snapshot"], vectors
 
@@ -100,9 +100,9 @@ def newest(directory: Path, say: Callable[[str], None]) -> Snapshot | None:
 
 
 def paths(directory: Path) -> list[Path]:
-    """The checkpoints, newest first."""
-    there = (directory / FOLDER).glob("step-*.safetensors")
-    return sorted(there, key=lambda path: (len(path.name), path.name), reverse=True)
+    """Return the files of all checkpoints, newest first."""
+    files = (directory / FOLDER).glob("step-*.safetensors")
+    return sorted(files, key=lambda path: (len(path.name), path.name), reverse=True)
 
 
 def path_of(directory: Path, version: int) -> Path:
@@ -116,12 +116,12 @@ def entry(text: str, vectors: dict[str, Any]) -> str:
 
 
 def digest(text: str, vectors: dict[str, Any]) -> str:
-    """SHA-256 over the text and every vector with its name, dtype and length."""
-    found = hashlib.sha256(text.encode())
+    """Return the SHA-256 over the text and every vector with its name, dtype and length."""
+    sha256 = hashlib.sha256(text.encode())
     for name in sorted(vectors):
-        found.update(f"{name} {vectors[name].dtype} {vectors[name].shape}".encode())
-        found.update(np.ascontiguousarray(vectors[name]).data)
-    return found.hexdigest()
+        sha256.update(f"{name} {vectors[name].dtype} {vectors[name].shape}".encode())
+        sha256.update(np.ascontiguousarray(vectors[name]).data)
+    return sha256.hexdigest()
 
 
 class Writer:
@@ -139,7 +139,7 @@ class Writer:
         self._thread: threading.Thread | None = None
 
     def submit(self, snapshot: Snapshot) -> None:
-        """Have this written soon."""
+        """Have a snapshot written soon; of several that wait only the newest is."""
         with self._changed:
             self._next = snapshot
             self._changed.notify()
@@ -148,7 +148,7 @@ class Writer:
             self._thread.start()
 
     def wait(self, seconds: float | None = None) -> bool:
-        """Until all that was submitted is written, or has failed; False if that takes longer."""
+        """Wait until all that was submitted is written, or has failed; return False if that takes longer."""
         with self._changed:
             return self._changed.wait_for(lambda: self._next is None and not self._busy, seconds)
 
@@ -161,6 +161,7 @@ class Writer:
             self._thread.join()
 
     def take_troubles(self) -> list[str]:
+        """Return what is to be said, once."""
         if not self.troubles:  # as after almost every message; what comes now is said after the next
             return []
         with self._changed:

@@ -75,7 +75,7 @@ class Record:
         return RecordError(f"the run directory {self.path} cannot be written: {files.reason(error)}")
 
     def _lock(self) -> None:
-        """One run at a time; the lock goes with the process."""
+        """Lock the directory for one run at a time; the lock goes with the process."""
         try:
             import fcntl
         except ImportError:  # not on this system
@@ -99,7 +99,7 @@ class Record:
             raise self._refused(error) from None
 
     def newest_checkpoint(self) -> Snapshot | None:
-        """The checkpoint to go on from; what was recorded after it is cut off (all of it, if there is none)."""
+        """Return the checkpoint to go on from; what was recorded after it is cut off (all of it, if there is none)."""
         snapshot, self._snapshot = self._snapshot, None
         plain = snapshot[0] if snapshot is not None else {}
         if snapshot is None:
@@ -130,7 +130,7 @@ class Record:
         self._metrics.append(json.dumps(plain({"report": kind, **values}), allow_nan=False))
 
     def say(self, text: str) -> None:
-        """A line for the terminal and the record."""
+        """Have a line go to the terminal and the record."""
         self.writer.troubles.append(text)
 
     def finish(self, summary: dict[str, Any], layout: Layout | None, weights: Vector | None) -> dict[str, Any]:
@@ -162,7 +162,7 @@ class Record:
         return summary
 
     def _try_again(self) -> dict[str, str]:
-        """Write what could not be written; returns each file that still cannot be, and why."""
+        """Write what could not be written; return each file that still cannot be, and why."""
         troubles = {name: self._write_json(name, content) for name, content in self._unwritten.items()}
         self._unwritten = {name: self._unwritten[name] for name, why in troubles.items() if why}
         return {name: why for name, why in troubles.items() if why}
@@ -185,7 +185,7 @@ def lacking(summary: dict[str, Any], missing: list[str]) -> dict[str, Any]:
 
 
 def plain(content: Any) -> Any:
-    """What JSON can say: numbers that are not finite as null.
+    """Return content as JSON can say it: numbers that are not finite as null.
 
     >>> plain({"loss": float("nan"), "of": [1, 2.5]})
     {'loss': None, 'of': [1, 2.5]}
@@ -193,7 +193,7 @@ def plain(content: Any) -> Any:
     if isinstance(content, float) and not math.isfinite(content):
         return None
     if isinstance(content, Mapping):
-        return {name: plain(one) for name, one in content.items()}
-    return [plain(one) for one in content] if isinstance(content, list | tuple) else content
+        return {name: plain(item) for name, item in content.items()}
+    return [plain(item) for item in content] if isinstance(content, list | tuple) else content
 
 

@@ -10,10 +10,10 @@ from karp.protocol.kernels import TEXT, Kernels
 
 
 def kernels() -> Kernels:
-    """Find out what this process computes with, in about a millisecond where threadpoolctl is imported already."""
+    """Return what this process computes with, in about a millisecond where threadpoolctl is imported already."""
     built = cast(dict[str, Any], np.show_config(mode="dicts"))
     compiler, simd = built.get("Compilers", {}).get("c", {}), built.get("SIMD Extensions", {})
-    found = {
+    facts = {
         "python": platform.python_version(),
         "numpy": np.__version__,
         "numpy_build": " ".join([compiler.get("name", ""), compiler.get("version", ""), *simd.get("baseline", [])]),
@@ -22,11 +22,11 @@ def kernels() -> Kernels:
         "libc": libc(),
         "cpu": cpu(),
     }
-    return Kernels(**{name: value.strip()[:TEXT] or "unknown" for name, value in found.items()})
+    return Kernels(**{name: value.strip()[:TEXT] or "unknown" for name, value in facts.items()})
 
 
 def blas() -> str:
-    """Library, version and kernels of each BLAS; where it does not say which kernels it has chosen, the CPU's name."""
+    """Return library, version and kernels of each BLAS; where it does not say which it has chosen, the CPU's name."""
     from threadpoolctl import threadpool_info
 
     pools = [pool for pool in threadpool_info() if pool["user_api"] == "blas"]
@@ -35,7 +35,7 @@ def blas() -> str:
 
 
 def libc() -> str:
-    """The C library, from which NumPy has the functions that it has no loops of its own for."""
+    """Return the C library, from which NumPy has the functions that it has no loops of its own for."""
     try:
         return os.confstr("CS_GNU_LIBC_VERSION") or ""
     except (AttributeError, ValueError, OSError):  # another one than glibc
@@ -43,7 +43,7 @@ def libc() -> str:
 
 
 def cpu() -> str:
-    """The CPU's name as the system gives it."""
+    """Return the CPU's name as the system gives it."""
     try:
         with open("/proc/cpuinfo", encoding="utf-8", errors="replace") as file:
             return next(line.split(":", 1)[1].strip() for line in file if line.startswith("model name"))

@@ -56,7 +56,7 @@ class Launched(NamedTuple):
         if type(plain) is not dict or plain.keys() - KINDS.keys() or NEEDED - plain.keys():
             raise ValueError(f"{FILE} is damaged, or of another version of karp")
         for name, value in plain.items():
-            if type(value) not in KINDS[name] or (name == "arguments" and any(type(one) is not str for one in value)):
+            if type(value) not in KINDS[name] or (name == "arguments" and any(type(item) is not str for item in value)):
                 raise ValueError(f"{FILE}: {name} is {value!r:.60}")
         cwd = plain.pop("cwd")
         return cls(**plain), cwd

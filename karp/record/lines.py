@@ -36,7 +36,7 @@ class Lines:
 
     @property
     def end(self) -> int:
-        """The file's length once all is written."""
+        """Return the file's length once all is written."""
         return self.written + len(self.pending)
 
     def append(self, line: str) -> None:
@@ -80,13 +80,13 @@ class Lines:
             os.lseek(self.descriptor, self.written, os.SEEK_SET)
 
     def settle(self) -> str:
-        """Bring all lines to the disk; returns why the file is not whole, or ''."""
+        """Bring all lines to the disk; return why the file is not whole, or ''."""
         self.flush()
         if self.descriptor < 0:
             return self.failure
         try:
             os.fsync(self.descriptor)
-            mine, there = os.fstat(self.descriptor), os.stat(self.path)
+            opened, named = os.fstat(self.descriptor), os.stat(self.path)
         except OSError as error:
             return self.failure or reason(error)
         if self.failure:
@@ -95,7 +95,7 @@ class Lines:
             return f"{self.lost} lines of it are lost, as there was no room"
         if self.gap:
             return f"{self.gap} bytes of it are lost"
-        if (mine.st_dev, mine.st_ino) != (there.st_dev, there.st_ino):
+        if (opened.st_dev, opened.st_ino) != (named.st_dev, named.st_ino):
             return "another file has taken its place"
         return ""
 

@@ -1,4 +1,4 @@
-"""Where a run's directory is: as the program says it, as the launcher does, or a fresh one."""
+"""A fresh directory for a run that was given none."""
 
 import time
 from pathlib import Path
@@ -7,12 +7,12 @@ from karp.errors import RecordError
 
 
 def fresh_directory(program: str) -> Path:
-    """A new folder under runs/, named by time and program."""
+    """Make a folder under runs/, named by time and program, and return it."""
     return fresh(Path("runs"), f"{time.strftime('%Y%m%d-%H%M%S')}-{Path(program).stem or 'run'}")
 
 
 def fresh(parent: Path, name: str) -> Path:
-    """A directory below `parent` that this call has made; a number is appended where the name is taken."""
+    """Make a directory below `parent` and return it; a number is appended where the name is taken."""
     for number in range(1, 10_000):
         path = parent / (name if number == 1 else f"{name}-{number}")
         try:
