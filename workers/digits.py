@@ -37,9 +37,9 @@ train, test = table.split(test=0.2, seed=options.seed)
 model = nn.MLP(64, [128, 64], 10, seed=options.seed)
 optimizer: optim.Optimizer
 if options.optimizer == "sgd":
-    optimizer = optim.SGD(lr=options.lr or 0.1, momentum=0.9)
+    optimizer = optim.SGD(lr=0.1 if options.lr is None else options.lr, momentum=0.9)
 else:
-    optimizer = optim.Adam(lr=options.lr or 0.003)
+    optimizer = optim.Adam(lr=0.003 if options.lr is None else options.lr)
 
 
 def evaluate() -> dict[str, float]:

@@ -17,7 +17,7 @@ class Display:
         self.stream = stream
         self.plain = stream is None or os.environ.get("TERM") in ("dumb", "unknown") or not stream.isatty()
         self.steps = 0
-        self.scores: dict[str, float] = {}
+        self.scores = ""  # of the epoch that was evaluated last, and which one that is
         self.bar: Any = None  # rich's, where the stream is a terminal
         self.progress: Any = None
         self.line: Any = None
@@ -31,7 +31,8 @@ class Display:
             if not self.plain:
                 self._begin_bar()
         elif kind == "evaluation":
-            self.scores = values["scores"]
+            scores = [f"{name} {score:.4g}" for name, score in values["scores"].items()]
+            self.scores = "  ".join([*scores, f"(epoch {values['epoch'] + 1})"]) if scores else ""
         elif kind == "progress":
             self._progress(values)
         elif kind in NOTICES:
@@ -72,7 +73,7 @@ class Display:
         line = describe(values, self.scores)
         if self.bar is not None:
             self.progress.update(self.progress.task_ids[0], completed=values["step"])
-            self.line.plain = line
+            self.line.plain = f"epoch {values['epoch'] + 1}  {line}"
         else:
             self._write(f"step {values['step']}/{self.steps}  epoch {values['epoch'] + 1}  {line}")
 
@@ -104,14 +105,14 @@ class Display:
         self.say("  ".join(found))
 
 
-def describe(values: dict[str, Any], scores: dict[str, float]) -> str:
-    """'loss 0.1234  12,345 samples/s  4 workers  test_accuracy 0.97'.
+def describe(values: dict[str, Any], scores: str) -> str:
+    """Return what a line of progress says beside the step and the epoch.
 
-    >>> describe({"loss": 0.5, "samples_per_s": 1234.5, "workers": 2}, {"test_accuracy": 0.975})
-    'loss 0.5000  1,234 samples/s  2 workers  test_accuracy 0.975'
+    >>> describe({"loss": 0.5, "samples_per_s": 1234.5, "workers": 2}, "test_accuracy 0.975 (epoch 1)")
+    'loss 0.5  1,234 samples/s  2 workers  test_accuracy 0.975 (epoch 1)'
     """
     workers = f"{values['workers']} worker" + ("s" if values["workers"] != 1 else "")
     parts = [f"{values['samples_per_s']:,.0f} samples/s", workers]
     if values["loss"] is not None:
-        parts.insert(0, f"loss {values['loss']:.4f}")
-    return "  ".join(parts + [f"{name} {value:.4g}" for name, value in scores.items()])
+        parts.insert(0, f"loss {values['loss']:.4g}")
+    return "  ".join([*parts, scores] if scores else parts)
