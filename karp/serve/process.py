@@ -71,7 +71,7 @@ class Process:
         self.exchange = Exchange(self.record.say) if shares else None
         self.unopened = self.exchange.unopened if self.exchange is not None else {}
         if trouble:
-            self.record.say(f"no memory is shared with workers ({trouble}): gradients and weights {segment.COSTS}")
+            self.record.say(segment.not_shared("workers", trouble))
         self.server = Server(
             config.workers,
             data.Plan,
@@ -171,7 +171,7 @@ class Process:
                 without.setdefault(why, []).append(str(member.worker))
         for why, workers in without.items():
             who = f"worker{'s' * (len(workers) > 1)} {', '.join(workers)}"
-            self.record.say(f"no memory is shared with {who} ({why}): gradients and weights {segment.COSTS}")
+            self.record.say(segment.not_shared(who, why))
 
     def obey(self, order: dict[str, Any]) -> None:
         """A line from the launcher."""

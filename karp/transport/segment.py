@@ -100,7 +100,12 @@ MEANINGS = {
     errno.EMFILE: "raise ulimit -n",
     errno.ENOMEM: "memory is short, or limited by ulimit -v",
 }
-COSTS = "travel as frames over tcp, with which small networks take up to three times as long"
+
+
+def not_shared(who: str, why: str) -> str:
+    """Return the line that says with whom no memory is shared, why, and what that costs."""
+    costs = "travel as frames over tcp, with which small networks take up to three times as long"
+    return f"no memory is shared with {who} ({why}): gradients and weights {costs}"
 
 
 class Segment:

@@ -11,7 +11,6 @@ from karp.transport.segment import (
     ASLEEP,
     CHANGES,
     CONTRIBUTION,
-    COSTS,
     GIVEN,
     IN,
     LEASE,
@@ -22,6 +21,7 @@ from karp.transport.segment import (
     VERSION,
     Segment,
     fence,
+    not_shared,
     reason,
     ring,
 )
@@ -49,7 +49,7 @@ class Exchange:
         try:
             self.weights = Segment.make(layout)
         except OSError as error:
-            self.say(f"no memory is shared with workers ({reason(error)}): gradients and weights {COSTS}")
+            self.say(not_shared("workers", reason(error)))
             return None
         return self.weights.vector
 
@@ -75,7 +75,7 @@ class Exchange:
         try:
             slot = self.slots[peer] = Slot(self.layout)
         except OSError as error:
-            self.say(f"no memory is shared with a worker ({reason(error)}): gradients and weights {COSTS}")
+            self.say(not_shared("a worker", reason(error)))
             return ""
         process = os.readlink("/proc/self")  # its number as /proc has it, which may be that of another PID namespace
         numbers = [self.weights.descriptor, slot.segment.descriptor, self.bell_end, slot.bell]
