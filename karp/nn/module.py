@@ -118,11 +118,13 @@ Unnamed = tuple[str, Any, str]  # where something stands that can give no names,
 _PLAIN = frozenset({str, int, float, bool, complex, bytes, type(None)})  # they hold nothing
 _OPAQUE = (type, ModuleType, FrameType, TracebackType, CodeType)  # they lead to the whole program
 _OF_CLASSES = _PLAIN | {FunctionType, property, classmethod, staticmethod}  # what holds nothing in a class
+_HOLDERS = frozenset({list, tuple, dict})
 _OURS = ("karp.nn.module", "karp.nn.layers")
 _ndarray = np.ndarray
 
 _KEEP = "keep values and modules in attributes, lists, tuples or dicts of a module"
 _KEY = "give it a key that is text or a whole number"
+_AS_KEY = "it is a key; keep it as what is under a key"
 _INIT = "it is an attribute of the class; set it in __init__, on self"
 
 
@@ -173,9 +175,12 @@ def _items(holder: Any, prefix: str, unnamed: list[Unnamed]) -> Items:
     """Return what a module, list, tuple or dict holds, each under its part of a name."""
     if isinstance(holder, Module):
         return _attributes(holder, prefix, unnamed)
+    if holder.__class__ not in _HOLDERS:
+        unnamed += [(f"{prefix}{name}", item, _KEEP) for name, item in getattr(holder, "__dict__", {}).items()]
     if isinstance(holder, list):
         return enumerate(holder)
     if isinstance(holder, dict):
+        unnamed += [(f"{prefix}{short(key)}", key, _AS_KEY) for key in holder if key.__class__ not in _PLAIN]
         named: list[tuple[Any, Any]] = []
         for key, item in holder.items():
             if isinstance(key, str):

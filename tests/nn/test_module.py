@@ -262,6 +262,37 @@ def test_a_key_that_is_no_name_is_refused(key: Any) -> None:
         _ = Keeper({key: layer()}).parameters
 
 
+class Layers(list[Any]):
+    """A list that keeps more than its items."""
+
+
+class Heads(dict[str, Any]):
+    """A dict that keeps more than its items."""
+
+
+class Pair(tuple[Any, ...]):
+    """A tuple that keeps more than its items."""
+
+
+@pytest.mark.parametrize("kind", [Layers, Heads, Pair])
+def test_an_attribute_of_a_list_a_tuple_or_a_dict_has_no_name(kind: type[Any]) -> None:
+    holder = kind()
+    holder.last = layer()
+    with pytest.raises(SettingError, match=r"Keeper\.kept\.last \(Linear\) holds a value"):
+        _ = Keeper(holder).parameters
+    holder.last = "text"
+    assert ("body.weight", "body.bias") == Keeper(holder).parameters.names
+
+
+def test_a_module_that_is_a_key_has_no_name() -> None:
+    key = layer()
+    with pytest.raises(SettingError, match=r"Keeper\.kept\.Linear.*: it is a key; keep it as what is under a key"):
+        _ = Keeper({key: 1}).parameters
+    known = Keeper({key: 1})
+    known.also = key
+    assert ["body.weight", "body.bias", "also.weight", "also.bias"] == names(known)
+
+
 def test_what_stands_in_the_class_is_refused_unless_each_object_has_its_own() -> None:
     class Shared(nn.Module):
         scales: ClassVar[Any] = [Value(np.ones(2, np.float32))]
