@@ -7,9 +7,22 @@ from typing import Any
 
 import numpy as np
 
-from karp.errors import GraphError, ShapeError
+from karp.errors import DataError, GraphError, ShapeError
 
 _ndarray = np.ndarray
+
+
+def plain_array(data: Any) -> Any:
+    """Return this as an array; raises DataError for one of which elements are masked, as NumPy would take those too.
+
+    >>> plain_array(np.ma.masked_equal([1, -1], -1))
+    Traceback (most recent call last):
+    ...
+    karp.errors.DataError: 1 of 2 elements are masked: fill them (array.filled(0)) or leave them out
+    """
+    if isinstance(data, _ndarray) and (masked := np.count_nonzero(getattr(data, "mask", False))):
+        raise DataError(f"{masked} of {data.size} elements are masked: fill them (array.filled(0)) or leave them out")
+    return np.asarray(data)
 
 
 def leaf_data(data: Any) -> Any:
@@ -19,7 +32,7 @@ def leaf_data(data: Any) -> Any:
     if isinstance(data, (bool, int, float, np.integer, np.bool_)):  # np.float64 is a float
         return float(data)
     try:
-        array = np.asarray(data)
+        array = plain_array(data)
     except ValueError as error:
         raise ShapeError(f"no array can be made of this: {error}") from None
     kind = array.dtype.kind
@@ -39,7 +52,7 @@ def constant(data: Any) -> Any:
         return float(data)  # np.float64 too, so that it does not promote float32
     if kind is not _ndarray:
         try:
-            data = np.asarray(data)
+            data = plain_array(data)
         except ValueError as error:
             raise ShapeError(f"no array can be made of this: {error}") from None
     if data.dtype.kind not in "fiub" or data.dtype.itemsize > 8:

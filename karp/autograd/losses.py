@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from karp.autograd.convert import constant, floating, refuse_value, setting
+from karp.autograd.convert import constant, floating, plain_array, refuse_value, setting
 from karp.autograd.functions import abs, clip, mean, multiply, relu, softplus, subtract
 from karp.autograd.layers import like
 from karp.autograd.operation import shapes_in_words
@@ -57,7 +57,7 @@ def cross_entropy(
     if target.__class__ is not np.ndarray:
         refuse_value("target", target)
         try:
-            target = np.asarray(target)
+            target = plain_array(target)
         except ValueError as error:
             raise ShapeError(f"cross_entropy: no array can be made of the target: {error}") from None
     if logits.__class__ is not Value:

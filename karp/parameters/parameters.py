@@ -230,11 +230,13 @@ class Parameters:
 
     def _converted(self, name: str, given: Any) -> Array:
         """An array to load in the dtype of the weights, none of whose numbers has become another."""
+        from karp.autograd.convert import plain_array  # it needs this room
+
         dtype = self.data.dtype
         if isinstance(given, self._value):
             given = given.data
         try:
-            array = np.asarray(given)
+            array: Array = plain_array(given)
         except ValueError as error:
             raise ShapeError(f"{name!r}: no array can be made of this: {error}") from None
         # NumPy has no bfloat16; that of ml_dtypes is what JAX and safetensors give.

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from karp.autograd.convert import plain_array
 from karp.data import Table, fingerprint
 from karp.errors import SettingError
 
@@ -28,7 +29,7 @@ class Dataset:
             self.titles = ["x", "y" if self.table.target is None else f"target {self.table.target!r}"]
             return
         try:
-            self.arrays = [np.asarray(array) for array in data]
+            self.arrays = [plain_array(array) for array in data]
         except ValueError as error:
             raise SettingError(f"trainer.batches takes a Table, or arrays as in batches(x, y): {error}") from None
         self.titles = [f"array {place}" for place in range(len(self.arrays))]

@@ -12,13 +12,28 @@ import numpy as np
 
 from karp import nn, optim
 from karp.autograd import Value, dropping
-from karp.errors import ProgramError
+from karp.autograd.convert import plain_array
+from karp.errors import ProgramError, SettingError
 from karp.parameters import Parameters
 from karp.protocol.messages import MOST_NUMBERS
 from karp.protocol.settings import Settings
 from karp.text import NAME_CHARACTERS, is_name, sendable
 
 Array = np.ndarray[Any, np.dtype[Any]]
+
+
+def parameters_of(model: nn.Module) -> Parameters:
+    """Return a model's parameters; raises SettingError for what is no model."""
+    if not isinstance(model, nn.Module):
+        raise SettingError(f"{model!r:.60} is no model; one is made like nn.MLP(4, [16], 2)")
+    return model.parameters
+
+
+def evaluates(evaluate: object) -> bool:
+    """Return whether a run has scores; raises SettingError for what is no function, such as a score."""
+    if evaluate is not None and not callable(evaluate):
+        raise SettingError(f"evaluate is {evaluate!r:.60}; it must be a function, which is called once per epoch")
+    return evaluate is not None
 
 
 def settings_of(
@@ -76,7 +91,7 @@ def _number(name: str, value: object) -> float:
     """Return the number in a number, a Value, or an array or list of one element."""
     data = value.data if isinstance(value, Value) else value
     try:
-        array = np.asarray(data)
+        array = plain_array(data)
         if array.size == 1 and array.dtype.kind not in "SU":  # text is no number, though float would read it
             return float(array.item())
     except (TypeError, ValueError, OverflowError):

@@ -28,7 +28,7 @@ from karp.protocol.worker import Worker
 from karp.trainer import stage
 from karp.trainer.claims import Claims
 from karp.trainer.dataset import Dataset
-from karp.trainer.inputs import Inspection, Work, loss_number, scores, settings_of, status_of
+from karp.trainer.inputs import Inspection, Work, evaluates, loss_number, parameters_of, scores, settings_of, status_of
 from karp.trainer.link import connect
 from karp.trainer.local_sgd import OUTER, Inner
 from karp.trainer.placement import Placement
@@ -124,7 +124,7 @@ class Trainer:
         self.show = show
         self.server = environment.read(environment.SERVER) or None
         self._run_dir = run_dir
-        self._parameters = model.parameters
+        self._parameters = parameters_of(model)
         self._worker = Worker(self._parameters.data, environment.worker() if self.server else 0)
         self._placement = Placement(self._parameters, self._worker)
         self._session: Session | None = None
@@ -179,7 +179,7 @@ class Trainer:
             self._parameters, self.optimizer, self.outer,
             samples=len(dataset), data_sha256=dataset.fingerprint(), batch_size=self.batch_size, epochs=self.epochs,
             shards=ANY_SHARDS if self.shards is None else self.shards, seed=self.seed, threads=self.threads,
-            evaluate=evaluate is not None, steering=steering, staleness=self.staleness, local_steps=self.local_steps,
+            evaluate=evaluates(evaluate), steering=steering, staleness=self.staleness, local_steps=self.local_steps,
             codec=self.codec, codec_weights=self.codec_weights,
         )  # fmt: skip
         with self._interrupts.kept_back():

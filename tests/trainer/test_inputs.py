@@ -4,11 +4,16 @@ import sys
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
 
-from karp.errors import ProgramError
+from karp import nn
+from karp.errors import KarpError, ProgramError
 from karp.trainer import inputs
-from karp.trainer.inputs import Work
+from karp.trainer.dataset import Dataset
+from karp.trainer.inputs import Work, scores
+
+MASKED = np.ma.masked_equal(np.array([1.0, -1.0, 0.0], np.float32), -1)
 
 
 @pytest.mark.parametrize(("slept", "expected"), [(3, 0.5), (4, 2.0)], ids=["computed", "slept"])
@@ -65,3 +70,27 @@ def test_a_program_is_known_by_its_file_wherever_it_goes(tmp_path: Path, monkeyp
     assert (None, "renamed") == (inputs.program_file(), inputs.program_name())
     monkeypatch.setattr(sys, "argv", [""])
     assert (None, "python") == (inputs.program_file(), inputs.program_name())
+
+
+def test_what_is_masked_is_no_data() -> None:
+    layer = nn.Linear(3, 1, bias=False)
+    before = layer.parameters.sha256()
+    logits = nn.Linear(1, 2)(np.ones((3, 1), np.float32))
+    for use in (
+        lambda: Dataset(MASKED),
+        lambda: layer(MASKED),
+        lambda: layer.parameters.load({"weight": MASKED.reshape(3, 1)}),
+        lambda: nn.mse(layer(np.eye(3, dtype=np.float32))[:, 0], MASKED),
+        lambda: nn.binary_cross_entropy(logits[:, 0], MASKED),
+        lambda: nn.cross_entropy(logits, MASKED.astype(int)),
+    ):
+        with pytest.raises(KarpError, match="1 of 3 elements are masked: fill them"):
+            use()
+    with pytest.raises(KarpError, match="only numbers can be logged"):
+        scores({"mean": np.ma.masked_all(3).mean()})
+    assert before == layer.parameters.sha256()
+
+
+def test_a_mask_that_hides_nothing_changes_nothing() -> None:
+    found = Dataset(np.ma.masked_equal(np.arange(3.0), 7))
+    assert (np.ndarray, Dataset(np.arange(3.0)).fingerprint()) == (type(found.arrays[0]), found.fingerprint())

@@ -357,6 +357,18 @@ def test_an_argument_that_cannot_be_is_named(tmp_path: Path, arguments: dict[str
         train(tmp_path, **arguments)
 
 
+@pytest.mark.parametrize("wrong", [None, 3, nn.MLP, lambda x: x])
+def test_what_is_no_model_is_named(wrong: Any) -> None:
+    with pytest.raises(SettingError, match="is no model; one is made like"):
+        karp.Trainer(wrong, optim.SGD(lr=0.1), batch_size=16)
+
+
+def test_a_score_in_the_place_of_evaluate_is_refused_before_anything_is_written(tmp_path: Path) -> None:
+    with trainer(tmp_path) as training, pytest.raises(SettingError, match=r"evaluate is 0\.5; it must be a function"):
+        training.batches(X, Y, evaluate=0.5)  # type: ignore[arg-type]
+    assert not (tmp_path / "run").exists()
+
+
 def test_an_asynchronous_run_counts_steps_and_epochs_as_any_other(tmp_path: Path) -> None:
     seen = []
 
