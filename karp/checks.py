@@ -1,7 +1,7 @@
 """Checks of arguments: whole numbers, numbers in a range, switches.
 
-A NumPy scalar counts as the number that it is, and so does an array of whole numbers without axes; a bool counts as
-none. What comes back is Python's own type, so that it goes into messages and files, and promotes no float32.
+A NumPy scalar counts as the number that it is, and so does an array without axes; a bool counts as none.
+What comes back is Python's own type, so that it goes into messages and files, and promotes no float32.
 """
 
 from __future__ import annotations
@@ -48,6 +48,8 @@ def whole(name: str, value: object, low: int = 0, high: float = LARGEST_WHOLE) -
 def number(name: str, value: object, low: float, high: float, *, below: bool = False) -> float:
     """Return `value` as a Python float in [low, high], or in [low, high) if `below`; raise SettingError otherwise."""
     wanted = f"a number from {low:g} to {'below ' if below else ''}{high:g}"
+    if getattr(value, "shape", None) == () and not isinstance(value, numbers.Real):
+        value = value.item()  # type: ignore[attr-defined]  # of an array without axes, as npz files hold numbers
     if isinstance(value, bool) or not isinstance(value, numbers.Real):
         raise refusal(name, value, wanted)
     try:

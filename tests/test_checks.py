@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from karp import Trainer, data, nn, optim
-from karp.checks import integer
+from karp.checks import integer, number
 from karp.errors import SettingError
 from karp.protocol.settings import RANGES
 
@@ -49,3 +49,17 @@ def test_numbers_out_of_a_table_of_trials_train_the_same_bits() -> None:
         plan = data.Plan(kind(8), kind(4), kind(2), kind(5))  # type: ignore[arg-type]
         found.append((model.parameters.sha256(), plan.rows(0, kind(1)).tolist()))  # type: ignore[arg-type]
     assert found[0] == found[1] == found[2]
+
+
+@pytest.mark.parametrize("value", [0.5, np.float16(0.5), np.float64(0.5), np.array(0.5), np.array(0.5, np.float32)])
+def test_a_number_of_any_type_becomes_python_s(value: object) -> None:
+    found = number("lr", value, 0, 1)
+    assert (0.5, float) == (found, type(found))
+
+
+@pytest.mark.parametrize(
+    "value", [True, np.True_, np.array(True), np.array([0.5]), np.array("0.5"), np.array(1j), np.array(np.nan), "0.5"]
+)
+def test_what_is_no_number_is_refused_by_name(value: object) -> None:
+    with pytest.raises(SettingError, match="lr must be a number from 0 to 1, not "):
+        number("lr", value, 0, 1)
