@@ -46,6 +46,7 @@ class Record:
 
     def __init__(self, path: Path, resume: bool = False, keep: int = 3) -> None:
         self.path = path
+        self._settings: dict[str, Any] | None = None
         self._unwritten: dict[str, Any] = {}  # file -> what it is to hold, while it cannot be written
         mode = os.O_RDWR | os.O_CREAT | (0 if resume else os.O_EXCL)
         try:
@@ -124,7 +125,7 @@ class Record:
             self._arrivals.append(json.dumps([values["step"], values["of"]], separators=(",", ":")))
             return
         if kind == "settings":
-            self._unwritten["settings.json"] = values
+            self._settings = self._unwritten["settings.json"] = values
             for name, why in self._try_again().items():
                 self.say(f"{self.path / name} cannot be written: {why}; it is tried again")
         self._metrics.append(json.dumps(plain({"report": kind, **values}), allow_nan=False))
@@ -148,6 +149,8 @@ class Record:
             why = self._write("weights.safetensors", save(views, metadata={"format": "karp"}))
             missing += [f"weights.safetensors ({why})"] if why else []
             summary = summary | ({} if why else {"weights_sha256": layout.sha256(weights)})
+        if self._settings is not None and not (self.path / "settings.json").is_file():  # somebody has removed it
+            self._unwritten["settings.json"] = self._settings
         missing += [f"{name} ({why})" for name, why in self._try_again().items()]
         settled = {lines.path.name: lines.settle() for lines in (self._arrivals, self._metrics)}
         missing += [f"{name} ({why})" for name, why in settled.items() if why]

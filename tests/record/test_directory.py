@@ -128,6 +128,19 @@ def test_settings_that_could_not_be_written_are_tried_again(tmp_path: Path) -> N
     assert SETTINGS == json.loads((tmp_path / "run" / "settings.json").read_text())
 
 
+def test_settings_that_are_gone_at_the_end_are_written_again_or_named(tmp_path: Path) -> None:
+    for name, put in (("gone", Path.unlink), ("taken", lambda path: (path.unlink(), path.mkdir()))):
+        record = Record(tmp_path / name)
+        record.report("settings", SETTINGS)
+        put(tmp_path / name / "settings.json")
+        summary = finish(record, weights=False)
+        if name == "gone":
+            assert "missing" not in summary
+            assert SETTINGS == json.loads((tmp_path / name / "settings.json").read_text())
+        else:
+            assert (1, ["settings.json (Is a directory)"]) == (summary["exit"], summary["missing"])
+
+
 def test_lines_for_which_there_is_no_room_are_counted_and_none_is_torn(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
