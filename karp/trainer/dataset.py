@@ -37,6 +37,8 @@ class Dataset:
         if len(lengths) != 1 or -1 in lengths:
             shapes = ", ".join(str(array.shape) for array in self.arrays)
             raise SettingError(f"trainer.batches takes a Table or arrays of equal length; these have shapes {shapes}")
+        if 0 in lengths:
+            raise SettingError("trainer.batches: there are no rows to train on, so look at what has selected them")
 
     def __len__(self) -> int:
         return len(self.arrays[0])

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from karp import nn
-from karp.errors import KarpError, ProgramError
+from karp.errors import KarpError, ProgramError, SettingError
 from karp.trainer import inputs
 from karp.trainer.dataset import Dataset
 from karp.trainer.inputs import Work, scores
@@ -89,6 +89,11 @@ def test_what_is_masked_is_no_data() -> None:
     with pytest.raises(KarpError, match="only numbers can be logged"):
         scores({"mean": np.ma.masked_all(3).mean()})
     assert before == layer.parameters.sha256()
+
+
+def test_data_without_rows_are_refused_in_words() -> None:
+    with pytest.raises(SettingError, match="there are no rows to train on"):
+        Dataset(np.empty((0, 4)), [])
 
 
 def test_a_mask_that_hides_nothing_changes_nothing() -> None:

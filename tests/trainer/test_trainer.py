@@ -265,7 +265,7 @@ def test_arguments_that_cannot_be_are_named(tmp_path: Path, changes: dict[str, A
 def test_data_that_cannot_be_is_named(tmp_path: Path) -> None:
     with trainer(tmp_path) as training, pytest.raises(SettingError, match=r"equal length; .*\(50, 3\), \(49,\)"):
         training.batches(X, Y[:-1])
-    with trainer(tmp_path) as training, pytest.raises(SettingError, match="samples is 0"):
+    with trainer(tmp_path) as training, pytest.raises(SettingError, match="there are no rows to train on"):
         training.batches(X[:0], Y[:0])
 
 
