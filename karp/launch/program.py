@@ -76,7 +76,7 @@ def spec_in(path: str) -> ModuleSpec | None:
 def absolute(path: str) -> str:
     """Return a path as the interpreter makes it absolute: without a look at its parts."""
     try:
-        return os.path.join(os.getcwd(), path)
+        return os.getcwd() if path == "." else os.path.join(os.getcwd(), path)
     except OSError:  # the folder is gone
         return path
 

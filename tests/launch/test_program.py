@@ -11,6 +11,7 @@ import pytest
 from running import HEAD, LOOP, PATIENCE, environment, karp, program
 
 from karp.launch.processes import WORKER_MAIN
+from karp.launch.program import absolute
 
 PROBE = """
 import atexit, dataclasses, inspect, json, os, pickle, queue, sys, threading, typing
@@ -82,6 +83,11 @@ def test_a_folder_and_an_archive_are_programs_too(folder: Path, path: str) -> No
     assert (0, "") == (found[0], found[2])
     at_exit = expected[1].splitlines()[-1]
     assert expected[1].removesuffix(at_exit + "\n") == found[1].removesuffix(found[1].splitlines()[-1] + "\n")
+
+
+def test_the_folder_one_is_in_has_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert [str(tmp_path), f"{tmp_path}/./x", "/x"] == [absolute(path) for path in (".", "./x", "/x")]
 
 
 def test_a_safe_path_stays_as_it_is(folder: Path) -> None:
