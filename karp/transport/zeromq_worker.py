@@ -128,11 +128,10 @@ class WorkerSocket:
         if due:
             self.next_word *= 2
             left = f"this worker waits for {max(0.0, LOST_SECONDS - silent):.0f} s more"
+            text = f"karp: the server at {self.address} has not answered for {silent:.0f} s: {self.trouble}; {left}\n"
             with contextlib.suppress(OSError, ValueError, AttributeError):  # nobody can be told
-                print(
-                    f"karp: the server at {self.address} has not answered for {silent:.0f} s: {self.trouble}; {left}",
-                    file=sys.stderr, flush=True,
-                )  # fmt: skip
+                sys.stderr.write(text)
+                sys.stderr.flush()
 
     def _lease(self, seconds: float) -> FromServer | None:
         """A lease from the mailbox, waiting for it or for a message on the socket."""
