@@ -138,7 +138,7 @@ def main() -> None:
             from karp.monitor import streams
 
             with streams.command():
-                run(sys.argv[1], sys.argv[2:])
+                run(sys.argv[1], sys.argv[2:], RefusedError)
         else:
             hear_interrupts()
             run(sys.argv[1], sys.argv[2:], RefusedError, LostError, RunError)

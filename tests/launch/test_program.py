@@ -153,3 +153,6 @@ def test_a_link_is_launched_resumed_and_replayed_as_a_program_that_knows_where_i
     assert (0, f"helper {[path, *arguments]}\n") == (again.returncode, again.stdout), again.stderr
     replayed = karp("replay", tmp_path / "run", cwd=tmp_path)
     assert (0, f"helper {[path, *arguments]}") == (replayed.returncode, replayed.stdout.splitlines()[0])
+    (tmp_path / "real" / "program.py").write_text(text.replace("epochs=", "epochs=1 + "))
+    other = karp("replay", tmp_path / "run", cwd=tmp_path)
+    assert (2, True) == (other.returncode, other.stderr.startswith("karp: this program differs from the recorded run"))

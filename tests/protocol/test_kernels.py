@@ -61,6 +61,8 @@ def test_where_they_must_be_the_same_a_worker_is_refused_and_the_run_goes_on() -
     refused = join(run, 1, OTHERS)
     assert [(b"1", Refusal(f"this worker on host computes with other kernels than the run's: {WHAT}"))] == refused
     assert ([0], 1) == ([member.worker for member in run.server.members.values()], run.server.counts["refused"])
+    said = f"this worker on host computes with other kernels than the run's: {WHAT} (1 message refused so far)"
+    assert [{"reason": said}] == [report.values for report in run.reports if report.kind == "refused"]
     assert [[0]] == [use["workers"] for use in run.server.joining.uses.summary()["kernels"]]
     (lease,) = leases(answers).values()
     assert any(isinstance(message, Lease) for _, message in run.contribute(0, lease))

@@ -19,8 +19,8 @@ class Refusals:
         self.messages += 1
         self.out.append(Send(peer, Refusal(reason[:10_000])))
         if is_power_of_two(self.messages):
-            count = f" ({self.messages} messages refused so far)" if self.messages > 1 else ""
-            self.training.report("refused", {"reason": reason[:2000] + count})
+            count = f"{self.messages} message{'s' * (self.messages > 1)} refused so far"
+            self.training.report("refused", {"reason": f"{reason[:2000]} ({count})"})
 
     def reject(self, reason: str) -> None:
         """Count a connection that was turned away."""
