@@ -103,7 +103,7 @@ def test_a_directory_without_a_run_cannot_be_resumed(tmp_path: Path) -> None:
     ("changes", "reason"),
     [
         ({"cwd": None}, "cwd is None"),
-        ({"cwd": "\0"}, "cannot be entered: embedded null byte"),
+        ({"cwd": "\0"}, "cannot be entered: .*embedded null"),
         ({"arguments": "abc"}, "arguments is 'abc'"),
         ({"arguments": [1]}, r"arguments is \[1\]"),
         ({"workers": 1.5}, "workers is 1.5"),

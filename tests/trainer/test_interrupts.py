@@ -328,7 +328,7 @@ def test_a_text_that_is_no_file_is_told_that_nobody_can_go_on_with_it(tmp_path: 
 def test_ctrl_c_is_for_who_is_in_front_alone(tmp_path: Path) -> None:
     """A shell starts what stands before & with SIGINT ignored."""
     path = program(tmp_path, PROGRAM)
-    line = ["sh", "-c", f'trap "" INT; exec {sys.executable} {path}']
+    line = ["sh", "-c", 'trap "" INT; exec "$@"', "sh", sys.executable, str(path)]
     process = start(line, tmp_path, SIGNAL="2", KARP_RUN_DIR=str(tmp_path / "run"))
     printed, error = process.communicate()
     assert (0, "end\n") == (process.returncode, printed), error
