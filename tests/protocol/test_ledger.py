@@ -28,21 +28,20 @@ def test_what_has_arrived_is_known_in_every_range(shards: int, data: st.DataObje
 
 def test_a_shard_is_entered_once() -> None:
     step = Step(0, 4)
-    assert Verdict.NEW == step.accept(0, 2, True, b"a", True)
-    again = [(1, 2), (0, 4), (0, 2)]
-    assert [Verdict.DROPPED] * 3 == [step.accept(*shards, True, b"b", True) for shards in again]
+    assert step.enter(0, 2)
+    assert [False] * 3 == [step.enter(*shards) for shards in [(1, 2), (0, 4), (0, 2)]]
     assert [(2, 4)] == step.missing(0, 4) == step.unleased
 
 
 def test_a_gradient_that_is_not_finite_is_computed_once_more_and_then_refused() -> None:
     step = Step(0, 4)
     step.cut(4)
-    assert Verdict.RETRIED == step.accept(0, 4, False, b"a", True)
+    assert Verdict.RETRIED == step.reject(0, 4, b"a", True)
     step.lease_again(0, 4)
     assert [(0, 1), (1, 2)] == [step.cut(4), step.cut(4)]  # each alone, so that it can be named
-    assert Verdict.DROPPED == step.accept(0, 1, False, b"a", False)  # a second copy of the first
-    assert Verdict.NEW == step.accept(0, 1, True, b"b", True)
-    assert Verdict.REFUSED == step.accept(1, 2, False, b"b", True)
+    assert Verdict.DROPPED == step.reject(0, 1, b"a", False)  # a second copy of the first
+    assert step.enter(0, 1)
+    assert Verdict.REFUSED == step.reject(1, 2, b"b", True)
     assert not step.complete
 
 

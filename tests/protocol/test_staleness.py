@@ -279,3 +279,15 @@ def test_a_checkpoint_comes_after_all_that_one_contribution_has_completed() -> N
     actions = run.server.receive(b"1", contribution(slow), 0, 0.0)
     kinds = [action.kind if isinstance(action, Report) else type(action).__name__ for action in actions]
     assert ["arrivals", "arrivals", "arrivals", "Save"] == [kind for kind in kinds if kind in ("arrivals", "Save")]
+
+
+def test_a_contribution_that_ends_an_asynchronous_run_moves_no_weights() -> None:
+    """One of its gradients is refused for the second time; another, that comes before it, is good."""
+    run, held = begin(1, staleness=None)
+    bad = Node(1, 2, 0.25, read_only(gradient(0, 1, 0) * np.float32(np.nan)))
+    held |= leases(run.send(b"0", Contribution(0, 0, [bad], [], False)))
+    before = run.weights.copy()
+    good = Node(0, 1, 0.25, read_only(gradient(0, 0, 0)))
+    run.send(b"0", Contribution(0, 0, [good, bad], [], False))
+    assert "step 0, shard 1 from worker 0 is not finite" in run.failure
+    assert (0, before.tobytes()) == (run.version, run.weights.tobytes())

@@ -22,11 +22,10 @@ Ranges = list[tuple[int, int]]  # of shards: start, stop
 
 
 class Verdict(Enum):
-    """What a step makes of one node of a contribution."""
+    """What a step makes of a node whose gradient is not finite."""
 
-    NEW = "its shards are entered"
-    DROPPED = "its shards had arrived before, or nothing is learnt by it"
-    RETRIED = "its gradient is not finite: its shards are leased once more"
+    DROPPED = "it is the second copy of an earlier one: nothing is learnt by it"
+    RETRIED = "its shards are leased once more"
     REFUSED = "the gradient of this shard is not finite for the second time"
 
 
@@ -157,21 +156,6 @@ class Step:
         """Have what has not arrived of a leased range leased again."""
         self.unleased = merge_ranges([*self.unleased, *self.missing(start, stop)])
 
-    def accept(self, start: int, stop: int, finite: bool, peer: bytes, current: bool) -> Verdict:
-        """Judge one node of a contribution, and enter its shards if they are new and its gradient is finite.
-
-        `current`: the contribution answers the lease that its worker holds. Of another, which may be the second copy of
-        an earlier one, nothing is learnt by a gradient that is not finite.
-        """
-        if finite:
-            return Verdict.NEW if self.enter(start, stop) else Verdict.DROPPED
-        if not current:
-            return Verdict.DROPPED
-        if stop - start > 1 or start not in self.not_finite:
-            self.not_finite |= dict.fromkeys(range(start, stop), peer)
-            return Verdict.RETRIED
-        return Verdict.REFUSED
-
     def enter(self, start: int, stop: int) -> bool:
         """Enter these shards; False if any of them had arrived."""
         if not self.arrived.add(start, stop):
@@ -179,6 +163,19 @@ class Step:
         if self.unleased:
             self._take(start, stop)
         return True
+
+    def reject(self, start: int, stop: int, peer: bytes, current: bool) -> Verdict:
+        """Judge a node whose gradient is not finite.
+
+        `current`: its contribution answers the lease that its worker holds. Another may be the second copy of an
+        earlier one.
+        """
+        if not current:
+            return Verdict.DROPPED
+        if stop - start > 1 or start not in self.not_finite:
+            self.not_finite |= dict.fromkeys(range(start, stop), peer)
+            return Verdict.RETRIED
+        return Verdict.REFUSED
 
     def leave_out(self, shard: int) -> bool:
         """Go on without this shard; False if it had arrived."""

@@ -104,25 +104,30 @@ class Training:
         if message.seconds:
             shards = [shard for start, stop, *_ in message.nodes for shard in range(start, stop)]
             self.progress.timed(sum(self.steps.samples_in(step.number, shard) for shard in shards), message.seconds)
-        entered = []
+        finite = []
         for node in weights.spec.decode(message.nodes):
-            finite = weights.finite(node, step, message.no_overflow)
-            verdict = step.accept(node.start, node.stop, finite, peer, current)
-            if verdict is Verdict.NEW and max_staleness is None:
+            if weights.finite(node, step, message.no_overflow):
+                finite.append(node)
+            else:
+                verdict = step.reject(node.start, node.stop, peer, current)
+                self._not_finite(verdict, node, step, worker, message.reason)
+        if self.failure:
+            return
+        entered = []
+        for node in finite:
+            if not step.enter(node.start, node.stop):
+                self.dropped += 1
+            elif max_staleness is None:
                 self._update_by(node, step, worker, message.version)
-            elif verdict is Verdict.NEW:
+            else:
                 entered.append((node.start, node.stop))
                 weights.add(node, step)
-            elif verdict is Verdict.DROPPED:
-                self.dropped += 1
-            else:
-                self._not_finite(verdict, node, step, worker, message.reason)
         if max_staleness is None:
             self._report_arrivals(step, self.version)  # of what is left out
             self.ledger.close_complete(step)
         elif max_staleness > 0:
             step.entries += [[worker, message.version, *span] for span in merge_ranges(entered)]
-        if message.last and not self.failure:
+        if message.last:
             self.end_after(message.step + 1)
         if message.logs:
             self.log(message.logs, message.step)
@@ -137,6 +142,9 @@ class Training:
 
     def _not_finite(self, verdict: Verdict, node: Node, step: Step, worker: int, reason: str) -> None:
         """Say that a gradient is not finite, and why; for the second time, leave its shard out or end the run."""
+        if verdict is Verdict.DROPPED:
+            self.dropped += 1
+            return
         what = f"the gradient of step {step.number}, {in_words(node.start, node.stop)} from worker {worker}"
         what = f"{what} is not finite (loss {node.loss})"
         known = f" ({reason})" if reason else ""
@@ -186,8 +194,9 @@ class Training:
 
     def _apply(self, step: Step) -> bool:
         """Update the weights by a complete step; False, and the run has failed, if its sum is not finite."""
-        samples = self.steps.samples_of(step.number)
-        absent = sum(self.steps.samples_in(step.number, shard) for shard in step.left_out)
+        samples, absent = self.steps.samples_of(step.number), 0
+        if step.left_out:
+            absent = sum(self.steps.samples_in(step.number, shard) for shard in step.left_out)
         loss = None if absent == samples else self.weights.apply(step, samples / (samples - absent))
         if loss is None:
             self.fail(
