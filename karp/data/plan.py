@@ -74,8 +74,8 @@ class Plan:
     >>> plan = Plan(samples=10, batch_size=4, shards=3, seed=0)
     >>> plan.steps_per_epoch, plan.samples_of(2), plan.shards_of(2)
     (3, 2, 2)
-    >>> [plan.samples_in(0, shard) for shard in range(3)], plan.share(0, 0)
-    ([2, 1, 1], 0.5)
+    >>> [plan.samples_in(0, shard) for shard in range(3)], plan.samples_in(0, 1, 3), plan.share(0, 0)
+    ([2, 1, 1], 2, 0.5)
     >>> shards = [plan.rows(step, shard) for step in range(3) for shard in range(plan.shards_of(step))]
     >>> np.sort(np.concatenate(shards)).tolist()
     [0, 1, 2, 3, 4, 5, 6, 7, 8, 9]
@@ -115,12 +115,13 @@ class Plan:
         """Shards that exist in `step`: `shards`, or fewer when the batch has fewer rows than that."""
         return len(self._bounds_of(step)) - 1
 
-    def samples_in(self, step: int, shard: int) -> int:
-        """Rows in `shard` of `step`, at least 1."""
+    def samples_in(self, step: int, shard: int, stop: int | None = None) -> int:
+        """Rows in `shard` of `step`, at least 1; with `stop`, in all shards from `shard` to ``stop - 1``."""
         bounds = self._bounds_of(step)
-        if type(shard) is not int or not 0 <= shard < len(bounds) - 1:
-            shard = self._shard(step, shard)
-        return bounds[shard + 1] - bounds[shard]
+        last = shard if stop is None else stop - 1
+        if type(shard) is not int or type(last) is not int or not 0 <= shard <= last < len(bounds) - 1:
+            shard, last = self._shard(step, shard), self._shard(step, last)
+        return bounds[last + 1] - bounds[shard]
 
     def share(self, step: int, shard: int) -> float:
         """The part of the global batch that `shard` is, where backward starts; a step's shares sum to 1."""

@@ -22,7 +22,7 @@ class Steps(Protocol):
 
     def samples_of(self, step: int) -> int: ...
 
-    def samples_in(self, step: int, shard: int) -> int: ...
+    def samples_in(self, step: int, shard: int, stop: int | None = None) -> int: ...
 
     def shards_of(self, step: int) -> int: ...
 
@@ -57,8 +57,9 @@ class Rounds:
     def samples_of(self, step: int) -> int:
         return sum(self.plan.samples_of(batch) for batch in self.batches(step, 0))
 
-    def samples_in(self, step: int, shard: int) -> int:
-        return sum(self.plan.samples_in(batch, shard) for batch in self.batches(step, shard))
+    def samples_in(self, step: int, shard: int, stop: int | None = None) -> int:
+        shards = range(shard, shard + 1 if stop is None else stop)
+        return sum(self.plan.samples_in(batch, shard) for shard in shards for batch in self.batches(step, shard))
 
     def shards_of(self, step: int) -> int:
         return self.plan.shards_of(self.batches(step, 0)[0])

@@ -68,7 +68,6 @@ class ReplayLink:
                 weights = message.weights.view()
                 weights.flags.writeable = False  # the model goes through other versions than the training
                 self.training.weights.start_from(weights)
-                self.training.ledger.begin(0)
                 self._go_on()
             case Contribution():
                 step = self.training.ledger.open[message.step]

@@ -182,7 +182,6 @@ class Joining:
             self.training.progress.begin(now)
             steps, step = self.training.ledger.final, self.training.version
             self.training.report("begin", {"steps": steps, "step": step, "workers": len(self.leasing.members)})
-            self.training.ledger.begin(step)
             self.out.append(Save(lasting=True))  # workers will soon have the initial weights no more
 
     def look_for_missing(self, now: float) -> None:

@@ -147,8 +147,7 @@ class Leasing:
 
     def _grant(self, member: WorkerInfo, step: Step, start: int, stop: int, now: float) -> None:
         """Lease this range of the step, to be computed with the newest weights."""
-        weights = self.training.weights
-        suspect = start in step.not_finite  # and so leased alone
+        weights, suspect = self.training.weights, start in step.not_finite  # which is leased alone
         self._give(member, Lease(0, step.number, start, stop, weights.version, weights.outgoing(), suspect), now)
 
     def _give(self, member: WorkerInfo, task: Lease | Evaluation, now: float) -> None:

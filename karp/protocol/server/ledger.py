@@ -47,31 +47,30 @@ class Arrived:
         self.stops: list[int] = []
         self.complete = False
 
-    def overlaps(self, start: int, stop: int) -> bool:
-        """Whether any of the shards start … stop-1 has arrived."""
-        after = bisect_left(self.starts, stop)
-        return after > 0 and self.stops[after - 1] > start
+    def holds(self, start: int, stop: int) -> bool:
+        """Whether all of the shards start … stop-1 have arrived."""
+        after = bisect_right(self.starts, start)
+        return after > 0 and self.stops[after - 1] >= stop
 
     def add(self, start: int, stop: int) -> bool:
         """Enter the shards start … stop-1; False, and nothing changed, if any of them had arrived."""
         starts, stops = self.starts, self.stops
-        if starts:
-            if self.overlaps(start, stop):
-                return False
-            after = bisect_left(starts, stop)
-            if after < len(starts) and starts[after] == stop:
-                stop = stops.pop(after)
+        after = bisect_left(starts, stop)  # the range that touches it from above, or the first beyond it
+        low = stops[after - 1] if after else -1  # where the range below it ends
+        if low > start:
+            return False
+        touches = after < len(starts) and starts[after] == stop
+        if low == start:
+            if touches:
                 del starts[after]
-            if after > 0 and stops[after - 1] == start:
-                after -= 1
-                start = starts.pop(after)
-                del stops[after]
+                stop = stops.pop(after)
+            stops[after - 1] = stop
+        elif touches:
+            starts[after] = start
+        else:
             starts.insert(after, start)
             stops.insert(after, stop)
-        else:
-            starts.append(start)
-            stops.append(stop)
-        self.complete = start == 0 and stop == self.shards
+        self.complete = starts[0] == 0 and stops[0] == self.shards
         return True
 
     def missing(self, start: int, stop: int) -> Ranges:
@@ -214,12 +213,13 @@ class Ledger:
         self.max_staleness = settings.staleness
         self.final = steps.steps_per_epoch * settings.epochs  # training is over after so many steps
         self.step = Step(0, 0)  # the oldest open one: all before it are closed
-        self.open: dict[int, Step] = {}  # oldest first
+        self.open: dict[int, Step] = {}  # oldest first; at least one as long as training goes on
         self.opened = 0  # all steps below this have been opened
         self.evaluations: dict[int, int] = {}  # epoch -> version of its weights; due or leased, oldest first
+        self.restore(0)
 
-    def begin(self, opened: int, partly: Iterable[tuple[int, Ranges]] = ()) -> None:
-        """All steps below `opened` are closed, but for those of which these shards are missing.
+    def restore(self, opened: int, partly: Iterable[tuple[int, Ranges]] = ()) -> None:
+        """Go on where all steps below `opened` are closed, but for those of which these shards are missing.
 
         Raises ValueError for steps and shards that there are not.
         """
@@ -233,7 +233,7 @@ class Ledger:
         self._find_oldest()
 
     def to_list(self) -> list[Any]:
-        """Return what `begin` takes to go on from here, as plain types; steps that are applied whole begin afresh."""
+        """Return what `restore` takes to go on from here, as plain types; steps that are applied whole begin afresh."""
         if self.max_staleness is not None:
             return [self.step.number]
         steps = self.open.values()
@@ -286,12 +286,12 @@ class Ledger:
     @property
     def finished(self) -> bool:
         """Whether every step is closed."""
-        return self.step.number >= self.final
+        return not self.open
 
     @property
     def done(self) -> bool:
         """Whether every step is closed and every score is known."""
-        return self.finished and not self.evaluations
+        return not (self.open or self.evaluations)
 
     def ends_epoch(self, number: int) -> bool:
         """Whether this step is the last one of its epoch, or of the run."""

@@ -310,7 +310,7 @@ class Server:
             self.joining.begin(self.now)
             if not self.joining.begun:
                 return
-        if training.done:
+        if training.ledger.done:
             self.ending.finish()
         else:
             self.leasing.hand_out(self.now)
@@ -325,7 +325,7 @@ class Server:
             try:
                 training.accept(member.peer, member.worker, message, step, lease is not None)
             finally:
-                if lease is not None and not step.complete and step.missing(lease.start, lease.stop):
+                if lease is not None and not step.arrived.holds(lease.start, lease.stop):
                     member.task = lease
                     self.leasing.revoke(member)
             if training.ledger.step.complete:

@@ -75,7 +75,7 @@ def restore(server: Server, snapshot: Snapshot) -> None:
             server.ending.restore(int(main), bytes.fromhex(peer))
             server.alive_at = server.now + RETURN_SECONDS
         first, *steps = plain["open"]
-        ledger.begin(int(first), [(int(number), missing) for number, missing in steps])
+        ledger.restore(int(first), [(int(number), missing) for number, missing in steps])
         server.joining.restore(plain["programs"])
     except (LookupError, TypeError, ValueError, AttributeError, OverflowError) as error:
         raise SettingError(f"this is no checkpoint of a run: {error!r:.200}") from None

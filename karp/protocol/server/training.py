@@ -99,18 +99,21 @@ class Training:
         Raises ProtocolError for what cannot belong to this step.
         """
         weights, max_staleness = self.weights, self.ledger.max_staleness
-        self._check_version(message, step)
+        oldest = 0 if max_staleness is None else step.number - max_staleness
+        if not oldest <= message.version <= weights.version:
+            known = f"{weights.version}" if oldest >= weights.version else f"{max(0, oldest)} to {weights.version}"
+            raise ProtocolError(f"step {step.number}: a gradient of weights {message.version}, not {known}")
         weights.spec.check_nodes(message.nodes, step.number, step.shards)
         if message.seconds:
-            shards = [shard for start, stop, *_ in message.nodes for shard in range(start, stop)]
-            self.progress.timed(sum(self.steps.samples_in(step.number, shard) for shard in shards), message.seconds)
+            samples = [self.steps.samples_in(step.number, start, stop) for start, stop, _, _ in message.nodes]
+            self.progress.timed(sum(samples), message.seconds)
         finite = []
         for node in weights.spec.decode(message.nodes):
             if weights.finite(node, step, message.no_overflow):
                 finite.append(node)
-            else:
-                verdict = step.reject(node.start, node.stop, peer, current)
-                self._not_finite(verdict, node, step, worker, message.reason)
+                continue
+            verdict = step.reject(node.start, node.stop, peer, current)
+            self._not_finite(verdict, node, step, worker, message.reason)
         if self.failure:
             return
         entered = []
@@ -131,14 +134,6 @@ class Training:
             self.end_after(message.step + 1)
         if message.logs:
             self.log(message.logs, message.step)
-
-    def _check_version(self, message: Contribution, step: Step) -> None:
-        """Raise ProtocolError for a gradient of weights that the bound on staleness does not allow for this step."""
-        bound, newest = self.ledger.max_staleness, self.version
-        oldest = 0 if bound is None else step.number - bound
-        if not oldest <= message.version <= newest:
-            known = f"{newest}" if oldest >= newest else f"{max(0, oldest)} to {newest}"
-            raise ProtocolError(f"step {step.number}: a gradient of weights {message.version}, not {known}")
 
     def _not_finite(self, verdict: Verdict, node: Node, step: Step, worker: int, reason: str) -> None:
         """Say that a gradient is not finite, and why; for the second time, leave its shard out or end the run."""

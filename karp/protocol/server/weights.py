@@ -51,6 +51,7 @@ class Weights:
         if self._shared is None:
             self.memory = None
         self.updater: Updater | None = None  # holds the weights, once they are known
+        self.version = 0  # how many updates have been applied; unless the run is asynchronous, as many as steps
         self._outgoing: tuple[int, Vector | None] = (-1, None)  # the encoded weights of a version
         self.sums: dict[int, TreeSum] = {}  # open step -> the sums of its gradients
         self.may_overflow: set[int] = set()  # open steps whose sum may not be finite though every gradient is
@@ -60,11 +61,6 @@ class Weights:
     def known(self) -> bool:
         """Whether the weights that the model starts from have come."""
         return self.updater is not None
-
-    @property
-    def version(self) -> int:
-        """How many updates have been applied; unless the run is asynchronous, as many as steps."""
-        return 0 if self.updater is None else self.updater.version
 
     @property
     def vector(self) -> Vector:
@@ -100,7 +96,7 @@ class Weights:
         """Go on from the vectors of a checkpoint, as `copies` has named them."""
         own = self._place(vectors["weights"], version)
         state = {name[6:]: vector.copy() for name, vector in vectors.items() if name.startswith("state.")}
-        self.updater = Updater(self.settings.applied, own, state, version)
+        self.updater, self.version = Updater(self.settings.applied, own, state, version), version
         due = {name[11:]: vector for name, vector in vectors.items() if name.startswith("evaluation.")}
         self.of_epochs = {int(epoch): vector for epoch, vector in due.items()}
 
@@ -166,10 +162,12 @@ class Weights:
         assert self.updater is not None
         if self.memory is None:
             self.updater.update(*gradient)
+            self.version += 1
         else:
             self.memory.begin_write()
             self.updater.update(*gradient)
-            self.memory.end_write(self.updater.version)
+            self.version += 1
+            self.memory.end_write(self.version)
 
     def forget_sums(self, open_steps: Mapping[int, Step]) -> None:
         """Drop the sums of steps that are no longer open."""
