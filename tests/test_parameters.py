@@ -190,23 +190,18 @@ def test_tied_weights_have_one_place():
         parameters.load({"inward": np.ones((2, 2)), "outward": np.ones((2, 2))})
 
 
-@pytest.mark.parametrize(
-    ("second", "says"),
-    [
-        (np.ones(3), "one dtype: 'a' is float32, 'b' is float64"),
-        (np.ones(3, np.float16), "one dtype: 'a' is float32, 'b' is float16"),
-    ],
-)
-def test_dtypes_must_be_equal(second, says):
-    values = {"a": Value(np.ones(2, np.float32)), "b": Value(second)}
-    with pytest.raises(SettingError, match=says):
+def test_dtypes_must_be_equal():
+    values = {"a": Value(np.ones(2, np.float32)), "b": Value(np.ones(3))}
+    with pytest.raises(SettingError, match="one dtype: 'a' is float32, 'b' is float64"):
         Parameters(values)
     assert values["a"].home is None  # nothing was bound
 
 
 def test_only_floats_and_at_least_one():
+    half = Value(np.ones(2))
+    half.data = np.ones(2, np.float16)
     with pytest.raises(SettingError, match="float32 or float64, not float16"):
-        Parameters({"a": Value(np.ones(2, np.float16))})
+        Parameters({"a": half})
     with pytest.raises(SettingError, match="'a' is no leaf but the result of multiply"):
         Parameters({"a": Value(np.ones(2)) * 2})
     with pytest.raises(SettingError, match="without a single value"):

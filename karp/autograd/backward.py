@@ -19,6 +19,7 @@ Before anything is written, every node is checked for being older than its leave
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from operator import attrgetter
 from typing import TYPE_CHECKING, Any
 
@@ -41,7 +42,7 @@ def backward(root: Value, gradient: Any = None, retain_grad: bool = False) -> No
     """Add d root / d leaf to the `grad` of every leaf under `root`; see `Value.backward`."""
     start = _start(root, gradient)
     if root.operation is None:
-        give(root, start, borrowed=True)
+        accumulate_grad(root, start, borrowed=True)
         return
     order = _collect(root)
     order.sort(key=_by_number, reverse=True)
@@ -49,9 +50,9 @@ def backward(root: Value, gradient: Any = None, retain_grad: bool = False) -> No
         root.owned = False
     root.grad = start
     if modes.active and modes.state.find_nan:
-        nan_check.run(order, retain_grad)
+        _run(root.__class__, nan_check.checked(order), retain_grad)
     else:
-        _run(order, retain_grad)
+        _run(root.__class__, order, retain_grad)
 
 
 def _start(root: Value, gradient: Any) -> Any:
@@ -99,8 +100,8 @@ def _collect(root: Value) -> list[Value]:
     return order
 
 
-def _run(order: list[Value], retain_grad: bool) -> None:
-    value = order[0].__class__
+def _run(value: type[Value], order: Iterable[Value], retain_grad: bool) -> None:
+    """Apply the rules of these nodes, each once, users before what they use."""
     for node in order:
         g: Any = node.grad
         if g is None:  # an operation above gives its inputs no gradient
@@ -130,7 +131,7 @@ def _run(order: list[Value], retain_grad: bool) -> None:
                     grad = a.grad
                     a.grad = left if grad is None else grad + left
             else:
-                for a, left in zip(inputs, number_gradients(node, g), strict=False):
+                for a, left in zip(inputs, _number_gradients(node, g), strict=False):
                     if a.__class__ is value:
                         grad = a.grad
                         a.grad = left if grad is None else grad + left
@@ -138,14 +139,14 @@ def _run(order: list[Value], retain_grad: bool) -> None:
         if retain_grad:
             node.owned = False  # nobody may compute in its place
         if operation.backward is not None:
-            operation.backward(node, g, give)
+            operation.backward(node, g, accumulate_grad)
         else:
-            apply_rules(node, g, give)
+            _apply_rules(node, g)
         if not retain_grad:
             node.grad = None
 
 
-def number_gradients(node: Value, g: float) -> list[float]:
+def _number_gradients(node: Value, g: float) -> list[float]:
     """The gradients of a node of Python floats, to NumPy's semantics: no ZeroDivisionError, no complex number."""
     operands = node.operands
     data = node.data
@@ -165,12 +166,9 @@ def number_gradients(node: Value, g: float) -> list[float]:
     return gradients
 
 
-def apply_rules(node: Value, g: Any, give: Any) -> None:
-    """Hand the gradients of one array node to its inputs by `give(value, gradient)`."""
+def _apply_rules(node: Value, g: Any) -> None:
+    """Hand the gradients of one array node to its inputs, by the rules of its operation."""
     operation: Operation = node.operation  # type: ignore[assignment]
-    if operation.backward is not None:
-        operation.backward(node, g, give)
-        return
     value = node.__class__
     operands = node.operands
     if operation.add_gradient is not None:
@@ -181,10 +179,10 @@ def apply_rules(node: Value, g: Any, give: Any) -> None:
     for rule, one in zip(operation.gradients, node.inputs, strict=False):
         if one.__class__ is value:
             gradient = rule(g, node.data, *operands)
-            give(one, gradient, gradient is g)
+            accumulate_grad(one, gradient, gradient is g)
 
 
-def give(value: Value, gradient: Any, borrowed: bool = False) -> None:
+def accumulate_grad(value: Value, gradient: Any, borrowed: bool = False) -> None:
     """Add `gradient` to the value's, in its shape, dtype and place. A borrowed array has another owner."""
     data = value.data
     if data.__class__ is float:
@@ -204,7 +202,16 @@ def give(value: Value, gradient: Any, borrowed: bool = False) -> None:
         borrowed = False
     grad = value.grad
     if grad is None:
-        _first(value, gradient, borrowed or gradient.base is not None)
+        # The first to arrive: kept as it is inside the graph, and at a leaf only if it is nobody else's.
+        borrowed = borrowed or gradient.base is not None
+        if value.operation is not None:
+            value.grad = gradient
+            value.owned = not borrowed
+        elif value.home is not None:
+            value.home[...] = gradient
+            value.grad = value.home
+        else:
+            value.grad = gradient.copy() if borrowed else gradient
     elif value.operation is None:
         grad = _ready(value)
         np.add(grad, gradient, grad)
@@ -213,18 +220,6 @@ def give(value: Value, gradient: Any, borrowed: bool = False) -> None:
     else:
         value.grad = np.asarray(grad + gradient)
         value.owned = True
-
-
-def _first(value: Value, gradient: Any, borrowed: bool) -> None:
-    """Keep the first gradient that arrives: inside the graph as it is, at a leaf only if it is nobody else's."""
-    if value.operation is not None:
-        value.grad = gradient
-        value.owned = not borrowed
-    elif value.home is not None:
-        value.home[...] = gradient
-        value.grad = value.home
-    else:
-        value.grad = gradient.copy() if borrowed else gradient
 
 
 def _ready(value: Value) -> Any:

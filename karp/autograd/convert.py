@@ -39,12 +39,14 @@ def leaf_data(data: Any) -> Any:
     if kind in "iub":
         return array.astype(np.float64)
     if kind != "f" or array.dtype.itemsize > 8:
-        raise GraphError(f"a Value holds real numbers of 16, 32 or 64 bits, not {array.dtype}")
+        raise GraphError(f"a Value holds real numbers of 32 or 64 bits, not {array.dtype}")
+    if array.dtype.itemsize == 2:
+        return array.astype(np.float32)
     return array if array.dtype.isnative else array.astype(array.dtype.char)
 
 
 def constant(data: Any) -> Any:
-    """An input that is no setting: a value as it is, a number as a float, everything else as an array of numbers."""
+    """An input that is no setting: a value as it is, a number as a float, all else as an array, float16 as float32."""
     kind = data.__class__
     if kind is _value.Value or kind is float or kind is int:
         return data
@@ -57,7 +59,7 @@ def constant(data: Any) -> Any:
             raise ShapeError(f"no array can be made of this: {error}") from None
     if data.dtype.kind not in "fiub" or data.dtype.itemsize > 8:
         raise GraphError(f"the engine computes with real numbers of up to 64 bits, not {data.dtype}")
-    return data
+    return data.astype(np.float32) if data.dtype.char == "e" else data  # of 16 bits, whose sums stop at 2048
 
 
 def floating(data: Any) -> Any:

@@ -64,13 +64,6 @@ def _leave_out(x: Any, p: float) -> Value:
 
 def left_out(root: Value) -> bool:
     """Return whether `root` was computed through a dropout that had no generator."""
-    stack, seen = [root], {id(root)}
-    while stack:
-        node = stack.pop()
-        if node.operation is DROPOUT and node.operands[1].__class__ is float:
-            return True
-        for one in node.inputs:
-            if one.__class__ is Value and id(one) not in seen:
-                seen.add(id(one))
-                stack.append(one)
-    return False
+    from karp.autograd.tools.graph import walk
+
+    return any(node.operation is DROPOUT and node.operands[1].__class__ is float for node in walk(root))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -56,29 +57,13 @@ def check_forward(node: Value) -> None:
     raise NotFiniteError(f"{name} of shape {np.shape(node.data)} made {found} at {node.line}")
 
 
-def run(order: list[Value], retain_grad: bool) -> None:
-    """Backward that looks at every gradient as it is made."""
-    from karp.autograd.backward import apply_rules, give, number_gradients
-
-    value = order[0].__class__
+def checked(order: Iterable[Value]) -> Iterator[Value]:
+    """Yield the nodes, and look at the gradients of each one's inputs when the next is asked for."""
     for node in order:
-        g = node.grad
-        if g is None:
-            continue
-        if g.__class__ is float:
-            for one, gradient in zip(node.inputs, number_gradients(node, g), strict=False):
-                if one.__class__ is value:
-                    _check_gradient(node, gradient)
-                    one.grad = gradient if one.grad is None else one.grad + gradient
-            continue
-        if retain_grad:
-            node.owned = False
-        apply_rules(node, g, give)
-        for one in node.inputs:
-            if one.__class__ is value and one.grad is not None:
-                _check_gradient(node, one.grad)
-        if not retain_grad:
-            node.grad = None
+        yield node
+        for source in node.inputs:
+            if source.__class__ is node.__class__ and source.grad is not None:
+                _check_gradient(node, source.grad)
 
 
 def _check_gradient(node: Value, gradient: Any) -> None:

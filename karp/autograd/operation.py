@@ -13,8 +13,8 @@ of which a row has one:
 - `add_gradient`: for operations that read a part of their first operand (indexing, embedding):
   `add_gradient(target, g, *operands)` adds into the operand's gradient, so a thousand rows taken from
   one array do not cost a thousand arrays of zeros.
-- `backward(node, g, give)`: for fused operations whose gradients share work, and for those with any number of inputs.
-  It hands each gradient over with `give(value, gradient)`.
+- `backward(node, g, accumulate_grad)`: for fused operations whose gradients share work, and for those with any number
+  of inputs. It hands each gradient over with `accumulate_grad(value, gradient)`.
 
 Rules must return a new array, `g` itself, or a view, and never one of the operands: that is how backward knows
 which arrays it owns and may add to in place.
@@ -174,5 +174,4 @@ def undo_broadcast(gradient: Any, shape: tuple[int, ...]) -> Any:
     axes = tuple(range(extra)) + tuple(
         axis + extra for axis, size in enumerate(shape) if size == 1 and gradient.shape[axis + extra] != 1
     )
-    wide = np.float32 if gradient.dtype == np.float16 else None  # in which a sum of thousands is still right
-    return np.add.reduce(gradient, axis=axes, keepdims=True, dtype=wide).reshape(shape)
+    return np.add.reduce(gradient, axis=axes, keepdims=True).reshape(shape)

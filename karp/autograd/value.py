@@ -5,7 +5,7 @@ inputs (values and constants in order), the operands (their arrays at that time)
 its inputs and never the other way round, so there are no cycles: a graph is freed with the last value that needs it.
 
 Whatever is wrapped in a `Value` is differentiated; plain numbers and arrays are constants. Scalars and arrays are one
-type: the data is a Python float for a number and an ndarray of float16, float32 or float64 for everything else.
+type: the data is a Python float for a number and an ndarray of float32 or float64 for everything else.
 
 The operators are written out, not generated: on Python floats, one call of `*` is what a whole
 node costs, and a graph of numbers has hundreds of them.
@@ -29,14 +29,14 @@ from karp.autograd.write_guard import next_number
 from karp.errors import GraphError, ShapeError
 
 _ndarray = np.ndarray
-_ARRAYS = (np.ndarray, np.float32, np.float16)  # NumPy gives these for arrays without an axis
+_ARRAYS = (np.ndarray, np.float32)  # NumPy gives these for arrays without an axis
 
 
 class Value(Methods):
     """A differentiable number or array.
 
-    `data` is a number, a (nested) list of numbers or an ndarray. Numbers become Python floats, arrays of float16,
-    float32 and float64 are kept as they are (not copied), integers and booleans become float64.
+    `data` is a number, a (nested) list of numbers or an ndarray. Numbers become Python floats, arrays of float32 and
+    float64 are kept as they are (not copied), those of float16 become float32, integers and booleans float64.
 
     - `data`: a float or an ndarray.
     - `grad`: None until a backward reaches this value, then a float or an ndarray of the shape and dtype of `data`.

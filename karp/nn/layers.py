@@ -58,11 +58,9 @@ def _floating(owner: str, dtype: npt.DTypeLike) -> np.dtype[Any]:
     kind: Any = None
     with contextlib.suppress(TypeError):
         kind = np.dtype(dtype)
-    if dtype is None or kind not in (np.float16, np.float32, np.float64):  # NumPy takes None for float64
+    if dtype is None or kind not in (np.float32, np.float64):  # NumPy takes None for float64
         given = short(dtype) if kind is None or dtype is None else kind
-        raise SettingError(
-            f"{owner}: dtype is {given}: parameters are float32 or float64 (float16 in the engine alone)"
-        )
+        raise SettingError(f"{owner}: dtype is {given}: parameters are float32 or float64")
     checked: np.dtype[Any] = kind
     return checked
 
@@ -299,10 +297,7 @@ class MLP(Module):
         """`x` (samples, inputs) to (samples, outputs)."""
         if not self.norms and not self.dropout:
             for layer in self.layers:
-                if layer.__class__ is Linear and layer._after is None:
-                    x = linear(x, layer.weight, layer.bias, layer._fused)  # what layer(x) does, one call less
-                else:
-                    x = layer(x)
+                x = layer(x)
             return x  # type: ignore[no-any-return]
         for place, layer in enumerate(self.layers[:-1]):
             x = layer(x)

@@ -1,4 +1,4 @@
-"""Every operation against central differences, against torch, against its own shape rule, in float16, 32 and 64."""
+"""Every operation against central differences, against torch, against its own shape rule, in float32 and 64."""
 
 import importlib.util
 import sys
@@ -11,6 +11,7 @@ import pytest
 from karp import autograd as ag
 from karp.autograd import Value
 from karp.autograd.operations import TABLE
+from karp.autograd.tools.graph import walk
 
 _spec = importlib.util.spec_from_file_location("karp_test_cases", Path(__file__).with_name("cases.py"))
 assert _spec is not None
@@ -24,13 +25,7 @@ every = pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
 
 
 def nodes(value: Value) -> list[Value]:
-    found, stack = {id(value): value}, [value]
-    while stack:
-        for one in stack.pop().inputs:
-            if isinstance(one, Value) and id(one) not in found:
-                found[id(one)] = one
-                stack.append(one)
-    return [one for one in found.values() if one.operation is not None]
+    return [one for one in walk(value) if one.operation is not None]
 
 
 @every
@@ -63,7 +58,7 @@ def test_the_shape_rule_gives_the_shape_of_the_result(case: Any) -> None:
 
 
 @every
-@pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64])
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
 def test_gradients_have_the_dtype_and_shape_of_their_data(case: Any, dtype: Any) -> None:
     values = [Value(np.asarray(array, dtype)) for array in case.arrays]
     result = case.f(*values)

@@ -24,7 +24,7 @@ from karp.errors import GraphError, SettingError, ShapeError
         ([1, 2], np.float64, np.ndarray),
         (np.array([1, 2], np.int32), np.float64, np.ndarray),
         (np.array([True]), np.float64, np.ndarray),
-        (np.ones(2, np.float16), np.float16, np.ndarray),
+        (np.ones(2, np.float16), np.float32, np.ndarray),
         (np.ones(2, np.float32), np.float32, np.ndarray),
         (np.ones(2, ">f4"), np.float32, np.ndarray),
         ([np.float32(1.0)], np.float32, np.ndarray),

@@ -14,14 +14,14 @@ import numpy as np
 
 def _kept(number: float) -> dict[Any, Any]:
     made = {}
-    for dtype in (np.float16, np.float32, np.float64):
+    for dtype in (np.float32, np.float64):
         array = np.array(number, dtype)
         array.setflags(write=False)
         made[array.dtype] = array
     return made
 
 
-BITS = {np.dtype(f"f{size}"): np.dtype(f"u{size}") for size in (2, 4, 8)}  # of a dtype's numbers
+BITS = {np.dtype(f"f{size}"): np.dtype(f"u{size}") for size in (4, 8)}  # of a dtype's numbers
 
 
 def select(g: Any, mask: Any) -> Any:
@@ -32,11 +32,6 @@ def select(g: Any, mask: Any) -> Any:
     if g.__class__ is float:
         return g if mask else 0.0
     return (g.view(BITS[g.dtype]) * mask).view(g.dtype)
-
-
-def wide(a: Any) -> Any:
-    """The dtype to sum in where float16 would stop at 2048 or overflow; None for any other."""
-    return np.float32 if a.__class__ is not float and a.dtype == np.float16 else None
 
 
 ZERO = _kept(0.0)  # dtype -> 0-d array

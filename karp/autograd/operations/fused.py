@@ -10,12 +10,12 @@ from typing import Any
 import numpy as np
 
 from karp.autograd.operation import Operation
-from karp.autograd.operations.constants import ONE, ONES, SCALES, SHARES, select, wide
+from karp.autograd.operations.constants import ONE, ONES, SCALES, SHARES, select
 from karp.errors import SettingError, ShapeError
 
 _add, _divide, _exp, _log, _multiply, _subtract = np.add, np.divide, np.exp, np.log, np.multiply, np.subtract
 _highest = np.maximum.reduce
-_int64, _uint64, _float16 = np.dtype(np.int64), np.dtype(np.uint64), np.dtype(np.float16)
+_int64, _uint64 = np.dtype(np.int64), np.dtype(np.uint64)
 
 # --- cross entropy --------------------------------------------------------------------------------------------------
 # For logits z (n, classes), p = softmax(z), targets t and class weights w:
@@ -29,10 +29,6 @@ def _cross_entropy(logits: Any, target: Any, smoothing: float, class_weights: An
         raise ValueError  # the shape rule says what is wrong
     if class_weights is not None or sample_weights is not None or logits.shape[-1] == 1:
         _cross_entropy_shape(logits, target, smoothing, class_weights, sample_weights)
-    if logits.dtype == _float16:  # whose sums over samples are soon beyond it
-        weights = [None if one is None else one.astype(np.float32) for one in (class_weights, sample_weights)]
-        loss, gradient = _cross_entropy(logits.astype(np.float32), target, smoothing, *weights)
-        return loss.astype(_float16), gradient.astype(_float16)
     low = logits
     if logits.ndim != 2:
         low = logits.reshape(-1, logits.shape[-1])
@@ -199,7 +195,7 @@ def _cross_entropy_shape(
     return ()
 
 
-def _cross_entropy_backward(node: Any, g: Any, give: Any) -> None:
+def _cross_entropy_backward(node: Any, g: Any, accumulate_grad: Any) -> None:
     logits = node.inputs[0]
     if logits.__class__ is not node.__class__:
         return
@@ -210,10 +206,10 @@ def _cross_entropy_backward(node: Any, g: Any, give: Any) -> None:
     if not lent:
         gradient = _multiply(gradient, g)
     if logits.operation is not None and logits.grad is None:
-        logits.grad = gradient  # what give would do, after many questions
+        logits.grad = gradient  # what accumulate_grad would do 0.2 us later
         logits.owned = not lent
     else:
-        give(logits, gradient, lent)
+        accumulate_grad(logits, gradient, lent)
 
 
 CROSS_ENTROPY = Operation("cross_entropy", _cross_entropy, _cross_entropy_shape, backward=_cross_entropy_backward,
@@ -226,10 +222,7 @@ def _mse(prediction: Any, target: Any) -> Any:
     if prediction.shape != target.shape or not prediction.size:
         raise ValueError  # broadcasting (n, 1) against (n,) is the classic silent mistake
     off = _subtract(prediction, target)
-    dtype = off.dtype
-    if dtype == _float16:  # whose squares and sums are soon beyond it
-        return np.asarray(np.mean(np.square(off, dtype=np.float32)), dtype), off
-    flat = off.ravel()
+    flat, dtype = off.ravel(), off.dtype
     return _multiply(flat.dot(flat), SCALES[off.size, dtype][0], np.empty((), dtype)), off
 
 
@@ -242,7 +235,7 @@ def losses_shape(prediction: Any, target: Any) -> tuple[int, ...]:
     return ()
 
 
-def _mse_backward(node: Any, g: Any, give: Any) -> None:
+def _mse_backward(node: Any, g: Any, accumulate_grad: Any) -> None:
     value = node.__class__
     prediction, target = node.inputs
     off = node.saved
@@ -250,9 +243,9 @@ def _mse_backward(node: Any, g: Any, give: Any) -> None:
     scale = SCALES[off.size, dtype][1]
     gradient = _multiply(off, scale if g is ONE[dtype] else scale * g)
     if target.__class__ is value:
-        give(target, -gradient)
+        accumulate_grad(target, -gradient)
     if prediction.__class__ is value:
-        give(prediction, gradient)
+        accumulate_grad(prediction, gradient)
 
 
 MSE = Operation("mse", _mse, losses_shape, backward=_mse_backward, reads=(), saves=True)
@@ -262,10 +255,6 @@ MSE = Operation("mse", _mse, losses_shape, backward=_mse_backward, reads=(), sav
 
 def _layer_norm(x: Any, weight: Any, bias: Any, eps: float) -> Any:
     _layer_norm_shape(x, weight, bias, eps)
-    if x.dtype == _float16:  # whose squares are soon beyond it
-        out, saved = _layer_norm(x.astype(np.float32), weight, bias, eps)
-        others = [one.dtype for one in (weight, bias) if one is not None]
-        return out.astype(np.result_type(_float16, *others)), saved
     centred = x - np.mean(x, axis=-1, keepdims=True)
     scale = 1.0 / np.sqrt(np.mean(np.square(centred), axis=-1, keepdims=True) + eps)  # (..., 1)
     centred *= scale
@@ -285,21 +274,21 @@ def _layer_norm_shape(x: Any, weight: Any, bias: Any, eps: float) -> tuple[int, 
     return shape
 
 
-def _layer_norm_backward(node: Any, g: Any, give: Any) -> None:
+def _layer_norm_backward(node: Any, g: Any, accumulate_grad: Any) -> None:
     value = node.__class__
     x, weight, bias, _ = node.inputs
     normal, scale = node.saved
     features = normal.shape[-1]
     if bias.__class__ is value:
-        give(bias, np.add.reduce(g.reshape(-1, features), axis=0, dtype=wide(g)))
+        accumulate_grad(bias, np.add.reduce(g.reshape(-1, features), axis=0))
     if weight.__class__ is value:
-        give(weight, np.add.reduce((g * normal).reshape(-1, features), axis=0, dtype=wide(g)))
+        accumulate_grad(weight, np.add.reduce((g * normal).reshape(-1, features), axis=0))
     if x.__class__ is value:
         if weight is not None:
             g = g * node.operands[1]
         mean = np.mean(g, axis=-1, keepdims=True)
         along = np.mean(g * normal, axis=-1, keepdims=True)
-        give(x, (g - mean - normal * along) * scale)
+        accumulate_grad(x, (g - mean - normal * along) * scale)
 
 
 LAYER_NORM = Operation("layer_norm", _layer_norm, _layer_norm_shape, backward=_layer_norm_backward, reads=((1, 0),),

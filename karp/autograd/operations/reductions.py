@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from karp.autograd.operation import Operation, normal_axes
-from karp.autograd.operations.constants import select, wide
+from karp.autograd.operations.constants import select
 from karp.errors import ShapeError
 
 Axis = int | tuple[int, ...] | None
@@ -51,9 +51,7 @@ def _sum_gradient(g: Any, out: Any, a: Any, axis: Axis, keepdims: bool) -> Any:
 
 
 def _mean_gradient(g: Any, out: Any, a: Any, axis: Axis, keepdims: bool) -> Any:
-    elements = count(a, axis)
-    part = g / elements if elements < 1 << 16 else g * (1.0 / elements)  # in float16 there are no larger numbers
-    return np.broadcast_to(spread(part, axis, keepdims), np.shape(a))
+    return np.broadcast_to(spread(g / count(a, axis), axis, keepdims), np.shape(a))
 
 
 def _mean(a: Any, axis: Axis, keepdims: bool) -> Any:
@@ -65,7 +63,7 @@ def _mean(a: Any, axis: Axis, keepdims: bool) -> Any:
 def _extreme_gradient(g: Any, out: Any, a: Any, axis: Axis, keepdims: bool) -> Any:
     """Where several elements are the largest, each takes an equal part."""
     hit = a == spread(out, axis, keepdims)
-    ties = np.add.reduce(hit, axis=normal_axes(axis, np.ndim(a)), keepdims=True, dtype=wide(out) or out.dtype)
+    ties = np.add.reduce(hit, axis=normal_axes(axis, np.ndim(a)), keepdims=True, dtype=out.dtype)
     return (spread(g, axis, keepdims) / ties) * hit
 
 
@@ -114,18 +112,6 @@ def _std_gradient(g: Any, out: Any, a: Any, axis: Axis, keepdims: bool, ddof: fl
     return _var_gradient(0.5 * _divided(g, out), out, a, axis, keepdims, ddof)
 
 
-def _in_float32(forward: Any) -> Any:
-    """The same, for float16, whose sums stop at 2048."""
-
-    def widened(a: Any, *settings: Any) -> Any:
-        if np.ndim(a) and a.dtype == np.float16:
-            return forward(a.astype(np.float32), *settings).astype(np.float16)
-        return forward(a, *settings)
-
-    return widened
-
-
-@_in_float32
 def _norm(a: Any, axis: Axis, keepdims: bool) -> Any:
     # The largest element is taken out first, so that squares neither overflow nor vanish.
     scale = np.max(np.abs(a), axis=axis, keepdims=True, initial=0.0)
@@ -140,7 +126,6 @@ def _norm_gradient(g: Any, out: Any, a: Any, axis: Axis, keepdims: bool) -> Any:
     return select(spread(g, axis, keepdims), ~flat) * (a / (size + flat))  # g / size may be beyond the largest number
 
 
-@_in_float32
 def _logsumexp(a: Any, axis: Axis, keepdims: bool) -> Any:
     top = np.max(a, axis=axis, keepdims=True)
     top = np.where(np.isfinite(top), top, 0)  # all -inf: exp gives 0, log says -inf
@@ -154,7 +139,6 @@ def _logsumexp_gradient(g: Any, out: Any, a: Any, axis: Axis, keepdims: bool) ->
     return spread(g, axis, keepdims) * np.exp(a - spread(out, axis, keepdims))
 
 
-@_in_float32
 def _softmax(a: Any, axis: int) -> Any:
     if not np.size(a):
         _one_axis(a, axis)
@@ -165,10 +149,9 @@ def _softmax(a: Any, axis: int) -> Any:
 
 def _softmax_gradient(g: Any, out: Any, a: Any, axis: int) -> Any:
     weighted = g * out
-    return weighted - out * np.sum(weighted, axis=axis, keepdims=True, dtype=wide(g))
+    return weighted - out * np.sum(weighted, axis=axis, keepdims=True)
 
 
-@_in_float32
 def _log_softmax(a: Any, axis: int) -> Any:
     if not np.size(a):
         _one_axis(a, axis)
@@ -178,7 +161,7 @@ def _log_softmax(a: Any, axis: int) -> Any:
 
 
 def _log_softmax_gradient(g: Any, out: Any, a: Any, axis: int) -> Any:
-    return g - np.exp(out) * np.sum(g, axis=axis, keepdims=True, dtype=wide(g))
+    return g - np.exp(out) * np.sum(g, axis=axis, keepdims=True)
 
 
 SUM = Operation("sum", lambda a, axis, keepdims: np.sum(a, axis=axis, keepdims=keepdims), _reduced,

@@ -92,7 +92,7 @@ def _stacked(*operands: Any) -> tuple[int, ...]:
     return (*shapes[0][:place], len(shapes), *shapes[0][place:])
 
 
-def _concatenate_backward(node: Any, g: Any, give: Any) -> None:
+def _concatenate_backward(node: Any, g: Any, accumulate_grad: Any) -> None:
     *arrays, axis = node.operands
     start = 0
     for value, array in zip(node.inputs, arrays, strict=False):
@@ -104,16 +104,16 @@ def _concatenate_backward(node: Any, g: Any, give: Any) -> None:
             place = axis % array.ndim
             part = g[(slice(None),) * place + (slice(start, stop),)]
         if value.__class__ is node.__class__:
-            give(value, part)
+            accumulate_grad(value, part)
         start = stop
 
 
-def _stack_backward(node: Any, g: Any, give: Any) -> None:
+def _stack_backward(node: Any, g: Any, accumulate_grad: Any) -> None:
     *arrays, axis = node.operands
     parts = np.moveaxis(g, axis, 0)
     for value, part, _ in zip(node.inputs, parts, arrays, strict=False):
         if value.__class__ is node.__class__:
-            give(value, part)
+            accumulate_grad(value, part)
 
 
 # --- indexing -------------------------------------------------------------------------------------------------------

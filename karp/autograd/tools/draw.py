@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from karp.autograd.tools.draw_layout import Layout, layered
+from karp.autograd.tools.graph import walk
 from karp.autograd.value import Value
 from karp.errors import GraphError
 
@@ -94,18 +95,12 @@ class _Box:
 
 def _boxes(root: Value, called: Mapping[int, str], most: int) -> tuple[dict[Any, _Box], dict[Any, list[Any]]]:
     """The boxes, inputs before what they go into, and for each what comes into it."""
-    found = {id(root): root}
-    stack = [root]
-    while stack:
-        for one in stack.pop().inputs:
-            if isinstance(one, Value) and id(one) not in found:
-                found[id(one)] = one
-                stack.append(one)
-        if len(found) > most:
-            raise GraphError(f"draw: more than {most} values, too many to read; draw a smaller part or pass most=")
+    values = list(itertools.islice(walk(root), most + 1))
+    if len(values) > most:
+        raise GraphError(f"draw: more than {most} values, too many to read; draw a smaller part or pass most=")
     boxes: dict[Any, _Box] = {}
     inputs: dict[Any, list[Any]] = {}
-    for value in sorted(found.values(), key=lambda one: (one.operation is not None, one.number)):
+    for value in sorted(values, key=lambda one: (one.operation is not None, one.number)):
         sources: list[Any] = []
         settings = []
         rules = value.operation.gradients if value.operation is not None else ()

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from karp.autograd import modes
+from karp.autograd.tools.graph import leaves
 from karp.autograd.value import Value
 from karp.errors import GraphError, ShapeError
 
@@ -45,9 +46,9 @@ def value_and_grad(f: Callable[..., Any], places: Places = 0) -> Callable[..., t
                 inputs[place] = args[place].detach()
             else:
                 inputs[place] = Value(args[place])
-        leaves = [inputs[place] for place in wanted]
+        inner = [inputs[place] for place in wanted]
         outer = _state.under_way
-        _state.under_way = (*outer, *map(id, leaves))
+        _state.under_way = (*outer, *map(id, inner))
         try:
             with modes.recording() if modes.active else contextlib.nullcontext():
                 result = f(*inputs, **kwargs)
@@ -58,7 +59,7 @@ def value_and_grad(f: Callable[..., Any], places: Places = 0) -> Callable[..., t
         _refuse_within(result)
         if result.size != 1:
             raise ShapeError(f"grad: the function must give one number, not shape {result.shape}")
-        outside = [leaf for leaf in _leaves(result) if not any(leaf is one for one in leaves)]
+        outside = [leaf for leaf in leaves(result) if not any(leaf is one for one in inner)]
         kept = [(leaf, leaf.grad, leaf.home) for leaf in outside]
         try:
             for leaf in outside:
@@ -67,7 +68,7 @@ def value_and_grad(f: Callable[..., Any], places: Places = 0) -> Callable[..., t
         finally:
             for leaf, gradient, home in kept:
                 leaf.grad, leaf.home = gradient, home
-        gradients = tuple(_gradient(leaf) for leaf in leaves)
+        gradients = tuple(_gradient(leaf) for leaf in inner)
         return result.data, gradients if isinstance(places, tuple) else gradients[0]
 
     return both
@@ -91,7 +92,7 @@ def grad(f: Callable[..., Any], places: Places = 0) -> Callable[..., Any]:
 
 def _refuse_within(value: Value) -> None:
     """Raise GraphError if a value depends on what an outer call differentiates by: its gradient would be lost."""
-    if _state.under_way and any(id(leaf) in _state.under_way for leaf in _leaves(value)):
+    if _state.under_way and any(id(leaf) in _state.under_way for leaf in leaves(value)):
         raise GraphError("grad within grad: a gradient has no history, so gradients of it are not computed")
 
 
@@ -99,17 +100,3 @@ def _gradient(leaf: Value) -> Any:
     if leaf.grad is not None:
         return leaf.grad
     return 0.0 if leaf.data.__class__ is float else np.zeros_like(leaf.data)
-
-
-def _leaves(root: Value) -> list[Value]:
-    """The leaves under a value, each once."""
-    found, seen, stack = [], {id(root)}, [root]
-    while stack:
-        node = stack.pop()
-        if node.operation is None:
-            found.append(node)
-        for one in node.inputs:
-            if isinstance(one, Value) and id(one) not in seen:
-                seen.add(id(one))
-                stack.append(one)
-    return found
