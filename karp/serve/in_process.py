@@ -25,7 +25,7 @@ class LocalLink:
     """The server's state machine in this process, with its record and its display."""
 
     address = "this process"
-    trouble = ""
+    diagnosis = ""
     gradients = None
     overtaken = False
     peer = b"local"

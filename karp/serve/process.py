@@ -33,7 +33,7 @@ from karp.serve.config import Config
 from karp.serve.driver import conclude, finished
 from karp.transport import segment
 from karp.transport.keys import Keys
-from karp.transport.shared_server import Exchange
+from karp.transport.shared_server import SharedServer
 from karp.transport.zeromq_server import ServerSocket
 
 TICK_SECONDS = 0.25
@@ -66,10 +66,10 @@ class Process:
     def __init__(self, config: Config) -> None:
         self.config = config
         self.record = Record(Path(config.run_dir), config.resume, config.keep)
-        trouble = segment.trouble() if config.exchange == "auto" else ""
+        trouble = segment.why_unavailable() if config.exchange == "auto" else ""
         shares = config.exchange == "auto" and not trouble
-        self.exchange = Exchange(self.record.say) if shares else None
-        self.unopened = self.exchange.unopened if self.exchange is not None else {}
+        self.shared = SharedServer(self.record.say) if shares else None
+        self.unopened = self.shared.unopened if self.shared is not None else {}
         if trouble:
             self.record.say(segment.not_shared("workers", trouble))
         self.server = Server(
@@ -79,14 +79,14 @@ class Process:
             incarnation=config.incarnation,
             save_seconds=config.save_seconds,
             skip=config.skip,
-            memory=self.exchange,
+            memory=self.shared,
             same_kernels=config.same_kernels,
         )
         self.server.joining.resume(config.shards, config.changed)
         self.compared = False  # its kernels with those of the first worker
         keys = Keys.from_text(config.keys, environment.KEYS) if config.keys else None
         self.socket = ServerSocket(
-            config.descriptor, config.address, config.run, config.incarnation, keys, self.exchange
+            config.descriptor, config.address, config.run, config.incarnation, keys, self.shared
         )
         self.status: int | None = None
         if config.resume and (snapshot := self.record.newest_checkpoint()) is not None:
@@ -125,8 +125,8 @@ class Process:
 
     def lend(self, peer: bytes, message: FromServer) -> None:
         """Before a worker is given work, and so writes into its slot again, keep what it has contributed there."""
-        if self.exchange is not None and isinstance(message, Lease | Evaluation):
-            weights, slot = self.server.training.weights, self.exchange.slots.get(peer)
+        if self.shared is not None and isinstance(message, Lease | Evaluation):
+            weights, slot = self.server.training.weights, self.shared.slots.get(peer)
             if slot is not None and weights.sums:
                 weights.copy_borrowed(slot.segment.vector)
 
@@ -159,14 +159,14 @@ class Process:
 
     def forget(self) -> None:
         """Free the memory of workers that are here no more, or work without it."""
-        if self.exchange is None:
+        if self.shared is None:
             return
         without: dict[str, list[str]] = {}
-        for peer in list(self.exchange.slots):
+        for peer in list(self.shared.slots):
             member = self.server.members.get(peer)
-            why = self.exchange.unopened.pop(peer, "")
+            why = self.shared.unopened.pop(peer, "")
             if member is None or why:
-                self.exchange.forget(peer)
+                self.shared.forget(peer)
             if member is not None and why:
                 without.setdefault(why, []).append(str(member.worker))
         for why, workers in without.items():
@@ -217,13 +217,13 @@ class Process:
 
     def count_strangers(self) -> None:
         """Those who have been turned away at the door."""
-        for reason in self.socket.strangers.take():
+        for reason in self.socket.rejected.take_reasons():
             self.perform(self.server.stranger(reason, time.monotonic()))
 
     def finish(self, status: int) -> None:
         """Leave a checkpoint, the weights and the summary."""
         server = self.server
-        self.socket.look = True  # whatever has arrived is counted
+        self.socket.may_have_message = True  # so that whatever has arrived is received and counted
         self.receive()
         self.count_strangers()
         if not self.compared:

@@ -23,7 +23,7 @@ class Link(Protocol):
     """What a Trainer needs of the way to its server."""
 
     address: str
-    trouble: str  # why nothing has come, as far as it is known; it may change with every `receive`
+    diagnosis: str  # why no message has come, as far as it is known; `receive` updates it
 
     @property
     def gradients(self) -> Array | None:

@@ -39,7 +39,7 @@ class ReplayLink:
     """Leases what the record in `directory` says, and in the end writes down whether the weights are the same."""
 
     address = "the record"
-    trouble = ""
+    diagnosis = ""
     gradients = None
     overtaken = False
 

@@ -46,7 +46,7 @@ class Session:
         arrived = link.receive(PING_SECONDS)
         faults.reach("answered", step=worker.version)
         now = time.monotonic()
-        reply = worker.tick(now, link.address, link.trouble) if arrived is None else worker.receive(*arrived, now)
+        reply = worker.tick(now, link.address, link.diagnosis) if arrived is None else worker.receive(*arrived, now)
         if reply is not None:
             self.send(reply)
 

@@ -1,4 +1,4 @@
-"""Vectors that are sent without being copied."""
+"""Buffers for large vectors, which ZeroMQ sends without copying them."""
 
 from typing import Any
 
@@ -6,32 +6,32 @@ import numpy as np
 
 from karp.protocol.tree import Vector
 
-LARGE_BYTES = 1 << 16  # of a vector that is not to be copied on its way; smaller ones are faster with a copy
+LARGE_BYTES = 1 << 16  # a vector of this size is sent without a copy; a smaller one is faster with one
 
 
 def is_large(frame: Any) -> bool:
-    """Whether it is a vector that is not to be copied."""
+    """Return whether a frame is a vector so large that it is sent without a copy."""
     return isinstance(frame, np.ndarray) and frame.nbytes >= LARGE_BYTES
 
 
-class Rooms:
-    """Vectors that are sent without being copied, none of which is written to while ZeroMQ may still read it."""
+class BufferPool:
+    """Vectors that are sent without a copy: none is handed out while ZeroMQ may still read it."""
 
     def __init__(self) -> None:
-        self.rooms: list[tuple[Vector, list[Any]]] = []  # each with what tells whether it is sent
-        self.sending: list[Any] = []  # of the room that was named last
+        self.buffers: list[tuple[Vector, list[Any]]] = []  # each with ZeroMQ's trackers of its messages
+        self.trackers: list[Any] = []  # of the buffer that was handed out last
 
-    def free(self, like: Vector) -> Vector:
-        """One that may be written to, of this size and dtype."""
-        for vector, sending in self.rooms:
-            if vector.dtype == like.dtype and vector.shape == like.shape and all(one.done for one in sending):
-                sending.clear()
-                self.sending = sending
-                return vector
-        self.sending = []
-        self.rooms.append((np.zeros_like(like), self.sending))
-        return self.rooms[-1][0]
+    def get(self, like: Vector) -> Vector:
+        """Return a buffer of this size and dtype that may be written to."""
+        for buffer, trackers in self.buffers:
+            if buffer.dtype == like.dtype and buffer.shape == like.shape and all(sent.done for sent in trackers):
+                trackers.clear()
+                self.trackers = trackers
+                return buffer
+        self.trackers = []
+        self.buffers.append((np.zeros_like(like), self.trackers))
+        return self.buffers[-1][0]
 
-    def busy(self, tracker: Any) -> None:
-        """The room named last is being sent."""
-        self.sending.append(tracker)
+    def mark_sending(self, tracker: Any) -> None:
+        """Note that the buffer handed out last is being sent until this tracker is done."""
+        self.trackers.append(tracker)

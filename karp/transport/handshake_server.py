@@ -1,4 +1,4 @@
-"""Who was turned away at the server's door, and why."""
+"""The server's view of connections that fail: where they came from, and why they were rejected."""
 
 import os
 import socket
@@ -13,50 +13,50 @@ from karp.transport.handshake import (
     FAILURES,
     MISMATCH,
     PROTOCOL,
-    happened,
-    monitor,
+    open_monitor,
+    read_events,
 )
 
 
-class Strangers:
-    """Connections to the server's socket that did not become a worker's."""
+class RejectedConnections:
+    """The connections to the server's socket whose handshake failed."""
 
     def __init__(self, end: "zmq.Socket[bytes]", with_keys: bool) -> None:
-        self.monitor = monitor(end, ACCEPTED, DISCONNECTED, *FAILURES)
+        self.monitor = open_monitor(end, ACCEPTED, DISCONNECTED, *FAILURES)
         self.with_keys = with_keys
-        self.addresses: dict[int, str] = {}  # of connections, by their descriptors
+        self.addresses: dict[int, str] = {}  # descriptor of an open connection -> its peer's address
         self.reasons: list[str] = []  # of failures whose connections are not closed yet
-        self.turned_away: list[str] = []
+        self.rejected: list[str] = []
 
-    def look(self) -> None:
-        """Take note of what has happened; an address is known only to who looks while its connection is open."""
-        events = list(happened(self.monitor))
+    def read_events(self) -> None:
+        """Read what the monitor has seen; call it often, as a peer's address is known only while it is connected."""
+        events = list(read_events(self.monitor))
         closed = {value for event, value in events if event == DISCONNECTED}
         for event, value in events:
             if event == ACCEPTED and value not in closed:
-                self.addresses[value] = address_of_peer(value)
+                self.addresses[value] = peer_address(value)
             elif event in FAILURES:
-                self.reasons.append(why(event, value, self.with_keys))
+                self.reasons.append(describe_failure(event, value, self.with_keys))
             elif event == DISCONNECTED:
                 address = self.addresses.pop(value, "")
                 if self.reasons:
                     who = f"a connection from {address}" if address else "a connection"
-                    self.turned_away.append(f"{who} {self.reasons.pop(0)}")
+                    self.rejected.append(f"{who} {self.reasons.pop(0)}")
 
-    def take(self) -> list[str]:
-        """Who was turned away since the last call, each with the reason."""
-        self.look()
-        turned_away, self.turned_away = self.turned_away, []
-        return turned_away
+    def take_reasons(self) -> list[str]:
+        """Return a line for each connection rejected since the last call: its address and the reason."""
+        self.read_events()
+        rejected, self.rejected = self.rejected, []
+        return rejected
 
     def close(self) -> None:
         self.monitor.close()
 
 
-def why(event: int, value: int, with_keys: bool) -> str:
-    """What a stranger did, as the server's monitor says it.
+def describe_failure(event: int, value: int, with_keys: bool) -> str:
+    """Describe what the other end did, from the monitor's event of a failed handshake.
 
-    >>> why(AUTH, 400, True)
+    >>> describe_failure(AUTH, 400, True)
     "came with a workers' key that is not this run's"
     """
     if event == AUTH:
@@ -67,12 +67,12 @@ def why(event: int, value: int, with_keys: bool) -> str:
         return "came with another server's public key, or with a key of its own that is damaged"
     if event == PROTOCOL:
         return f"did not keep to ZeroMQ's protocol ({value:#x})"
-    which = "without keys" if with_keys else "with keys"  # that end may have been the first to see it
+    which = "without keys" if with_keys else "with keys"  # the other end may have been the first to see the mismatch
     return f"broke off the handshake ({os.strerror(value)}), as a port scanner does, or a worker {which}"
 
 
-def address_of_peer(descriptor: int) -> str:
-    """The address at the other end of a connection of ZeroMQ's; '' if that is not known any more."""
+def peer_address(descriptor: int) -> str:
+    """Return the address at the other end of a connection of ZeroMQ's; '' if it is no longer known."""
     try:
         connection = socket.socket(fileno=descriptor)
     except OSError:
@@ -82,4 +82,4 @@ def address_of_peer(descriptor: int) -> str:
     except (OSError, IndexError):
         return ""
     finally:
-        connection.detach()  # it is not this one's to close
+        connection.detach()  # ZeroMQ closes the descriptor

@@ -1,9 +1,10 @@
-"""Why a worker's server does not answer: what the socket's monitor says, and a look of one's own.
+"""Why a worker's server does not answer: the events of the socket's monitor, and a probe of the address.
 
 After a fault of key or protocol that this end has found, ZeroMQ does not try again and forgets the address: from then
-on a send would block for ever. Where the other end has found it, this one is told that the connection was closed, and
-tries again without end. So a worker that waits in silence looks at the monitor, ends at once where no waiting helps,
-and now and then knocks at the server's door: the system says why nobody opens, and whoever opens says what it is.
+on a send would block for ever. Where the other end has found the fault, this end learns only that the connection was
+closed, and tries again without end. So a worker that gets no answer reads the monitor, ends at once where waiting
+cannot help, and now and then probes the address with a connection of its own: the system says why it is refused, or
+the greeting shows what listens there.
 """
 
 import re
@@ -22,86 +23,87 @@ from karp.transport.handshake import (
     MISMATCH,
     PROTOCOL,
     SUCCEEDED,
-    happened,
-    monitor,
+    open_monitor,
+    read_events,
 )
 
-CONNECT_SECONDS = 2.0  # for a look of one's own
-ANSWER_SECONDS = 1.0
-CLOSED_OFTEN = 20  # broken off so often, handshakes with a server of keys fail by the keys
-GREETING = b"\xff" + bytes(8) + b"\x7f\x03"  # ZMTP 3.0: signature and version, upon which a peer says the rest
+CONNECT_SECONDS = 2.0  # the most that a probe waits for a connection
+ANSWER_SECONDS = 1.0  # the most that a probe waits for a greeting
+CLOSED_OFTEN = 20  # so many handshakes broken off in a row by a server with keys: the keys are at fault
+GREETING = b"\xff" + bytes(8) + b"\x7f\x03"  # ZMTP 3.0: signature and version; a peer answers with its whole greeting
 GREETING_BYTES, MECHANISM = 64, slice(12, 32)
 
 
-class Way(Enum):
-    """How far a worker has come on its way to the server."""
+class ConnectionState(Enum):
+    """How far a worker's connection to the server has come; the value is what a message says of it."""
 
     NONE = "there is no connection"
     CONNECTED = "something accepts connections there, but does not answer as a karp server would"
     OPEN = "it is reached, but says nothing"
 
 
-class Approach:
-    """A worker's way to the server at `address`."""
+class ServerConnection:
+    """A worker's connection to the server at `address`, and what is known of its failures."""
 
     def __init__(self, end: "zmq.Socket[bytes]", address: str, with_keys: bool) -> None:
-        """Raises ZMQError for what is no address."""
+        """Connect the socket `end`; raises ZMQError for what is no address."""
         self.end = end
-        self.monitor = monitor(end, CONNECTED, DISCONNECTED, SUCCEEDED, *FAILURES)
+        self.monitor = open_monitor(end, CONNECTED, DISCONNECTED, SUCCEEDED, *FAILURES)
         self.address = address
-        self.endpoints = endpoints(address)  # the first of them is tried
+        self.endpoints = endpoints(address)  # ZeroMQ tries the first
         self.with_keys = with_keys
-        self.way = Way.NONE
-        self.closed = 0  # handshakes that the other end has broken off since one succeeded
-        self.forgotten = False  # ZeroMQ does not try again
-        self.seen = ""  # what a look has found since
+        self.state = ConnectionState.NONE
+        self.closed = 0  # handshakes that the other end has broken off since the last that succeeded
+        self.given_up = False  # ZeroMQ does not try again
+        self.finding = ""  # what the last probe has found, since the last handshake that succeeded
         end.connect(self.endpoints[0])
 
-    def trouble(self, look: bool) -> str:
-        """Why there is no answer, as far as it is known; with `look` more is found out, for which it may take 3 s.
+    def diagnose(self, probe_address: bool) -> str:
+        """Return why there is no answer, as far as it is known; `probe_address` finds out more and may take 3 s.
 
-        Raises RefusedError or LostError where no waiting helps.
+        Raises RefusedError or LostError where waiting cannot help.
         """
-        for event, value in happened(self.monitor):
-            self._take(event, value)
-        if look or self.forgotten:
-            self._look()
-        if self.forgotten:
-            seen = self.seen or "its ZeroMQ is not that of one"
-            raise LostError(f"what listens at {self.address} is no karp server: {seen}; is that its address?")
-        if self.way is Way.NONE and not self.closed and len(self.endpoints) > 1:
-            self._try_another()
-        return self.seen or self.way.value
+        for event, value in read_events(self.monitor):
+            self._handle_event(event, value)
+        if probe_address or self.given_up:
+            self._probe()
+        if self.given_up:
+            finding = self.finding or "its ZeroMQ is not that of one"
+            raise LostError(f"what listens at {self.address} is no karp server: {finding}; is that its address?")
+        if self.state is ConnectionState.NONE and not self.closed and len(self.endpoints) > 1:
+            self._try_next_endpoint()
+        return self.finding or self.state.value
 
-    def _try_another(self) -> None:
-        """A name has several addresses, as 'localhost' often has, of which ZeroMQ tries the first alone."""
+    def _try_next_endpoint(self) -> None:
+        """Connect to the host's next address: ZeroMQ tries only the first that a name like 'localhost' stands for."""
         self.end.disconnect(self.endpoints[0])
         self.endpoints.append(self.endpoints.pop(0))
         self.end.connect(self.endpoints[0])
 
-    def _take(self, event: int, value: int) -> None:
-        """One event of the monitor."""
+    def _handle_event(self, event: int, value: int) -> None:
+        """Update the state by one event of the monitor; raises RefusedError for a fault of keys."""
         if event == CONNECTED:
-            self.way = Way.CONNECTED
+            self.state = ConnectionState.CONNECTED
         elif event == SUCCEEDED:
-            self.way, self.closed, self.seen = Way.OPEN, 0, ""
+            self.state, self.closed, self.finding = ConnectionState.OPEN, 0, ""
         elif event == DISCONNECTED:
-            self.closed += self.way is Way.CONNECTED
-            self.way = Way.NONE
+            self.closed += self.state is ConnectionState.CONNECTED
+            self.state = ConnectionState.NONE
         elif event == AUTH:
-            raise self._refused("does not let this worker's key in")
+            raise self._wrong_keys("does not let this worker's key in")
         elif event == PROTOCOL and value == MISMATCH:
-            raise self._mismatch()
+            raise self._missing_keys()
         elif event == PROTOCOL and value == CRYPTOGRAPHIC:
-            raise self._refused("has not the key that this worker expects")
+            raise self._wrong_keys("has not the key that this worker expects")
         elif event == PROTOCOL:
-            self.forgotten = True
+            self.given_up = True
 
-    def _refused(self, why: str) -> KarpError:
+    def _wrong_keys(self, why: str) -> KarpError:
         what = "pass those of its run, which karp launch --keys was given"
         return RefusedError(f"the server at {self.address} {why}: these are not its keys; {what}")
 
-    def _mismatch(self) -> KarpError:
+    def _missing_keys(self) -> KarpError:
+        """Return the error for keys that only one end has."""
         if self.with_keys:
             return RefusedError(f"the server at {self.address} has no keys, but this worker has: leave out --keys")
         return RefusedError(
@@ -109,63 +111,66 @@ class Approach:
             "with those that karp launch --keys was given"
         )
 
-    def _look(self) -> None:
-        """Knock, where there is no connection; one that waits for the handshake is left alone, and so is its server."""
-        self.seen = ""
-        if self.way is Way.OPEN or (self.way is Way.CONNECTED and not self.closed):
+    def _probe(self) -> None:
+        """Probe the address, unless a connection is open or its handshake is still under way."""
+        self.finding = ""
+        if self.state is ConnectionState.OPEN or (self.state is ConnectionState.CONNECTED and not self.closed):
             return
-        mechanism, self.seen = knock(self.address)
+        mechanism, self.finding = probe(self.address)
         if mechanism and (mechanism == "CURVE") != self.with_keys:
-            raise self._mismatch()
+            raise self._missing_keys()
         if mechanism and self.with_keys and self.closed >= CLOSED_OFTEN:
-            raise self._refused("breaks off every handshake")
+            raise self._wrong_keys("breaks off every handshake")
 
     def close(self) -> None:
         self.monitor.close()
 
 
 def endpoints(address: str) -> list[str]:
-    """The address itself, or, if it names a host that has several, each of them.
+    """Return one endpoint for each address of the host that `address` names.
 
     >>> endpoints("tcp://127.0.0.1:5555")
     ['tcp://127.0.0.1:5555']
     """
     host, _, port = address.removeprefix("tcp://").rpartition(":")
     try:
-        found = [place[0] for *_, place in socket.getaddrinfo(host.strip("[]"), port, type=socket.SOCK_STREAM)]
-    except (OSError, UnicodeError):  # it may be known later
-        found = []
-    several = [f"tcp://[{one}]:{port}" if ":" in str(one) else f"tcp://{one}:{port}" for one in dict.fromkeys(found)]
+        resolved = [name[0] for *_, name in socket.getaddrinfo(host.strip("[]"), port, type=socket.SOCK_STREAM)]
+    except (OSError, UnicodeError):  # the name may be resolved later
+        resolved = []
+    several = [f"tcp://[{ip}]:{port}" if ":" in str(ip) else f"tcp://{ip}:{port}" for ip in dict.fromkeys(resolved)]
     return several if len(several) > 1 else [address]
 
 
-def knock(address: str) -> tuple[str, str]:
-    """How the ZeroMQ at an address lets others in ('NULL', 'CURVE', …) and '', or else '' and what is there instead."""
+def probe(address: str) -> tuple[str, str]:
+    """Connect to an address; return its ZeroMQ's mechanism ('NULL', 'CURVE', …) and '', or '' and what is wrong."""
     match = re.fullmatch(r"tcp://(.+):(\d{1,5})", address)
     if match is None:
         return "", "that is no address"
     try:
         with socket.create_connection((match[1].strip("[]"), int(match[2])), CONNECT_SECONDS) as connection:
             connection.settimeout(ANSWER_SECONDS)
-            return greet(connection)
+            return read_greeting(connection)
     except TimeoutError:
         return "", "nothing answers there, as if it were behind a firewall or switched off"
     except (OSError, UnicodeError, OverflowError) as error:
         return "", f"it cannot be reached ({getattr(error, 'strerror', None) or error})"
 
 
-def greet(connection: socket.socket) -> tuple[str, str]:
-    """What whoever accepted a connection says of itself."""
-    said, silent = b"", False
+def read_greeting(connection: socket.socket) -> tuple[str, str]:
+    """Exchange ZeroMQ's greetings; return the peer's mechanism and '', or '' and what it sent instead."""
+    received, silent = b"", False
     try:
         connection.sendall(GREETING)
-        while len(said) < GREETING_BYTES and (more := connection.recv(GREETING_BYTES - len(said))):
-            said += more
+        while len(received) < GREETING_BYTES and (more := connection.recv(GREETING_BYTES - len(received))):
+            received += more
     except TimeoutError:
         silent = True
     except OSError:
         pass
-    if len(said) == GREETING_BYTES and said[0] == 0xFF and said[9] == 0x7F:
-        return said[MECHANISM].rstrip(b"\0").decode("ascii", "replace"), ""
-    found = f"speaks no ZeroMQ, but says {said[:24]!r}" if said else "says nothing" if silent else "closes them at once"
-    return "", f"what accepts connections there {found}"
+    if len(received) == GREETING_BYTES and received[0] == 0xFF and received[9] == 0x7F:
+        return received[MECHANISM].rstrip(b"\0").decode("ascii", "replace"), ""
+    if received:
+        does = f"speaks no ZeroMQ, but says {received[:24]!r}"
+    else:
+        does = "says nothing" if silent else "closes them at once"
+    return "", f"what accepts connections there {does}"

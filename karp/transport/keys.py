@@ -15,7 +15,7 @@ FILE = "karp-keys.json"
 
 
 class Keys(NamedTuple):
-    """Both pairs in ZeroMQ's text form, 40 characters each; a worker needs no `server_secret`."""
+    """The two key pairs of a run in ZeroMQ's text form, 40 characters each; a worker has no `server_secret`."""
 
     server_public: str
     server_secret: str
@@ -23,16 +23,16 @@ class Keys(NamedTuple):
     worker_secret: str
 
     def for_worker(self) -> "Keys":
-        """Without what only the server may know."""
+        """Return these keys without the server's secret key."""
         return Keys(self.server_public, "", self.worker_public, self.worker_secret)
 
     def to_text(self) -> str:
-        """One line, for a file or the environment variable KARP_KEYS."""
+        """Encode the keys as one line, for a file or the environment variable KARP_KEYS."""
         return json.dumps(self._asdict())
 
     @classmethod
     def from_text(cls, text: str, where: str) -> "Keys":
-        """Raises SettingError, naming `where` it was found, for what is not such a line, or a damaged one."""
+        """Decode such a line; raises SettingError, naming `where` it was found, for what is not one or is damaged."""
         try:
             keys = cls(**json.loads(text))
             damage = keys._damage()
@@ -43,14 +43,14 @@ class Keys(NamedTuple):
         return keys
 
     def _damage(self) -> str:
-        """What is wrong with these keys; '' if each is a key and the halves of each pair belong together."""
+        """Return what is wrong with these keys; '' if each is a key and the halves of each pair belong together."""
         import zmq
 
         for name, key in self._asdict().items():
             if name == "server_secret" and key == "":
                 continue
             try:
-                zmq.curve_public(key.encode("ascii"))  # which only takes what can be a key
+                zmq.curve_public(key.encode("ascii"))  # this raises for what cannot be a key
             except (AttributeError, ValueError, zmq.ZMQError):
                 return f"{name} is no key"
         pairs = (self.server_public, self.server_secret), (self.worker_public, self.worker_secret)
@@ -60,7 +60,7 @@ class Keys(NamedTuple):
 
 
 def make() -> Keys:
-    """Fresh keys, for one run."""
+    """Generate the keys of a run."""
     import zmq
 
     server_public, server_secret = zmq.curve_keypair()
@@ -69,7 +69,7 @@ def make() -> Keys:
 
 
 def write(keys: Keys, path: Path) -> None:
-    """A file that only its owner may read; one that is there is not overwritten."""
+    """Write the keys to a file that only its owner may read; raises RecordError if it exists or cannot be written."""
     try:
         with files.replacing(path, 0o600, over=False) as file:
             file.write(keys.to_text().encode() + b"\n")
@@ -80,7 +80,10 @@ def write(keys: Keys, path: Path) -> None:
 
 
 def read(path: Path) -> Keys:
-    """Raises SettingError if the file is not there, is not keys, or may be read by others."""
+    """Read a keys file, or the one in a directory.
+
+    Raises SettingError if the file is not there, is not keys, or may be read by others.
+    """
     file = path / FILE if path.is_dir() else path
     try:
         if file.stat().st_mode & 0o077:

@@ -6,7 +6,7 @@ from karp.errors import SettingError
 
 
 def listen(host: str = "127.0.0.1", port: int = 0) -> socket.socket:
-    """A listening TCP socket on a free port of this host, to be handed to the server process.
+    """Open a listening TCP socket, to be handed to the server process; port 0 takes a free one.
 
     Raises SettingError if the host is not one of this machine's or the port is in use.
     """
@@ -23,6 +23,6 @@ def listen(host: str = "127.0.0.1", port: int = 0) -> socket.socket:
 
 
 def address_of(listener: socket.socket) -> str:
-    """Its address as ZeroMQ writes it: 'tcp://127.0.0.1:40123'."""
+    """Return the address of a listening socket as ZeroMQ writes it: 'tcp://127.0.0.1:40123'."""
     host, port = listener.getsockname()[:2]
     return f"tcp://[{host}]:{port}" if ":" in host else f"tcp://{host}:{port}"

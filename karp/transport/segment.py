@@ -1,24 +1,23 @@
 """Shared memory between a server and the workers on its host: the per-step messages without a socket.
 
-The server owns one segment with the weights and one for each worker with a gradient slot and two mailboxes, one each
-way. A segment has no name: it is an anonymous file of the server's (memfd) which a worker opens through /proc, where
-only the same user may, so nothing can be left behind, whoever is killed. (The size of /dev/shm does not matter to it,
-but `ulimit -f` does.) A worker that cannot open it is on another host, in a container of its own or another user's; it
-says so, and goes on with frames. A token tells a segment from a stranger's.
+The server owns one segment with the weights, and one for each worker with a gradient slot and two mailboxes, one in
+each direction. A segment has no name: it is an anonymous file of the server's (memfd) that a worker opens through
+/proc, where only the same user may. So nothing is left behind, whoever is killed. (The size of /dev/shm does not
+matter to it, but `ulimit -f` does.) A worker that cannot open it is on another host, in a container of its own, or
+another user's; it says so, and uses frames. A token tells a segment from another program's file.
 
-A contribution of one vector and a lease fit the mailboxes; everything else goes over ZeroMQ as ever, and the protocol
-does not mind which of two messages on different ways comes first. Workers compute on the weights where they are. A
-counter that is odd while they are written tells a worker that it is too late to begin; if they change later, then its
-step has been completed by others, and what it contributes to it is dropped.
+A contribution of one vector and a lease fit the mailboxes. Every other message goes over ZeroMQ, and the protocol
+allows messages from the two media to arrive in any order. Workers compute on the weights where they are. A counter
+that is odd while they are written tells a worker that it is too late to begin. If they change later, then others have
+completed its step, and its contribution is dropped.
 
-Whether a gradient is finite is looked at by its worker, all of them at the same time and each in its own cache. The
-server looks at those that are not, and at all that come over a wire. (Who has this memory is believed, as he could
-write to the weights themselves.)
+Each worker checks whether its gradient is finite: all of them at the same time, each in its own cache. The server
+checks those that are not, and all that come as frames. (A process that has this memory is trusted, as it could write
+to the weights themselves.)
 
-Whoever waits spins, that is tries its mailbox for a bounded time, yielding the processor between the tries, and then
-sleeps on a pipe: it says so in the segment, and the other end writes a byte. A flag that is seen too late costs the
-time of one poll, not the run. A spin in vain takes little from anybody: whoever else wants the processor gets it at
-each try.
+An end that waits spins first: it polls its mailbox for a bounded time and yields the processor between the polls. Then
+it sleeps on a pipe, says so in the segment, and the other end writes a byte to wake it. A flag that is seen too late
+costs the time of one poll, not the run. A spin costs others little, as they get the processor at each yield.
 """
 
 import contextlib
@@ -36,14 +35,14 @@ from karp.parameters import Layout
 from karp.protocol.tree import Vector
 
 HEAD = 4096  # bytes before the vector of a segment
-TOKEN = 16
+TOKEN = 16  # bytes
 SERVER_SPIN_SECONDS = 0.0005
-WORKER_SPIN_SECONDS = 0.002  # a worker has nothing else to do, and once asleep it may be woken on another's core
+WORKER_SPIN_SECONDS = 0.002  # a worker has nothing else to do, and after a sleep it may wake on another worker's core
 CAN_YIELD = hasattr(os, "sched_yield")
-COPIES = 1000  # tried
-# uint64 words of a head, after the token
+COPIES = 1000  # the most attempts at a copy of the weights of one version
+# The indices of the head's uint64 words, after the token.
 READY, SENT, TAKEN, GIVEN, READ, ASLEEP, VERSION, CHANGES = range(2, 10)
-OUT, IN = 256, 512  # where the worker's and the server's mailbox begin
+OUT, IN = 256, 512  # the offsets of the worker's and of the server's mailbox
 CONTRIBUTION = struct.Struct("<QQQQddQ")  # step, version, start, stop, loss, seconds, whether no sum of it can overflow
 LEASE = struct.Struct("<QQQQQQ")  # number, step, start, stop, version, whether the weights are new
 
@@ -51,13 +50,13 @@ _fence = threading.Lock()
 
 
 def fence() -> None:
-    """What was written before is seen before what is written after, on processors that reorder writes too."""
+    """Order memory accesses: a write before the fence is visible before one after it, on any processor."""
     _fence.acquire()
     _fence.release()
 
 
 def spin(ready: Callable[[], object], seconds: float) -> bool:
-    """Try for so long at most, yielding the processor between the tries; whether it is ready."""
+    """Poll `ready` for at most `seconds`, yielding the processor between the polls; return whether it became true."""
     until = time.perf_counter() + seconds
     while not ready():
         if not CAN_YIELD or time.perf_counter() > until:
@@ -66,8 +65,8 @@ def spin(ready: Callable[[], object], seconds: float) -> bool:
     return True
 
 
-def trouble() -> str:
-    """Why this system has not what the segments need; '' if it has."""
+def why_unavailable() -> str:
+    """Return why this system has no shared segments; '' if it has."""
     if not hasattr(os, "memfd_create") or not os.path.isdir("/proc/self/fd"):
         return "it takes Linux with /proc"
     try:
@@ -78,14 +77,14 @@ def trouble() -> str:
 
 
 def reason(error: OSError) -> str:
-    """Why there is no memory to share, in the system's words, and what that means here.
+    """Explain why memory cannot be shared: the system's words and what they mean here.
 
     >>> reason(OSError(errno.EFBIG, "File too large"))
     'File too large: ulimit -f counts for it, too'
     """
-    said = error.strerror or str(error)
-    means = MEANINGS.get(error.errno or errno.ENOENT)
-    return f"{said}: {means}" if means else said
+    text = error.strerror or str(error)
+    meaning = MEANINGS.get(error.errno or errno.ENOENT)
+    return f"{text}: {meaning}" if meaning else text
 
 
 ELSEWHERE = "it is on another host, or in a container with processes of its own (docker run --pid=… shares them)"
@@ -109,7 +108,7 @@ def not_shared(who: str, why: str) -> str:
 
 
 class Segment:
-    """A head of words and mailboxes, then a vector."""
+    """A piece of memory that two processes share: a head of words and mailboxes, then a vector."""
 
     def __init__(self, descriptor: int, layout: Layout) -> None:
         self.descriptor = descriptor
@@ -119,7 +118,7 @@ class Segment:
 
     @classmethod
     def make(cls, layout: Layout) -> "Segment":
-        """A fresh one, zero but for its token."""
+        """Allocate a segment of zeros with a token of its own."""
         descriptor = os.memfd_create("karp", os.MFD_CLOEXEC)
         try:
             os.ftruncate(descriptor, HEAD + layout.nbytes)
@@ -131,33 +130,34 @@ class Segment:
         return segment
 
     @classmethod
-    def find(cls, process: int, descriptor: int, token: str, layout: Layout) -> "Segment":
-        """Another process's; raises OSError if it cannot be had, or is not the one that was meant."""
+    def open(cls, process: int, descriptor: int, token: str, layout: Layout) -> "Segment":
+        """Open a segment of another process; raises OSError if that fails or the token differs."""
         path = f"/proc/{process}/fd/{descriptor}"
-        if not os.readlink(path).startswith("/memfd:karp"):  # who knows what opening it would do
+        if not os.readlink(path).startswith("/memfd:karp"):  # opening another kind of file may have effects
             raise OSError("that number is another process's")
-        mine = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+        opened = os.open(path, os.O_RDWR | os.O_CLOEXEC)
         try:
-            if os.fstat(mine).st_size != HEAD + layout.nbytes:
+            if os.fstat(opened).st_size != HEAD + layout.nbytes:
                 raise OSError("that number is another server's")
-            segment = cls(mine, layout)
+            segment = cls(opened, layout)
             if segment.token != token:
                 raise OSError("that number is another server's")
         except OSError:
-            os.close(mine)
+            os.close(opened)
             raise
         return segment
 
     @property
     def token(self) -> str:
+        """The random text that tells this segment from any other."""
         return self.memory[:TOKEN].hex()
 
     def close(self) -> None:
-        """Let go of the descriptor; the memory goes with the last array on it."""
+        """Close the descriptor; the memory is freed with the last array on it."""
         os.close(self.descriptor)
 
 
-def ring(bell: int) -> None:
-    """Wake whoever sleeps on the other end; a pipe that is full has rung already."""
+def wake(pipe: int) -> None:
+    """Wake the process that sleeps on the other end of this wakeup pipe; a full pipe has woken it already."""
     with contextlib.suppress(BlockingIOError, BrokenPipeError):
-        os.write(bell, b"!")
+        os.write(pipe, b"!")

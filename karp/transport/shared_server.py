@@ -1,4 +1,4 @@
-"""The server's side of shared memory: the weights, a slot for each worker, the pipe that wakes the server."""
+"""The server's side of shared memory: the segments' owner, who reads contributions and writes leases there."""
 
 import contextlib
 import os
@@ -23,28 +23,28 @@ from karp.transport.segment import (
     fence,
     not_shared,
     reason,
-    ring,
+    wake,
 )
 
 
-class Exchange:
-    """The server's side: the weights, a slot for each worker, the pipe that wakes the server.
+class SharedServer:
+    """The weights in shared memory, a slot for each worker, and the pipe that wakes the server.
 
-    `say` is told where memory cannot be had; frames then do.
+    `say` gets a line where memory cannot be had; messages then travel as frames.
     """
 
     def __init__(self, say: Callable[[str], None]) -> None:
         self.say = say
         self.layout: Layout
         self.weights: Segment | None = None
-        self.slots: dict[bytes, Slot] = {}
-        self.unopened: dict[bytes, str] = {}  # workers that cannot open theirs, and why
-        self.bell, self.bell_end = os.pipe()
-        os.set_blocking(self.bell, False)
-        os.set_blocking(self.bell_end, False)
+        self.slots: dict[bytes, SharedSlot] = {}
+        self.unopened: dict[bytes, str] = {}  # a worker that cannot open its slot -> why
+        self.wakeup, self.wakeup_end = os.pipe()  # the server reads one end, its workers write to the other
+        os.set_blocking(self.wakeup, False)
+        os.set_blocking(self.wakeup_end, False)
 
     def allocate(self, layout: Layout) -> Vector | None:
-        """The vector of the weights; None if there is no memory for it."""
+        """Allocate the vector of the weights; None if there is no memory for it."""
         self.layout = layout
         try:
             self.weights = Segment.make(layout)
@@ -54,13 +54,13 @@ class Exchange:
         return self.weights.vector
 
     def begin_write(self) -> None:
-        """The weights are about to change."""
+        """Mark the weights as being written."""
         assert self.weights is not None
         self.weights.words[CHANGES] += 1
         fence()
 
     def end_write(self, version: int) -> None:
-        """The weights are now those of this version."""
+        """Mark the weights as complete, and of this version."""
         assert self.weights is not None
         self.weights.words[VERSION] = version
         fence()
@@ -68,27 +68,27 @@ class Exchange:
         fence()
 
     def invite(self, peer: bytes) -> str:
-        """A slot for a worker that has joined, in the words of a Welcome; '' before there are weights."""
+        """Allocate a slot for a worker that has joined; return what its Welcome says of it, '' if there is none."""
         if self.weights is None:
             return ""
         self.forget(peer)
         try:
-            slot = self.slots[peer] = Slot(self.layout)
+            slot = self.slots[peer] = SharedSlot(self.layout)
         except OSError as error:
             self.say(not_shared("a worker", reason(error)))
             return ""
-        process = os.readlink("/proc/self")  # its number as /proc has it, which may be that of another PID namespace
-        numbers = [self.weights.descriptor, slot.segment.descriptor, self.bell_end, slot.bell]
+        process = os.readlink("/proc/self")  # the number that /proc uses, which may be of another PID namespace
+        numbers = [self.weights.descriptor, slot.segment.descriptor, self.wakeup_end, slot.wakeup]
         return " ".join([process, *map(str, numbers), self.weights.token, slot.segment.token])
 
     def forget(self, peer: bytes) -> None:
-        """This worker needs no slot any more; what it has contributed stays as long as it is needed."""
+        """Close the slot of a worker; a contribution in it stays readable as long as an array refers to it."""
         slot = self.slots.pop(peer, None)
         if slot is not None:
             slot.close()
 
     def receive(self) -> tuple[bytes, Contribution] | None:
-        """A contribution from a mailbox, if there is one."""
+        """Return an unread contribution and its worker; None if every mailbox is read."""
         for peer, slot in self.slots.items():
             words = slot.words
             if words[SENT] != slot.taken:
@@ -96,56 +96,57 @@ class Exchange:
                 return peer, slot.contribution()
         return None
 
-    def waiting(self) -> bool:
-        """Whether a contribution is in a mailbox."""
+    def has_contribution(self) -> bool:
+        """Return whether an unread contribution is in a mailbox."""
         for slot in self.slots.values():  # noqa: SIM110  (a generator takes three times as long)
             if slot.words[SENT] != slot.taken:
                 return True
         return False
 
-    def sleep(self, asleep: bool) -> None:
-        """Workers are to ring the bell, or need not."""
+    def set_asleep(self, asleep: bool) -> None:
+        """Tell the workers whether the server has to be woken."""
         if self.weights is not None:
             self.weights.words[ASLEEP] = asleep
             fence()
 
-    def drain(self) -> None:
-        """The bell has been heard."""
+    def drain_wakeups(self) -> None:
+        """Empty the wakeup pipe."""
         with contextlib.suppress(BlockingIOError):
-            os.read(self.bell, 1 << 12)
+            os.read(self.wakeup, 1 << 12)
 
     def close(self) -> None:
         for peer in list(self.slots):
             self.forget(peer)
         if self.weights is not None:
             self.weights.close()
-        os.close(self.bell)
-        os.close(self.bell_end)
+        os.close(self.wakeup)
+        os.close(self.wakeup_end)
 
 
-class Slot:
+class SharedSlot:
     """The server's side of one worker's segment."""
 
     def __init__(self, layout: Layout) -> None:
-        self.bell, self.bell_end = os.pipe()
+        self.wakeup, self.wakeup_end = os.pipe()  # the worker reads one end, the server writes to the other
         try:
             self.segment = Segment.make(layout)
         except OSError:
-            os.close(self.bell)
-            os.close(self.bell_end)
+            os.close(self.wakeup)
+            os.close(self.wakeup_end)
             raise
         self.words = self.segment.words
-        self.taken = 0
-        self.given = 0
-        os.set_blocking(self.bell_end, False)
+        self.taken = 0  # contributions read
+        self.given = 0  # leases written
+        os.set_blocking(self.wakeup_end, False)
 
     def contribution(self) -> Contribution:
-        step, version, start, stop, loss, seconds, fine = CONTRIBUTION.unpack_from(self.segment.memory, OUT)
+        """Return the contribution in the mailbox; its vector is the slot's own, not a copy."""
+        step, version, start, stop, loss, seconds, no_overflow = CONTRIBUTION.unpack_from(self.segment.memory, OUT)
         nodes = [Node(start, stop, loss, self.segment.vector)]
-        return Contribution(step, version, nodes, [], False, 0, seconds, fine == 1)
+        return Contribution(step, version, nodes, [], False, 0, seconds, no_overflow == 1)
 
-    def give(self, lease: Lease) -> bool:
-        """Put a lease into the mailbox; False if the worker has not opened it, or not read the last one."""
+    def put(self, lease: Lease) -> bool:
+        """Put a lease into the mailbox; False if the worker has not opened it, or has not read the last lease."""
         words = self.words
         if not words[READY] or words[READ] != self.given or lease.suspect:
             return False
@@ -159,10 +160,10 @@ class Slot:
         fence()
         if words[ASLEEP]:
             words[ASLEEP] = 0
-            ring(self.bell_end)
+            wake(self.wakeup_end)
         return True
 
     def close(self) -> None:
         self.segment.close()
-        os.close(self.bell)
-        os.close(self.bell_end)
+        os.close(self.wakeup)
+        os.close(self.wakeup_end)

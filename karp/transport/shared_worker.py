@@ -1,4 +1,4 @@
-"""A worker's side of shared memory: where it reads weights and leases, and writes gradients."""
+"""A worker's side of shared memory: it reads weights and leases there, and writes gradients."""
 
 import contextlib
 import os
@@ -25,38 +25,39 @@ from karp.transport.segment import (
     VERSION,
     Segment,
     fence,
-    ring,
+    wake,
 )
 
 
-class Place:
-    """The worker's side: where it reads weights and leases, and writes gradients."""
+class SharedWorker:
+    """The server's weights and this worker's slot, opened in the worker's process."""
 
     def __init__(self, invitation: str, layout: Layout) -> None:
-        """Raises OSError where the server's segments cannot be had."""
+        """Open what the server's invitation names; raises OSError where that fails."""
         try:
-            process, weights, slot, bell, mine = map(int, invitation.split()[:5])
+            process, weights, slot, server_wakeup, wakeup = map(int, invitation.split()[:5])
             weights_token, slot_token = invitation.split()[5:]
         except ValueError:
             raise OSError("the invitation cannot be read") from None
         with contextlib.ExitStack() as undo:
-            self.weights = Segment.find(process, weights, weights_token, layout)
+            self.weights = Segment.open(process, weights, weights_token, layout)
             undo.callback(self.weights.close)
-            self.slot = Segment.find(process, slot, slot_token, layout)
+            self.slot = Segment.open(process, slot, slot_token, layout)
             undo.callback(self.slot.close)
-            self.server_bell = os.open(f"/proc/{process}/fd/{bell}", os.O_WRONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-            undo.callback(os.close, self.server_bell)
-            self.bell = os.open(f"/proc/{process}/fd/{mine}", os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+            descriptors = f"/proc/{process}/fd"
+            self.server_wakeup = os.open(f"{descriptors}/{server_wakeup}", os.O_WRONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+            undo.callback(os.close, self.server_wakeup)
+            self.wakeup = os.open(f"{descriptors}/{wakeup}", os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
             undo.pop_all()
         self.words = self.slot.words
         self.weights.vector.flags.writeable = False
-        self.sent = 0
-        self.read = 0
-        self.changes = 0  # of the weights, when a lease brought them
+        self.sent = 0  # contributions written
+        self.read = 0  # leases read
+        self.changes = 0  # the weights' counter of changes when a lease brought them
         self.words[READY] = 1
 
     def send(self, contribution: Contribution) -> bool:
-        """Put a contribution into the mailbox; False if it does not fit, or the last one has not been taken."""
+        """Put a contribution into the mailbox; False if it is not one plain vector and so does not fit."""
         if len(contribution.nodes) != 1 or contribution.logs or contribution.last or contribution.reason:
             return False
         node = contribution.nodes[0]
@@ -75,11 +76,11 @@ class Place:
         fence()
         if self.weights.words[ASLEEP]:
             self.weights.words[ASLEEP] = 0
-            ring(self.server_bell)
+            wake(self.server_wakeup)
         return True
 
-    def lease(self) -> Lease | None:
-        """The lease in the mailbox; None if its weights have been overwritten already."""
+    def read_lease(self) -> Lease | None:
+        """Read the lease in the mailbox; None if its weights have been overwritten already."""
         number, step, start, stop, version, new = LEASE.unpack_from(self.slot.memory, IN)
         self.read += 1
         self.words[READ] = self.read
@@ -96,7 +97,7 @@ class Place:
         return bool(self.weights.words[CHANGES] != self.changes)
 
     def copy(self, into: Vector) -> None:
-        """The weights of one version, whichever it is; of a server that died while it wrote, what is there."""
+        """Copy the weights of one version, whichever it is; after a server's death in a write, what it left."""
         for _ in range(COPIES):
             before = self.weights.words[CHANGES]
             np.copyto(into, self.weights.vector)
@@ -105,24 +106,24 @@ class Place:
                 return
             os.sched_yield()
 
-    def waiting(self) -> bool:
-        """Whether a lease is in the mailbox."""
+    def has_lease(self) -> bool:
+        """Return whether an unread lease is in the mailbox."""
         return bool(self.words[GIVEN] != self.read)
 
-    def sleep(self, asleep: bool) -> None:
-        """The server is to ring the bell, or need not."""
+    def set_asleep(self, asleep: bool) -> None:
+        """Tell the server whether this worker has to be woken."""
         self.words[ASLEEP] = asleep
         fence()
 
-    def drain(self) -> bool:
-        """The bell has been heard, if it rang; False if the server is gone."""
+    def drain_wakeups(self) -> bool:
+        """Empty the wakeup pipe; False if the server is gone."""
         try:
-            return bool(os.read(self.bell, 1 << 12))
+            return bool(os.read(self.wakeup, 1 << 12))
         except BlockingIOError:
             return True
 
     def close(self) -> None:
         self.weights.close()
         self.slot.close()
-        os.close(self.bell)
-        os.close(self.server_bell)
+        os.close(self.wakeup)
+        os.close(self.server_wakeup)

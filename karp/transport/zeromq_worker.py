@@ -1,4 +1,4 @@
-"""The worker's end of ZeroMQ: a DEALER."""
+"""The worker's end of the ZeroMQ connection: a DEALER."""
 
 import contextlib
 import os
@@ -24,85 +24,85 @@ from karp.protocol.messages import (
 )
 from karp.protocol.tree import Node, Vector
 from karp.protocol.worker import LOST_SECONDS, Worker
-from karp.transport.buffers import Rooms, is_large
+from karp.transport.buffers import BufferPool, is_large
 from karp.transport.frames import ANY_RUN, UNSHARED, Envelope, pack, unpack
-from karp.transport.handshake_worker import Approach
+from karp.transport.handshake_worker import ServerConnection
 from karp.transport.keys import Keys
 from karp.transport.segment import WORKER_SPIN_SECONDS, reason, spin
-from karp.transport.shared_worker import Place
-from karp.transport.zeromq import LOOK_EVERY, arrival, tune
+from karp.transport.shared_worker import SharedWorker
+from karp.transport.zeromq import POLL_EVERY, has_message, set_options
 
-FIRST_WORD_SECONDS = 5.0  # of silence, after which a worker says what it waits for; then after twice as long
-SPIN_BYTES = 1 << 21  # of the model's vector; for a longer one a worker does not spin
+FIRST_NOTICE_SECONDS = 5.0  # a worker that has no answer for so long says why; again after twice as long, and so on
+SPIN_BYTES = 1 << 21  # with a model's vector of this size or more a worker does not spin
 
 
 class WorkerSocket:
-    """The worker's end. `run` may be ANY_RUN: then it is learnt from the first answer."""
+    """The worker's end of the connection. `run` may be ANY_RUN: then it is learnt from the first answer."""
 
     def __init__(self, address: str, run: str, worker: Worker, layout: Layout, keys: Keys | None = None) -> None:
         self.address = address
-        self.worker = worker  # that the server may lend its weights to
+        self.worker = worker  # its `lent` is set to weights that it may read where they lie
         self.layout = layout
-        self.place: Place | None = None
-        self.unshared = ""  # why there is none, though the server has offered it
-        self.rooms = Rooms()  # for gradients
-        self.turns = 0
-        self.idle = False  # nothing to do came in the last wait: a spin would be for nothing, too
+        self.shared: SharedWorker | None = None
+        self.unshared = ""  # why the shared memory that the server has offered cannot be opened
+        self.buffers = BufferPool()  # for gradients
+        self.waits = 0
+        self.idle = False  # no work arrived in the last wait, so the next does not spin
         self.run = run
         self.context: zmq.Context[Any] = zmq.Context()
         self.socket = self.context.socket(zmq.DEALER)
-        tune(self.socket, keys)
+        set_options(self.socket, keys)
         self.socket.setsockopt(zmq.SNDHWM, 0)
         self.socket.setsockopt(zmq.IDENTITY, b"k" + os.urandom(15))  # the same after a reconnection
         self.socket.setsockopt(zmq.RECONNECT_IVL, 20)
         self.socket.setsockopt(zmq.RECONNECT_IVL_MAX, 1000)
-        self.trouble = ""  # why there is no answer, as far as it is known
-        self.next_word = FIRST_WORD_SECONDS
+        self.diagnosis = ""  # why there is no answer, as far as it is known
+        self.next_notice = FIRST_NOTICE_SECONDS
         try:
-            self.approach = Approach(self.socket, address, keys is not None)
+            self.connection = ServerConnection(self.socket, address, keys is not None)
         except zmq.ZMQError as error:
             self.context.destroy(0)
             raise SettingError(f"the server's address {address!r} cannot be used: {error}") from None
 
     def send(self, message: FromWorker, incarnation: int) -> None:
-        """Send; of the vectors, the one that `gradients` has named must stay as it is, until that names it again."""
-        if self.place is not None and type(message) is Contribution and self.place.send(message):
+        """Send a message; the vector from `gradients` must not be written to until `gradients` returns it again."""
+        if self.shared is not None and type(message) is Contribution and self.shared.send(message):
             faults.reach("sent", step=message.step)
             return
         *first, last = pack(message, Envelope(self.run, incarnation, self.unshared))
         step = getattr(message, "step", -1)
         try:
             for frame in first:
-                self._send(message, frame, zmq.SNDMORE | zmq.DONTWAIT)
+                self._send_frame(message, frame, zmq.SNDMORE | zmq.DONTWAIT)
             faults.reach("half-sent", step=step)
-            self._send(message, last, zmq.DONTWAIT)
-        except zmq.Again:  # there is no limit to what may wait to be sent, but there is no way to send it any more
-            self.approach.forgotten = True
+            self._send_frame(message, last, zmq.DONTWAIT)
+        except zmq.Again:  # SNDHWM is unlimited, so this means that ZeroMQ has forgotten the address
+            self.connection.given_up = True
         faults.reach("sent", step=step)
 
-    def _send(self, message: FromWorker, frame: Any, flags: int) -> None:
-        """One frame; a large gradient is not copied, and kept as it is until it is sent (`gradients`)."""
-        if is_large(frame) and self.place is None and type(message) is Contribution:
-            self.rooms.busy(self.socket.send(frame, flags, copy=False, track=True))
+    def _send_frame(self, message: FromWorker, frame: Any, flags: int) -> None:
+        """Send one frame, a large gradient without a copy."""
+        if is_large(frame) and self.shared is None and type(message) is Contribution:
+            self.buffers.mark_sending(self.socket.send(frame, flags, copy=False, track=True))
         else:
             self.socket.send(frame, flags)
 
     def receive(self, seconds: float) -> tuple[FromServer, int] | None:
-        """The next message and the server's incarnation, waiting at most so long; None if none came.
+        """Return the next message and the server's incarnation, waiting at most `seconds`; None if none came.
 
         Raises LostError for what is not a message of this run: then the address is not its server's.
         """
-        self.turns += 1
-        if self.place is not None and (self.turns % LOOK_EVERY or not self.socket.poll(0)):
-            lease = self._lease(seconds)
+        self.waits += 1
+        if self.shared is not None and (self.waits % POLL_EVERY or not self.socket.poll(0)):
+            lease = self._receive_lease(seconds)
             if lease is not None:
                 self.idle = False
                 return lease, self.worker.incarnation
-        elif self.place is None and not self.idle and self.layout.nbytes < SPIN_BYTES:
-            spin(partial(arrival, self.socket), WORKER_SPIN_SECONDS)
-        if not self.socket.poll(int(seconds * 1000) if self.place is None else 0):
+        elif self.shared is None and not self.idle and self.layout.nbytes < SPIN_BYTES:
+            spin(partial(has_message, self.socket), WORKER_SPIN_SECONDS)
+        if not self.socket.poll(int(seconds * 1000) if self.shared is None else 0):
             self.idle = True
-            self._silent()
+            self._check_silence()
             return None
         frames = [frame.buffer for frame in self.socket.recv_multipart(copy=False)]
         try:
@@ -113,101 +113,101 @@ class WorkerSocket:
             self.run = envelope.run
         self.idle = isinstance(message, Waiting)
         if isinstance(message, Welcome):
-            self._enter(message.shared)
+            self._open_shared(message.shared)
         elif isinstance(message, Lease) and message.weights is not None and is_large(message.weights):
             self._lend(message.weights)
         return message, envelope.incarnation
 
-    def _silent(self) -> None:
-        """Nothing has come: look why, and from time to time say so; raises what `Approach.trouble` does."""
+    def _check_silence(self) -> None:
+        """Find out why no message comes, and say so now and then; raises what `ServerConnection.diagnose` does."""
         silent = time.monotonic() - self.worker.heard
-        if silent < FIRST_WORD_SECONDS:
-            self.next_word = FIRST_WORD_SECONDS
-        due = silent >= self.next_word
-        self.trouble = self.approach.trouble(due)
+        if silent < FIRST_NOTICE_SECONDS:
+            self.next_notice = FIRST_NOTICE_SECONDS
+        due = silent >= self.next_notice
+        self.diagnosis = self.connection.diagnose(due)
         if due:
-            self.next_word *= 2
+            self.next_notice *= 2
             left = f"this worker waits for {max(0.0, LOST_SECONDS - silent):.0f} s more"
-            text = f"karp: the server at {self.address} has not answered for {silent:.0f} s: {self.trouble}; {left}\n"
-            with contextlib.suppress(OSError, ValueError, AttributeError):  # nobody can be told
+            text = f"karp: the server at {self.address} has not answered for {silent:.0f} s: {self.diagnosis}; {left}\n"
+            with contextlib.suppress(OSError, ValueError, AttributeError):  # standard error may be closed or missing
                 sys.stderr.write(text)
                 sys.stderr.flush()
 
-    def _lease(self, seconds: float) -> FromServer | None:
-        """A lease from the mailbox, waiting for it or for a message on the socket."""
-        place = self.place
-        assert place is not None
-        if self.idle or not spin(place.waiting, WORKER_SPIN_SECONDS):
-            place.sleep(True)
-            if not place.waiting():
+    def _receive_lease(self, seconds: float) -> FromServer | None:
+        """Return the next lease from the mailbox; None if none came in time, or a message came on the socket."""
+        shared = self.shared
+        assert shared is not None
+        if self.idle or not spin(shared.has_lease, WORKER_SPIN_SECONDS):
+            shared.set_asleep(True)
+            if not shared.has_lease():
                 self.poller.poll(int(seconds * 1000))
-            place.sleep(False)
-            if not place.drain():
-                self._leave()
+            shared.set_asleep(False)
+            if not shared.drain_wakeups():
+                self._close_shared()
                 return None
-            if not place.waiting():
+            if not shared.has_lease():
                 return None
-        lease = place.lease()
-        return Rejoin() if lease is None else lease  # its weights have been overwritten already
+        lease = shared.read_lease()
+        return Rejoin() if lease is None else lease  # None: the lease's weights have been overwritten already
 
-    def _enter(self, invitation: str) -> None:
-        """Use the server's memory, if it can be had."""
-        self._leave()
+    def _open_shared(self, invitation: str) -> None:
+        """Open the shared memory that the server invites to, if there is any and it can be opened."""
+        self._close_shared()
         self.unshared = ""
         if not invitation:
             return
         try:
-            self.place = Place(invitation, self.layout)
-            self.worker.lent = self.place.weights.vector
+            self.shared = SharedWorker(invitation, self.layout)
+            self.worker.lent = self.shared.weights.vector
         except OSError as error:
             self.unshared = reason(error)[:UNSHARED]
             return
         self.poller = zmq.Poller()
         self.poller.register(self.socket, zmq.POLLIN)
-        self.poller.register(self.place.bell, zmq.POLLIN)
+        self.poller.register(self.shared.wakeup, zmq.POLLIN)
 
     def _lend(self, weights: Vector) -> None:
-        """They need no copy, unless the server's own are read."""
-        if self.place is None:
-            weights.flags.writeable = False  # as those are
+        """Lend the worker the weights of a message, so that it needs no copy; not beside those in shared memory."""
+        if self.shared is None:
+            weights.flags.writeable = False  # as those in shared memory are
             self.worker.lent = weights
 
-    def _leave(self) -> None:
-        if self.place is not None:
-            self.place.close()
-            self.place = self.worker.lent = None
+    def _close_shared(self) -> None:
+        if self.shared is not None:
+            self.shared.close()
+            self.shared = self.worker.lent = None
 
     @property
     def overtaken(self) -> bool:
-        """Whether the worker computes on weights that have changed since: others have completed its step."""
-        return self.place is not None and self.worker.current is self.worker.lent and self.place.changed
+        """Whether the weights that the worker computes on have changed, as others have completed its step."""
+        return self.shared is not None and self.worker.current is self.worker.lent and self.shared.changed
 
     def at_once(self, lease: Lease, node: Node) -> bool:
-        """The server is another process."""
+        """Return False: the server is another process, so a contribution has to be sent."""
         return False
 
     def settle(self) -> None:
-        """Give the worker weights of its own."""
-        worker, place = self.worker, self.place
-        if place is not None and worker.current is worker.lent:
-            place.copy(worker.weights)
+        """Copy lent weights to the worker's own vector, where they stay as they are."""
+        worker, shared = self.worker, self.shared
+        if shared is not None and worker.current is worker.lent:
+            shared.copy(worker.weights)
             worker.keep(worker.weights)
         else:
             worker.keep(worker.current)
-            if place is None:
+            if shared is None:
                 worker.lent = None
 
     @property
     def gradients(self) -> Vector | None:
-        """Where gradients may be written so that they need not be copied: not where one still waits to be sent."""
-        if self.place is not None:
-            return self.place.slot.vector
-        return self.rooms.free(self.worker.weights)
+        """A vector to write the next gradient to, which is then sent without a copy."""
+        if self.shared is not None:
+            return self.shared.slot.vector
+        return self.buffers.get(self.worker.weights)
 
     def close(self, status: int = 0) -> None:
-        """Send what is still to be sent, and close."""
-        self._leave()
+        """Close the connection; ZeroMQ sends what is still to be sent."""
+        self._close_shared()
         self.socket.disable_monitor()
-        self.approach.close()
+        self.connection.close()
         self.socket.close()
         self.context.term()

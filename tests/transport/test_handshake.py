@@ -16,7 +16,7 @@ from karp.parameters import Layout
 from karp.protocol.messages import Ping
 from karp.protocol.worker import LOST_SECONDS, Worker
 from karp.transport import keys
-from karp.transport.handshake_worker import Way, endpoints, knock
+from karp.transport.handshake_worker import ConnectionState, endpoints, probe
 from karp.transport.keys import Keys
 from karp.transport.listening import address_of, listen
 from karp.transport.zeromq_server import ServerSocket
@@ -72,14 +72,14 @@ def trouble(end: WorkerSocket, other: ServerSocket | None, look: bool) -> KarpEr
     """The error that a worker which waits in silence ends with; it goes on sending."""
     for _ in range(3000):  # each wait ends as soon as something happens
         end.send(Ping(0), 0)
-        end.approach.monitor.poll(20)
+        end.connection.monitor.poll(20)
         if other is not None:
             other.wait(0.0, -1)
         try:
-            end.approach.trouble(look)
+            end.connection.diagnose(look)
         except KarpError as error:
             return error
-    raise AssertionError(f"nothing was found out: {end.approach.way}, {end.approach.closed}")
+    raise AssertionError(f"nothing was found out: {end.connection.state}, {end.connection.closed}")
 
 
 @pytest.mark.parametrize(
@@ -105,42 +105,42 @@ def test_both_ends_say_which_key_it_was(
             error = trouble(other, end, look=True)
         assert (RefusedError, True) == (type(error), says in str(error)), error
         assert address in str(error)
-        reasons = end.strangers.take()
+        reasons = end.rejected.take_reasons()
         assert any(server_says in reason for reason in reasons), reasons
-        assert [] == end.strangers.take()
+        assert [] == end.rejected.take_reasons()
 
 
 def test_the_address_of_who_is_turned_away_is_said_while_it_can_be_known() -> None:
     with server(RUN) as (end, address), socket.create_connection(("127.0.0.1", int(address.rsplit(":")[-1]))) as other:
         for _ in range(100):  # accepted
             end.wait(1.0, -1)
-            if end.strangers.addresses:
+            if end.rejected.addresses:
                 break
         other.close()
         reasons: list[str] = []
         for _ in range(100):
             end.wait(1.0, -1)
-            if reasons := end.strangers.take():
+            if reasons := end.rejected.take_reasons():
                 break
         assert reasons[0].startswith("a connection from 127.0.0.1 broke off the handshake (")
-        assert {} == end.strangers.addresses
+        assert {} == end.rejected.addresses
 
 
 def test_an_address_that_cannot_be_known_any_more_is_not_made_up() -> None:
     with server(None) as (end, _):
-        end.strangers.reasons.append("broke off")
+        end.rejected.reasons.append("broke off")
         with Path("/dev/null").open() as file:  # its descriptor is no connection's
             monitor = zmq.Context.instance().socket(zmq.PAIR)
             monitor.bind("inproc://events")
-            end.strangers.monitor.close()
-            end.strangers.monitor = zmq.Context.instance().socket(zmq.PAIR)
-            end.strangers.monitor.connect("inproc://events")
+            end.rejected.monitor.close()
+            end.rejected.monitor = zmq.Context.instance().socket(zmq.PAIR)
+            end.rejected.monitor.connect("inproc://events")
             for event in (zmq.EVENT_ACCEPTED, zmq.EVENT_DISCONNECTED):
                 head = int(event).to_bytes(2, "little") + file.fileno().to_bytes(4, "little")
                 monitor.send_multipart([head, b"tcp://127.0.0.1:1"])
-                end.strangers.look()
+                end.rejected.read_events()
             monitor.close()
-        assert ["a connection broke off"] == end.strangers.take()
+        assert ["a connection broke off"] == end.rejected.take_reasons()
 
 
 @pytest.mark.parametrize("own", [None, RUN.for_worker()], ids=["without keys", "with keys"])
@@ -156,12 +156,12 @@ def test_what_is_no_karp_server_is_described(own: Keys | None, says: bytes | Non
     with listener(says) as address, worker(address, own) as end:
         for _ in range(3000):
             end.send(Ping(0), 0)
-            end.approach.monitor.poll(20)
+            end.connection.monitor.poll(20)
             try:
-                known = end.approach.trouble(look=True)
+                known = end.connection.diagnose(probe_address=True)
             except LostError as error:  # ZeroMQ has given up
                 known = str(error)
-            if found in known or (says and end.approach.way is Way.CONNECTED):  # takes it for a slow one
+            if found in known or (says and end.connection.state is ConnectionState.CONNECTED):  # a slow one
                 return
         raise AssertionError(known)
 
@@ -178,13 +178,13 @@ def test_where_nothing_listens_the_system_says_why() -> None:
     with socket.create_server(("127.0.0.1", 0)) as door:
         address = f"tcp://127.0.0.1:{door.getsockname()[1]}"
     with worker(address) as end:
-        assert "there is no connection" == end.approach.trouble(look=False)
-        assert "it cannot be reached (Connection refused)" == end.approach.trouble(look=True)
-        assert "it cannot be reached (Connection refused)" == end.approach.trouble(look=False)
+        assert "there is no connection" == end.connection.diagnose(probe_address=False)
+        assert "it cannot be reached (Connection refused)" == end.connection.diagnose(probe_address=True)
+        assert "it cannot be reached (Connection refused)" == end.connection.diagnose(probe_address=False)
 
 
 def test_a_name_that_is_none_is_said() -> None:
-    mechanism, found = knock("tcp://no-such-host.invalid:5555")
+    mechanism, found = probe("tcp://no-such-host.invalid:5555")
     assert ("", True) == (mechanism, found.startswith("it cannot be reached ("))
     assert ["tcp://no-such-host.invalid:5555"] == endpoints("tcp://no-such-host.invalid:5555")
 
@@ -200,8 +200,8 @@ def test_every_address_of_a_name_is_tried(monkeypatch: pytest.MonkeyPatch) -> No
             other = WorkerSocket(f"tcp://localhost:{port}", "run", Worker(LAYOUT.zeros()), LAYOUT)
         for _ in range(3000):
             other.send(Ping(0), 0)
-            other.approach.monitor.poll(20)
-            other.approach.trouble(look=False)
+            other.connection.monitor.poll(20)
+            other.connection.diagnose(probe_address=False)
             end.wait(0.0, -1)
             if (arrived := end.receive()) is not None:
                 break
@@ -227,7 +227,7 @@ def test_a_worker_says_what_it_waits_for_and_for_how_long(
                 assert err.endswith("; this worker waits for 55 s more\n")
         assert [5.0, 10.0, 20.0, 40.0] == said
         with pytest.raises(LostError, match=f"no server has answered at {address} for 60 s: .*; is that its address"):
-            end.worker.tick(100.0 + LOST_SECONDS, end.address, end.trouble)
+            end.worker.tick(100.0 + LOST_SECONDS, end.address, end.diagnosis)
 
 
 KEYS = json.loads(RUN.to_text())

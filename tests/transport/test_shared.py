@@ -14,16 +14,16 @@ from running import PROGRAM, karp, program, summary
 from karp.parameters import Layout
 from karp.protocol.messages import Contribution, Lease
 from karp.protocol.tree import Node
-from karp.transport.segment import ASLEEP, CHANGES, ELSEWHERE, HEAD, Segment, reason, spin, trouble
-from karp.transport.shared_server import Exchange
-from karp.transport.shared_worker import Place
+from karp.transport.segment import ASLEEP, CHANGES, ELSEWHERE, HEAD, Segment, reason, spin, why_unavailable
+from karp.transport.shared_server import SharedServer
+from karp.transport.shared_worker import SharedWorker
 
 LAYOUT = Layout({"weight": (5, 3), "bias": (3,)}, "float32")
 
 
 @pytest.fixture
-def exchange() -> Iterator[Exchange]:
-    made = Exchange(pytest.fail)
+def server() -> Iterator[SharedServer]:
+    made = SharedServer(pytest.fail)
     made.allocate(LAYOUT)
     made.begin_write()
     made.end_write(0)
@@ -32,8 +32,8 @@ def exchange() -> Iterator[Exchange]:
 
 
 @pytest.fixture
-def place(exchange: Exchange) -> Iterator[Place]:
-    made = Place(exchange.invite(b"a"), LAYOUT)
+def worker(server: SharedServer) -> Iterator[SharedWorker]:
+    made = SharedWorker(server.invite(b"a"), LAYOUT)
     yield made
     made.close()
 
@@ -47,35 +47,37 @@ def contribution(vector: np.ndarray, **changes: object) -> Contribution:
     return Contribution(**fields)  # type: ignore[arg-type]
 
 
-def test_a_contribution_arrives_without_a_copy_where_it_was_written_in_place(exchange: Exchange, place: Place) -> None:
-    assert exchange.receive() is None
-    place.slot.vector[:] = np.arange(LAYOUT.size)
-    assert place.send(contribution(place.slot.vector))
-    found = exchange.receive()
+def test_a_contribution_arrives_without_a_copy_where_it_was_written_in_place(
+    server: SharedServer, worker: SharedWorker
+) -> None:
+    assert server.receive() is None
+    worker.slot.vector[:] = np.arange(LAYOUT.size)
+    assert worker.send(contribution(worker.slot.vector))
+    found = server.receive()
     assert found is not None
     peer, message = found
     assert (b"a", 3, 3) == (peer, message.step, message.version)
     assert (2, 4, 0.75) == message.nodes[0][:3]
     assert np.arange(LAYOUT.size, dtype=np.float32).tobytes() == message.nodes[0].vector.tobytes()
-    assert exchange.receive() is None
+    assert server.receive() is None
 
 
 @pytest.mark.parametrize(("odd", "no_overflow"), [(1.0, True), (1e30, False), (np.inf, False), (np.nan, False)])
 def test_the_worker_looks_whether_its_gradient_is_finite(
-    exchange: Exchange, place: Place, odd: float, no_overflow: bool
+    server: SharedServer, worker: SharedWorker, odd: float, no_overflow: bool
 ) -> None:
-    place.slot.vector[-1] = odd
-    assert place.send(contribution(place.slot.vector))
-    found = exchange.receive()
+    worker.slot.vector[-1] = odd
+    assert worker.send(contribution(worker.slot.vector))
+    found = server.receive()
     assert found is not None
     assert no_overflow == found[1].no_overflow
 
 
-def test_a_gradient_from_elsewhere_is_copied_in(exchange: Exchange, place: Place) -> None:
+def test_a_gradient_from_elsewhere_is_copied_in(server: SharedServer, worker: SharedWorker) -> None:
     vector = np.full(LAYOUT.size, 2.0, np.float32)
-    assert place.send(contribution(vector))
+    assert worker.send(contribution(vector))
     vector[:] = 0
-    assert exchange.receive()[1].nodes[0].vector[0] == 2.0  # type: ignore[index]
+    assert server.receive()[1].nodes[0].vector[0] == 2.0  # type: ignore[index]
 
 
 @pytest.mark.parametrize(
@@ -87,69 +89,71 @@ def test_a_gradient_from_elsewhere_is_copied_in(exchange: Exchange, place: Place
         {"last": True},
     ],
 )
-def test_what_does_not_fit_goes_the_other_way(exchange: Exchange, place: Place, changes: dict[str, object]) -> None:
-    assert not place.send(contribution(np.zeros(LAYOUT.size, np.float32), **changes))
-    assert exchange.receive() is None
+def test_what_does_not_fit_goes_the_other_way(
+    server: SharedServer, worker: SharedWorker, changes: dict[str, object]
+) -> None:
+    assert not worker.send(contribution(np.zeros(LAYOUT.size, np.float32), **changes))
+    assert server.receive() is None
 
 
-def test_a_lease_brings_the_weights_it_names(exchange: Exchange, place: Place) -> None:
-    slot = exchange.slots[b"a"]
-    weights = exchange.weights.vector  # type: ignore[union-attr]
+def test_a_lease_brings_the_weights_it_names(server: SharedServer, worker: SharedWorker) -> None:
+    slot = server.slots[b"a"]
+    weights = server.weights.vector  # type: ignore[union-attr]
     weights[:] = 7.0
-    assert slot.give(lease(weights=weights))
-    assert place.waiting()
-    found = place.lease()
+    assert slot.put(lease(weights=weights))
+    assert worker.has_lease()
+    found = worker.read_lease()
     assert found is not None
     assert (1, 0, 0, 2, 0) == (found.number, found.step, found.start, found.stop, found.version)
-    assert found.weights is place.weights.vector
+    assert found.weights is worker.weights.vector
     assert weights.tobytes() == found.weights.tobytes()
     assert not found.weights.flags.writeable
-    assert not place.waiting()
-    assert slot.give(lease(2))
-    again = place.lease()
+    assert not worker.has_lease()
+    assert slot.put(lease(2))
+    again = worker.read_lease()
     assert again is not None
     assert again.weights is None
 
 
-def test_a_mailbox_that_was_not_read_is_not_written_over(exchange: Exchange, place: Place) -> None:
-    slot = exchange.slots[b"a"]
-    assert slot.give(lease(1))
-    assert not slot.give(lease(2))
-    assert place.lease().number == 1  # type: ignore[union-attr]
-    assert slot.give(lease(3))
+def test_a_mailbox_that_was_not_read_is_not_written_over(server: SharedServer, worker: SharedWorker) -> None:
+    slot = server.slots[b"a"]
+    assert slot.put(lease(1))
+    assert not slot.put(lease(2))
+    assert worker.read_lease().number == 1  # type: ignore[union-attr]
+    assert slot.put(lease(3))
 
 
 @pytest.mark.parametrize("version", [None, 1])
 def test_weights_that_have_been_written_since_are_not_used(
-    exchange: Exchange, place: Place, version: int | None
+    server: SharedServer, worker: SharedWorker, version: int | None
 ) -> None:
-    assert exchange.weights is not None
-    assert exchange.slots[b"a"].give(lease(weights=exchange.weights.vector))
-    exchange.begin_write()
+    assert server.weights is not None
+    assert server.slots[b"a"].put(lease(weights=server.weights.vector))
+    server.begin_write()
     if version is not None:
-        exchange.end_write(version)
-    assert place.lease() is None
+        server.end_write(version)
+    assert worker.read_lease() is None
 
 
 def test_a_worker_sees_that_its_weights_have_changed_and_can_copy_those_of_one_version(
-    exchange: Exchange, place: Place, monkeypatch: pytest.MonkeyPatch
+    server: SharedServer, worker: SharedWorker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert exchange.weights is not None
-    assert exchange.slots[b"a"].give(lease(weights=exchange.weights.vector))
-    assert place.lease() is not None
-    assert not place.changed
+    assert server.weights is not None
+    assert server.slots[b"a"].put(lease(weights=server.weights.vector))
+    assert worker.read_lease() is not None
+    assert not worker.changed
     mine, yields = np.ones(LAYOUT.size, np.float32), []
 
     def write() -> None:
         """The server ends its update while the worker tries."""
         yields.append(1)
-        exchange.weights.vector[:] = 5.0  # type: ignore[union-attr]
-        exchange.end_write(1)
+        server.weights.vector[:] = 5.0  # type: ignore[union-attr]
+        server.end_write(1)
 
-    exchange.begin_write()
-    assert place.changed
+    server.begin_write()
+    assert worker.changed
     monkeypatch.setattr("os.sched_yield", write)
-    place.copy(mine)
+    worker.copy(mine)
     assert [1] == yields
     assert (5.0, 5.0) == (mine.min(), mine.max())
 
@@ -169,24 +173,24 @@ def test_where_a_process_cannot_yield_nobody_spins(monkeypatch: pytest.MonkeyPat
     assert [True] == list(tries)
 
 
-def test_whoever_sleeps_is_woken(exchange: Exchange, place: Place) -> None:
-    exchange.sleep(True)
-    assert place.send(contribution(place.slot.vector))
-    assert b"!" == os.read(exchange.bell, 10)
-    assert 0 == exchange.weights.words[ASLEEP]  # type: ignore[union-attr]
-    place.sleep(True)
-    assert exchange.slots[b"a"].give(lease())
-    assert place.drain()
-    assert 0 == place.words[ASLEEP]
+def test_whoever_sleeps_is_woken(server: SharedServer, worker: SharedWorker) -> None:
+    server.set_asleep(True)
+    assert worker.send(contribution(worker.slot.vector))
+    assert b"!" == os.read(server.wakeup, 10)
+    assert 0 == server.weights.words[ASLEEP]  # type: ignore[union-attr]
+    worker.set_asleep(True)
+    assert server.slots[b"a"].put(lease())
+    assert worker.drain_wakeups()
+    assert 0 == worker.words[ASLEEP]
 
 
-def test_a_server_that_is_gone_is_noticed(exchange: Exchange, place: Place) -> None:
-    exchange.forget(b"a")
-    assert not place.drain()
+def test_a_server_that_is_gone_is_noticed(server: SharedServer, worker: SharedWorker) -> None:
+    server.forget(b"a")
+    assert not worker.drain_wakeups()
 
 
-def test_an_invitation_that_leads_nowhere_is_an_error_and_nothing_else(exchange: Exchange) -> None:
-    words = exchange.invite(b"a").split()
+def test_an_invitation_that_leads_nowhere_is_an_error_and_nothing_else(server: SharedServer) -> None:
+    words = server.invite(b"a").split()
     with open(os.devnull) as file:
         cases = {
             "No such (file|process)": ["0", *words[1:]],  # a process that is none
@@ -201,19 +205,19 @@ def test_an_invitation_that_leads_nowhere_is_an_error_and_nothing_else(exchange:
         before = os.listdir("/proc/self/fd")
         for why, changed in cases.items():
             with pytest.raises(OSError, match=why):
-                Place(" ".join(changed), LAYOUT)
+                SharedWorker(" ".join(changed), LAYOUT)
         with pytest.raises(OSError, match="that number is another server's"):
-            Place(" ".join(words), Layout({"weight": (1,)}, "float32"))
+            SharedWorker(" ".join(words), Layout({"weight": (1,)}, "float32"))
         assert before == os.listdir("/proc/self/fd")
 
 
-def test_a_slot_that_is_not_open_yet_takes_no_lease(exchange: Exchange) -> None:
-    invitation = exchange.invite(b"a")
-    slot = exchange.slots[b"a"]
-    assert not slot.give(lease(1))
-    place = Place(invitation, LAYOUT)
-    assert slot.give(lease(2))
-    place.close()
+def test_a_slot_that_is_not_open_yet_takes_no_lease(server: SharedServer) -> None:
+    invitation = server.invite(b"a")
+    slot = server.slots[b"a"]
+    assert not slot.put(lease(1))
+    worker = SharedWorker(invitation, LAYOUT)
+    assert slot.put(lease(2))
+    worker.close()
 
 
 @pytest.mark.parametrize(
@@ -232,9 +236,9 @@ def test_the_reason_says_what_it_means_here(error: OSError, expected: str) -> No
 @pytest.mark.parametrize("refused", ["memfd_create", "pipe"])
 def test_memory_that_cannot_be_had_is_said_and_nothing_is_left(monkeypatch: pytest.MonkeyPatch, refused: str) -> None:
     said: list[str] = []
-    exchange = Exchange(said.append)
+    server = SharedServer(said.append)
     if refused == "pipe":
-        exchange.allocate(LAYOUT)
+        server.allocate(LAYOUT)
     before = len(os.listdir("/proc/self/fd"))
 
     def refuse(*arguments: object) -> None:
@@ -242,12 +246,12 @@ def test_memory_that_cannot_be_had_is_said_and_nothing_is_left(monkeypatch: pyte
 
     monkeypatch.setattr(os, refused, refuse)
     if refused == "memfd_create":
-        assert "memfd_create: Too many open files: raise ulimit -n" == trouble()
-        assert None is exchange.allocate(LAYOUT)
-    assert "" == exchange.invite(b"a")
+        assert "memfd_create: Too many open files: raise ulimit -n" == why_unavailable()
+        assert None is server.allocate(LAYOUT)
+    assert "" == server.invite(b"a")
     assert before == len(os.listdir("/proc/self/fd"))
     assert ["Too many open files" in text and "travel as frames" in text for text in said] == [True]
-    exchange.close()
+    server.close()
 
 
 def test_memory_is_as_large_as_it_must_be_and_aligned() -> None:
@@ -258,24 +262,24 @@ def test_memory_is_as_large_as_it_must_be_and_aligned() -> None:
     segment.close()
 
 
-def test_another_process_sees_it_and_it_has_no_name_in_the_file_system(exchange: Exchange) -> None:
-    assert exchange.weights is not None
+def test_another_process_sees_it_and_it_has_no_name_in_the_file_system(server: SharedServer) -> None:
+    assert server.weights is not None
     code = (
         "import sys, numpy as np\n"
         "from karp.parameters import Layout\n"
-        "from karp.transport.shared_worker import Place\n"
+        "from karp.transport.shared_worker import SharedWorker\n"
         "from karp.protocol.messages import Contribution\n"
         "from karp.protocol.tree import Node\n"
-        "place = Place(sys.argv[1], Layout({'weight': (5, 3), 'bias': (3,)}, 'float32'))\n"
-        "place.slot.vector[:] = 3\n"
-        "assert place.send(Contribution(1, 1, [Node(0, 1, 0.5, place.slot.vector)], [], False))\n"
+        "worker = SharedWorker(sys.argv[1], Layout({'weight': (5, 3), 'bias': (3,)}, 'float32'))\n"
+        "worker.slot.vector[:] = 3\n"
+        "assert worker.send(Contribution(1, 1, [Node(0, 1, 0.5, worker.slot.vector)], [], False))\n"
         "import os; os.kill(os.getpid(), 9)\n"
     )
-    subprocess.run([sys.executable, "-c", code, exchange.invite(b"a")], check=False)
-    found = exchange.receive()
+    subprocess.run([sys.executable, "-c", code, server.invite(b"a")], check=False)
+    found = server.receive()
     assert found is not None
     assert 3.0 == found[1].nodes[0].vector[0]  # type: ignore[index]
-    for segment in (exchange.weights, exchange.slots[b"a"].segment):
+    for segment in (server.weights, server.slots[b"a"].segment):
         assert os.readlink(f"/proc/self/fd/{segment.descriptor}").startswith("/memfd:karp")
 
 
