@@ -249,7 +249,7 @@ class MLP(Module):
 
     `dropout` is applied to what each hidden layer gives, when called with `rng`, in a training loop
     `model(x, trainer.rng)`; `layer_norm` stands between a hidden layer's product and its activation. Layer i draws its
-    weights from (seed, i).
+    weights from (seed, i). `config` has all arguments as plain data.
 
     >>> model = MLP(3, [4, 4], 1, seed=0)
     >>> model(np.zeros((2, 3))).shape
@@ -269,15 +269,17 @@ class MLP(Module):
         seed: int = 0,
         dtype: npt.DTypeLike = np.float32,
     ) -> None:
-        _activation("MLP", activation)
-        checks.switch("MLP: layer_norm", layer_norm)
-        dropout = checks.number("MLP: dropout", dropout, 0, 1, below=True)
-        checks.whole("MLP: seed", seed, high=math.inf)
-        sizes = [
-            checks.whole("MLP: inputs", inputs, 1),
-            *_hidden_sizes(hidden),
-            checks.whole("MLP: outputs", outputs, 1),
-        ]
+        self._config: dict[str, Any] = {
+            "inputs": checks.whole("MLP: inputs", inputs, 1),
+            "hidden": _hidden_sizes(hidden),
+            "outputs": checks.whole("MLP: outputs", outputs, 1),
+            "activation": _activation("MLP", activation),
+            "dropout": checks.number("MLP: dropout", dropout, 0, 1, below=True),
+            "layer_norm": checks.switch("MLP: layer_norm", layer_norm),
+            "seed": checks.whole("MLP: seed", seed, high=math.inf),
+            "dtype": _floating("MLP", dtype).name,
+        }
+        sizes = [self._config["inputs"], *self._config["hidden"], self._config["outputs"]]
         init = "glorot_uniform" if activation in ("tanh", "sigmoid") else "he_uniform"
         inside = None if layer_norm else activation
         pairs = [*itertools.pairwise(sizes)]
@@ -290,8 +292,31 @@ class MLP(Module):
             for place, (size, following) in enumerate(pairs)
         ]  # fmt: skip
         self.norms = [LayerNorm(size, dtype=dtype) for size in sizes[1:-1]] if layer_norm else []
-        self.activation = activation
-        self.dropout = dropout
+        self.activation = self._config["activation"]
+        self.dropout = self._config["dropout"]
+        self._made = self._structure()
+
+    @property
+    def config(self) -> dict[str, Any]:
+        """The arguments that this model was made with, all of them, as JSON has them.
+
+        `nn.MLP(**model.config)` is the model as it was before training. Raises SettingError if the program has replaced
+        a layer or another setting since, so that these arguments would make another model.
+
+        >>> config = MLP(3, [4], 1).config
+        >>> config["hidden"], config["activation"], config["dtype"]
+        ([4], 'relu', 'float32')
+        """
+        if self._structure() != self._made:
+            raise SettingError(
+                "the layers or settings of this MLP have been changed since it was made, so no arguments make it: make"
+                " it with the arguments that are wanted, or as a Module of its own"
+            )
+        return {**self._config, "hidden": [*self._config["hidden"]]}
+
+    def _structure(self) -> str:
+        """Return what the arguments have determined, but for the weights."""
+        return f"{self.activation} {self.dropout} {self.layers} {self.norms}"
 
     def __call__(self, x: Any, rng: np.random.Generator | None = None) -> Value:
         """`x` (samples, inputs) to (samples, outputs)."""

@@ -1,9 +1,16 @@
 """Layers and models made of them, their initial weights and their arguments."""
 
+import copy
+import inspect
+import json
+import pickle
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from karp import autograd as ag
 from karp import nn
@@ -43,6 +50,61 @@ def test_a_seed_gives_the_same_model_and_another_seed_another() -> None:
     assert not np.array_equal(one, other)
     first, second = nn.MLP(3, [3, 3], 3).layers[:2]
     assert not np.array_equal(first.weight.data, second.weight.data)
+
+
+SIZE = st.integers(1, 6)
+ARGUMENTS = st.fixed_dictionaries(
+    {"inputs": SIZE | SIZE.map(np.int64), "hidden": st.lists(SIZE, max_size=3) | st.tuples(SIZE), "outputs": SIZE},
+    optional={
+        "activation": st.sampled_from(sorted(nn.ACTIVATIONS)),
+        "dropout": st.floats(0, 1, exclude_max=True) | st.floats(0, 0.875, width=32).map(np.float32),
+        "layer_norm": st.booleans() | st.booleans().map(np.bool_),
+        "seed": st.integers(0, 2**70) | st.integers(0, 9).map(np.uint8),
+        "dtype": st.sampled_from(["float32", "f8", np.float64, np.dtype(np.float32)]),
+    },
+)
+
+
+@given(ARGUMENTS)
+def test_the_config_of_an_mlp_makes_the_same_again(arguments: dict[str, Any]) -> None:
+    model = nn.MLP(**arguments)
+    config = model.config
+    assert list(inspect.signature(nn.MLP).parameters) == list(config)
+    read = json.loads(json.dumps(config))
+    assert config == read
+    again = nn.MLP(**read)
+    assert (config, repr(model)) == (again.config, repr(again))
+    assert model.parameters.layout.to_dict() == again.parameters.layout.to_dict()
+    assert model.parameters.sha256() == again.parameters.sha256()
+
+
+def test_the_config_of_an_mlp_is_a_copy_and_knows_no_training() -> None:
+    model = nn.MLP(3, [4], 1, dropout=0.25)
+    model.config["hidden"].append(7)
+    model.parameters.data[:] = 0
+    model.note = "an attribute of the program's"  # type: ignore[attr-defined]
+    for same in (model, copy.deepcopy(model), pickle.loads(pickle.dumps(model))):
+        assert nn.MLP(3, [4], 1, dropout=0.25).config == same.config
+        assert {"hidden": [4], "dropout": 0.25, "dtype": "float32", "seed": 0}.items() <= same.config.items()
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda model: setattr(model, "dropout", 0.5),
+        lambda model: setattr(model, "activation", "tanh"),
+        lambda model: model.layers.append(nn.Linear(1, 1)),
+        lambda model: model.layers.__setitem__(0, nn.Linear(3, 4, activation="tanh")),
+        lambda model: setattr(model.layers[1], "bias", None),
+        lambda model: model.norms.clear(),
+    ],
+    ids=["dropout", "activation", "another layer", "replaced", "no bias", "no norms"],
+)
+def test_an_mlp_that_was_changed_has_no_config(change: Callable[[nn.MLP], None]) -> None:
+    model = nn.MLP(3, [4], 1, layer_norm=True)
+    change(model)
+    with pytest.raises(SettingError, match="changed since it was made, so no arguments make it"):
+        _ = model.config
 
 
 @pytest.mark.parametrize("activation", sorted(nn.ACTIVATIONS))
