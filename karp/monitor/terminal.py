@@ -89,8 +89,8 @@ class Display:
             with contextlib.suppress(OSError, ValueError):  # it is closed
                 os.write(self.stream.fileno(), b"\x1b[?25h\n")
 
-    def conclude(self, summary: dict[str, Any], directory: Path) -> None:
-        """What came out, and where the files are."""
+    def conclude(self, summary: dict[str, Any], directory: Path | None) -> None:
+        """What came out, and where the files are, if there are any."""
         self.close()
         if self.stream is None:
             return
@@ -101,7 +101,8 @@ class Display:
         found.append(f"{summary.get('steps', 0):,} steps in {summary['seconds']:.2f} s")
         if digest := summary.get("weights_sha256"):
             found.append(f"weights {digest[:HASH_DIGITS]}")
-        found.append(f"files in {directory}")
+        if directory is not None:
+            found.append(f"files in {directory}")
         self.say("  ".join(found))
 
 

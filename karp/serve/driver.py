@@ -8,19 +8,22 @@ from karp.record.directory import Record
 
 
 def conclude(
-    server: Server, record: Record, program: str, workers: int, status: int, sound: bool = True
+    server: Server, record: Record | None, program: str, workers: int, status: int, sound: bool = True
 ) -> dict[str, Any]:
     """Leave a last checkpoint, the weights and the summary; returns the summary, with the run's exit status.
 
     That is not 0 where a file cannot be written: the summary names it. Of a server that is not sound, since it was
-    broken off at work, weights and checkpoint are not written.
+    broken off at work, weights and checkpoint are not written. Without a record there are no files, only the summary.
     """
     training = server.training
     layout = training.settings.layout if training.settings is not None else None
     weights = training.weights.vector if training.ready and sound else None
+    summary = summarise(server, program, workers, status)
+    if record is None:
+        return summary if layout is None or weights is None else summary | {"weights_sha256": layout.sha256(weights)}
     if weights is not None:
         record.save(take(server))
-    return record.finish(summarise(server, program, workers, status), layout, weights)
+    return record.finish(summary, layout, weights)
 
 
 def summarise(server: Server, program: str, workers: int, status: int) -> dict[str, Any]:

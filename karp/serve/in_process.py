@@ -1,4 +1,4 @@
-"""A run in one process: the server's state machine, called directly, with its record and its display."""
+"""A run in one process: the server's state machine, called directly, with its display and, if asked for, its record."""
 
 import shlex
 import time
@@ -22,7 +22,7 @@ from karp.serve.driver import conclude
 
 
 class LocalLink:
-    """The server's state machine in this process, with its record and its display."""
+    """The server's state machine in this process, with its display, and its record if it has a directory."""
 
     address = "this process"
     diagnosis = ""
@@ -30,11 +30,13 @@ class LocalLink:
     overtaken = False
     peer = b"local"
 
-    def __init__(self, directory: Path, program: str, show: bool, launched: tuple[Launched, str] | None = None) -> None:
+    def __init__(
+        self, directory: Path | None, program: str, show: bool, launched: tuple[Launched, str] | None = None
+    ) -> None:
         self.program = program
-        self.record = Record(directory)
-        self.can_go_on = launched is not None
-        if launched is not None:
+        self.record = None if directory is None else Record(directory)
+        self.can_go_on = self.record is not None and launched is not None
+        if self.record is not None and launched is not None:
             options, cwd = launched
             self.record.keep_launched(options, cwd)
         self.display = Display(streams.for_progress() if show else None)
@@ -50,7 +52,7 @@ class LocalLink:
         return self.server.fast_path.try_apply(self.peer, lease, node, time.monotonic())
 
     def send(self, message: FromWorker, incarnation: int) -> None:
-        if isinstance(message, Failure):
+        if isinstance(message, Failure) and self.record is not None:
             self.record.report("traceback", {"worker": 0, "traceback": message.traceback})
         if self.sound:
             self.at_work = True
@@ -78,14 +80,19 @@ class LocalLink:
                 self.inbox.append(action.message)
             elif isinstance(action, Report):
                 self._report(action.kind, action.values)
-            else:
+            elif self.record is not None:
                 self.record.save(take(self.server))
 
     def _report(self, kind: str, values: dict[str, Any]) -> None:
-        self.record.report(kind, values)
+        if self.record is not None:
+            self.record.report(kind, values)
         self.display.show(kind, values)
-        for trouble in self.record.writer.take_troubles():
+        for trouble in self._troubles():
             self._report("notice", {"step": self.server.training.version, "text": trouble})
+
+    def _troubles(self) -> list[str]:
+        """Return what has gone wrong with files since the last call."""
+        return [] if self.record is None else self.record.writer.take_troubles()
 
     def receive(self, seconds: float) -> tuple[FromServer, int] | None:
         return self.inbox.popleft(), self.server.incarnation
@@ -94,14 +101,15 @@ class LocalLink:
         """End the run; raises RecordError, naming them, if files of it cannot be written."""
         self.server.computes_with(kernels(), time.monotonic())  # as its worker, but for the record
         summary = conclude(self.server, self.record, self.program, 1, status, self.sound)
-        for trouble in self.record.writer.take_troubles():
+        for trouble in self._troubles():
             self.display.say(trouble)
-        self.display.conclude(summary, self.record.path)
+        directory = None if self.record is None else self.record.path
+        self.display.conclude(summary, directory)
         self._say_how_to_go_on(summary)
         if missing := summary.get("missing"):
             names = ", ".join(missing)
             raise RecordError(
-                f"not all files of the run are in {self.record.path}: {names} cannot be written; the model has the "
+                f"not all files of the run are in {directory}: {names} cannot be written; the model has the "
                 "weights, to be saved elsewhere"
             )
 
@@ -109,11 +117,15 @@ class LocalLink:
         """After an interrupt, or another exception in the middle of an update, say what is left; shown or not."""
         if self.sound and (summary["finished"] or summary["failure"] or not summary["exit"]):
             return
-        go_on = shlex.join(["karp", "launch", "--resume", str(self.record.path.absolute()), "-n", "1"])
-        if not self.can_go_on:
+        if self.record is None:
+            go_on = "no launcher can go on with it, as it keeps no record"
+        elif self.can_go_on:
+            go_on = shlex.join(["karp", "launch", "--resume", str(self.record.path.absolute()), "-n", "1"])
+        else:
             go_on = "no launcher can go on with it, as it is not the first training of a program file"
         what = f"stopped after step {summary.get('steps', 0)}"
         if not self.sound:
-            what = "broken off in the middle of a step: what is left is the newest checkpoint"
+            left = "nothing is left of it" if self.record is None else "what is left is the newest checkpoint"
+            what = f"broken off in the middle of a step: {left}"
         display = self.display if self.display.stream is not None else Display(streams.for_progress())
         display.say(f"{what}; {'to go on: ' * self.can_go_on}{go_on}")

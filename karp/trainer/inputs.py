@@ -63,8 +63,13 @@ def program_file() -> Path | None:
 
 
 def program_name() -> str:
-    """Return what this process's program is called: the name of its file, archive or folder."""
-    path = program_file() or Path(sys.argv[0] if sys.argv else "")
+    """Return what this process's program is called: the name of its file, archive or folder.
+
+    Where there is no file it is 'session' if statements are typed in, as in a notebook, and 'python' for a text of -c.
+    """
+    path = program_file()
+    if path is None:
+        return "session" if hasattr(sys, "ps1") else "python"
     name = path.parent.name if path.name == "__main__.py" else path.name
     return sendable(name, NAME_CHARACTERS) or "python"
 

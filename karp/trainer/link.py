@@ -7,6 +7,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from karp import environment
+from karp.errors import SettingError
 from karp.monitor import streams
 from karp.parameters import Layout
 from karp.protocol.messages import FromServer, FromWorker, Lease
@@ -50,12 +51,14 @@ def connect(
     worker: Worker,
     layout: Layout,
     run_dir: str | os.PathLike[str] | None,
+    record: bool,
     show: bool,
     launched: tuple[Launched, str] | None,
 ) -> Link:
     """Return the link of this process: to a recorded run, the launcher's server, or a server's machine of its own.
 
-    In the last case `launched` says how a launcher could go on with the run.
+    In the last case `launched` says how a launcher could go on with the run, and without `record` it leaves no files.
+    Raises SettingError where the run is then given a directory.
     """
     streams.open_closed()
     if recorded := environment.read(environment.REPLAY):
@@ -75,4 +78,7 @@ def connect(
 
     environment.take(environment.RUN_DIR)
     name = program_name()
-    return LocalLink(directory or fresh_directory(name), name, show, launched)
+    if not record and directory is not None:
+        given = "run_dir" if run_dir is not None else environment.RUN_DIR
+        raise SettingError(f"record is False, so {given} {str(directory)!r} would hold no files: leave out one of them")
+    return LocalLink(directory or fresh_directory(name) if record else None, name, show, launched)

@@ -16,7 +16,7 @@ from typing import Any, NoReturn, Self
 
 import numpy as np
 
-from karp import environment, faults, nn, optim
+from karp import checks, environment, faults, nn, optim
 from karp.autograd import Value, dropping
 from karp.data import Plan, generator
 from karp.environment import agreed
@@ -63,6 +63,7 @@ class Trainer:
             weights, while the server, scores and the end of the run have them in full.
         threads: of the BLAS in each worker; 1 unless given here or by the launcher. The bits depend on it.
         run_dir: where the run's files go; a fresh folder under runs/ unless given here or by the launcher.
+        record: whether the run leaves files. A launcher's does either way: its server goes on from them when restarted.
         show: whether progress is shown on standard error (in one process; a launcher shows its run itself).
 
     Raises:
@@ -76,9 +77,7 @@ class Trainer:
     >>> from karp import Trainer, nn, optim
     >>> x = np.linspace(-1, 1, 64, dtype=np.float32).reshape(64, 1)
     >>> model = nn.MLP(1, [8], 1)
-    >>> import tempfile
-    >>> directory = tempfile.mkdtemp()
-    >>> with Trainer(model, optim.Adam(lr=0.03), batch_size=16, epochs=50, run_dir=directory, show=False) as trainer:
+    >>> with Trainer(model, optim.Adam(lr=0.03), batch_size=16, epochs=50, record=False, show=False) as trainer:
     ...     for xs, ys in trainer.batches(x, x * x):
     ...         trainer.backward(nn.mse(model(xs), ys))
     >>> trainer.main, bool(abs(model(x).data - x * x).mean() < 0.05)
@@ -101,6 +100,7 @@ class Trainer:
         codec_weights: str | None = None,
         threads: int | None = None,
         run_dir: str | os.PathLike[str] | None = None,
+        record: bool = True,
         show: bool = True,
     ) -> None:
         self.model = model
@@ -123,7 +123,7 @@ class Trainer:
         self.codec_weights = agreed("codec_weights", codec_weights, str)
         self.show = show
         self.server = environment.read(environment.SERVER) or None
-        self._run_dir = run_dir
+        self._files = run_dir, checks.switch("record", record)
         self._parameters = parameters_of(model)
         self._worker = Worker(self._parameters.data, environment.worker() if self.server else 0)
         self._placement = Placement(self._parameters, self._worker)
@@ -183,7 +183,7 @@ class Trainer:
             codec=self.codec, codec_weights=self.codec_weights,
         )  # fmt: skip
         with self._interrupts.kept_back():
-            link = connect(self._worker, self._parameters.layout, self._run_dir, self.show, self._claims.launched)
+            link = connect(self._worker, self._parameters.layout, *self._files, self.show, self._claims.launched)
             self._session, self._stage = Session(self._worker, link), Stage.TRAINING
             self._session.join(settings, dataset.unscaled())
         return self._iterate(self._session, dataset, evaluate, settings)

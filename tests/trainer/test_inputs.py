@@ -67,9 +67,9 @@ def test_a_program_is_known_by_its_file_wherever_it_goes(tmp_path: Path, monkeyp
     monkeypatch.setattr(sys.modules["__main__"], "__file__", str(tmp_path / "__main__.py"))
     assert tmp_path.name == inputs.program_name()
     monkeypatch.setattr(sys.modules["__main__"], "__file__", "<stdin>")
-    assert (None, "renamed") == (inputs.program_file(), inputs.program_name())
-    monkeypatch.setattr(sys, "argv", [""])
     assert (None, "python") == (inputs.program_file(), inputs.program_name())
+    monkeypatch.setattr(sys, "ps1", ">>> ", raising=False)
+    assert (None, "session") == (inputs.program_file(), inputs.program_name())
 
 
 def test_what_is_masked_is_no_data() -> None:
