@@ -1,4 +1,4 @@
-"""What a launch says when all its processes have ended, and its exit status."""
+"""The end of a launch: what the terminal shows when all processes have ended, and the exit status."""
 
 import shlex
 from pathlib import Path
@@ -10,7 +10,7 @@ from karp.monitor import streams
 from karp.monitor.terminal import Display
 from karp.record.files import reason
 
-HELP = {"-h", "--help", "--version"}  # what a program is asked that is not to train
+HELP = {"-h", "--help", "--version"}  # arguments with which a program does not train
 
 
 def conclude(
@@ -22,10 +22,10 @@ def conclude(
     status: int,
     interrupted: bool,
 ) -> int:
-    """Show what came out, and what one worker has printed for all; returns the exit status.
+    """Show the run's summary and the leader's output; return the exit status.
 
-    `status` is what it was until now. A run that has not come to its end does not end with 0, but for a program that
-    was asked for its help.
+    `status` is the exit status so far. A run that has not come to its end never returns 0, unless the program was
+    asked for its help.
     """
     go_on = shlex.join(["karp", "launch", "--resume", str(directory), "-n", str(options.workers)])
     if summary is None:
@@ -37,29 +37,29 @@ def conclude(
             display.say(f"the server wrote no summary; to have one once it can: {go_on}")
         return status
     trained = "steps" in summary
-    speaker = speaker_of(children, summary["main"], trained)
-    if interrupted and summary["finished"] and speaker is not None and speaker.ended_well:
-        status = 0  # there was nothing left to be interrupted
-    ended_well, asked = status == 0, not trained and bool(HELP & set(options.arguments))
-    if ended_well and not trained and not asked:
+    leader = leader_process(children, summary["main"], trained)
+    if interrupted and summary["finished"] and leader is not None and leader.ended_well:
+        status = 0  # nothing was left to be interrupted
+    ended_well, asked_for_help = status == 0, not trained and bool(HELP & set(options.arguments))
+    if ended_well and not trained and not asked_for_help:
         status = 1
         display.say(f"no worker trained: {options.program} ended without iterating over trainer.batches")
     elif ended_well and trained and not summary["finished"] and "missing" not in summary:
         status = 1
         display.say(f"{options.program} ended in every worker before the run did: it is at step {summary['steps']}")
-    if ended_well and asked:
+    if ended_well and asked_for_help:
         display.close()
     else:
         display.conclude(summary, directory)
-    if ended_well and speaker is not None:
+    if ended_well and leader is not None:
         try:
-            streams.show(output(speaker.log, speaker.begin))
+            streams.show(output(leader.log, leader.begin))
             why = streams.lost()
         except OSError as error:
             why = reason(error)
         if why:
             status = 1
-            display.say(f"what the program printed cannot be shown ({why}): {speaker.log}")
+            display.say(f"what the program printed cannot be shown ({why}): {leader.log}")
     elif interrupted and summary["finished"]:
         display.say(f"the training had ended, but not the program; to go on with that: {go_on}")
     elif interrupted:
@@ -70,12 +70,13 @@ def conclude(
     return status
 
 
-def speaker_of(children: list[Child], main: int, trained: bool) -> Child | None:
-    """Return the process whose output stands for all; None if it was started elsewhere, or none does.
+def leader_process(children: list[Child], leader: int, trained: bool) -> Child | None:
+    """Return the leader's process, whose output is shown; None if there is none, or it was started elsewhere.
 
-    Where no server has named one (it died when all was over, or nobody trained) those that ended well are equal.
+    If the server has named no leader (`leader` is -1: the server died at the end, or no worker trained), the first
+    worker that ended well takes its place.
     """
-    if main < 0:
-        equal = (child.worker for child in children if child.ended_well and (child.joined or not trained))
-        main = min(equal, default=-1)
-    return next((child for child in children[::-1] if child.worker == main), None)
+    if leader < 0:
+        candidates = (child.worker for child in children if child.ended_well and (child.joined or not trained))
+        leader = min(candidates, default=-1)
+    return next((child for child in children[::-1] if child.worker == leader), None)

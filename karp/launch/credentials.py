@@ -1,4 +1,7 @@
-"""What a worker needs to know of its server, and which keys: none on loopback, CURVE keys on any other address."""
+"""The keys of a launched server, and the variables of a worker that joins it from elsewhere.
+
+A server on loopback needs no keys; one on any other address has CURVE keys.
+"""
 
 import ipaddress
 import re
@@ -11,7 +14,7 @@ from karp.transport import keys
 
 
 def keys_for(host: str, directory: str) -> keys.Keys | None:
-    """The keys of a server that listens on this address: those in the directory, or fresh ones where it needs any.
+    """Return the keys of a server on the address `host`: those in `directory`, else new ones; None on loopback.
 
     Raises SettingError for what is not an address, and for keys that only a worker can use.
     """
@@ -28,9 +31,9 @@ def keys_for(host: str, directory: str) -> keys.Keys | None:
 
 
 def variables_for(server: str, directory: str | None, threads: int) -> dict[str, str]:
-    """Return the variables of a worker that joins the run of this server.
+    """Return the environment variables of a worker that joins the run of this server.
 
-    Raises SettingError for an address or keys that cannot be.
+    Raises SettingError for an impossible address, or for keys that cannot be read.
     """
     match = re.fullmatch(r"tcp://(.+):(\d{1,5})", server)
     if match is None or not 1 <= int(match[2]) < 1 << 16:

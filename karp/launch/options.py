@@ -1,4 +1,4 @@
-"""What is to be launched, and whether it can be."""
+"""The arguments of `karp launch`, and their check."""
 
 from karp import environment
 from karp.errors import SettingError
@@ -6,20 +6,20 @@ from karp.launch import program
 from karp.limits import LIMITS
 from karp.record.launched import Launched
 
-WORKERS = 10_000  # on one machine
+WORKERS = 10_000  # fewer than so many on one machine
 
 
 class Options(Launched):
     """The arguments of `karp launch`."""
 
     def check(self) -> None:
-        """Raises SettingError for what cannot be launched."""
+        """Raise SettingError if the run cannot be launched with these arguments."""
         if not program.exists(self.program):
             raise SettingError(f"there is no program {self.program!r}: pass the path of a Python file")
         if not 1 <= self.workers < WORKERS or not 1 <= self.threads < LIMITS["threads"]:
             few = f"at least 1, and below {WORKERS} and {LIMITS['threads']}"
             raise SettingError(f"{self.workers} workers with {self.threads} threads each: both must be {few}")
-        self.modes()  # raises for what are none
+        self.modes()  # this raises SettingError for a mode that does not exist
         if self.on_nonfinite not in ("stop", "skip") or self.exchange not in ("auto", "zeromq"):
             found = f"{self.on_nonfinite} and {self.exchange}"
             raise SettingError(f"--on-nonfinite is stop or skip and --exchange auto or zeromq, not {found}")
@@ -27,5 +27,5 @@ class Options(Launched):
             raise SettingError("--checkpoint-every and --max-restarts must be at least 0, --keep at least 1")
 
     def modes(self) -> dict[str, str]:
-        """The variables by which the arguments of Trainer that were given here reach the program."""
+        """Return the environment variables that hand the Trainer's arguments given here to the program."""
         return environment.variables({name: getattr(self, name) for name in environment.MODES})

@@ -17,32 +17,32 @@ from karp.errors import RecordError
 from karp.record.files import reason
 from karp.serve.config import Config
 
-# Neither is started by `-m`, for which the folder that the user is in would be looked at first: a `queue.py` there is
-# nobody's business. Both have the launcher's own karp, which finds its parts once it is found.
+# Workers and server are not started by `-m`, as that puts the user's folder first on sys.path, where a file such as
+# `queue.py` would hide a module of Python's. Both import the launcher's own karp, wherever it is installed.
 WORKER_MAIN = str(Path(__file__).with_name("worker_main.py"))
-HOUSE = str(Path(__file__).parent.parent.parent)
-SERVE = f"import sys; sys.path.insert(0, {HOUSE!r}); import karp; del sys.path[0]; " \
+SITE = str(Path(__file__).parent.parent.parent)  # the folder that karp is imported from
+SERVE = f"import sys; sys.path.insert(0, {SITE!r}); import karp; del sys.path[0]; " \
         "from karp.serve.process import main; sys.exit(main())"  # fmt: skip
 KILL_SECONDS = 2.0  # between SIGTERM and SIGKILL
-TAIL_LINES = 40
+TAIL_LINES = 40  # of a log, in a message
 THREAD_VARIABLES = ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS", "VECLIB_MAXIMUM_THREADS")
 
 
 class Child:
-    """One process of a worker; `restarts` of that worker came before it."""
+    """One process of a worker, which has been restarted `restarts` times."""
 
     def __init__(self, worker: int, process: subprocess.Popen[bytes], log: Path, begin: int, restarts: int) -> None:
         self.worker = worker
         self.process = process
         self.log = log
-        self.begin = begin  # of what it prints, in the log
+        self.begin = begin  # the offset in the log at which its output begins
         self.restarts = restarts
         self.ended = self.joined = self.left = False
-        self.dismissed = False  # ended by the launcher, as the run is over
-        self.end = -1  # a descriptor that can be read once the process has ended, where the system has such a thing
+        self.dismissed = False  # the launcher has ended it, as the run is over
+        self.end = -1  # a descriptor (pidfd) that is readable once the process has ended; -1 on a system without
 
     def close(self) -> None:
-        """Its end has been seen."""
+        """Mark the process as ended, and close its descriptor."""
         self.ended = True
         if self.end >= 0:
             os.close(self.end)
@@ -54,37 +54,37 @@ class Child:
 
     @property
     def how(self) -> str:
-        """How it ended, in words."""
-        return how_ended(self.process)
+        """The exit status or signal with which the process ended, in words."""
+        return describe_end(self.process)
 
 
-def how_ended(process: subprocess.Popen[bytes]) -> str:
-    """How a process has ended, in words."""
+def describe_end(process: subprocess.Popen[bytes]) -> str:
+    """Describe with which exit status or signal a process has ended."""
     status = process.returncode
     return f"was killed by {signal.Signals(-status).name}" if status < 0 else f"ended with exit status {status}"
 
 
 def output(log: Path, begin: int) -> bytes:
-    """Return what has been printed to a log since it had so many bytes."""
+    """Return the bytes of a log from offset `begin` on."""
     return log.read_bytes()[begin:]
 
 
-def printed(log: Path, begin: int) -> str:
-    """Return that as text."""
+def output_text(log: Path, begin: int) -> str:
+    """Return the text of a log from offset `begin` on."""
     return output(log, begin).decode(errors="replace")
 
 
 def tail(log: Path, begin: int) -> str:
-    """Return its last lines."""
+    """Return the last lines of a log, at most TAIL_LINES from offset `begin` on, for a message."""
     try:
-        lines = printed(log, begin).splitlines()[-TAIL_LINES:]
+        lines = output_text(log, begin).splitlines()[-TAIL_LINES:]
     except OSError as error:
         return f"({log} cannot be read: {reason(error)})"
     return "\n".join(lines) if lines else "(nothing)"
 
 
 def open_log(log: Path) -> BinaryIO:
-    """Open a log to append to it; raises RecordError if that cannot be."""
+    """Open a log to append to it; raises RecordError if that fails."""
     try:
         return log.open("ab")
     except OSError as error:
@@ -107,13 +107,13 @@ def start_worker(
             process_group=0,
         )
     child = Child(worker, process, log, begin, restarts)
-    with contextlib.suppress(AttributeError, OSError):  # not on this system, or not allowed: then the launcher polls
+    with contextlib.suppress(AttributeError, OSError):  # where there is no pidfd the launcher polls
         child.end = os.pidfd_open(process.pid)
     return child
 
 
 class ServerProcess:
-    """The server, and the pipes to it."""
+    """The server's process, with a pipe for commands to it and one for its reports."""
 
     def __init__(self, config: Config, variables: dict[str, str], log: Path) -> None:
         self.log = log
@@ -128,13 +128,13 @@ class ServerProcess:
                 pass_fds=[config.descriptor],
                 process_group=0,
             )
-        self.rest = b""
+        self.partial_line = b""  # the beginning of a report that has not arrived completely
         self.released = False
         self._write(config.to_line())
 
-    def tell(self, **order: Any) -> None:
-        """A line to the server; if it is gone, `reports` finds out."""
-        self._write(json.dumps(order).encode() + b"\n")
+    def tell(self, **command: Any) -> None:
+        """Send the server a command; if the server is gone, `reports` raises."""
+        self._write(json.dumps(command).encode() + b"\n")
 
     def _write(self, line: bytes) -> None:
         assert self.process.stdin is not None
@@ -145,42 +145,42 @@ class ServerProcess:
             self.process.stdin.flush()
 
     def reports(self, seconds: float, others: Iterable[int] = ()) -> Iterator[dict[str, Any]]:
-        """What the server has reported, waiting at most so long, or until one of the other descriptors can be read.
+        """Yield the server's new reports, after at most `seconds` or once one of the other descriptors is readable.
 
         Raises EOFError when the server has ended.
         """
         if self.released:
             return
         assert self.process.stdout is not None
-        mine = self.process.stdout.fileno()
+        pipe = self.process.stdout.fileno()
         with selectors.DefaultSelector() as selector:
-            for one in (mine, *others):
-                selector.register(one, selectors.EVENT_READ)
-            if mine not in (key.fd for key, _ in selector.select(seconds)):
+            for descriptor in (pipe, *others):
+                selector.register(descriptor, selectors.EVENT_READ)
+            if pipe not in (key.fd for key, _ in selector.select(seconds)):
                 return
-        chunk = os.read(mine, 1 << 16)
+        chunk = os.read(pipe, 1 << 16)
         if not chunk:
             raise EOFError
-        *lines, self.rest = (self.rest + chunk).split(b"\n")
+        *lines, self.partial_line = (self.partial_line + chunk).split(b"\n")
         for line in lines:
             yield json.loads(line)
 
     def ended_well(self) -> bool:
-        """Whether it has ended well, now that its reports have ended."""
+        """Wait for the process, whose reports have ended; return whether it ended with 0, or had to be killed."""
         try:
             return self.process.wait(KILL_SECONDS) == 0
         except subprocess.TimeoutExpired:
-            return True  # it has done what it had to
+            return True  # it closes its reports only after all of its work
         finally:
             self.kill()
 
     def kill(self) -> None:
-        """End it, with all that it has started."""
+        """Kill the process, with all that it has started."""
         kill_group(self.process, signal.SIGKILL)
         self.release()
 
     def release(self) -> None:
-        """Let go of a process that has ended."""
+        """Reap the process, which has ended, and close its pipes."""
         self.released = True
         self.process.wait()
         for pipe in (self.process.stdin, self.process.stdout):
@@ -190,7 +190,7 @@ class ServerProcess:
 
 
 def stop(processes: list[subprocess.Popen[bytes]]) -> None:
-    """End these processes, with all that they have started."""
+    """End these processes, with all that they have started: SIGTERM first, SIGKILL after KILL_SECONDS."""
     running = [process for process in processes if process.poll() is None]
     for process in running:
         kill_group(process, signal.SIGTERM)
@@ -204,6 +204,6 @@ def stop(processes: list[subprocess.Popen[bytes]]) -> None:
 
 
 def kill_group(process: subprocess.Popen[bytes], number: signal.Signals) -> None:
-    """Signal a child and what it has started."""
+    """Send a signal to a process and to all that it has started."""
     with contextlib.suppress(ProcessLookupError, PermissionError):
         os.killpg(process.pid, number)

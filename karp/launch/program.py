@@ -1,4 +1,4 @@
-"""Runs a program as the interpreter would: as the main module of its process, and with nothing of karp's to be seen.
+"""Running a program as the interpreter would: as the main module of its process, without a trace of karp.
 
     sys.argv[0]   as it was given                       __file__   absolute, a symbolic link not followed
     sys.path[0]   the folder of the file behind a       __main__   is the program's, from its first line until the last
@@ -21,7 +21,7 @@ from karp.errors import KarpError, LostError, RefusedError, RunError
 
 
 class Source(SourceFileLoader):
-    """Reads a program; unlike a module's, its code is kept in no file, which might be another's of the same second."""
+    """Loads a program's source without a cached .pyc, which might be that of another program of the same second."""
 
     def get_code(self, fullname: str) -> Any:
         return self.source_to_code(self.get_data(self.path), self.path)
@@ -39,7 +39,7 @@ def run(path: str, arguments: list[str], *raised: type[BaseException]) -> None:
     """
     main = sys.modules["__main__"]
     sys.argv[:] = [path, *arguments]
-    spec = spec_in(path)
+    spec = find_main(path)
     file = absolute(path)
     loader: Any
     reader: Any = None
@@ -53,7 +53,7 @@ def run(path: str, arguments: list[str], *raised: type[BaseException]) -> None:
             loader = SourcelessFileLoader("__main__", file)
         else:
             loader, reader = SourceFileLoader("__main__", file), Source("__main__", file)
-    become(main, loader, file, spec)
+    set_namespace(main, loader, file, spec)
     try:
         (reader or loader).exec_module(main)
     except BaseException as error:
@@ -62,8 +62,8 @@ def run(path: str, arguments: list[str], *raised: type[BaseException]) -> None:
         fail(error, vars(main), file)
 
 
-def spec_in(path: str) -> ModuleSpec | None:
-    """Return where the main module of a folder or an archive is; None for any other file."""
+def find_main(path: str) -> ModuleSpec | None:
+    """Return the spec of the main module in a folder or an archive; None for any other file."""
     for hook in sys.path_hooks:
         try:
             finder = hook(absolute(path))
@@ -74,17 +74,17 @@ def spec_in(path: str) -> ModuleSpec | None:
 
 
 def absolute(path: str) -> str:
-    """Return a path as the interpreter makes it absolute: without a look at its parts."""
+    """Return a path as the interpreter makes it absolute: its parts are not resolved."""
     try:
         return os.getcwd() if path == "." else os.path.join(os.getcwd(), path)
     except OSError:  # the folder is gone
         return path
 
 
-def become(main: ModuleType, loader: Any, file: str | None, spec: ModuleSpec | None) -> None:
-    """Give a module the namespace in which the interpreter would run this file."""
+def set_namespace(main: ModuleType, loader: Any, file: str | None, spec: ModuleSpec | None) -> None:
+    """Replace a module's namespace by the one in which the interpreter would run this file."""
     namespace = vars(main)
-    annotated = "__annotations__" in namespace  # not in every Python
+    annotated = "__annotations__" in namespace  # only some versions of Python have it there
     namespace.clear()
     namespace.update(
         __name__="__main__",
@@ -100,12 +100,12 @@ def become(main: ModuleType, loader: Any, file: str | None, spec: ModuleSpec | N
 
 
 def fail(error: BaseException, namespace: dict[str, Any], file: str) -> NoReturn:
-    """End as the interpreter does on an exception of the program, whose traceback begins in the program."""
+    """End the process as the interpreter does on an exception; the traceback begins in the program."""
     trace: TracebackType | None = error.__traceback__
     while trace is not None and trace.tb_frame.f_globals is not namespace:
         trace = trace.tb_next
     error.__traceback__ = trace
-    if trace is None and getattr(error, "filename", None) is None:  # it has not begun, and the error says not where
+    if trace is None and getattr(error, "filename", None) is None:  # it had not begun: name its file
         error.add_note(f"in {file}")
     sys.last_type, sys.last_value, sys.last_traceback = type(error), error, trace
     if sys.version_info >= (3, 12):
@@ -114,33 +114,33 @@ def fail(error: BaseException, namespace: dict[str, Any], file: str) -> NoReturn
     sys.exit(1)
 
 
-def hear_interrupts() -> None:
-    """Let SIGINT interrupt this process, too, if a shell has started it with `&`: such a process ignores it."""
+def restore_sigint() -> None:
+    """Let SIGINT interrupt this process even if a shell has started it with `&`, which makes it ignore the signal."""
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
-def follow(leash: int) -> None:
-    """End this process and all it has started when the other end of the pipe is closed."""
+def die_with_launcher(leash: int) -> None:
+    """Kill this process and all it has started when the other end of the pipe `leash` is closed."""
     os.read(leash, 1)
     os.killpg(0, signal.SIGKILL)
 
 
 def main() -> None:
-    """Run the program that this process's arguments name; its launcher, if any, holds the other end of a leash."""
+    """Run the program that this process's arguments name; with a launcher, end when that ends."""
     leash = environment.read(environment.LEASH)
     if leash:
-        threading.Thread(target=follow, args=[int(leash)], name="karp-leash", daemon=True).start()
+        threading.Thread(target=die_with_launcher, args=[int(leash)], name="karp-leash", daemon=True).start()
         run(sys.argv[1], sys.argv[2:])
         return
-    try:  # somebody at a terminal has started it, and reads what it says
-        if environment.read(environment.REPLAY):  # what it prints is part of a command's output, and no more than that
+    try:  # without a launcher a user at a terminal has started it: errors go to standard error
+        if environment.read(environment.REPLAY):  # what it prints is part of the output of `karp replay`
             from karp.monitor import streams
 
             with streams.command():
                 run(sys.argv[1], sys.argv[2:], RefusedError)
         else:
-            hear_interrupts()
+            restore_sigint()
             run(sys.argv[1], sys.argv[2:], RefusedError, LostError, RunError)
     except KeyboardInterrupt:
         sys.exit(130)

@@ -1,7 +1,7 @@
-"""What a run's directory says of it, for a launch that goes on with it.
+"""The settings that a run's directory records, for a launch that resumes the run.
 
-The server compares all settings with those of the workers. What the launcher can see by itself it refuses before it has
-started anything. It imports no NumPy, and so not the settings themselves.
+The server compares all settings with those of the workers. What the launcher can see by itself, it refuses before it
+starts any process. It imports no NumPy, and so not `Settings`, but reads the file.
 """
 
 from pathlib import Path
@@ -12,7 +12,7 @@ from karp.errors import DataError, SettingError
 from karp.launch.options import Options
 from karp.record import files
 
-READERS = {"staleness": environment.staleness, "local_steps": environment.local_steps}  # of what the command line says
+READERS = {"staleness": environment.staleness, "local_steps": environment.local_steps}  # they parse the command line's
 
 
 class Recorded(NamedTuple):
@@ -22,7 +22,7 @@ class Recorded(NamedTuple):
 
     @classmethod
     def read(cls, directory: Path) -> "Recorded":
-        """Return what is there; the server knows what is missing or damaged from its checkpoint."""
+        """Read the settings; none where the file is missing or damaged, which the server finds out by itself."""
         try:
             plain = files.read_json(directory / "settings.json")
         except (OSError, ValueError):
@@ -31,7 +31,7 @@ class Recorded(NamedTuple):
 
     @property
     def shards(self) -> int:
-        """How many shards a step has; 0 if that is not known."""
+        """The number of shards of a step; 0 if it is not known."""
         shards = self.settings.get("shards")
         return shards if type(shards) is int and shards > 0 else 0
 
@@ -55,7 +55,7 @@ class Recorded(NamedTuple):
 
 
 def options_of(directory: Path, changes: dict[str, Any]) -> tuple[Options, str]:
-    """Return what the run in this directory was launched with, but for these changes, and where.
+    """Return the options that the run in this directory was launched with, changed by `changes`, and its directory.
 
     Raises SettingError for a change that cannot be, DataError if there is no such run.
     """
@@ -73,6 +73,6 @@ def options_of(directory: Path, changes: dict[str, Any]) -> tuple[Options, str]:
 
 def digest(program: Path) -> str:
     """Return the SHA-256 of a program's text, as the settings name it; '' if it is no file."""
-    import hashlib  # takes longer than all else here
+    import hashlib  # importing it takes longer than all else here
 
     return hashlib.sha256(program.read_bytes()).hexdigest() if program.is_file() else ""

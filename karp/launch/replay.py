@@ -1,4 +1,4 @@
-"""`karp replay DIR`: run a recorded run's program once more, in one process, along its record (trainer/replay.py)."""
+"""`karp replay DIR`: running a recorded run's program again, in one process, along its record (trainer/replay.py)."""
 
 import subprocess
 import sys
@@ -19,7 +19,7 @@ from karp.trainer.replay import FILE
 
 
 def replay(run_dir: str, program: str | None, arguments: list[str]) -> int:
-    """Repeat the run in a directory, and print both hashes; 0 if they are equal, else 1.
+    """Repeat the run in a directory, print both hashes of the weights, and return 0 if they are equal, else 1.
 
     `program` and its arguments are needed for a run that no launcher has started.
     """
@@ -27,7 +27,8 @@ def replay(run_dir: str, program: str | None, arguments: list[str]) -> int:
     settings, summary, order = read(directory)
     options, cwd = launched(directory, program, arguments)
     threads = str(settings.threads)
-    given = {REPLAY: str(directory), THREADS: threads, **dict.fromkeys(THREAD_VARIABLES, threads), **modes_of(settings)}
+    modes = variables_of(settings)
+    given = {REPLAY: str(directory), THREADS: threads, **dict.fromkeys(THREAD_VARIABLES, threads), **modes}
     if not exists(str(Path(cwd, options.program))):
         raise DataError(f"there is no program {options.program!r} in {cwd}: name it: karp replay {run_dir} PROGRAM")
     try:
@@ -39,19 +40,19 @@ def replay(run_dir: str, program: str | None, arguments: list[str]) -> int:
     if done.returncode != 0:
         return done.returncode if done.returncode > 0 else 128 - done.returncode
     try:
-        found = files.read_json(directory / FILE)
+        outcome = files.read_json(directory / FILE)
     except (OSError, ValueError):
         raise DataError(f"{options.program} ended without training: it has no loop over trainer.batches") from None
     print(f"karp: {len(order)} contributions of {summary['steps']} steps applied again, in the recorded order")
-    print(f"karp: recorded weights {found['recorded_sha256']}")
-    print(f"karp: repeated weights {found['weights_sha256']}: {'equal' if found['equal'] else 'NOT equal'}")
-    if not found["equal"]:
-        print(f"karp: {why_not_equal(summary)}")
-    return 0 if found["equal"] else 1
+    print(f"karp: recorded weights {outcome['recorded_sha256']}")
+    print(f"karp: repeated weights {outcome['weights_sha256']}: {'equal' if outcome['equal'] else 'NOT equal'}")
+    if not outcome["equal"]:
+        print(f"karp: {explain_difference(summary)}")
+    return 0 if outcome["equal"] else 1
 
 
-def why_not_equal(summary: dict[str, Any]) -> str:
-    """What is known of why the bits of this run do not come out again."""
+def explain_difference(summary: dict[str, Any]) -> str:
+    """Explain, as far as the kernels tell, why the repeated weights differ from the recorded ones."""
     try:
         uses = [Use.from_dict(use) for use in summary["kernels"]]
         others = [differences for use in uses if (differences := use.kernels.differences(uses[0].kernels))]
@@ -65,8 +66,8 @@ def why_not_equal(summary: dict[str, Any]) -> str:
     return "the kernels are the run's, so the program or what it reads has changed"
 
 
-def modes_of(settings: Settings) -> dict[str, str]:
-    """The variables by which the run's modes reach the program, whoever had chosen them."""
+def variables_of(settings: Settings) -> dict[str, str]:
+    """Return the environment variables that hand the run's modes of training to the program."""
     staleness = ASYNCHRONOUS if settings.staleness is None else str(settings.staleness)
     return variables({
         "staleness": staleness,
@@ -77,7 +78,7 @@ def modes_of(settings: Settings) -> dict[str, str]:
 
 
 def launched(directory: Path, program: str | None, arguments: list[str]) -> tuple[Options, str]:
-    """What the run was started with, and where."""
+    """Return the options that the run was started with, and the directory in which it was."""
     if program is not None:
         return Options(program, arguments, 1), str(Path.cwd())
     try:

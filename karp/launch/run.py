@@ -1,11 +1,11 @@
-"""A run on this machine: the server, N workers, and who died and why.
+"""A run on this machine: starting the server and N workers, watching them, restarting those that die.
 
-The launcher binds the server's port before it starts anything and keeps it, so every process can be started at once,
-no address has to be guessed, and a server that is started again is found where it was. It speaks with the server over
-pipes (serve/process.py), keeps what each worker prints in the run's logs/, starts again what dies, and gives up when
-that is no use. Ctrl-C reaches the launcher alone.
+The launcher binds the server's port before it starts any process and keeps it open. So all processes can start at the
+same time, no address is guessed, and a restarted server has the same address. The launcher talks with the server over
+pipes (serve/process.py), writes what each worker prints to the run's logs/, restarts processes that die, and gives the
+run up where a restart cannot help. Ctrl-C reaches only the launcher.
 
-It imports little, and no NumPy: until it has started the others, nobody does anything.
+It imports little, and no NumPy, as no other process starts before it has.
 """
 
 import os
@@ -26,7 +26,7 @@ from karp.launch.processes import (
     THREAD_VARIABLES,
     Child,
     ServerProcess,
-    how_ended,
+    describe_end,
     kill_group,
     start_worker,
     stop,
@@ -42,15 +42,15 @@ from karp.transport.listening import address_of, listen
 
 WATCH_SECONDS = 0.1
 GRACE_SECONDS = 3.0  # for the other workers to end by themselves after a failure
-LAST_SECONDS = 30.0  # for the other workers to end by themselves when the main worker has
-NAME_SECONDS = 5.0  # after which they are named
+LAST_SECONDS = 30.0  # for the other workers to end by themselves after the leader
+NAME_SECONDS = 5.0  # after so long, a message names the processes that have not ended
 CLOSE_SECONDS = 60.0  # for the server to write what is left
 
 
 def launch(options: Options, run_dir: str | None) -> int:
-    """Start a run; returns the exit status.
+    """Launch a run, wait for its end, and return the exit status.
 
-    Raises SettingError or RecordError before anything is started, if it cannot be.
+    Raises SettingError or RecordError, before any process is started, if it cannot be launched.
     """
     options.check()
     if run_dir == "":
@@ -70,9 +70,9 @@ def launch(options: Options, run_dir: str | None) -> int:
 
 
 def resume(run_dir: str, changes: dict[str, Any], changed: bool = False) -> int:
-    """Go on with the run in a directory, with any number of workers; `changes` are fields of `Options`.
+    """Resume the run in a directory, with any number of workers, and return the exit status.
 
-    `changed`: though the program's file has changed.
+    `changes` are fields of `Options`; `changed` permits a program whose file has changed.
     """
     directory = Path(run_dir).resolve()
     options, cwd = options_of(directory, changes)
@@ -90,13 +90,13 @@ def resume(run_dir: str, changes: dict[str, Any], changed: bool = False) -> int:
 
 
 def make_logs(directory: Path) -> None:
-    """Make the folder for what processes print; raises OSError if it cannot be written to."""
+    """Create the folder of the processes' logs; raises OSError if it cannot be written to."""
     (directory / "logs").mkdir(parents=True, exist_ok=True)
     (directory / "logs" / "server.log").open("ab").close()
 
 
 class Launch:
-    """One run's processes."""
+    """The processes of one run, from their start to the exit status."""
 
     def __init__(
         self, options: Options, directory: Path, resume: bool, shards: int = 0, changed: bool = False
@@ -108,23 +108,23 @@ class Launch:
         self.changed = changed
         self.display = Display(sys.stderr)
         self.run_id = os.urandom(8).hex()
-        self.children: list[Child] = []  # the newest of each worker, and those that have ended
-        self.endings: dict[int, bool] = {}  # worker -> whether its last process ended well; a new server needs it
+        self.children: list[Child] = []  # in the order of their start; of each worker only the newest may be running
+        self.endings: dict[int, bool] = {}  # worker -> whether its last process ended well; a restarted server needs it
         self.server: ServerProcess | None = None
         self.listener: socket.socket | None = None
         self.config: Config
         self.server_starts = 0
-        self.failed_at = 0.0  # when the run was seen to fail
-        self.main = -1  # the worker that speaks for all, once the server has named it
-        self.over_at = 0.0  # when that one had ended well
-        self.named = False  # those that have not ended since
-        self.warned = False
+        self.failed_at = 0.0  # when the launcher learnt that the run has failed
+        self.leader = -1  # the worker that is the leader, once the server has named it
+        self.over_at = 0.0  # when the leader had ended well
+        self.remaining_named = False  # a message has named the workers that have not ended since
+        self.warned = False  # of more threads than cores
         self.traceback = ""
-        self.interrupts = self.answered = 0
+        self.interrupts = self.interrupts_shown = 0
         self.status = 0
 
     def run(self) -> int:
-        """Start, watch and end the run."""
+        """Start the run's processes, watch them until they end, and return the exit status."""
         streams.open_closed()
         before = {number: signal.signal(number, self._interrupt) for number in (signal.SIGINT, signal.SIGTERM)}
         try:
@@ -143,7 +143,7 @@ class Launch:
         )
 
     def _interrupt(self, number: int, frame: FrameType | None) -> None:
-        """Ctrl-C: once ends the run in good order, twice at once."""
+        """Handle Ctrl-C: the first ends the run in good order, the second kills all processes."""
         self.interrupts += 1
         self.status = 128 + number
         if self.interrupts > 1:
@@ -162,7 +162,7 @@ class Launch:
         keys = keys_for(self.options.host, self.options.keys)
         self.listener = listen(self.options.host, self.options.port)
         address = address_of(self.listener)
-        self.leash, self.leash_end = os.pipe()  # closes when this process ends, however it ends
+        self.leash, self.leash_end = os.pipe()  # the system closes it when this process ends, however it ends
         given = {
             environment.SERVER: address,
             environment.RUN: self.run_id,
@@ -197,8 +197,8 @@ class Launch:
             self._start_worker(worker, 0)
 
     def _start_server(self) -> None:
-        again = self.server_starts > 0
-        config = self.config._replace(incarnation=self.server_starts, resume=again or self.resume)
+        restarted = self.server_starts > 0
+        config = self.config._replace(incarnation=self.server_starts, resume=restarted or self.resume)
         self.server = ServerProcess(config, self.variables, self.directory / "logs" / "server.log")
         self.server_starts += 1
         for worker, well in self.endings.items():
@@ -213,49 +213,50 @@ class Launch:
         )
 
     def _watch(self) -> None:
-        """One look at everything: reports, ends of workers, the time since a failure."""
-        self._read(WATCH_SECONDS, [child.end for child in self.children if child.end >= 0])
+        """Handle what has happened: reports, workers that ended, and deadlines that passed; waits WATCH_SECONDS."""
+        self._read_reports(WATCH_SECONDS, [child.end for child in self.children if child.end >= 0])
         for child in list(self.children):
             if not child.ended and child.process.poll() is not None:
-                self._ended(child)
+                self._worker_ended(child)
         if self.failed_at and time.monotonic() - self.failed_at > GRACE_SECONDS:
             stop([child.process for child in self.children])
         if self.over_at:
-            self._end_the_others()
+            self._stop_remaining()
 
-    def _end_the_others(self) -> None:
-        """The run is over, whatever the other workers are at."""
+    def _stop_remaining(self) -> None:
+        """Stop the workers that have not ended LAST_SECONDS after the leader; name them before that."""
         waited = time.monotonic() - self.over_at
-        others = [child for child in self.children if not child.ended]
-        if others and waited > LAST_SECONDS:
-            for child in others:
+        remaining = [child for child in self.children if not child.ended]
+        count = len(remaining)
+        if remaining and waited > LAST_SECONDS:
+            for child in remaining:
                 child.dismissed = True
-            self.display.say(f"{len(others)} of them had not ended and {'is' if len(others) == 1 else 'are'} stopped")
-            stop([child.process for child in others])
-        elif others and waited > NAME_SECONDS and not self.named:
-            self.named = True
-            names = ", ".join(f"worker {child.worker} (process {child.process.pid})" for child in others)
+            self.display.say(f"{count} of them had not ended and {'is' if count == 1 else 'are'} stopped")
+            stop([child.process for child in remaining])
+        elif remaining and waited > NAME_SECONDS and not self.remaining_named:
+            self.remaining_named = True
+            names = ", ".join(f"worker {child.worker} (process {child.process.pid})" for child in remaining)
             left = LAST_SECONDS - NAME_SECONDS
             self.display.say(f"the run is over; waiting for {names} to end, for {left:.0f} s more at most")
 
-    def _read(self, seconds: float, ends: Sequence[int] = ()) -> None:
-        """Reports of the server, for which this waits, or for one of these ends; start the server again if it ended."""
+    def _read_reports(self, seconds: float, ends: Sequence[int] = ()) -> None:
+        """Wait for the server's reports, or a worker's end, and handle them; restart the server if it has ended."""
         try:
-            self._hear(seconds, ends)
+            self._handle_reports(seconds, ends)
         except EOFError:
-            self._server_ended()
+            self._restart_server()
 
-    def _hear(self, seconds: float, ends: Sequence[int] = ()) -> None:
-        """Reports of the server; raises EOFError if it has ended."""
+    def _handle_reports(self, seconds: float, ends: Sequence[int] = ()) -> None:
+        """Wait for reports of the server, or for a worker's end, and handle them; raises EOFError if it has ended."""
         assert self.server is not None
         for report in self.server.reports(seconds, ends):
-            self._report(report.pop("report"), report)
+            self._handle_report(report.pop("report"), report)
 
-    def _server_ended(self) -> None:
-        """The server died: it goes on from its newest checkpoint, unless it keeps dying."""
+    def _restart_server(self) -> None:
+        """Restart the server, which died, from its newest checkpoint; raises LostError if it keeps dying."""
         assert self.server is not None
         self.server.release()
-        how = how_ended(self.server.process)
+        how = describe_end(self.server.process)
         if self.failed_at or self.server_starts > self.options.max_restarts or self.server.process.returncode == 2:
             stop([child.process for child in self.children])
             if self.failed_at:
@@ -268,7 +269,7 @@ class Launch:
         )
         self._start_server()
 
-    def _report(self, kind: str, values: dict[str, Any]) -> None:
+    def _handle_report(self, kind: str, values: dict[str, Any]) -> None:
         if kind == "settings":
             self._warn_of_threads(values["threads"])
         elif kind == "traceback":
@@ -276,13 +277,13 @@ class Launch:
             return
         elif kind in ("joined", "left"):
             if kind == "joined":
-                self.endings.pop(values["worker"], None)  # that was another process
+                self.endings.pop(values["worker"], None)  # that was the end of an earlier process
             for child in self.children:
                 if child.worker == values["worker"] and not child.ended:
                     child.joined = True
                     child.left = child.left or kind == "left"
         elif kind == "main":
-            self.main = values["worker"]
+            self.leader = values["worker"]
         elif kind == "failure":
             self.status = 1
             self.failed_at = self.failed_at or time.monotonic()
@@ -297,15 +298,15 @@ class Launch:
             each = f"{threads} BLAS thread{'s' * (threads > 1)} each"
             self.display.say(f"{self.options.workers} workers with {each} on {cores} cores: they share the cores")
 
-    def _ended(self, child: Child) -> None:
-        """A worker's process has ended: tell the server, and start it again where that may help."""
+    def _worker_ended(self, child: Child) -> None:
+        """Tell the server that a worker's process has ended, and restart the worker where that may help."""
         assert self.server is not None
         status = child.process.returncode
-        self._read(WATCH_SECONDS if status else 0.0)  # what it has done comes before this
+        self._read_reports(WATCH_SECONDS if status else 0.0)  # reports of what the worker did come before its end
         child.close()
         self.endings[child.worker] = status == 0
         self.server.tell(ended=child.worker, well=status == 0)
-        if status == 0 and child.worker == self.main:
+        if status == 0 and child.worker == self.leader:
             self.over_at = time.monotonic()
         if status == 0 or self.failed_at or self.interrupts or child.dismissed:
             return
@@ -325,7 +326,7 @@ class Launch:
             self._fail(child, f"worker {child.worker} {child.how} once more, and no other is left")
 
     def _fail(self, child: Child, failure: str) -> None:
-        """Give the run up; what the worker printed says why."""
+        """Give the run up, and show what the worker printed last."""
         assert self.server is not None
         self.status = 1
         self.failed_at = time.monotonic()
@@ -333,8 +334,8 @@ class Launch:
         self.server.tell(fail=failure)
 
     def _close(self) -> dict[str, Any] | None:
-        """End every process; returns the summary that the server has written, if any."""
-        self._answer("the run stops")
+        """End every process; return the summary that the server has written, if any."""
+        self._show_interrupt("the run stops")
         stop([child.process for child in self.children])
         for child in self.children:
             child.close()
@@ -352,15 +353,15 @@ class Launch:
                 self.listener.close()
 
     def _close_server(self) -> tuple[dict[str, Any] | None, bool]:
-        """Have the server write what is left and end; the summary that it has written, if any, and whether it died."""
+        """Have the server write what is left and end; return its summary, if any, and whether it died."""
         server, began, named, died = self.server, time.monotonic(), False, False
         assert server is not None
         server.tell(close=self.status)
         who = f"the server (process {server.process.pid})"
         try:
             while (waited := time.monotonic() - began) < CLOSE_SECONDS:
-                self._hear(WATCH_SECONDS)
-                self._answer(f"{who} is writing what is left")
+                self._handle_reports(WATCH_SECONDS)
+                self._show_interrupt(f"{who} is writing what is left")
                 if waited > NAME_SECONDS and not named:
                     named, left = True, CLOSE_SECONDS - NAME_SECONDS
                     self.display.say(f"waiting for {who} to write what is left, for {left:.0f} s more at most")
@@ -373,8 +374,8 @@ class Launch:
         except (OSError, ValueError):
             return None, died
 
-    def _answer(self, what: str) -> None:
-        """Ctrl-C has been seen."""
-        if self.interrupts > self.answered:
-            self.answered = self.interrupts
+    def _show_interrupt(self, what: str) -> None:
+        """Tell the user that Ctrl-C has been received, and what the launcher does about it."""
+        if self.interrupts > self.interrupts_shown:
+            self.interrupts_shown = self.interrupts
             self.display.say(f"interrupted: {what} (once more: at once)")

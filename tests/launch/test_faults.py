@@ -11,7 +11,7 @@ import pytest
 from running import PATIENCE, PROGRAM, command, environment, karp, program, start, summary
 
 from karp.launch.options import Options
-from karp.launch.processes import Child, printed, start_worker
+from karp.launch.processes import Child, output_text, start_worker
 from karp.launch.run import Launch
 
 BITS: dict[int, str] = {}
@@ -155,7 +155,7 @@ def test_a_launcher_that_may_not_watch_processes_asks_after_them(
     assert 0 == child.process.wait(PATIENCE)
     os.close(leash)
     os.close(leash_end)
-    assert "7\n" == printed(child.log, child.begin)
+    assert "7\n" == output_text(child.log, child.begin)
     child.close()
 
 
