@@ -13,39 +13,13 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import NDArray
 
 from karp.checks import switch, whole
 from karp.data.plan import SPLIT_STREAM, stream
+from karp.data.source import Part, as_array, fingerprint
 from karp.errors import DataError, SettingError, ShapeError
 from karp.limits import SEEDS
-
-
-def fingerprint(arrays: Iterable[ArrayLike]) -> str:
-    """32 hexadecimal digits that stand for the arrays: their dtypes, shapes and elements in row order.
-
-    It is part of a run's settings: a worker whose data differ by a bit, the order of rows or the dtype is
-    refused, because its contributions would be those of another run. Strides and memory order do not count.
-    The digest is BLAKE2b, about 1 s for each GB. Raises DataError for an array of Python objects, which has
-    no bytes of its own, SettingError for what is no list of arrays.
-
-    >>> x = np.zeros((3, 2), np.float32)
-    >>> fingerprint([x]) == fingerprint([x.copy()]), fingerprint([x]) == fingerprint([x.astype(np.float64)])
-    (True, False)
-    """
-    from hashlib import blake2b
-
-    digest = blake2b(digest_size=16)
-    if isinstance(arrays, str | bytes) or not isinstance(arrays, Iterable):
-        raise SettingError(f"arrays is {arrays!r:.80}: pass a list of arrays")
-    for place, each in enumerate(arrays):
-        array = _array(f"array {place}", each)
-        if array.dtype.hasobject:
-            raise DataError(f"array {place} holds Python objects: make it an array of numbers")
-        # The head says how many bytes follow it, so no two lists of arrays read alike.
-        digest.update(f"{array.dtype.str} {array.shape}\n".encode())
-        digest.update(np.ascontiguousarray(array).reshape(-1).view(np.uint8).data)
-    return digest.hexdigest()
 
 
 @dataclass(frozen=True, slots=True, eq=False, repr=False)
@@ -73,7 +47,7 @@ class Table:
     classes: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        x, y = _array("x", self.x), _array("y", self.y)
+        x, y = as_array("x", self.x), as_array("y", self.y)
         columns, classes = _names("columns", self.columns), _names("classes", self.classes)
         if self.target is not None and not isinstance(self.target, str):
             raise SettingError(f"target is {self.target!r:.80}: pass the name of a column")
@@ -166,16 +140,25 @@ class Table:
         """
         return fingerprint([self.x, self.y])
 
+    @property
+    def parts(self) -> list[Part]:
+        """What a row is made of: x and y (see `Source`)."""
+        target = "y" if self.target is None else f"target {self.target!r}"
+        return [
+            Part("x", self.x.dtype, self.x.shape[1:], self.columns),
+            Part(target, self.y.dtype, self.y.shape[1:]),
+        ]
+
+    def take(self, rows: NDArray[np.int64]) -> list[NDArray[Any]]:
+        """Return these rows of x and of y.
+
+        >>> Table(np.array([[1.0], [2.0], [3.0]]), np.array([0, 1, 1])).take(np.array([2, 0]))[0].tolist()
+        [[3.0], [1.0]]
+        """
+        return [self.x.take(rows, axis=0), self.y.take(rows, axis=0)]
+
     def _rows(self, rows: NDArray[Any]) -> Table:
         return replace(self, x=self.x[rows], y=self.y[rows])
-
-
-def _array(name: str, given: object) -> NDArray[Any]:
-    """Return what was given as an array; raise DataError, by `name`, for what is none."""
-    try:
-        return np.asarray(given)
-    except ValueError as error:
-        raise DataError(f"{name} is no array ({error}): pass an array of numbers") from None
 
 
 def _names(name: str, given: object) -> tuple[str, ...]:

@@ -1,4 +1,4 @@
-"""The arrays that batches are drawn from, and what is odd about their numbers.
+"""The rows that batches are drawn from, and what is odd about their numbers.
 
 Both looks are cheap: at the beginning at a sample of the rows, and later at a batch whose gradient was not finite.
 """
@@ -7,8 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from karp.autograd.convert import plain_array
-from karp.data import Table, fingerprint
+from karp.data.source import Part, source_of
 from karp.errors import SettingError
 
 Array = np.ndarray[Any, np.dtype[Any]]
@@ -19,50 +18,35 @@ NAMED = 3  # columns by name, then only how many
 
 
 class Dataset:
-    """What a program hands to `trainer.batches`: a Table, or arrays of equal length."""
+    """What a program hands to `trainer.batches`: a Table or another source of rows, or arrays of equal length."""
 
     def __init__(self, *data: Any) -> None:
         """Raises SettingError for what is neither."""
-        self.table = data[0] if len(data) == 1 and isinstance(data[0], Table) else None
-        if self.table is not None:
-            self.arrays: list[Array] = [self.table.x, self.table.y]
-            self.titles = ["x", "y" if self.table.target is None else f"target {self.table.target!r}"]
-            return
-        try:
-            self.arrays = [plain_array(array) for array in data]
-        except ValueError as error:
-            raise SettingError(f"trainer.batches takes a Table, or arrays as in batches(x, y): {error}") from None
-        self.titles = [f"array {place}" for place in range(len(self.arrays))]
-        lengths = {len(array) if array.ndim else -1 for array in self.arrays}
-        if len(lengths) != 1 or -1 in lengths:
-            shapes = ", ".join(str(array.shape) for array in self.arrays)
-            raise SettingError(f"trainer.batches takes a Table or arrays of equal length; these have shapes {shapes}")
-        if 0 in lengths:
+        self.source = source_of(*data)
+        self.parts = list(self.source.parts)
+        if not len(self.source):
             raise SettingError("trainer.batches: there are no rows to train on, so look at what has selected them")
 
-    def __len__(self) -> int:
-        return len(self.arrays[0])
-
-    def fingerprint(self) -> str:
-        """The digest of their content."""
-        return fingerprint(self.arrays) if self.table is None else self.table.fingerprint()
-
     def unscaled(self) -> list[str]:
-        """Of each array of floats with columns so large that steps are too: which they are, and what to do."""
-        return [text for place, array in enumerate(self.arrays) if (text := self._unscaled(place, array))]
+        """Of each part of floats with columns so large that steps are too: which they are, and what to do."""
+        widest = max((np.prod(part.shape, dtype=int) for part in self.parts if part.dtype.kind == "f"), default=0)
+        if not widest:  # whole numbers are classes, or places in an embedding
+            return []
+        every = max(1, len(self.source) * int(widest) // SAMPLE)
+        samples = self.source.take(np.arange(0, len(self.source), every))
+        texts = [self._unscaled(part, sample) for part, sample in zip(self.parts, samples, strict=True)]
+        return [text for text in texts if text]
 
-    def _unscaled(self, place: int, array: Array) -> str:
-        if array.dtype.kind != "f" or array.size == 0:  # whole numbers are classes, or places in an embedding
+    def _unscaled(self, part: Part, sample: Array) -> str:
+        if part.dtype.kind != "f" or sample.size == 0:
             return ""
-        columns = array[0].size
-        every = max(1, array.size // SAMPLE)
-        sample = array[::every].reshape(-1, columns)
+        sample = sample.reshape(len(sample), -1)
         with np.errstate(all="ignore"):
             size = np.sqrt(np.mean(np.square(sample, dtype=np.float64), axis=0))
             large = np.flatnonzero(np.isfinite(size) & (size > LARGE))
         if not large.size:
             return ""
-        what = self._named(place, [int(column) for column in large])
+        what = named(part, [int(column) for column in large])
         which = "is not scaled: its size is" if large.size == 1 else "are not scaled: their sizes are up to"
         return (
             f"{what} {which} {size[large].max():,.0f} (root mean square). Unless the program scales, training may "
@@ -72,15 +56,15 @@ class Dataset:
     def not_finite(self, rows: Array) -> str:
         """The first number of these rows that is not finite, by row and column; '' if all are."""
         found, count = "", 0
-        for place, array in enumerate(self.arrays):
-            if array.dtype.kind not in "fc":
+        for part, batch in zip(self.parts, self.source.take(rows), strict=True):
+            if part.dtype.kind not in "fc":
                 continue
-            batch = array[rows].reshape(len(rows), -1)
+            batch = batch.reshape(len(rows), -1)
             bad = np.argwhere(~np.isfinite(batch))
             count += len(bad)
             if len(bad) and not found:
                 row, column = map(int, bad[0])
-                found = f"in row {int(rows[row])}, {self._named(place, [column])} is {batch[row, column]}"
+                found = f"in row {int(rows[row])}, {named(part, [column])} is {batch[row, column]}"
         return f"{found}, and {count - 1:,} more of its batch are not finite" if count > 1 else found
 
     def explain(self, error: Exception, rows: Array) -> None:
@@ -88,19 +72,19 @@ class Dataset:
         if found := self.not_finite(rows):
             error.add_note(f"karp: {found}")
 
-    def _named(self, place: int, columns: list[int]) -> str:
-        """What to call these columns of one of the arrays, the first few of them by name."""
-        shape = self.arrays[place].shape[1:]
-        if not shape:
-            return self.titles[place]
-        names = [self._column(place, column, shape) for column in columns[:NAMED]]
-        names += [f"{len(columns) - NAMED:,} more"] if len(columns) > NAMED else []
-        listed = f"{', '.join(names[:-1])} and {names[-1]}" if len(names) > 1 else names[0]
-        noun = ("column" if len(shape) == 1 else "element") + "s" * (len(columns) > 1)
-        return f"{noun} {listed} of {self.titles[place]}"
 
-    def _column(self, place: int, column: int, shape: tuple[int, ...]) -> str:
-        if len(shape) > 1:
-            return str([int(axis) for axis in np.unravel_index(column, shape)])
-        names = self.table.columns if self.table is not None and place == 0 else ()
-        return f"{column} ({names[column]!r})" if names else str(column)
+def named(part: Part, columns: list[int]) -> str:
+    """Return what to call these columns of a part, the first few of them by name."""
+    if not part.shape:
+        return part.title
+    names = [_column(part, column) for column in columns[:NAMED]]
+    names += [f"{len(columns) - NAMED:,} more"] if len(columns) > NAMED else []
+    listed = f"{', '.join(names[:-1])} and {names[-1]}" if len(names) > 1 else names[0]
+    noun = ("column" if len(part.shape) == 1 else "element") + "s" * (len(columns) > 1)
+    return f"{noun} {listed} of {part.title}"
+
+
+def _column(part: Part, column: int) -> str:
+    if len(part.shape) > 1:
+        return str([int(axis) for axis in np.unravel_index(column, part.shape)])
+    return f"{column} ({part.columns[column]!r})" if part.columns else str(column)

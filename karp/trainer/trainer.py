@@ -1,9 +1,5 @@
 """What a program sees of a run: a Trainer, and the batches it yields.
 
-    with karp.Trainer(model, optim.SGD(lr=0.1), batch_size=128, epochs=20) as trainer:
-        for x, y in trainer.batches(train):
-            trainer.backward(nn.cross_entropy(model(x), y))
-
 A Trainer drives the worker's state machine: it asks it what to do, lets the program do it, and carries its messages
 over a link. Under a launcher (KARP_SERVER names the server) the link is a socket. In one process it is the server's
 state machine itself, called directly: no socket, no copy of the weights, the same steps and the same bits.
@@ -160,7 +156,7 @@ class Trainer:
         other memory than before it: look at them through the model.
 
         Args:
-            data: a `data.Table`, or arrays of equal length; each batch has the same parts, with fewer rows.
+            data: a `data.Table` or other `data.Source`, or arrays of equal length; a batch has the same parts.
             evaluate: called once per epoch in one of the workers, with the weights of that epoch's end; returns a
                 number or a map of numbers, which go to the terminal and the record. Should that worker or the server
                 die, it is called again: what it gives must depend on the weights alone.
@@ -175,9 +171,10 @@ class Trainer:
         if self._parameters.data is not self._worker.weights or not self._worker.weights.flags.writeable:
             raise ProgramError("another Trainer is training this model: leave its loop first, or make a second model")
         dataset = self._dataset = Dataset(*data)
+        source = dataset.source
         settings = settings_of(
             self._parameters, self.optimizer, self.outer,
-            samples=len(dataset), data_sha256=dataset.fingerprint(), batch_size=self.batch_size, epochs=self.epochs,
+            samples=len(source), data_sha256=source.fingerprint(), batch_size=self.batch_size, epochs=self.epochs,
             shards=ANY_SHARDS if self.shards is None else self.shards, seed=self.seed, threads=self.threads,
             evaluate=evaluates(evaluate), steering=steering, staleness=self.staleness, local_steps=self.local_steps,
             codec=self.codec, codec_weights=self.codec_weights,
@@ -224,7 +221,7 @@ class Trainer:
         worker, link, plan, steps, placement = self._worker, session.link, self._plan, self._steps, self._placement
         interrupts = self._interrupts
         assert steps is not None
-        last, work, arrays = worker.last, self._work, dataset.arrays
+        last, work, take = worker.last, self._work, dataset.source.take
         if work is not None:
             work.begin()
         placement.place_gradients(link.gradients)
@@ -239,7 +236,7 @@ class Trainer:
                     if lease.suspect:
                         worker.reason = worker.reason or dataset.not_finite(rows)
                     self._given, self._rng = False, None
-                    batch = [array.take(rows, axis=0) for array in arrays]
+                    batch = take(rows)
                     interrupts.working = False
                     if interrupts.kept:
                         interrupts.strike()

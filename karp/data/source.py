@@ -1,0 +1,122 @@
+"""Sources of rows: what a run is trained on, wherever it lies.
+
+A run knows its data by four things: how many rows there are, of which parts a row is made (features and target, say),
+a fingerprint of all of it, and the rows of a batch when they are asked for. Arrays in memory are a source, and so is a
+`Table`; nothing above this room asks for more, so rows may as well come from a file.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any, NamedTuple, Protocol, runtime_checkable
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from karp.autograd.convert import plain_array
+from karp.errors import DataError, SettingError
+
+Array = NDArray[Any]
+
+
+class Part(NamedTuple):
+    """One of the arrays that a row is part of: its name in messages, its dtype, the shape of one row, column names."""
+
+    title: str
+    dtype: np.dtype[Any]
+    shape: tuple[int, ...]
+    columns: tuple[str, ...] = ()
+
+
+@runtime_checkable
+class Source(Protocol):
+    """Rows to train on; `len` of it is how many."""
+
+    @property
+    def parts(self) -> Sequence[Part]:
+        """What a row is made of, in the order in which a batch has it."""
+
+    def __len__(self) -> int: ...
+
+    def fingerprint(self) -> str:
+        """Return a digest of all rows, in their order."""
+
+    def take(self, rows: NDArray[np.int64]) -> list[Array]:
+        """Return these rows, in this order: for each part an array (len(rows), *shape) of its dtype."""
+
+
+class Arrays:
+    """Arrays of equal length in memory.
+
+    >>> source = Arrays(np.zeros((4, 2), np.float32), [0, 1, 1, 0])
+    >>> len(source), [part.shape for part in source.parts], source.take(np.array([1, 2]))[1]
+    (4, [(2,), ()], array([1, 1]))
+    """
+
+    def __init__(self, *data: ArrayLike) -> None:
+        """Raises SettingError for what are no arrays of equal length, and where elements are masked."""
+        try:
+            self.arrays: list[Array] = [plain_array(array) for array in data]
+        except ValueError as error:
+            raise SettingError(f"trainer.batches takes a Table, or arrays as in batches(x, y): {error}") from None
+        lengths = {len(array) if array.ndim else -1 for array in self.arrays}
+        if len(lengths) != 1 or -1 in lengths:
+            shapes = ", ".join(str(array.shape) for array in self.arrays)
+            raise SettingError(f"trainer.batches takes a Table or arrays of equal length; these have shapes {shapes}")
+        self.parts = [Part(f"array {place}", array.dtype, array.shape[1:]) for place, array in enumerate(self.arrays)]
+
+    def __len__(self) -> int:
+        return len(self.arrays[0])
+
+    def fingerprint(self) -> str:
+        """Return `fingerprint` of the arrays."""
+        return fingerprint(self.arrays)
+
+    def take(self, rows: NDArray[np.int64]) -> list[Array]:
+        """Return these rows of each array."""
+        return [array.take(rows, axis=0) for array in self.arrays]
+
+
+def source_of(*data: Any) -> Source:
+    """Return what a program hands to a Trainer as a source: a Table or another source as it is, arrays as one.
+
+    Raises SettingError for what is none.
+    """
+    if len(data) == 1 and isinstance(data[0], Source):
+        return data[0]
+    return Arrays(*data)
+
+
+def fingerprint(arrays: Iterable[ArrayLike]) -> str:
+    """32 hexadecimal digits that stand for the arrays: their dtypes, shapes and elements in row order.
+
+    It is part of a run's settings: a worker whose data differ by a bit, the order of rows or the dtype is
+    refused, because its contributions would be those of another run. Strides and memory order do not count.
+    The digest is BLAKE2b, about 1 s for each GB. Raises DataError for an array of Python objects, which has
+    no bytes of its own, SettingError for what is no list of arrays.
+
+    >>> x = np.zeros((3, 2), np.float32)
+    >>> fingerprint([x]) == fingerprint([x.copy()]), fingerprint([x]) == fingerprint([x.astype(np.float64)])
+    (True, False)
+    """
+    from hashlib import blake2b
+
+    digest = blake2b(digest_size=16)
+    if isinstance(arrays, str | bytes) or not isinstance(arrays, Iterable):
+        raise SettingError(f"arrays is {arrays!r:.80}: pass a list of arrays")
+    for place, each in enumerate(arrays):
+        array = as_array(f"array {place}", each)
+        if array.dtype.hasobject:
+            raise DataError(f"array {place} holds Python objects: make it an array of numbers")
+        # The head says how many bytes follow it, so no two lists of arrays read alike.
+        digest.update(f"{array.dtype.str} {array.shape}\n".encode())
+        digest.update(np.ascontiguousarray(array).reshape(-1).view(np.uint8).data)
+    return digest.hexdigest()
+
+
+def as_array(name: str, given: object) -> NDArray[Any]:
+    """Return what was given as an array; raise DataError, by `name`, for what is none."""
+    try:
+        return np.asarray(given)
+    except ValueError as error:
+        raise DataError(f"{name} is no array ({error}): pass an array of numbers") from None
