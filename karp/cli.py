@@ -4,7 +4,8 @@
     options of the command             PROGRAM    its arguments, whatever they look like
 
 The line is cut behind PROGRAM before argparse sees it (`cut`): to argparse `--epochs` might abbreviate an option of its
-own, and `--` or an empty argument might mean something.
+own, and `--` or an empty argument might mean something. An option of the command that stands there all the same is
+handed on like any other, with a line that says so.
 
 Exit statuses: 0, the command has done what it is for; 1, it has failed, or what it had to print could not be written;
 2, it cannot be done as it was asked for; 128 and the signal's number where it was interrupted. `karp worker` ends with
@@ -12,7 +13,6 @@ its program's. A reader that has gone, of standard output or errors, changes non
 """
 
 import argparse
-import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -64,6 +64,12 @@ def parse(line: list[str]) -> argparse.Namespace:
             )
     options = top.parse_args([line[0], *words])
     options.arguments = rest
+    if own := command.own_among(rest):
+        are = "is handed to it" if len(own) == 1 else "are handed to it"
+        print(
+            f"karp: {' and '.join(own)} after {words[-1]} {are}; the options of karp {line[0]} stand before it",
+            file=sys.stderr,
+        )
     return options
 
 
@@ -73,6 +79,7 @@ class Command(argparse.ArgumentParser):
     def __init__(self, name: str | None = None, needed: Sequence[tuple[str, ...]] = (), **others: Any) -> None:
         self.needed = needed  # the names of each option that must be given
         self.valued: set[str] = set()  # the options with a value
+        self.long: set[str] = set()  # those, and others, that begin with two dashes
         self.positionals: list[str] = []
         others |= {"formatter_class": argparse.RawDescriptionHelpFormatter, "allow_abbrev": False}
         super().__init__(others.pop("prog", name), **others)
@@ -83,7 +90,17 @@ class Command(argparse.ArgumentParser):
             self.positionals.append(action.dest)
         elif action.nargs != 0:
             self.valued |= set(action.option_strings)
+        if others.get("action") not in ("help", "version"):
+            self.long |= {name for name in action.option_strings if name.startswith("--")}
         return action
+
+    def own_among(self, arguments: list[str]) -> list[str]:
+        """Return the long options of this command that stand among the arguments of its PROGRAM.
+
+        They may be meant for the program, which may have options of the same names; so nothing is refused.
+        """
+        end = arguments.index("--") if "--" in arguments else len(arguments)
+        return [name for word in arguments[:end] if (name := word.split("=")[0]) in self.long]
 
     def add_program(self, help: str, **others: Any) -> None:
         """PROGRAM, and what is handed to it: argparse tells of that, but never sees any."""
@@ -189,35 +206,32 @@ def add_worker(commands: Commands) -> None:
     command = commands.add_parser(
         "worker",
         help="join a run that is under way",
-        description="Run PROGRAM as one more worker of a run, at any time and from anywhere.\n"
-        "It must be the program of the run, with the same arguments. Ctrl-C leaves without harm:\n"
-        "what this worker was at goes to others.",
-        needed=[("--server",)],
+        description="Run one more worker of a run, at any time. The run's directory says all that is needed: server,\n"
+        "keys, program, arguments. Where it cannot be seen the server is named, and PROGRAM must be the run's, with\n"
+        "the same arguments. Ctrl-C leaves without harm: what this worker was at goes to others.",
+        needed=[("--server", "--run-dir")],
         epilog=f"A silent worker is taken for lost after {DEAD_SECONDS:g} s without a heartbeat, and one whose lease\n"
         "takes several times as long as the others' has it given to another.\n\n"
-        "example: karp worker --server tcp://192.0.2.1:5555 --keys keys/ program.py",
+        "examples:\n  karp worker --run-dir runs/my-run\n"
+        "  karp worker --server tcp://192.0.2.1:5555 --keys keys/ program.py",
     )
-    command.add_argument("--server", required=True, metavar="ADDRESS", help="tcp://HOST:PORT, as the launcher says it")
-    command.add_argument("--keys", metavar="DIR", help="the keys of a server beyond this machine")
-    command.add_argument("--threads", type=int, default=1, metavar="T", help="BLAS threads (default: 1)")
+    add = command.add_argument
+    add("--run-dir", metavar="DIR", help="the run's directory, as karp launch says it; no PROGRAM is needed")
+    add("--server", metavar="ADDRESS", help="tcp://HOST:PORT, those of karp launch --host and --port (default: as DIR "
+        "has it)")  # fmt: skip
+    add("--keys", metavar="DIR", help="the keys of a server beyond this machine (default: as the run's DIR has them)")
+    add("--threads", type=int, metavar="T", help="BLAS threads (default: the run's, or 1)")
     add_modes(command)
-    command.add_program("the run's program")
+    command.add_program("the run's program", nargs="?")
     command.set_defaults(command=run_worker)
 
 
 def run_worker(options: argparse.Namespace) -> int:
-    from karp import environment
-    from karp.launch.credentials import variables_for
-    from karp.launch.processes import WORKER_MAIN
-    from karp.launch.program import exists
+    from karp.environment import MODES
+    from karp.launch import join
 
-    given = environment.variables({name: getattr(options, name) for name in environment.MODES})
-    given |= variables_for(options.server, options.keys, options.threads)
-    if not exists(options.program):
-        raise SettingError(f"there is no program {options.program!r}: pass the path of a Python file")
-    others = (environment.RUN_DIR, environment.FAULT, *environment.MODE_NAMES.values())
-    line = [sys.executable, WORKER_MAIN, options.program, *options.arguments]
-    os.execve(sys.executable, line, environment.of_child(given, *others))  # this process is the program's now
+    changes = {name: getattr(options, name) for name in ("threads", *MODES) if getattr(options, name) is not None}
+    join.join(options.run_dir, options.server, options.keys, changes, options.program, options.arguments)
 
 
 def add_replay(commands: Commands) -> None:

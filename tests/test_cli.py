@@ -45,7 +45,10 @@ def test_a_command_without_a_program_has_no_arguments_for_it() -> None:
         ("launch", "karp launch needs -n N and a PROGRAM, or --resume DIR"),
         ("launch --resume run p.py -n 2", "--resume goes on with the program and the directory of its run"),
         ("worker p.py --server tcp://h:1", "karp worker lacks --server: --server follows p.py"),
-        ("worker p.py", "the following arguments are required: --server"),
+        ("worker p.py", "karp worker needs --run-dir DIR, or --server ADDRESS and the run's PROGRAM"),
+        ("worker --server tcp://h:1", "karp worker needs --run-dir DIR, or --server ADDRESS and the run's PROGRAM"),
+        ("worker p.py --run-dir=x", "karp worker lacks --server: --run-dir=x follows p.py"),
+        ("worker --run-dir nowhere", "nowhere, so no worker can join it"),
         ("launch --work 2 p.py", "unrecognized arguments: --work"),
         ("launch -n x p.py", "argument -n/--workers: invalid int value: 'x'"),
         ("", "the following arguments are required: COMMAND"),
@@ -54,6 +57,24 @@ def test_a_command_without_a_program_has_no_arguments_for_it() -> None:
 def test_what_cannot_be_done_is_said(capsys: pytest.CaptureFixture[str], line: str, said: str) -> None:
     assert 2 == cli.main(line.split())
     assert said in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("rest", "named"),
+    [
+        ("--resume X --staleness=3 --r 2", "--resume and --staleness after p.py are handed to it"),
+        ("x --threads 3", "--threads after p.py is handed to it; the options of karp launch stand before it"),
+        ("--help --version -n 3 --res --epochs 2 -- --resume X", ""),
+    ],
+)
+def test_an_option_of_karp_s_that_the_program_gets_is_named(
+    capsys: pytest.CaptureFixture[str], rest: str, named: str
+) -> None:
+    arguments = rest.split()
+    assert arguments == cli.parse(["launch", "-n", "2", "p.py", *arguments]).arguments
+    said = capsys.readouterr().err
+    assert named in said
+    assert bool(named) == bool(said)
 
 
 @pytest.mark.parametrize("arguments", [["x", "--help"], ["--version"]])

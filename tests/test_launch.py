@@ -288,17 +288,26 @@ def test_a_server_that_is_killed_is_started_again(tmp_path: Path) -> None:
     )
 
 
-@pytest.mark.parametrize("shell", [[], ["sh", "-c", 'trap "" INT; exec "$@"', "sh"]], ids=["", "in the background"])
-def test_a_worker_joins_and_leaves_without_harm(tmp_path: Path, shell: list[str]) -> None:
+IGNORED = ["sh", "-c", 'trap "" INT; exec "$@"', "sh"]
+
+
+@pytest.mark.parametrize(
+    ("shell", "host", "named"),
+    [([], "127.0.0.1", True), (IGNORED, "127.0.0.1", False), ([], "0.0.0.0", False)],
+    ids=["at an address", "in the background", "with keys"],
+)
+def test_a_worker_joins_and_leaves_without_harm(tmp_path: Path, shell: list[str], host: str, named: bool) -> None:
     """Also where SIGINT was ignored when it was started, as by a script's `karp worker … &`."""
     path = program(tmp_path, ENDLESS.replace(GATE, f"print('computes', flush=True)\n        {GATE}"))
-    with launched(tmp_path, 2, path, "--port", free_port()) as (process, gate):
-        address = f"tcp://127.0.0.1:{process.args[process.args.index('--port') + 1]}"  # type: ignore[index,union-attr]
-        line = command("worker", "--server", address, path)
-        with started([*shell, *line], tmp_path, GATE=str(gate.path)) as joined:
+    with launched(tmp_path, 2, path, "--host", host, "--port", free_port()) as (process, gate):
+        address = f"tcp://{host}:{process.args[process.args.index('--port') + 1]}"  # type: ignore[index,union-attr]
+        how = ["--server", address, path] if named else ["--run-dir", tmp_path / "run"]
+        with started([*shell, *command("worker", *how)], tmp_path.parent, GATE=str(gate.path)) as joined:
             assert "computes\n" == joined.stdout.readline()
             joined.send_signal(signal.SIGINT)
-            assert 130 == joined.end()[0]
+            status, _, said = joined.end()
+        left = "left the run; what this worker was at goes to others"
+        assert (130, f"karp: joined the run at {address} as worker 2\nkarp: {left}\n") == (status, said)
         gate.open()
         status, _, error = process.end()
     assert 0 == status, error

@@ -1,5 +1,7 @@
 """The arguments of `karp launch`, and their check."""
 
+import os
+
 from karp import environment
 from karp.errors import SettingError
 from karp.launch import program
@@ -23,8 +25,18 @@ class Options(Launched):
         if self.on_nonfinite not in ("stop", "skip") or self.exchange not in ("auto", "zeromq"):
             found = f"{self.on_nonfinite} and {self.exchange}"
             raise SettingError(f"--on-nonfinite is stop or skip and --exchange auto or zeromq, not {found}")
-        if not self.checkpoint_every >= 0 or self.keep < 1 or self.max_restarts < 0:
-            raise SettingError("--checkpoint-every and --max-restarts must be at least 0, --keep at least 1")
+        if not 0 <= self.checkpoint_every < float("inf"):
+            raise SettingError(f"--checkpoint-every is {self.checkpoint_every}; it must be a number of seconds from 0")
+        if self.keep < 1 or self.max_restarts < 0:
+            raise SettingError("--max-restarts must be at least 0, --keep at least 1")
+
+    def warning_of_cores(self, threads: int) -> str:
+        """Return what is to be said where workers with so many threads each have not enough cores; else ''."""
+        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+        if self.workers * threads <= cores:
+            return ""
+        each = f"{threads} BLAS thread{'s' * (threads > 1)} each"
+        return f"{self.workers} workers with {each} on {cores} cores: they share the cores"
 
     def modes(self) -> dict[str, str]:
         """Return the environment variables that hand the Trainer's arguments given here to the program."""

@@ -38,6 +38,7 @@ class Child:
         self.begin = begin  # the offset in the log at which its output begins
         self.restarts = restarts
         self.ended = self.joined = self.left = False
+        self.repeats = False  # an error of its program ended it that another worker has had at the same step
         self.dismissed = False  # the launcher has ended it, as the run is over
         self.end = -1  # a descriptor (pidfd) that is readable once the process has ended; -1 on a system without
 
@@ -75,12 +76,12 @@ def output_text(log: Path, begin: int) -> str:
 
 
 def tail(log: Path, begin: int) -> str:
-    """Return the last lines of a log, at most TAIL_LINES from offset `begin` on, for a message."""
+    """Return the last lines of a log, at most TAIL_LINES from offset `begin` on; '' if there are none."""
     try:
         lines = output_text(log, begin).splitlines()[-TAIL_LINES:]
     except OSError as error:
         return f"({log} cannot be read: {reason(error)})"
-    return "\n".join(lines) if lines else "(nothing)"
+    return "\n".join(lines)
 
 
 def open_log(log: Path) -> BinaryIO:

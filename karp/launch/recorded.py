@@ -4,6 +4,7 @@ The server compares all settings with those of the workers. What the launcher ca
 starts any process. It imports no NumPy, and so not `Settings`, but reads the file.
 """
 
+import os
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -69,6 +70,14 @@ def options_of(directory: Path, changes: dict[str, Any]) -> tuple[Options, str]:
         found = f"{directory} holds no run that `karp launch` can go on with ({error})"
         raise DataError(f"{found}: pass the --run-dir of one") from None
     return options, cwd
+
+
+def enter(cwd: str) -> None:
+    """Go to where a run was launched; raises DataError if that cannot be."""
+    try:
+        os.chdir(cwd)
+    except (OSError, ValueError) as error:
+        raise DataError(f"{cwd!r}, where the run was launched, cannot be entered: {error}") from None
 
 
 def digest(program: Path) -> str:

@@ -8,9 +8,10 @@ run up where a restart cannot help. Ctrl-C reaches only the launcher.
 It imports little, and no NumPy, as no other process starts before it has.
 """
 
+import contextlib
 import os
+import shlex
 import signal
-import socket
 import sys
 import time
 from collections.abc import Sequence
@@ -19,8 +20,8 @@ from types import FrameType
 from typing import Any
 
 from karp import environment
-from karp.errors import DataError, LostError, RecordError, SettingError
-from karp.launch.conclusion import conclude
+from karp.errors import LostError, RecordError, SettingError
+from karp.launch.conclusion import conclude, how_to_go_on
 from karp.launch.options import Options
 from karp.launch.processes import (
     THREAD_VARIABLES,
@@ -32,11 +33,12 @@ from karp.launch.processes import (
     stop,
     tail,
 )
-from karp.launch.recorded import Recorded, options_of
+from karp.launch.recorded import Recorded, enter, options_of
 from karp.monitor import streams
 from karp.monitor.terminal import Display
 from karp.record import files
 from karp.record.paths import fresh_directory
+from karp.record.server_address import publish, withdraw
 from karp.serve.config import Config
 from karp.transport.listening import address_of, listen
 
@@ -78,10 +80,7 @@ def resume(run_dir: str, changes: dict[str, Any], changed: bool = False) -> int:
     options, cwd = options_of(directory, changes)
     settings = Recorded.read(directory)
     settings.check(directory, options, changes, changed)
-    try:
-        os.chdir(cwd)
-    except (OSError, ValueError) as error:
-        raise DataError(f"{cwd!r}, where the run was launched, cannot be entered: {error}") from None
+    enter(cwd)
     try:
         make_logs(directory)
     except OSError as error:
@@ -111,14 +110,15 @@ class Launch:
         self.children: list[Child] = []  # in the order of their start; of each worker only the newest may be running
         self.endings: dict[int, bool] = {}  # worker -> whether its last process ended well; a restarted server needs it
         self.server: ServerProcess | None = None
-        self.listener: socket.socket | None = None
+        self.resources = contextlib.ExitStack()  # to be freed at the end
+        self.address = self.worker_keys = ""  # of the server; its keys as text, where there are any
+        self.published = False  # whether the run's directory says so
         self.config: Config
         self.server_starts = 0
         self.failed_at = 0.0  # when the launcher learnt that the run has failed
         self.leader = -1  # the worker that is the leader, once the server has named it
         self.over_at = 0.0  # when the leader had ended well
         self.remaining_named = False  # a message has named the workers that have not ended since
-        self.warned = False  # of more threads than cores
         self.traceback = ""
         self.interrupts = self.interrupts_shown = 0
         self.status = 0
@@ -148,7 +148,10 @@ class Launch:
         self.status = 128 + number
         if self.interrupts > 1:
             self._kill_all()
-            self.display.abandon()
+            if self.published:
+                withdraw(self.directory)
+            go_on = how_to_go_on(self.options, self.directory)
+            self.display.abandon(f"killed at once; to go on from the newest checkpoint: {go_on}")
             os._exit(self.status)
 
     def _kill_all(self) -> None:
@@ -160,11 +163,13 @@ class Launch:
         from karp.launch.credentials import keys_for
 
         keys = keys_for(self.options.host, self.options.keys)
-        self.listener = listen(self.options.host, self.options.port)
-        address = address_of(self.listener)
-        self.leash, self.leash_end = os.pipe()  # the system closes it when this process ends, however it ends
+        listener = self.resources.enter_context(listen(self.options.host, self.options.port))
+        self.address = address_of(listener)
+        self.leash, held = os.pipe()  # the system closes it when this process ends, however it ends
+        for end in (self.leash, held):
+            self.resources.callback(os.close, end)
         given = {
-            environment.SERVER: address,
+            environment.SERVER: self.address,
             environment.RUN: self.run_id,
             environment.RUN_DIR: str(self.directory),
             environment.THREADS: str(self.options.threads),
@@ -173,16 +178,16 @@ class Launch:
             **self.options.modes(),
         }
         if keys is not None:
-            given[environment.KEYS] = keys.for_worker().to_text()
-            self.display.say(f"the server listens at {address}; workers elsewhere need the keys: karp worker --help")
+            given[environment.KEYS] = self.worker_keys = keys.for_worker().to_text()
+            self.display.say(f"the server listens at {self.address}; workers elsewhere need its keys")
         self.variables = environment.of_child(given, environment.FAULT, *environment.MODE_NAMES.values())
         self.config = Config(
             run=self.run_id,
             workers=self.options.workers,
             run_dir=str(self.directory),
             program=Path(self.options.program).name,
-            address=address,
-            descriptor=self.listener.fileno(),
+            address=self.address,
+            descriptor=listener.fileno(),
             save_seconds=self.options.checkpoint_every,
             keep=self.options.keep,
             skip=self.options.on_nonfinite == "skip",
@@ -262,7 +267,7 @@ class Launch:
             if self.failed_at:
                 return
             last = tail(self.server.log, self.server.begin)
-            raise LostError(f"the server {how}; what it printed last:\n{last}")
+            raise LostError(f"the server {how}" + (f"; what it printed last:\n{last}" if last else ""))
         self.display.say(
             f"the server {how}; it is started again from its newest checkpoint "
             f"({self.server_starts} of {self.options.max_restarts})"
@@ -271,9 +276,15 @@ class Launch:
 
     def _handle_report(self, kind: str, values: dict[str, Any]) -> None:
         if kind == "settings":
-            self._warn_of_threads(values["threads"])
+            if not self.published:
+                self._publish()
+                if text := self.options.warning_of_cores(values["threads"]):
+                    self.display.say(text)
         elif kind == "traceback":
             self.traceback = values["traceback"]
+            for child in self.children:
+                if child.worker == values["worker"] and not child.ended:
+                    child.repeats = values["repeated"]
             return
         elif kind in ("joined", "left"):
             if kind == "joined":
@@ -291,12 +302,16 @@ class Launch:
                 self.display.show("traceback", {"traceback": self.traceback})
         self.display.show(kind, values)
 
-    def _warn_of_threads(self, threads: int) -> None:
-        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-        if self.options.workers * threads > cores and not self.warned:
-            self.warned = True
-            each = f"{threads} BLAS thread{'s' * (threads > 1)} each"
-            self.display.say(f"{self.options.workers} workers with {each} on {cores} cores: they share the cores")
+    def _publish(self) -> None:
+        """Say how a worker is added, once the server has the run's directory for itself."""
+        self.published = True
+        try:
+            publish(self.directory, self.address, self.worker_keys)
+            self.resources.callback(withdraw, self.directory)
+            how = f"to add a worker: {shlex.join(['karp', 'worker', '--run-dir', str(self.directory)])}"
+        except OSError as error:
+            how = f"no worker can be added, as server.json cannot be written: {files.reason(error)}"
+        self.display.say(f"files in {self.directory}; {how}")
 
     def _worker_ended(self, child: Child) -> None:
         """Tell the server that a worker's process has ended, and restart the worker where that may help."""
@@ -313,24 +328,27 @@ class Launch:
         others = [other for other in self.children if other is not child and other.process.poll() in (None, 0)]
         stands_in = child.restarts > 0 and any(other.joined for other in others)  # for one that had worked
         if status > 0 and (child.left or not (child.joined or stands_in)):
-            self._fail(child, f"worker {child.worker} {child.how}")
+            self._fail(child, f"worker {child.worker} {child.how} {'after' if child.left else 'before'} its training")
         elif self.over_at or (child.left and others):
             self.display.say(f"worker {child.worker} {child.how} after the run")
         elif child.restarts < self.options.max_restarts:
             count = f"{child.restarts + 1} of {self.options.max_restarts}"
-            self.display.say(f"worker {child.worker} {child.how}: it is started again ({count})")
+            if not child.repeats:
+                self.display.say(f"worker {child.worker} {child.how}: it is started again ({count})")
             self._start_worker(child.worker, child.restarts + 1)
         elif any(not other.ended for other in self.children):
             self.display.say(f"worker {child.worker} {child.how} once more: the run goes on without it")
         else:
-            self._fail(child, f"worker {child.worker} {child.how} once more, and no other is left")
+            memory = ", as by a system that runs out of memory" * (status == -signal.SIGKILL)
+            self._fail(child, f"worker {child.worker} {child.how} once more{memory}, and no other is left")
 
     def _fail(self, child: Child, failure: str) -> None:
         """Give the run up, and show what the worker printed last."""
         assert self.server is not None
         self.status = 1
         self.failed_at = time.monotonic()
-        self.display.say(f"worker {child.worker} {child.how}; what it printed last:\n{tail(child.log, child.begin)}")
+        if last := tail(child.log, child.begin):
+            self.display.say(f"what worker {child.worker} printed last:\n{last}")
         self.server.tell(fail=failure)
 
     def _close(self) -> dict[str, Any] | None:
@@ -349,8 +367,7 @@ class Launch:
                 summary, _ = self._close_server()
             return summary
         finally:
-            if self.listener is not None:
-                self.listener.close()
+            self.resources.close()
 
     def _close_server(self) -> tuple[dict[str, Any] | None, bool]:
         """Have the server write what is left and end; return its summary, if any, and whether it died."""

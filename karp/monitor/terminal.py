@@ -38,7 +38,7 @@ class Display:
         elif kind in NOTICES:
             self.say(values[NOTICES[kind]])
         elif kind == "traceback":
-            self._write(values["traceback"])
+            self._write(values["traceback"].rstrip())
 
     def say(self, text: str) -> None:
         """A line of karp's own."""
@@ -83,11 +83,15 @@ class Display:
             self.bar.stop()
             self.bar = None
 
-    def abandon(self) -> None:
-        """Give the terminal its cursor back, as this process ends at once. (The bar's own end waits for a lock.)"""
-        if self.bar is not None and self.stream is not None:
+    def abandon(self, text: str) -> None:
+        """Say a last line, and give the terminal its cursor back, as this process ends at once.
+
+        It goes past the stream and the bar: whoever was interrupted may hold their locks.
+        """
+        if self.stream is not None:
+            cursor = "\x1b[?25h\n" if self.bar is not None else ""
             with contextlib.suppress(OSError, ValueError):  # it is closed
-                os.write(self.stream.fileno(), b"\x1b[?25h\n")
+                os.write(self.stream.fileno(), f"{cursor}karp: {text}\n".encode(errors="backslashreplace"))
 
     def conclude(self, summary: dict[str, Any], directory: Path | None) -> None:
         """What came out, and where the files are, if there are any."""

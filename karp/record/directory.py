@@ -6,6 +6,7 @@
     weights.safetensors  the weights at the end, under the names and shapes of the model; summary.json has their hash
     checkpoints/         what the run can be resumed from (checkpoints.py)
     launch.json          how it was launched: program, arguments, workers; or how a launcher can go on with it
+    server.json          where its server is, while a launch goes on (server_address.py; written by the launcher)
     summary.json         the totals, the last metrics, the weights' hash, the exit status; made at the end
     logs/                what each worker printed (written by the launcher)
 
@@ -46,7 +47,7 @@ class Record:
 
     def __init__(self, path: Path, resume: bool = False, keep: int = 3) -> None:
         self.path = path
-        self._settings: dict[str, Any] | None = None
+        self._kept: dict[str, Any] = {}  # file -> what it is to hold at the end, should somebody have removed it
         self._unwritten: dict[str, Any] = {}  # file -> what it is to hold, while it cannot be written
         mode = os.O_RDWR | os.O_CREAT | (0 if resume else os.O_EXCL)
         try:
@@ -71,6 +72,7 @@ class Record:
             self._metrics.cut(self._metrics.written)
         except OSError as error:
             raise self._refused(error) from None
+        self._keep_launch_file()
 
     def _refused(self, error: OSError) -> RecordError:
         return RecordError(f"the run directory {self.path} cannot be written: {files.reason(error)}")
@@ -98,6 +100,12 @@ class Record:
             with contextlib.suppress(OSError):
                 (self.path / "metrics.jsonl").unlink()  # else it would hold a run
             raise self._refused(error) from None
+        self._keep_launch_file()
+
+    def _keep_launch_file(self) -> None:
+        """Remember what launch.json holds, if it is there."""
+        with contextlib.suppress(OSError, ValueError):
+            self._kept[FILE] = files.read_json(self.path / FILE)
 
     def newest_checkpoint(self) -> Snapshot | None:
         """Return the checkpoint to go on from; what was recorded after it is cut off (all of it, if there is none)."""
@@ -125,7 +133,7 @@ class Record:
             self._arrivals.append(json.dumps([values["step"], values["of"]], separators=(",", ":")))
             return
         if kind == "settings":
-            self._settings = self._unwritten["settings.json"] = values
+            self._kept["settings.json"] = self._unwritten["settings.json"] = values
             for name, why in self._try_again().items():
                 self.say(f"{self.path / name} cannot be written: {why}; it is tried again")
         self._metrics.append(json.dumps(plain({"report": kind, **values}), allow_nan=False))
@@ -149,8 +157,7 @@ class Record:
             why = self._write("weights.safetensors", save(views, metadata={"format": "karp"}))
             missing += [f"weights.safetensors ({why})"] if why else []
             summary = summary | ({} if why else {"weights_sha256": layout.sha256(weights)})
-        if self._settings is not None and not (self.path / "settings.json").is_file():  # somebody has removed it
-            self._unwritten["settings.json"] = self._settings
+        self._unwritten |= {name: kept for name, kept in self._kept.items() if not (self.path / name).is_file()}
         missing += [f"{name} ({why})" for name, why in self._try_again().items()]
         settled = {lines.path.name: lines.settle() for lines in (self._arrivals, self._metrics)}
         missing += [f"{name} ({why})" for name, why in settled.items() if why]

@@ -53,7 +53,7 @@ class LocalLink:
 
     def send(self, message: FromWorker, incarnation: int) -> None:
         if isinstance(message, Failure) and self.record is not None:
-            self.record.report("traceback", {"worker": 0, "traceback": message.traceback})
+            self.record.report("traceback", {"worker": 0, "traceback": message.traceback, "repeated": False})
         if self.sound:
             self.at_work = True
             self._perform(message, incarnation)

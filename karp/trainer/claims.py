@@ -33,14 +33,14 @@ class Claims:
         if not under_launcher:
             self.interrupts.install(script.is_script())
         try:
-            LIMIT.take(threads)
+            if first and not under_launcher:
+                self.launched = script.launched(threads)
+            LIMIT.take(threads)  # the last that may fail
         except BaseException:
             self.interrupts.restore()
             if first:
                 _first.release()
             raise
-        if first and not under_launcher:
-            self.launched = script.launched(threads)
         self._process = os.getpid()
         self.interrupts.working = False
 

@@ -7,8 +7,10 @@ import sys
 import time
 import traceback
 
-from karp import faults
-from karp.errors import ProgramError
+from karp import environment, faults
+from karp.errors import KarpError, ProgramError
+from karp.monitor import streams
+from karp.monitor.terminal import Display
 from karp.protocol.messages import HOST, Done, FromWorker
 from karp.protocol.settings import Settings
 from karp.protocol.worker import PING_SECONDS, Worker
@@ -17,13 +19,21 @@ from karp.text import sendable
 from karp.trainer.interrupts import Terminated
 from karp.trainer.link import Link
 
+HOUSE = os.path.join(os.path.dirname(os.path.dirname(__file__)), "")  # where karp's own files are
+
 
 class Session:
-    """Carries the messages of this worker over a link, and its server's answers back."""
+    """Carries the messages of this worker over a link, and its server's answers back.
+
+    A worker that was started by hand says on standard error when it has joined and left; of others the launcher knows.
+    """
 
     def __init__(self, worker: Worker, link: Link) -> None:
         self.worker = worker
         self.link = link
+        by_hand = environment.read(environment.SERVER) and not environment.read(environment.LEASH)
+        self.display = Display(streams.for_progress() if by_hand else None)
+        self.joined = not by_hand  # or it need not be said
 
     def join(self, settings: Settings, remarks: list[str]) -> None:
         """Ask to take part in the run of these settings; the remarks are said once in it."""
@@ -47,6 +57,9 @@ class Session:
         faults.reach("answered", step=worker.version)
         now = time.monotonic()
         reply = worker.tick(now, link.address, link.diagnosis) if arrived is None else worker.receive(*arrived, now)
+        if not self.joined and worker.joining is None:
+            self.joined = True
+            self.display.say(f"joined the run at {link.address} as worker {worker.number}")
         if reply is not None:
             self.send(reply)
 
@@ -57,15 +70,16 @@ class Session:
             if not over:
                 self._stop()
             self.send(self.worker.leave())
+            self.display.say("left the run, which has ended")
             faults.reach("left")
             if launched:
                 atexit.register(self._depart, os.getpid())
         elif isinstance(error, KeyboardInterrupt | Terminated):
-            self.send(self.worker.leave())  # what it was at goes to others
+            self.send(self.worker.leave())
+            self.display.say("left the run; what this worker was at goes to others")
         elif not over:
             line = "".join(traceback.format_exception_only(error)).strip()
-            text = "".join(traceback.format_exception(error))
-            self.send(self.worker.failed(line, text, certain=isinstance(error, ProgramError)))
+            self.send(self.worker.failed(line, text_of(error), certain=isinstance(error, ProgramError)))
 
     def _stop(self) -> None:
         """End the run for every worker after the current step, and wait for that."""
@@ -81,3 +95,12 @@ class Session:
         if self.worker.over is not None and self.worker.over.main and getattr(sys, "last_value", None) is None:
             self.send(Done())
         self.link.close(0)
+
+
+def text_of(error: BaseException) -> str:
+    """Return an exception with its traceback; where karp refuses something, that ends with the program's line."""
+    shown = traceback.TracebackException.from_exception(error)
+    if isinstance(error, KarpError):
+        while len(shown.stack) > 1 and shown.stack[-1].filename.startswith(HOUSE):
+            shown.stack.pop()
+    return "".join(shown.format())

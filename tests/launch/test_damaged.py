@@ -3,6 +3,7 @@
 import errno
 import json
 import os
+import re
 import socket
 import subprocess
 from pathlib import Path
@@ -175,7 +176,9 @@ def test_a_program_that_cannot_be_run(tmp_path: Path, text: str, reason: str) ->
     done = karp("launch", "-n", 2, "--run-dir", tmp_path / "run", program(tmp_path, text=text), cwd=tmp_path)
     assert 1 == done.returncode
     assert reason in done.stderr
-    assert "what it printed last" in done.stderr
+    assert re.search(r"^karp: what worker \d printed last:$", done.stderr, re.M)
+    assert 1 == done.stderr.count(reason)
+    assert re.search(r"^karp: worker \d ended with exit status 1 before its training$", done.stderr, re.M)
 
 
 def fingerprints(text: str) -> list[str]:

@@ -11,11 +11,13 @@ from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
-from running import HEAD, LOOP, PROGRAM, ROOT, Process, command, completed, karp, program, started, summary
+from running import HEAD, LOOP, PROGRAM, ROOT, Process, command, completed, karp, metrics, program, started, summary
 
+from karp.errors import SettingError
 from karp.launch import run
 from karp.launch.options import Options
 from karp.monitor.terminal import Display
+from karp.record.server_address import publish
 
 AFTER = {
     "stopped": """
@@ -133,16 +135,74 @@ def test_a_score_that_is_no_number_is_shown_as_such(tmp_path: Path) -> None:
     assert "karp: auc not finite" in done.stderr
 
 
+def test_two_interrupts_at_once_kill_everything_and_still_say_how_to_go_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The first one has not been answered when the second comes."""
+    launch = run.Launch(Options("program.py", [], 4), tmp_path, resume=False)
+    publish(tmp_path, "tcp://127.0.0.1:1", "")
+    launch.published = True
+    ends = []
+    monkeypatch.setattr(os, "_exit", ends.append)
+    with (tmp_path / "said").open("w") as stream:
+        launch.display = Display(stream)
+        launch._interrupt(signal.SIGINT, None)
+        assert [] == ends
+        launch._interrupt(signal.SIGINT, None)
+    assert [130] == ends
+    how = f"to go on from the newest checkpoint: karp launch --resume {tmp_path} -n 4"
+    assert f"karp: killed at once; {how}\n" == (tmp_path / "said").read_text()
+    assert not (tmp_path / "server.json").exists()
+
+
+def test_a_launch_leaves_no_descriptor_open(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    path = program(tmp_path)
+    before = sorted(os.listdir("/proc/self/fd"))
+    assert 0 == run.launch(Options(str(path), [], 1), str(tmp_path / "run"))
+    assert before == sorted(os.listdir("/proc/self/fd"))
+
+
+def test_one_error_of_all_workers_is_shown_once(tmp_path: Path) -> None:
+    path = program(tmp_path, text=HEAD + LOOP.format(body="if trainer.step == 3: raise ValueError('boom')"))
+    done = karp("launch", "-n", 4, "--run-dir", tmp_path / "run", path, cwd=tmp_path)
+    assert 1 == done.returncode
+    said = [line for line in done.stderr.splitlines() if line.startswith("karp: worker")]
+    assert [("tries it", 1), ("is started again", 1), ("ValueError: boom", 2)] == [
+        (words, sum(words in line for line in said)) for words in ("tries it", "is started again", "ValueError: boom")
+    ], done.stderr
+    assert 1 == done.stderr.count("Traceback")
+    assert 4 <= sum(line["report"] == "traceback" for line in metrics(tmp_path / "run"))
+
+
+def test_what_karp_refuses_is_shown_with_the_program_s_line_alone(tmp_path: Path) -> None:
+    path = program(tmp_path, text=HEAD + "y[5] = 7" + LOOP.format(body="pass"))
+    done = karp("launch", "-n", 2, "--run-dir", tmp_path / "run", path, cwd=tmp_path)
+    assert 1 == done.returncode
+    assert "class index 7 is none of the 2 classes" in done.stderr
+    assert "trainer.backward(nn.cross_entropy(model(xs), ys))" in done.stderr
+    assert "losses.py" not in done.stderr
+
+
+def test_a_rule_that_every_worker_breaks_at_once_is_said_once(tmp_path: Path) -> None:
+    path = program(tmp_path, text=HEAD + LOOP.format(body="continue"))
+    done = karp("launch", "-n", 4, "--run-dir", tmp_path / "run", path, cwd=tmp_path)
+    assert 1 == done.returncode
+    assert 1 == len(re.findall(r"^karp: .*not given to trainer.backward", done.stderr, re.M)), done.stderr
+
+
 def test_a_terminal_that_is_left_at_once_has_its_cursor() -> None:
     mine, theirs = os.openpty()
     with open(theirs, "w") as stream, open(mine, "rb", buffering=0) as screen:
         display = Display(stream)
         display.show("begin", {"steps": 3})
-        display.abandon()
+        display.abandon("a last line")
         shown = b""
         while b"\x1b[?25h" not in shown:
             shown += screen.read(1 << 12)
         assert b"\x1b[?25l" in shown  # it was hidden
+        while b"a last line" not in shown:
+            shown += screen.read(1 << 12)
         display.close()
 
 
@@ -152,7 +212,7 @@ def test_a_terminal_that_is_gone_does_not_keep_a_launcher_from_its_end() -> None
         display = Display(stream)
         display.bar = object()  # a real one has a thread, which would write there too
         os.close(mine)
-        display.abandon()
+        display.abandon("a last line")
 
 
 def test_what_an_earlier_launch_printed_is_not_printed_again(tmp_path: Path) -> None:
@@ -164,8 +224,10 @@ def test_what_an_earlier_launch_printed_is_not_printed_again(tmp_path: Path) -> 
 
 def test_a_time_between_checkpoints_is_a_number(tmp_path: Path) -> None:
     path = program(tmp_path, text=HEAD)
-    done = karp("launch", "-n", 1, "--checkpoint-every", "nan", "--run-dir", tmp_path / "run", path, cwd=tmp_path)
-    assert (2, True) == (done.returncode, "--checkpoint-every" in done.stderr)
+    for seconds in (float("nan"), float("inf"), -1.0):
+        with pytest.raises(SettingError, match="--checkpoint-every is"):
+            run.launch(Options(str(path), [], 1, checkpoint_every=seconds), str(tmp_path / "run"))
+    assert not (tmp_path / "run").exists()
 
 
 def test_a_launcher_imports_nothing_that_takes_long_and_a_worker_no_server() -> None:

@@ -345,6 +345,30 @@ def test_a_program_that_raises_twice_at_one_shard_ends_the_run_with_its_tracebac
     assert 2 == len(run.reported("traceback"))
 
 
+def test_an_error_that_every_worker_has_at_a_step_is_said_once() -> None:
+    run = Run(4)
+    todo = {}
+    for worker in range(4):
+        todo |= leases(run.join(worker))
+    for worker in range(3):
+        run.send(b"%d" % worker, raised(0, todo[worker].start))
+    assert [f"worker 0 failed at step 0, shard {todo[0].start} (ValueError: x); another worker tries it"] == [
+        notice["text"] for notice in run.reported("notice")
+    ]
+    assert [False, True, True] == [report["repeated"] for report in run.reported("traceback")]
+    run.send(b"3", replace(raised(0, todo[3].start), error="TypeError: another"))
+    assert 2 == len(run.reported("notice"))
+
+
+def test_who_fails_when_the_run_has_failed_is_no_stranger() -> None:
+    run = Run(2)
+    todo = leases(run.join(0) + run.join(1))
+    run.send(b"1", replace(raised(0, todo[1].start), certain=True))
+    run.take(run.server.lost(b"0", 1.0))
+    assert [] == run.send(b"0", raised(0, todo[0].start))
+    assert 0 == run.counts["refused"]
+
+
 def test_a_program_that_breaks_a_rule_ends_the_run_at_once() -> None:
     run = Run(2)
     todo = leases(run.join(0) + run.join(1))

@@ -141,6 +141,20 @@ def test_settings_that_are_gone_at_the_end_are_written_again_or_named(tmp_path: 
             assert (1, ["settings.json (Is a directory)"]) == (summary["exit"], summary["missing"])
 
 
+def test_how_a_run_was_launched_is_written_again_if_it_is_gone(tmp_path: Path) -> None:
+    program = Launched(str(tmp_path / "program.py"), ["x"], 3)
+    (tmp_path / "launched").mkdir()
+    program.write(tmp_path / "launched", "/")
+    for name in ("launched", "alone"):
+        record = Record(tmp_path / name)
+        if name == "alone":
+            record.keep_launched(program, "/")
+        file = tmp_path / name / "launch.json"
+        file.unlink()
+        assert "missing" not in finish(record, weights=False)
+        assert (program, "/") == Launched.read(tmp_path / name)
+
+
 def test_lines_for_which_there_is_no_room_are_counted_and_none_is_torn(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -1,6 +1,7 @@
 """The number of BLAS threads is the process's: the first Trainer sets it, the last restores it."""
 
 import os
+import signal
 import threading
 
 import pytest
@@ -42,6 +43,19 @@ def test_the_first_sets_and_the_last_restores_in_whatever_thread_they_are() -> N
         left.set()
         thread.join()
         assert ([{1}, {2}], {2}, 0) == (seen, threads(), LIMIT.holders)
+
+
+def test_what_fails_at_the_beginning_leaves_nothing_taken(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(threads: int) -> None:
+        raise RuntimeError("no script")
+
+    before = signal.getsignal(signal.SIGINT)
+    monkeypatch.setattr("karp.trainer.claims._first", threading.Lock())
+    monkeypatch.setattr("karp.trainer.script.launched", fail)
+    for _ in range(2):  # the first Trainer has not been
+        with pytest.raises(RuntimeError, match="no script"):
+            trainer(1).__enter__()
+        assert (0, before) == (LIMIT.holders, signal.getsignal(signal.SIGINT))
 
 
 def test_another_number_meanwhile_is_refused_and_changes_nothing() -> None:

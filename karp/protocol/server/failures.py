@@ -10,6 +10,8 @@ class Failures:
     def __init__(self, training: Training) -> None:
         self.training = training
         self.places: set[tuple[int, int, int]] = set()  # (step, shard, epoch)
+        self.step = -1  # of the last one
+        self.errors: set[str] = set()  # that step's
 
     def hear(self, worker: int, message: Failure) -> None:
         """A worker's program has raised. On another worker it may not, but at the same place once more it does."""
@@ -17,9 +19,14 @@ class Failures:
         place = f"at step {message.step}, shard {message.shard}" if message.shard >= 0 else "outside of its loop"
         if message.epoch >= 0:
             place = f"in the evaluation of epoch {message.epoch}"
-        self.training.report("traceback", {"worker": worker, "traceback": message.traceback})
+        if message.step != self.step:
+            self.step, self.errors = message.step, set()
+        repeated = message.error in self.errors  # as where all of a step's shards fail alike: it is said once
+        self.errors.add(message.error)
+        self.training.report("traceback", {"worker": worker, "traceback": message.traceback, "repeated": repeated})
         if message.certain or where in self.places or message.shard == message.epoch == -1:
             self.training.fail(f"worker {worker} failed {place}: {message.error}")
         else:
             self.places.add(where)
-            self.training.notice(f"worker {worker} failed {place} ({message.error}); another worker tries it")
+            if not repeated:
+                self.training.notice(f"worker {worker} failed {place} ({message.error}); another worker tries it")

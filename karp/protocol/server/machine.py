@@ -174,10 +174,10 @@ class Server:
                 self.ending.hear(peer, message)
             elif isinstance(message, Leave | Done):
                 self.ending.hear_of_another(peer, message)
-            elif isinstance(message, Failure):
-                self.refusals.refuse(peer, f"a program that is not in this run has failed: {message.error:.500}")
-            else:
+            elif not isinstance(message, Failure):
                 self.out.append(Send(peer, Rejoin()))
+            elif not self.failure:  # else it has been seen to end, like the others of a run that has failed
+                self.refusals.refuse(peer, f"a program that is not in this run has failed: {message.error:.500}")
         except ProtocolError as error:
             self.refusals.refuse(peer, str(error))
         return self._take()

@@ -217,7 +217,7 @@ class Training:
                 who = f"{workers} workers train" if workers > 1 else "1 worker trains"
                 self.notice(
                     f"{who} {together} samples/s; one process, without exchange, would train about {alone}: "
-                    f"run {self.settings.program} with python instead of karp launch"
+                    f"run {self.settings.program} with python, not karp launch, when you begin anew"
                 )
         if ends_epoch:
             self.progress.end_epoch()
