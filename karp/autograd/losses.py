@@ -1,6 +1,8 @@
 """Losses: each a mean over samples, so that shards of a batch can be averaged by their sizes.
 
-`mse` and `cross_entropy` are one operation each, the others short compositions. `karp.nn` has them all.
+`mse` and `cross_entropy` are one operation each, the others short compositions. `karp.nn` has them all. Each takes
+`sample_weights` (samples,), finite numbers from 0 with a sum above 0: the mean is then weighted, as if a sample of
+weight 2 were there twice and one of weight 0 not at all.
 """
 
 from __future__ import annotations
@@ -10,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from karp.autograd.convert import constant, floating, plain_array, refuse_value, setting
-from karp.autograd.functions import abs, clip, mean, multiply, relu, softplus, subtract
+from karp.autograd.functions import abs, clip, mean, multiply, relu, softplus, subtract, sum
 from karp.autograd.layers import like
 from karp.autograd.operation import shapes_in_words
 from karp.autograd.operations import fused
@@ -18,12 +20,17 @@ from karp.autograd.value import Value, apply, run
 from karp.errors import SettingError, ShapeError
 
 
-def mse(prediction: Any, target: Any) -> Value:
+def mse(prediction: Any, target: Any, *, sample_weights: Any = None) -> Value:
     """The mean of (prediction - target)^2. Both must have one shape; nothing is broadcast.
 
     >>> mse(Value([1.0, 2.0]), [1.0, 4.0])
     Value(2.0)
+    >>> mse(Value([1.0, 2.0]), [1.0, 4.0], sample_weights=[3, 1])
+    Value(1.0)
     """
+    if sample_weights is not None:
+        off = _residual("mse", prediction, target)
+        return _finite("mse", _mean("mse", multiply(off, off), sample_weights), target)
     if prediction.__class__ is not Value:
         prediction = Value(prediction)
     if target.__class__ is not Value:
@@ -33,7 +40,7 @@ def mse(prediction: Any, target: Any) -> Value:
             return loss if loss.data.item() < np.inf else _finite("mse", loss, target)
     if prediction.data.__class__ is float or (target.__class__ is Value and target.data.__class__ is float):
         _check_loss("mse", prediction, target)
-        off: Value = prediction - (target if target.__class__ is Value else float(target))
+        off = prediction - (target if target.__class__ is Value else float(target))
         return _finite("mse", off * off, target)
     return _finite("mse", apply(fused.MSE, prediction, target), target)
 
@@ -77,6 +84,26 @@ def cross_entropy(
     return run(fused.CROSS_ENTROPY, (logits, *settings), (data, *settings))
 
 
+def _mean(name: str, losses: Value, sample_weights: Any) -> Value:
+    """The mean of the losses (samples, ...), weighted by sample if there are weights (samples,)."""
+    if sample_weights is None:
+        return mean(losses)
+    refuse_value("sample_weights", sample_weights)
+    weights = like(sample_weights, losses)
+    if not losses.ndim or weights.shape != losses.shape[:1]:
+        raise ShapeError(
+            f"{name}: sample_weights of shape {weights.shape} must have one weight for each sample: {losses.shape[:1]}"
+        )
+    wrong = ~((weights >= 0) & (weights < np.inf))
+    if wrong.any():
+        raise SettingError(f"{name}: sample_weights are finite numbers from 0, and {weights[wrong][0]} is among them")
+    total = np.add.reduce(weights)
+    if not 0 < total < np.inf:
+        raise SettingError(f"{name}: sample_weights must have a sum above 0 and finite, not {total}")
+    shares = weights / (total * (losses.size // len(weights)))
+    return sum(multiply(losses, shares.reshape(-1, *[1] * (losses.ndim - 1))))
+
+
 def _residual(name: str, prediction: Any, target: Any) -> Value:
     """prediction - target, of one shape and not empty, in the dtype of the prediction."""
     prediction = prediction if isinstance(prediction, Value) else Value(prediction)
@@ -115,16 +142,16 @@ def _refuse(name: str, target: Any, right: Any, wanted: str) -> None:
         raise SettingError(f"{name}: {where} is {np.asarray(target)[place]} and {wanted}")
 
 
-def mae(prediction: Any, target: Any) -> Value:
+def mae(prediction: Any, target: Any, *, sample_weights: Any = None) -> Value:
     """The mean of |prediction - target|; both of one shape.
 
     >>> mae(Value([1.0, 2.0]), [1.0, 4.0])
     Value(1.0)
     """
-    return _finite("mae", mean(abs(_residual("mae", prediction, target))), target)
+    return _finite("mae", _mean("mae", abs(_residual("mae", prediction, target)), sample_weights), target)
 
 
-def huber(prediction: Any, target: Any, delta: float = 1.0) -> Value:
+def huber(prediction: Any, target: Any, delta: float = 1.0, *, sample_weights: Any = None) -> Value:
     """The mean of r^2 / 2 where |r| <= delta and delta (|r| - delta / 2) beyond, r = prediction - target. Huber, 1964.
 
     >>> huber(Value([0.5, 3.0]), [0.0, 0.0])
@@ -135,10 +162,10 @@ def huber(prediction: Any, target: Any, delta: float = 1.0) -> Value:
         raise SettingError(f"huber: delta={delta} must be above 0")
     size = abs(_residual("huber", prediction, target))
     near = clip(size, None, delta)
-    return _finite("huber", mean(near * (size - 0.5 * near)), target)
+    return _finite("huber", _mean("huber", near * (size - 0.5 * near), sample_weights), target)
 
 
-def hinge(scores: Any, target: Any) -> Value:
+def hinge(scores: Any, target: Any, *, sample_weights: Any = None) -> Value:
     """The mean of max(0, 1 - target * score), for targets -1 and 1, or 0 and 1; both of one shape.
 
     Raises SettingError for any other target, and for one that has -1 and 0.
@@ -157,10 +184,10 @@ def hinge(scores: Any, target: Any) -> Value:
             known = (squares == 1.0) | (target == 0)
             _refuse("hinge", target, squares == 1.0 if known.all() else known, wanted)
         target = target + target - 1
-    return mean(relu(1.0 - multiply(scores, target)))
+    return _mean("hinge", relu(1.0 - multiply(scores, target)), sample_weights)
 
 
-def binary_cross_entropy(logits: Any, target: Any) -> Value:
+def binary_cross_entropy(logits: Any, target: Any, *, sample_weights: Any = None) -> Value:
     """The mean of -log of the probability given to the target (0 to 1), for logits of the same shape; stable.
 
     Raises SettingError for a target that is no probability.
@@ -176,4 +203,5 @@ def binary_cross_entropy(logits: Any, target: Any) -> Value:
         wanted = "must be 0 or 1, or a probability between; of two other labels make them as (labels == second)"
         _refuse("binary_cross_entropy", target, (target >= 0) & (target <= 1), wanted)
     # Not softplus(z) - z t: that loses a small loss in the difference of two large numbers.
-    return mean(multiply(softplus(-logits), target) + multiply(softplus(logits), 1.0 - target))
+    losses = multiply(softplus(-logits), target) + multiply(softplus(logits), 1.0 - target)
+    return _mean("binary_cross_entropy", losses, sample_weights)

@@ -8,7 +8,7 @@ import pytest
 from karp import autograd as ag
 from karp import nn
 from karp.autograd import Value
-from karp.errors import SettingError, ShapeError
+from karp.errors import GraphError, SettingError, ShapeError
 
 PREDICTION = np.random.default_rng(1).standard_normal((6, 2))
 TARGET = np.random.default_rng(2).standard_normal((6, 2))
@@ -19,7 +19,7 @@ LOSSES = [
     ("huber", nn.huber, TARGET, lambda f: f.huber_loss),
     (
         "huber delta",
-        lambda p, t: nn.huber(p, t, delta=0.3),
+        lambda p, t, **weights: nn.huber(p, t, delta=0.3, **weights),
         TARGET,
         lambda f: lambda p, t: f.huber_loss(p, t, delta=0.3),
     ),
@@ -53,6 +53,49 @@ def test_losses_are_means_over_samples(name: str, loss: Any, target: Any, torch_
     whole = loss(Value(PREDICTION), target).item()
     parts = [loss(Value(PREDICTION[rows]), target[rows]).item() for rows in (slice(0, 4), slice(4, 6))]
     np.testing.assert_allclose(whole, (4 * parts[0] + 2 * parts[1]) / 6, rtol=1e-12)
+
+
+@every
+@pytest.mark.parametrize("weights", [[2, 0, 1, 3, 1, 0], [1] * 6, [0, 0, 0, 0, 0, 7]], ids=str)
+def test_whole_weights_are_repeated_samples(
+    name: str, loss: Any, target: Any, torch_loss: Any, weights: list[int]
+) -> None:
+    rows = np.repeat(np.arange(6), weights)
+    repeated, weighted, scaled = Value(PREDICTION), Value(PREDICTION), Value(PREDICTION)
+    expected = loss(repeated[rows], target[rows])
+    actual = loss(weighted, target, sample_weights=weights)
+    loss(scaled, target, sample_weights=np.array(weights) * 1e-3).backward()
+    expected.backward()
+    actual.backward()
+    np.testing.assert_allclose(expected.item(), actual.item(), rtol=1e-12)
+    for value in (weighted, scaled):
+        np.testing.assert_allclose(repeated.grad, value.grad, rtol=1e-12)
+    assert not weighted.grad[np.array(weights) == 0].any()
+
+
+@every
+def test_a_weighted_loss_keeps_the_dtype_and_refuses_what_are_no_weights(
+    name: str, loss: Any, target: Any, torch_loss: Any
+) -> None:
+    value = Value(PREDICTION.astype(np.float32))
+    assert np.float32 == loss(value, target, sample_weights=np.ones(6)).dtype
+    for weights, says in (
+        ([1] * 5, r"shape \(5,\) must have one weight for each sample: \(6,\)"),
+        (np.ones((6, 1)), r"shape \(6, 1\) must have one weight for each sample"),
+        (2.0, r"shape \(\) must have"),
+    ):
+        with pytest.raises(ShapeError, match=says):
+            loss(value, target, sample_weights=weights)
+    for weights, says in (
+        ([1, 1, 1, 1, 1, -1], "finite numbers from 0, and -1.0 is among them"),
+        ([1, np.nan, 1, 1, 1, 1], "and nan is among them"),
+        ([1, 1, 1, 1, 1, np.inf], "and inf is among them"),
+        (np.zeros(6), "must have a sum above 0"),
+    ):
+        with pytest.raises(SettingError, match=says):
+            loss(value, target, sample_weights=weights)
+    with pytest.raises(GraphError, match="sample_weights is a constant"):
+        loss(value, target, sample_weights=Value(np.ones(6)))
 
 
 @every
