@@ -39,7 +39,7 @@ from karp.text import NAME_CHARACTERS
 ERROR, TRACEBACK, HOST = 2_000, 200_000, 255  # characters of a text, at most
 MOST_NUMBERS = 1_000  # of a score
 MOST_LOGGED = 10_000  # numbers that travel with one message
-PROTOCOL = 6  # counts the changes that make two versions of karp unable to work in one run
+PROTOCOL = 7  # counts the changes that make two versions of karp unable to work in one run
 
 Logs = list[tuple[int, str, float]]  # (shard, name, value); shard -1: logged outside of a shard
 
@@ -133,7 +133,6 @@ class Welcome:
     worker: int
     shards: int
     initial: bool
-    shared: str = ""  # where the server keeps memory for it (transport/segment.py); '' if it does not
 
 
 @dataclass(slots=True)
@@ -382,7 +381,6 @@ CHECKS: dict[str, Callable[[Any], Any]] = {
     "traceback": text(TRACEBACK),
     "certain": flag,
     "initial": flag,
-    "shared": text(1000),
     "main": flag,
     "last": flag,
     "lease": count,

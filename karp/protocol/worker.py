@@ -55,17 +55,16 @@ LOST_SECONDS = 60.0  # a server that has not answered for so long is lost
 
 @dataclass(slots=True)
 class Worker:
-    """One worker's state; `weights` is the model's flat vector, which arriving weights overwrite.
+    """The state of one worker.
 
-    `lent` is a vector of leased weights that is read where it is: that of the last message, or the server's own memory.
-    The latter changes when a step is applied; whoever still computes for that step then computes in vain, and the
-    server drops what comes of it.
+    `weights` is the model's flat vector, into which arriving weights are copied. Those that come as a read-only vector
+    are not: whoever hands them out keeps that memory as it is until the next task, so they are computed on where they
+    lie. `current` is the vector to compute on, one or the other.
     """
 
     weights: Vector
     number: int = -1  # what the launcher, then the server, calls it
-    lent: Vector | None = None
-    current: Vector = field(init=False)  # the one of them to compute with
+    current: Vector = field(init=False)
     joining: Join | None = None  # until the server has answered
     join: Join | None = None
     incarnation: int = 0  # of the server
@@ -150,8 +149,9 @@ class Worker:
         self.joining, self.seen = None, 0
         if not message.initial:
             return None
+        if self.current is not self.weights:  # else its own vector may be of a later version already
+            self.current, self.version = self.weights, 0
         self.version = max(self.version, 0)
-        self.current = self.weights
         return Initial(self.weights, self.remarks)
 
     def _take(self, task: Lease | Evaluation) -> FromWorker | None:
@@ -196,10 +196,10 @@ class Worker:
 
     def _load(self, weights: Vector | None, version: int) -> None:
         if weights is not None:
-            if weights is self.lent and self.settings.local_steps == 1:
-                self.current = weights
-            else:
+            if weights.flags.writeable or self.settings.local_steps > 1:  # which change them
                 self.keep(weights)
+            else:
+                self.current = weights
         self.version = version
 
     def keep(self, weights: Vector) -> None:

@@ -81,7 +81,7 @@ class Checker:
         reference = self.references[process.worker.incarnation]
         if isinstance(task, Evaluation):
             self.evaluated[task.epoch] = task.version
-        if not same_bits(process.worker.weights, reference.weights(task.version)):
+        if not same_bits(process.worker.current, reference.weights(task.version)):
             self.fail(f"{process.peer!r} computes {task} with other weights")
 
     def check_final_weights(self, process: "WorkerProcess") -> None:

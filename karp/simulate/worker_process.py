@@ -200,7 +200,7 @@ class WorkerProcess:
         worker, cluster = self.worker, self.cluster
         if cluster.checker is not None:
             cluster.checker.before_task(self, lease)
-        gradient, loss = cluster.problem.gradient(worker.weights, lease.step, shard)
+        gradient, loss = cluster.problem.gradient(worker.current, lease.step, shard)
         bad_shard = cluster.injector.bad_shard_at(lease.step, shard)
         if bad_shard is not None and bad_shard.kind == "raise":
             self._fail(ValueError("the program raises here"))
@@ -224,7 +224,7 @@ class WorkerProcess:
         assert worker.task is not None
         if cluster.checker is not None:
             cluster.checker.before_task(self, worker.task)
-        message = worker.scored({"loss": cluster.problem.score(worker.weights)})
+        message = worker.scored({"loss": cluster.problem.score(worker.current)})
         self.busy = False
         self.send(message)
         if not self.killed_at("scored"):

@@ -16,7 +16,7 @@ from karp.protocol.tree import Vector
 
 HEAD_BYTES = 1 << 23  # the longest head; MOST_LOGGED numbers fit in it
 ANY_RUN = ""  # the run of a worker that knows only an address; it learns the run from the server's first answer
-UNSHARED = 500  # the most characters of `Envelope.unshared`
+SHARED_TEXT = 500  # the most characters of what an envelope says of shared memory
 FRAMES = 1 << 12  # the most frames of a message
 DTYPES: dict[str, np.dtype[Any]] = {"float32": np.dtype("<f4"), "float64": np.dtype("<f8")}
 DTYPES |= {"uint8": np.dtype("u1"), "uint16": np.dtype("<u2")}  # what codecs encode to
@@ -24,11 +24,12 @@ NAMES = {dtype: name for name, dtype in DTYPES.items()}
 
 
 class Envelope(NamedTuple):
-    """The run that a message belongs to, and the server's incarnation."""
+    """The run that a message belongs to, the server's incarnation, and what the ends say of shared memory."""
 
     run: str
     incarnation: int
-    unshared: str = ""  # why a worker cannot open the shared memory that it was offered
+    invitation: str = ""  # where a worker that has joined finds the server's shared memory
+    unshared: str = ""  # why that worker cannot open it
 
 
 def pack(message: Message, envelope: Envelope) -> list[Any]:
@@ -40,8 +41,8 @@ def pack(message: Message, envelope: Envelope) -> list[Any]:
         "incarnation": envelope.incarnation,
         "dtypes": [NAMES[vector.dtype] for vector in payload],
     }
-    if envelope.unshared:
-        head["unshared"] = envelope.unshared
+    if envelope.invitation or envelope.unshared:
+        head |= {"invitation": envelope.invitation, "unshared": envelope.unshared}
     try:
         return [msgpack.packb(head), *payload]
     except UnicodeEncodeError:  # a text that was not escaped (text.py); asking for this every time costs 1 us
@@ -64,17 +65,19 @@ def unpack(frames: Sequence[Any], run: str, kinds: Mapping[str, type[Kind]]) -> 
     if type(head) is not dict:
         raise ProtocolError(f"a head that is not a map: {head!r:.60}")
     protocol, sender_run = head.pop("karp", None), head.pop("run", None)
-    incarnation, dtypes, unshared = head.pop("incarnation", None), head.pop("dtypes", None), head.pop("unshared", "")
+    incarnation, dtypes = head.pop("incarnation", None), head.pop("dtypes", None)
+    shared = {name: head.pop(name, "") for name in ("invitation", "unshared")}
     if protocol != PROTOCOL or type(protocol) is not int:
         raise ProtocolError(f"protocol {protocol!r:.20} instead of {PROTOCOL}: both ends need the same karp")
     if type(sender_run) is not str or (sender_run != run and sender_run != ANY_RUN != run):
         raise ProtocolError(f"a message of run {sender_run!r:.60}, but this is run {run!r:.60}")
     if type(incarnation) is not int or type(dtypes) is not list or len(dtypes) != len(frames) - 1:
         raise ProtocolError("a head without a good incarnation, or whose dtypes do not match the frames")
-    if type(unshared) is not str or len(unshared) > UNSHARED:
-        raise ProtocolError(f"a head whose unshared is not a text of at most {UNSHARED} characters")
+    for name, text in shared.items():
+        if type(text) is not str or len(text) > SHARED_TEXT:
+            raise ProtocolError(f"a head whose {name} is not a text of at most {SHARED_TEXT} characters")
     payload = [vector(frame, dtype) for frame, dtype in zip(frames[1:], dtypes, strict=True)]
-    return decode(head, payload, kinds), Envelope(sender_run, incarnation, unshared)
+    return decode(head, payload, kinds), Envelope(sender_run, incarnation, **shared)
 
 
 def vector(frame: Any, dtype: object) -> Vector:

@@ -122,9 +122,10 @@ class ServerSocket:
             slot = self.shared.slots.get(peer)
             if slot is not None and type(message) is Lease and slot.put(message):
                 return True
-            if type(message) is Welcome:
-                message.shared = self.shared.invite(peer)
-        *first, last = [peer, *pack(message, self.envelope)]
+        envelope = self.envelope
+        if self.shared is not None and type(message) is Welcome:
+            envelope = envelope._replace(invitation=self.shared.invite(peer))
+        *first, last = [peer, *pack(message, envelope)]
         try:
             for frame in first:
                 self.socket.send(frame, zmq.SNDMORE | zmq.DONTWAIT)

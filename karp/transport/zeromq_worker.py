@@ -15,6 +15,7 @@ from karp.parameters import Layout
 from karp.protocol.messages import (
     FROM_SERVER,
     Contribution,
+    Evaluation,
     FromServer,
     FromWorker,
     Lease,
@@ -25,7 +26,7 @@ from karp.protocol.messages import (
 from karp.protocol.tree import Node, Vector
 from karp.protocol.worker import LOST_SECONDS, Worker
 from karp.transport.buffers import BufferPool, is_large
-from karp.transport.frames import ANY_RUN, UNSHARED, Envelope, pack, unpack
+from karp.transport.frames import ANY_RUN, SHARED_TEXT, Envelope, pack, unpack
 from karp.transport.handshake_worker import ServerConnection
 from karp.transport.keys import Keys
 from karp.transport.segment import WORKER_SPIN_SECONDS, reason, spin
@@ -69,7 +70,7 @@ class WorkerSocket:
         if self.shared is not None and type(message) is Contribution and self.shared.send(message):
             faults.reach("sent", step=message.step)
             return
-        *first, last = pack(message, Envelope(self.run, incarnation, self.unshared))
+        *first, last = pack(message, Envelope(self.run, incarnation, unshared=self.unshared))
         step = getattr(message, "step", -1)
         try:
             for frame in first:
@@ -113,9 +114,9 @@ class WorkerSocket:
             self.run = envelope.run
         self.idle = isinstance(message, Waiting)
         if isinstance(message, Welcome):
-            self._open_shared(message.shared)
-        elif isinstance(message, Lease) and message.weights is not None and is_large(message.weights):
-            self._lend(message.weights)
+            self._open_shared(envelope.invitation)
+        elif isinstance(message, Lease | Evaluation) and message.weights is not None and is_large(message.weights):
+            message.weights.flags.writeable = False  # so that the worker computes on them where they lie
         return message, envelope.incarnation
 
     def _check_silence(self) -> None:
@@ -158,44 +159,36 @@ class WorkerSocket:
             return
         try:
             self.shared = SharedWorker(invitation, self.layout)
-            self.worker.lent = self.shared.weights.vector
         except OSError as error:
-            self.unshared = reason(error)[:UNSHARED]
+            self.unshared = reason(error)[:SHARED_TEXT]
             return
         self.poller = zmq.Poller()
         self.poller.register(self.socket, zmq.POLLIN)
         self.poller.register(self.shared.wakeup, zmq.POLLIN)
 
-    def _lend(self, weights: Vector) -> None:
-        """Lend the worker the weights of a message, so that it needs no copy; not beside those in shared memory."""
-        if self.shared is None:
-            weights.flags.writeable = False  # as those in shared memory are
-            self.worker.lent = weights
-
     def _close_shared(self) -> None:
         if self.shared is not None:
             self.shared.close()
-            self.shared = self.worker.lent = None
+            self.shared = None
 
     @property
     def overtaken(self) -> bool:
         """Whether the weights that the worker computes on have changed, as others have completed its step."""
-        return self.shared is not None and self.worker.current is self.worker.lent and self.shared.changed
+        shared = self.shared
+        return shared is not None and self.worker.current is shared.weights.vector and shared.changed
 
     def at_once(self, lease: Lease, node: Node) -> bool:
         """Return False: the server is another process, so a contribution has to be sent."""
         return False
 
     def settle(self) -> None:
-        """Copy lent weights to the worker's own vector, where they stay as they are."""
+        """Copy the weights that the worker computes on to its own vector, where they stay as they are."""
         worker, shared = self.worker, self.shared
-        if shared is not None and worker.current is worker.lent:
+        if shared is not None and worker.current is shared.weights.vector:
             shared.copy(worker.weights)
             worker.keep(worker.weights)
         else:
             worker.keep(worker.current)
-            if shared is None:
-                worker.lent = None
 
     @property
     def gradients(self) -> Vector | None:

@@ -107,7 +107,7 @@ class HonestWorker:
         if isinstance(worker.task, Lease):
             lease = worker.task
             for shard in range(lease.start, lease.stop):
-                worker.computed(gradient(worker.weights, lease.step, shard), 0.25, shards_of(lease.step))
+                worker.computed(gradient(worker.current, lease.step, shard), 0.25, shards_of(lease.step))
             sent.append(worker.contribution())
         elif isinstance(worker.task, Evaluation):
             sent.append(worker.scored({"accuracy": 0.5}))

@@ -50,7 +50,7 @@ def contributed(initial: bool) -> Worker:
     worker = Worker(weights(), 1)
     worker.enter(settings(), "host", 1, 0.0)
     worker.receive(Welcome(1, 4, initial), 0, 0.0)
-    worker.receive(Lease(1, 3, 0, 1, 3, read_only(gradient(3, 3))), 0, 0.0)
+    worker.receive(Lease(1, 3, 0, 1, 3, gradient(3, 3)), 0, 0.0)
     worker.computed(gradient(3, 0), 0.0, 1)
     worker.contribution()
     return worker

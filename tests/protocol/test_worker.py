@@ -48,7 +48,7 @@ def test_a_lease_of_several_shards_is_one_message_with_one_sum_per_node() -> Non
     worker = joined()
     new = read_only(gradient(9, 9))
     worker.receive(Lease(1, 5, 1, 4, 5, new), 0, 0.0)
-    assert new.tobytes() == worker.weights.tobytes()
+    assert new.tobytes() == worker.current.tobytes()
     buffer = np.empty_like(new)  # backward writes every gradient into the same vector
     for shard in range(1, 4):
         assert shard == worker.shard
@@ -87,7 +87,7 @@ def test_logs_and_stop_travel_with_the_next_message() -> None:
 def test_an_evaluation_is_scored() -> None:
     worker = joined()
     worker.receive(Evaluation(1, 2, 30, read_only(gradient(1, 1))), 0, 0.0)
-    assert gradient(1, 1).tobytes() == worker.weights.tobytes()
+    assert gradient(1, 1).tobytes() == worker.current.tobytes()
     assert Score(2, {"a": 1.0}, False) == worker.scored({"a": 1.0})
     assert worker.task is None
 
@@ -112,32 +112,43 @@ def test_the_end_brings_the_final_weights() -> None:
     assert Leave([]) == worker.leave()
 
 
-def test_weights_that_are_lent_are_read_where_they_are() -> None:
+def test_read_only_weights_are_computed_on_where_they_lie() -> None:
     worker = joined()
     before, lent = worker.weights.copy(), read_only(gradient(9, 9))
-    worker.lent = lent
     worker.receive(Lease(1, 5, 1, 2, 5, lent), 0, 0.0)
     assert worker.current is lent
     assert before.tobytes() == worker.weights.tobytes()
     worker.computed(gradient(5, 1), 0.5, 4)
     worker.contribution()
-    own = read_only(gradient(1, 1))
-    worker.receive(Evaluation(2, 0, 4, own), 0, 0.0)  # others go on training meanwhile
+    arrived = gradient(1, 1)
+    worker.receive(Evaluation(2, 0, 4, arrived), 0, 0.0)  # may be written to, so it is copied
     assert worker.current is worker.weights
-    assert own.tobytes() == worker.weights.tobytes()
+    assert arrived.tobytes() == worker.weights.tobytes()
 
 
 def test_a_worker_that_is_asked_for_the_initial_weights_again_computes_with_them() -> None:
     """Of a server that died before its first checkpoint it had the memory still, with weights of a later version."""
     worker = joined()
-    worker.lent = read_only(gradient(9, 9))
-    worker.receive(Lease(1, 5, 1, 2, 5, worker.lent), 0, 0.0)
+    lent = read_only(gradient(9, 9))
+    worker.receive(Lease(1, 5, 1, 2, 5, lent), 0, 0.0)
     worker.contribution()
     assert worker.receive(Rejoin(), 0, 0.0) is worker.join
     answer = worker.receive(Welcome(3, 4, True), 1, 0.0)
     assert isinstance(answer, Initial)
     worker.receive(Lease(1, 0, 1, 2, 0, None), 1, 0.0)
     assert worker.current is worker.weights is answer.weights
+
+
+def test_a_second_copy_of_a_welcome_does_not_give_the_initial_weights_a_later_version() -> None:
+    worker = Worker(weights())
+    worker.enter(settings(), "host", 1, 0.0)
+    worker.receive(Welcome(0, 4, True), 0, 0.0)
+    worker.receive(Lease(1, 1, 0, 1, 1, read_only(gradient(9, 9))), 0, 0.0)
+    worker.receive(Welcome(0, 4, True), 0, 0.0)
+    worker.task = None
+    worker.receive(Lease(2, 1, 1, 2, 1, None), 0, 0.0)
+    assert worker.task is None  # it has not these weights
+    assert (0, weights().tobytes()) == (worker.version, worker.current.tobytes())
 
 
 def test_what_was_computed_on_weights_that_changed_is_worth_nothing() -> None:
@@ -156,22 +167,22 @@ def test_what_was_computed_on_weights_that_changed_is_worth_nothing() -> None:
 
 def test_at_the_end_the_weights_are_the_workers_own() -> None:
     worker = joined()
-    worker.lent = read_only(gradient(9, 9))
-    worker.receive(Lease(1, 5, 1, 2, 5, worker.lent), 0, 0.0)
+    lent = read_only(gradient(9, 9))
+    worker.receive(Lease(1, 5, 1, 2, 5, lent), 0, 0.0)
     worker.contribution()
     worker.receive(Finish(5, True, "", None), 0, 0.0)
     assert worker.current is worker.weights
-    assert worker.lent.tobytes() == worker.weights.tobytes()
+    assert lent.tobytes() == worker.weights.tobytes()
 
 
 def test_local_steps_are_made_on_weights_of_ones_own() -> None:
     worker = Worker(weights(), 3)
     worker.enter(settings(local_steps=2, outer=optim.to_dict(optim.SGD(lr=1.0))), "host", 1, 0.0)
     worker.receive(Welcome(3, 4, False), 0, 0.0)
-    worker.lent = read_only(gradient(9, 9))
-    worker.receive(Lease(1, 5, 1, 2, 5, worker.lent), 0, 0.0)
+    lent = read_only(gradient(9, 9))
+    worker.receive(Lease(1, 5, 1, 2, 5, lent), 0, 0.0)
     assert worker.current is worker.weights
-    assert worker.lent.tobytes() == worker.weights.tobytes()
+    assert lent.tobytes() == worker.weights.tobytes()
 
 
 def test_a_task_that_relies_on_weights_which_have_not_come_is_not_taken() -> None:

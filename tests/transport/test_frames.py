@@ -70,6 +70,7 @@ def test_a_message_survives_the_way(dtype: type) -> None:
         ([head(dtypes=["float32"])], "dtypes do not match the frames"),
         ([head(unshared=1)], "whose unshared is not a text of at most 500 characters"),
         ([head(unshared="x" * 501)], "whose unshared is not a text"),
+        ([head(invitation=None)], "whose invitation is not a text"),
         ([head(dtypes=["object"], kind="initial", weights=1), b"\0" * 8], "a vector of 'object'"),
         ([head(dtypes=[["float32"]], kind="initial", weights=1), b"\0" * 8], "a vector of"),
         ([head(dtypes=["float32"], kind="initial", weights=1), b"\0" * 7], "7 bytes is no vector of float32"),
@@ -88,7 +89,7 @@ def test_a_worker_that_knows_only_an_address_learns_the_run() -> None:
 
 
 def test_a_worker_without_shared_memory_says_why() -> None:
-    told = Envelope("run-1", 2, "Permission denied")
+    told = Envelope("run-1", 2, unshared="Permission denied")
     assert told == unpack(pack(Ping(0), told), "run-1", FROM_WORKER)[1]
 
 
