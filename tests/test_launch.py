@@ -52,7 +52,7 @@ def test_digits_ends_with_the_same_bits_for_any_number_of_workers(tmp_path: Path
         assert (0, printed) == (done.returncode, done.stdout), done.stderr
         found = summary(tmp_path / str(workers))
         assert expected["weights_sha256"] == found["weights_sha256"], workers
-        same = ("shards", "steps", "samples", "metrics", "loss", "exit", "refused")
+        same = ("shards", "steps", "samples", "metrics", "epoch_loss", "exit", "refused")
         assert {name: expected[name] for name in same} == {name: found[name] for name in same}
         assert (workers, 0) == (found["workers"], found["main"])
 

@@ -8,14 +8,18 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 from karp import environment
 from karp.errors import RecordError
 from karp.record.files import reason
 from karp.serve.config import Config
+from karp.serve.pipe import PipeLines
+
+if TYPE_CHECKING:
+    from karp.protocol.reports import Report
 
 # Workers and server are not started by `-m`, as that puts the user's folder first on sys.path, where a file such as
 # `queue.py` would hide a module of Python's. Both import the launcher's own karp, wherever it is installed.
@@ -129,7 +133,8 @@ class ServerProcess:
                 pass_fds=[config.descriptor],
                 process_group=0,
             )
-        self.partial_line = b""  # the beginning of a report that has not arrived completely
+        assert self.process.stdout is not None
+        self.lines = PipeLines(self.process.stdout.fileno())
         self.released = False
         self._write(config.to_line())
 
@@ -145,26 +150,24 @@ class ServerProcess:
             self.process.stdin.write(line)
             self.process.stdin.flush()
 
-    def reports(self, seconds: float, others: Iterable[int] = ()) -> Iterator[dict[str, Any]]:
-        """Yield the server's new reports, after at most `seconds` or once one of the other descriptors is readable.
+    def reports(self, seconds: float, others: Iterable[int] = ()) -> list["Report"]:
+        """Return what the server has reported, waiting at most so long, or until one of the others can be read.
 
         Raises EOFError when the server has ended.
         """
+        from karp.protocol.reports import from_line  # the processes have been started by now
+
         if self.released:
-            return
-        assert self.process.stdout is not None
-        pipe = self.process.stdout.fileno()
+            return []
         with selectors.DefaultSelector() as selector:
-            for descriptor in (pipe, *others):
+            for descriptor in (self.lines.descriptor, *others):
                 selector.register(descriptor, selectors.EVENT_READ)
-            if pipe not in (key.fd for key, _ in selector.select(seconds)):
-                return
-        chunk = os.read(pipe, 1 << 16)
-        if not chunk:
+            if self.lines.descriptor not in (key.fd for key, _ in selector.select(seconds)):
+                return []
+        lines = self.lines.read()
+        if self.lines.ended:
             raise EOFError
-        *lines, self.partial_line = (self.partial_line + chunk).split(b"\n")
-        for line in lines:
-            yield json.loads(line)
+        return [from_line(line) for line in lines]
 
     def ended_well(self) -> bool:
         """Wait for the process, whose reports have ended; return whether it ended with 0, or had to be killed."""

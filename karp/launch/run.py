@@ -17,7 +17,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 from types import FrameType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from karp import environment
 from karp.errors import LostError, RecordError, SettingError
@@ -41,6 +41,9 @@ from karp.record.paths import fresh_directory
 from karp.record.server_address import publish, withdraw
 from karp.serve.config import Config
 from karp.transport.listening import address_of, listen
+
+if TYPE_CHECKING:
+    from karp.protocol.reports import Report, Viewer
 
 WATCH_SECONDS = 0.1
 GRACE_SECONDS = 3.0  # for the other workers to end by themselves after a failure
@@ -106,6 +109,7 @@ class Launch:
         self.shards = shards
         self.changed = changed
         self.display = Display(sys.stderr)
+        self.viewers: list[Viewer] = [self.display]
         self.run_id = os.urandom(8).hex()
         self.children: list[Child] = []  # in the order of their start; of each worker only the newest may be running
         self.endings: dict[int, bool] = {}  # worker -> whether its last process ended well; a restarted server needs it
@@ -119,7 +123,7 @@ class Launch:
         self.leader = -1  # the worker that is the leader, once the server has named it
         self.over_at = 0.0  # when the leader had ended well
         self.remaining_named = False  # a message has named the workers that have not ended since
-        self.traceback = ""
+        self.traceback: Report | None = None  # the last one
         self.interrupts = self.interrupts_shown = 0
         self.status = 0
 
@@ -255,7 +259,7 @@ class Launch:
         """Wait for reports of the server, or for a worker's end, and handle them; raises EOFError if it has ended."""
         assert self.server is not None
         for report in self.server.reports(seconds, ends):
-            self._handle_report(report.pop("report"), report)
+            self._handle_report(report)
 
     def _restart_server(self) -> None:
         """Restart the server, which died, from its newest checkpoint; raises LostError if it keeps dying."""
@@ -274,33 +278,42 @@ class Launch:
         )
         self._start_server()
 
-    def _handle_report(self, kind: str, values: dict[str, Any]) -> None:
-        if kind == "settings":
-            if not self.published:
-                self._publish()
-                if text := self.options.warning_of_cores(values["threads"]):
-                    self.display.say(text)
-        elif kind == "traceback":
-            self.traceback = values["traceback"]
-            for child in self.children:
-                if child.worker == values["worker"] and not child.ended:
-                    child.repeats = values["repeated"]
-            return
-        elif kind in ("joined", "left"):
-            if kind == "joined":
-                self.endings.pop(values["worker"], None)  # that was the end of an earlier process
-            for child in self.children:
-                if child.worker == values["worker"] and not child.ended:
-                    child.joined = True
-                    child.left = child.left or kind == "left"
-        elif kind == "main":
-            self.leader = values["worker"]
-        elif kind == "failure":
-            self.status = 1
-            self.failed_at = self.failed_at or time.monotonic()
-            if self.traceback and " failed " in values["failure"]:
-                self.display.show("traceback", {"traceback": self.traceback})
-        self.display.show(kind, values)
+    def _handle_report(self, report: "Report") -> None:
+        """Take note of what concerns the processes, and show the report; a traceback only if the run fails by it."""
+        from karp.protocol import reports
+
+        match report:
+            case reports.Settings():
+                if not self.published:
+                    self._publish()
+                    if text := self.options.warning_of_cores(report.settings["threads"]):
+                        self.display.say(text)
+            case reports.Traceback():
+                self.traceback = report
+                for child in self.children:
+                    if child.worker == report.worker and not child.ended:
+                        child.repeats = report.repeated
+                return
+            case reports.Joined() | reports.Left():
+                left = isinstance(report, reports.Left)
+                if not left:
+                    self.endings.pop(report.worker, None)  # that was the end of an earlier process
+                for child in self.children:
+                    if child.worker == report.worker and not child.ended:
+                        child.joined = True
+                        child.left = child.left or left
+            case reports.Main():
+                self.leader = report.worker
+            case reports.Failure():
+                self.status = 1
+                self.failed_at = self.failed_at or time.monotonic()
+                if self.traceback is not None and " failed " in report.failure:
+                    self._show(self.traceback)
+        self._show(report)
+
+    def _show(self, report: "Report") -> None:
+        for viewer in self.viewers:
+            viewer.report(report)
 
     def _publish(self) -> None:
         """Say how a worker is added, once the server has the run's directory for itself."""

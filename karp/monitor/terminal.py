@@ -1,12 +1,15 @@
 """A run on the terminal: a progress bar, or plain lines where the output is no terminal."""
 
 import contextlib
+import math
 import os
 import sys
 from pathlib import Path
-from typing import Any, TextIO
+from typing import TYPE_CHECKING, Any, TextIO
 
-NOTICES = {"notice": "text", "failure": "failure", "refused": "reason", "stranger": "reason"}
+if TYPE_CHECKING:
+    from karp.protocol.reports import Progress, Report
+
 HASH_DIGITS = 12  # of the weights' SHA-256 are enough to compare two runs by eye
 
 
@@ -22,23 +25,30 @@ class Display:
         self.progress: Any = None
         self.line: Any = None
 
-    def show(self, kind: str, values: dict[str, Any]) -> None:
-        """One report, as in metrics.jsonl."""
+    def report(self, report: "Report") -> None:
+        """Show a report, if a person is to see it."""
+        from karp.protocol import reports  # whose classes take longer to make than all else that a launcher begins with
+
         if self.stream is None:
             return
-        if kind == "begin":
-            self.steps = values["steps"]
-            if not self.plain:
-                self._begin_bar()
-        elif kind == "evaluation":
-            scores = [f"{name} {score:.4g}" for name, score in values["scores"].items()]
-            self.scores = "  ".join([*scores, f"(epoch {values['epoch'] + 1})"]) if scores else ""
-        elif kind == "progress":
-            self._progress(values)
-        elif kind in NOTICES:
-            self.say(values[NOTICES[kind]])
-        elif kind == "traceback":
-            self._write(values["traceback"].rstrip())
+        match report:
+            case reports.Begin():
+                self.steps = report.steps
+                if not self.plain:
+                    self._begin_bar()
+            case reports.Evaluation():
+                scores = [f"{name} {number(score, 4)}" for name, score in report.scores.items()]
+                self.scores = "  ".join([*scores, f"(epoch {report.epoch + 1})"]) if scores else ""
+            case reports.Progress():
+                self._progress(report)
+            case reports.Notice():
+                self.say(report.text)
+            case reports.Failure():
+                self.say(report.failure)
+            case reports.Refused() | reports.Stranger():
+                self.say(report.reason)
+            case reports.Traceback():
+                self._write(report.traceback.rstrip())
 
     def say(self, text: str) -> None:
         """A line of karp's own."""
@@ -69,13 +79,13 @@ class Display:
         self.bar = Live(lines, console=console, refresh_per_second=8, redirect_stdout=prints_there)
         self.bar.start()
 
-    def _progress(self, values: dict[str, Any]) -> None:
-        line = describe(values, self.scores)
+    def _progress(self, report: "Progress") -> None:
+        line = f"epoch {report.epoch + 1}  {describe(report, self.scores)}"
         if self.bar is not None:
-            self.progress.update(self.progress.task_ids[0], completed=values["step"])
-            self.line.plain = f"epoch {values['epoch'] + 1}  {line}"
+            self.progress.update(self.progress.task_ids[0], completed=report.step)
+            self.line.plain = line
         else:
-            self._write(f"step {values['step']}/{self.steps}  epoch {values['epoch'] + 1}  {line}")
+            self._write(f"step {report.step}/{self.steps}  {line}")
 
     def close(self) -> None:
         """Leave the bar as it stands."""
@@ -99,9 +109,9 @@ class Display:
         if self.stream is None:
             return
         metrics = summary["metrics"].items()
-        found = [f"{name} not finite" if value is None else f"{name} {value:.6g}" for name, value in metrics]
-        if summary["loss"] is not None:
-            found.append(f"loss {summary['loss']:.6g}")
+        found = [f"{name} {number(value, 6)}" for name, value in metrics]
+        if summary["epoch_loss"] is not None:
+            found.append(f"epoch loss {number(summary['epoch_loss'], 6)}")
         found.append(f"{summary.get('steps', 0):,} steps in {summary['seconds']:.2f} s")
         if digest := summary.get("weights_sha256"):
             found.append(f"weights {digest[:HASH_DIGITS]}")
@@ -110,14 +120,24 @@ class Display:
         self.say("  ".join(found))
 
 
-def describe(values: dict[str, Any], scores: str) -> str:
+def describe(report: "Progress", scores: str) -> str:
     """Return what a line of progress says beside the step and the epoch.
 
-    >>> describe({"loss": 0.5, "samples_per_s": 1234.5, "workers": 2}, "test_accuracy 0.975 (epoch 1)")
-    'loss 0.5  1,234 samples/s  2 workers  test_accuracy 0.975 (epoch 1)'
+    >>> from karp.protocol.reports import Progress
+    >>> describe(Progress(2.5, 40, 1, 0.5, 0.4, 1234.5, 2, {}), "test_accuracy 0.975 (epoch 1)")
+    'interval loss 0.5  1,234 samples/s  2 workers  test_accuracy 0.975 (epoch 1)'
     """
-    workers = f"{values['workers']} worker" + ("s" if values["workers"] != 1 else "")
-    parts = [f"{values['samples_per_s']:,.0f} samples/s", workers]
-    if values["loss"] is not None:
-        parts.insert(0, f"loss {values['loss']:.4g}")
+    workers = f"{report.workers} worker" + ("s" if report.workers != 1 else "")
+    parts = [f"{report.samples_per_s:,.0f} samples/s", workers]
+    if report.interval_loss is not None:
+        parts.insert(0, f"interval loss {number(report.interval_loss, 4)}")
     return "  ".join([*parts, scores] if scores else parts)
+
+
+def number(value: float | None, digits: int) -> str:
+    """Return a number in so many digits; one that is not finite may have come as None.
+
+    >>> number(0.123456, 4), number(float("nan"), 4), number(None, 4)
+    ('0.1235', 'not finite', 'not finite')
+    """
+    return "not finite" if value is None or not math.isfinite(value) else f"{value:.{digits}g}"

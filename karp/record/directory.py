@@ -1,7 +1,7 @@
 """The run's directory: what a run leaves behind, and what others read of it.
 
     settings.json        what the run is (protocol/settings.py), where and with what it computes
-    metrics.jsonl        one line per report, as it happened
+    metrics.jsonl        one line per report, as it happened (protocol/reports.py has their fields)
     arrivals.jsonl       of a run with staleness: [step, [[worker, version, start, stop], …]], what was applied in order
     weights.safetensors  the weights at the end, under the names and shapes of the model; summary.json has their hash
     checkpoints/         what the run can be resumed from (checkpoints.py)
@@ -16,9 +16,7 @@ Files that others may read while the run writes are whole or absent (files.py).
 
 import contextlib
 import json
-import math
 import os
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +24,7 @@ import numpy as np
 
 from karp.errors import RecordError
 from karp.parameters import Layout
+from karp.protocol import reports
 from karp.protocol.server.snapshot import Snapshot
 from karp.record import files
 from karp.record.checkpoints import FOLDER, Writer, newest
@@ -127,16 +126,16 @@ class Record:
         snapshot[0]["metrics_bytes"], snapshot[0]["arrivals_bytes"] = self._metrics.end, self._arrivals.end
         self.writer.submit(snapshot)
 
-    def report(self, kind: str, values: dict[str, Any]) -> None:
+    def report(self, report: reports.Report) -> None:
         """Append a line to metrics.jsonl; the settings go to their own file too, and arrivals only to theirs."""
-        if kind == "arrivals":
-            self._arrivals.append(json.dumps([values["step"], values["of"]], separators=(",", ":")))
+        if isinstance(report, reports.Arrivals):
+            self._arrivals.append(json.dumps([report.step, report.of], separators=(",", ":")))
             return
-        if kind == "settings":
-            self._kept["settings.json"] = self._unwritten["settings.json"] = values
+        if isinstance(report, reports.Settings):
+            self._kept["settings.json"] = self._unwritten["settings.json"] = report.settings
             for name, why in self._try_again().items():
                 self.say(f"{self.path / name} cannot be written: {why}; it is tried again")
-        self._metrics.append(json.dumps(plain({"report": kind, **values}), allow_nan=False))
+        self._metrics.append(reports.to_line(report))
 
     def say(self, text: str) -> None:
         """Have a line go to the terminal and the record."""
@@ -178,7 +177,7 @@ class Record:
         return {name: why for name, why in troubles.items() if why}
 
     def _write_json(self, name: str, content: dict[str, Any]) -> str:
-        return self._write(name, files.to_json(plain(content)))
+        return self._write(name, files.to_json(reports.finite(content)))
 
     def _write(self, name: str, content: bytes) -> str:
         """Write a file; returns why it cannot be written, or ''."""
@@ -192,18 +191,5 @@ class Record:
 def lacking(summary: dict[str, Any], missing: list[str]) -> dict[str, Any]:
     """Return the summary of a run without some of its files."""
     return summary | {"missing": missing, "finished": False, "exit": summary.get("exit") or 1}
-
-
-def plain(content: Any) -> Any:
-    """Return content as JSON can say it: numbers that are not finite as null.
-
-    >>> plain({"loss": float("nan"), "of": [1, 2.5]})
-    {'loss': None, 'of': [1, 2.5]}
-    """
-    if isinstance(content, float) and not math.isfinite(content):
-        return None
-    if isinstance(content, Mapping):
-        return {name: plain(item) for name, item in content.items()}
-    return [plain(item) for item in content] if isinstance(content, list | tuple) else content
 
 

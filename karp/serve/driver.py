@@ -1,20 +1,41 @@
-"""What whoever drives the server's machine does at its end, be it a process of its own or the program's."""
+"""What whoever drives the server's machine does, be it a process of its own or the program's."""
 
 from typing import Any
 
+from karp.protocol.reports import Notice, Report, Viewer
 from karp.protocol.server.machine import Server
 from karp.protocol.server.snapshot import take
 from karp.record.directory import Record
 
 
-def conclude(
-    server: Server, record: Record | None, program: str, workers: int, status: int, sound: bool = True
-) -> dict[str, Any]:
+class Audience:
+    """Hands every report to all viewers of a run; its record, if it has one, is the first of them."""
+
+    def __init__(self, server: Server, record: Record | None, *others: Viewer) -> None:
+        self.server = server
+        self.record = record
+        self.viewers: list[Viewer] = [*others] if record is None else [record, *others]
+
+    def report(self, report: Report) -> None:
+        """Show everybody a report, and what the record then has to say of itself: a disk that is full, and the like."""
+        for viewer in self.viewers:
+            viewer.report(report)
+        self.report_troubles()
+
+    def report_troubles(self) -> None:
+        """Show everybody, as notices, what the record has to say of itself."""
+        troubles = [] if self.record is None else self.record.writer.take_troubles()
+        for trouble in troubles:
+            self.report(Notice(self.server.seconds, self.server.step, trouble))
+
+
+def conclude(audience: Audience, program: str, workers: int, status: int, sound: bool = True) -> dict[str, Any]:
     """Leave a last checkpoint, the weights and the summary; returns the summary, with the run's exit status.
 
     That is not 0 where a file cannot be written: the summary names it. Of a server that is not sound, since it was
     broken off at work, weights and checkpoint are not written. Without a record there are no files, only the summary.
     """
+    server, record = audience.server, audience.record
     training = server.training
     layout = training.settings.layout if training.settings is not None else None
     weights = training.weights.vector if training.ready and sound else None
@@ -23,7 +44,10 @@ def conclude(
         return summary if layout is None or weights is None else summary | {"weights_sha256": layout.sha256(weights)}
     if weights is not None:
         record.save(take(server))
-    return record.finish(summary, layout, weights)
+    summary = record.finish(summary, layout, weights)
+    audience.viewers.remove(record)
+    audience.report_troubles()
+    return summary
 
 
 def summarise(server: Server, program: str, workers: int, status: int) -> dict[str, Any]:

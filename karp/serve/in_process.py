@@ -11,14 +11,15 @@ from karp.errors import ProgramError, RecordError
 from karp.monitor import streams
 from karp.monitor.terminal import Display
 from karp.protocol.messages import Failure, FromServer, FromWorker, Lease, Leave
-from karp.protocol.server.actions import Report, Send
+from karp.protocol.reports import Report, Traceback
+from karp.protocol.server.actions import Send
 from karp.protocol.server.machine import Server
 from karp.protocol.server.snapshot import take
 from karp.protocol.tree import Node
 from karp.record.directory import Record
 from karp.record.kernels import kernels
 from karp.record.launched import Launched
-from karp.serve.driver import conclude
+from karp.serve.driver import Audience, conclude
 
 
 class LocalLink:
@@ -41,6 +42,7 @@ class LocalLink:
             self.record.keep_launched(options, cwd)
         self.display = Display(streams.for_progress() if show else None)
         self.server = Server(1, Plan, time.monotonic())
+        self.audience = Audience(self.server, self.record, self.display)
         self.inbox: deque[FromServer] = deque()
         self.at_work = False  # stays True if an exception breaks the machine off
 
@@ -53,7 +55,7 @@ class LocalLink:
 
     def send(self, message: FromWorker, incarnation: int) -> None:
         if isinstance(message, Failure) and self.record is not None:
-            self.record.report("traceback", {"worker": 0, "traceback": message.traceback, "repeated": False})
+            self.record.report(Traceback(self.server.seconds, self.server.step, 0, message.traceback, False))
         if self.sound:
             self.at_work = True
             self._perform(message, incarnation)
@@ -79,20 +81,9 @@ class LocalLink:
             if isinstance(action, Send):
                 self.inbox.append(action.message)
             elif isinstance(action, Report):
-                self._report(action.kind, action.values)
+                self.audience.report(action)
             elif self.record is not None:
                 self.record.save(take(self.server))
-
-    def _report(self, kind: str, values: dict[str, Any]) -> None:
-        if self.record is not None:
-            self.record.report(kind, values)
-        self.display.show(kind, values)
-        for trouble in self._troubles():
-            self._report("notice", {"step": self.server.training.version, "text": trouble})
-
-    def _troubles(self) -> list[str]:
-        """Return what has gone wrong with files since the last call."""
-        return [] if self.record is None else self.record.writer.take_troubles()
 
     def receive(self, seconds: float) -> tuple[FromServer, int] | None:
         return self.inbox.popleft(), self.server.incarnation
@@ -100,9 +91,7 @@ class LocalLink:
     def close(self, status: int) -> None:
         """End the run; raises RecordError, naming them, if files of it cannot be written."""
         self.server.computes_with(kernels(), time.monotonic())  # as its worker, but for the record
-        summary = conclude(self.server, self.record, self.program, 1, status, self.sound)
-        for trouble in self._troubles():
-            self.display.say(trouble)
+        summary = conclude(self.audience, self.program, 1, status, self.sound)
         directory = None if self.record is None else self.record.path
         self.display.conclude(summary, directory)
         self._say_how_to_go_on(summary)

@@ -10,11 +10,9 @@ tells each of them that the other is gone:
 
 import contextlib
 import json
-import os
 import select
 import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -24,13 +22,15 @@ from karp import data, environment, faults
 from karp.errors import KarpError, ProtocolError
 from karp.monitor import streams
 from karp.protocol.messages import Evaluation, FromServer, Lease, Waiting
-from karp.protocol.server.actions import Action, Report, Send
+from karp.protocol.reports import Arrivals, Failure, Report, to_line
+from karp.protocol.server.actions import Action, Send
 from karp.protocol.server.machine import ALIVE_SECONDS, Server
 from karp.protocol.server.snapshot import restore, take
 from karp.record.directory import Record
 from karp.record.kernels import kernels
 from karp.serve.config import Config
-from karp.serve.driver import conclude, finished
+from karp.serve.driver import Audience, conclude, finished
+from karp.serve.pipe import PipeLines
 from karp.transport import segment
 from karp.transport.keys import Keys
 from karp.transport.shared_server import SharedServer
@@ -43,21 +43,13 @@ LASTING_SECONDS = 30.0  # for the last checkpoint to reach the disk
 BATCH = 200  # messages taken before the pipe and the clock are looked at again
 
 
-class Lines:
-    """The lines that have arrived on a descriptor, without waiting for more."""
+class LauncherPipe:
+    """Writes reports to the launcher."""
 
-    def __init__(self, descriptor: int) -> None:
-        self.descriptor = descriptor
-        self.rest = b""
-        self.ended = False
-
-    def read(self) -> Iterator[dict[str, Any]]:
-        """Call when the descriptor is readable; `ended` tells that the other end is closed."""
-        chunk = os.read(self.descriptor, 1 << 16)
-        self.ended = not chunk
-        *lines, self.rest = (self.rest + chunk).split(b"\n")
-        for line in lines:
-            yield json.loads(line)
+    def report(self, report: Report) -> None:
+        """Write a line; not of arrivals, which nobody looks at while the run goes on."""
+        if not isinstance(report, Arrivals):
+            print(to_line(report), flush=True)
 
 
 class Process:
@@ -82,6 +74,7 @@ class Process:
             memory=self.shared,
             same_kernels=config.same_kernels,
         )
+        self.audience = Audience(self.server, self.record, LauncherPipe())
         self.server.joining.resume(config.shards, config.changed)
         self.compared = False  # its kernels with those of the first worker
         keys = Keys.from_text(config.keys, environment.KEYS) if config.keys else None
@@ -102,15 +95,16 @@ class Process:
                 self.lend(action.peer, action.message)
                 if not self.socket.send(action.peer, action.message):
                     self.perform(self.server.lost(action.peer, time.monotonic()))
-                faults.reach("replied", step=self.server.training.version)
+                if faults.PLAN is not None:
+                    faults.reach("replied", step=self.server.version)
             elif isinstance(action, Report):
-                self.report(action.kind, action.values)
+                self.audience.report(action)
             else:
                 self.record.save(take(self.server))
                 if action.lasting:
                     self.outlast()
-        for trouble in self.record.writer.take_troubles():
-            self.report("notice", {"step": self.server.training.version, "text": trouble})
+        if self.record.writer.troubles:  # what comes while they are taken is said after the next event
+            self.audience.report_troubles()
 
     def outlast(self) -> None:
         """Until the checkpoint is on the disk; whoever waits hears that this server lives."""
@@ -120,7 +114,7 @@ class Process:
                 self.socket.send(peer, Waiting(""))
             if time.monotonic() > until:
                 late = f"the last checkpoint is not on the disk after {LASTING_SECONDS:.0f} s: the run ends without it"
-                self.report("notice", {"step": self.server.training.version, "text": late})
+                self.record.say(late)
                 return
 
     def lend(self, peer: bytes, message: FromServer) -> None:
@@ -130,15 +124,9 @@ class Process:
             if slot is not None and weights.sums:
                 weights.copy_borrowed(slot.segment.vector)
 
-    def report(self, kind: str, values: dict[str, Any]) -> None:
-        self.record.report(kind, values)
-        if kind == "arrivals":  # nobody looks at these while the run goes on
-            return
-        sys.stdout.write(json.dumps({"report": kind, **values}) + "\n")
-        sys.stdout.flush()
-
     def receive(self) -> None:
         """What has arrived on the wire."""
+        version = self.server.version
         for _ in range(BATCH):
             arrived = self.socket.receive()
             if arrived is None:
@@ -150,11 +138,11 @@ class Process:
             if isinstance(message, ProtocolError):
                 self.perform(self.server.malformed(peer, str(message), now))
             else:
-                step = self.server.training.version
-                faults.reach("received", step=step)
+                faults.reach("received", step=version)
                 actions = self.server.receive(peer, message, incarnation, now)
-                if self.server.training.version != step:
-                    faults.reach("applied", step=step)
+                if (newest := self.server.version) != version:
+                    faults.reach("applied", step=version)
+                    version = newest
                 self.perform(actions)
 
     def forget(self) -> None:
@@ -183,13 +171,13 @@ class Process:
         else:
             self.perform(self.server.ended(order["ended"], order["well"], now))
 
-    def take_orders(self, orders: Lines) -> None:
-        for order in orders.read():
-            self.obey(order)
+    def take_orders(self, orders: PipeLines) -> None:
+        for line in orders.read():
+            self.obey(json.loads(line))
         if orders.ended and self.status is None:
             self.status = LAUNCHER_GONE
 
-    def run(self, orders: Lines) -> None:
+    def run(self, orders: PipeLines) -> None:
         """Serve until the launcher closes the run or is gone."""
         self.socket.poller.register(orders.descriptor, zmq.POLLIN)
         ticked = time.monotonic()
@@ -206,7 +194,7 @@ class Process:
                 ticked = now
                 self.forget()
                 self.count_strangers()
-                if self.server.joining.begun and not self.compared:
+                if self.server.begun and not self.compared:
                     self.compare_kernels()
         self.finish(self.status)
 
@@ -232,9 +220,7 @@ class Process:
             if isinstance(action, Send):
                 self.socket.send(action.peer, action.message)
         status = status or int(not finished(server))  # workers may end well before their run does
-        conclude(server, self.record, self.config.program, self.config.workers, status)
-        for trouble in self.record.writer.take_troubles():
-            print(json.dumps({"report": "notice", "step": server.training.version, "text": trouble}), flush=True)
+        conclude(self.audience, self.config.program, self.config.workers, status)
         self.socket.close()
 
 
@@ -250,12 +236,12 @@ def more_descriptors() -> None:
 def main() -> int:
     """Serve a run, with the pipes of its launcher; returns the exit status of this process."""
     more_descriptors()
-    with open(sys.stdin.fileno(), "rb", buffering=0, closefd=False) as orders:  # unbuffered: the rest is for Lines
+    with open(sys.stdin.fileno(), "rb", buffering=0, closefd=False) as orders:  # unbuffered: the rest is for PipeLines
         config = Config(**json.loads(orders.readline()))
     with streams.command():  # a launcher that is gone is seen at the end of the orders, and the run is closed then
         try:
-            Process(config).run(Lines(sys.stdin.fileno()))
+            Process(config).run(PipeLines(sys.stdin.fileno()))
         except KarpError as error:
-            print(json.dumps({"report": "failure", "step": -1, "failure": str(error)}), flush=True)
+            LauncherPipe().report(Failure(0.0, 0, str(error)))
             return 2
     return 0  # it has closed the run, however that has ended

@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, NoReturn
 
 import numpy as np
 
+from karp.protocol import reports
 from karp.protocol.messages import Contribution, Evaluation, FromWorker, Lease
 from karp.protocol.server.ledger import Step
 from karp.protocol.server.machine import Server
@@ -307,16 +308,17 @@ class Checker:
         if not scenario.evaluate or scenario.leave_at is not None:
             return
         steps, per_epoch = server.step, self.plan.steps_per_epoch
-        reports = [report.values for report in self.cluster.server_process.reports if report.kind == "evaluation"]
-        epochs = sorted(values["epoch"] for values in reports)
+        reported = self.cluster.server_process.reports
+        evaluations = [report for report in reported if isinstance(report, reports.Evaluation)]
+        epochs = sorted(evaluation.epoch for evaluation in evaluations)
         if epochs != list(range(-(-steps // per_epoch))):
             self.fail(f"the epochs {epochs} were evaluated in {steps} steps of {per_epoch}")
-        for values in reports:
-            epoch = values["epoch"]
+        for evaluation in evaluations:
+            epoch = evaluation.epoch
             version = self.evaluated[epoch]
             if self.max_staleness is not None and version != min(steps, (epoch + 1) * per_epoch):
                 self.fail(f"epoch {epoch} was evaluated with the weights of version {version}")
-            if values["scores"]["loss"] != self.cluster.problem.score(self.reference.weights(version)):
+            if evaluation.scores["loss"] != self.cluster.problem.score(self.reference.weights(version)):
                 self.fail(f"the score of epoch {epoch} is not that of the weights of version {version}")
 
 

@@ -3,8 +3,9 @@
 from typing import TYPE_CHECKING, NamedTuple
 
 from karp.data import Plan
+from karp.protocol import reports
 from karp.protocol.messages import FromWorker
-from karp.protocol.server.actions import Action, Report, Save, Send
+from karp.protocol.server.actions import Action, Save, Send
 from karp.protocol.server.machine import Server
 from karp.protocol.server.snapshot import Snapshot, restore, take
 from karp.serve.process import RESTLESS_SECONDS, TICK_SECONDS
@@ -32,7 +33,7 @@ class ServerProcess:
         self.incarnation = 0
         self.server: Server | None = None
         self.disk: list[Checkpoint] = []
-        self.reports: list[Report] = []  # As in the record: a restart cuts them back to those of the checkpoint.
+        self.reports: list[reports.Report] = []  # as in the record; a restart cuts them back to the checkpoint's
         self.ended_workers: dict[int, bool] = {}  # what the launcher knows: worker -> its last process ended with 0
         self.failure = ""  # why the run has failed
         self._last_tick = self._next_tick = 0.0
@@ -140,17 +141,18 @@ class ServerProcess:
                 case Send(peer, message):
                     if not cluster.send_down(peer, message):
                         self.perform(server.lost(peer, cluster.clock.now))
-                case Report():
+                case reports.Report():
                     self._report(action)
                 case Save(durable):
                     self._save(server, durable)
 
-    def _report(self, report: Report) -> None:
+    def _report(self, report: reports.Report) -> None:
         self.reports.append(report)
-        if report.kind in ("joined", "left"):
-            self.ended_workers.pop(report.values["worker"], None)
-        if report.kind == "failure":
-            self.failure = self.failure or report.values["failure"]
+        match report:
+            case reports.Joined() | reports.Left():
+                self.ended_workers.pop(report.worker, None)
+            case reports.Failure():
+                self.failure = self.failure or report.failure
 
     def _save(self, server: Server, durable: bool) -> None:
         """Write a checkpoint: it is on the disk a little later, or at once where the server waits for that."""

@@ -133,7 +133,7 @@ def run(study: Study) -> Outcome:
         if study.staleness is None:  # A straggler holds a step up, and not the updates by the other workers' shards.
             steps = server.version // cluster.scenario.shards
         if steps > outcome.curve[-1][1]:
-            seconds = cluster.clock.now - server.training.progress.began
+            seconds = server.seconds
             assert server.weights is not None
             loss = problem.score(server.weights)
             outcome.curve.append((seconds, steps, loss))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import json
 import random
 from collections import deque
 from typing import Any
@@ -15,7 +14,8 @@ from karp.data import Plan
 from karp.errors import RunError
 from karp.parameters import Layout
 from karp.protocol.messages import FROM_SERVER, FROM_WORKER, Evaluation, FromWorker, Lease, decode, encode
-from karp.protocol.server.actions import Report, Send
+from karp.protocol.reports import Report, from_line, to_line
+from karp.protocol.server.actions import Send
 from karp.protocol.server.machine import Server
 from karp.protocol.settings import Settings
 from karp.protocol.tree import Node, TreeSum
@@ -146,7 +146,7 @@ class World:
                 if action.peer in self.honest:
                     self.honest[action.peer].inbox.append((action.message, self.server.incarnation))
             elif isinstance(action, Report):
-                json.dumps(action.values)
+                from_line(to_line(action))
         self.check()
 
     def check(self) -> None:

@@ -17,6 +17,7 @@ from karp.errors import SettingError
 from karp.launch import run
 from karp.launch.options import Options
 from karp.monitor.terminal import Display
+from karp.protocol.reports import Begin
 from karp.record.server_address import publish
 
 AFTER = {
@@ -195,7 +196,7 @@ def test_a_terminal_that_is_left_at_once_has_its_cursor() -> None:
     mine, theirs = os.openpty()
     with open(theirs, "w") as stream, open(mine, "rb", buffering=0) as screen:
         display = Display(stream)
-        display.show("begin", {"steps": 3})
+        display.report(Begin(0.0, 0, 3, 3, 1))
         display.abandon("a last line")
         shown = b""
         while b"\x1b[?25h" not in shown:

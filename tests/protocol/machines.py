@@ -1,6 +1,6 @@
 """The two machines joined by plain calls, for the tests that drive them event by event."""
 
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -8,12 +8,14 @@ from karp import optim
 from karp.data import Plan
 from karp.parameters import Layout
 from karp.protocol.messages import Contribution, Initial, Join, Lease
-from karp.protocol.server.actions import Report, Save, Send
+from karp.protocol.reports import Report
+from karp.protocol.server.actions import Save, Send
 from karp.protocol.server.machine import Server
 from karp.protocol.server.snapshot import Snapshot, take
 from karp.protocol.settings import Settings
 from karp.protocol.tree import Node
 
+Kind = TypeVar("Kind", bound=Report)
 LAYOUT = Layout({"weight": (3, 2), "bias": (2,)}, "float32")
 
 
@@ -128,8 +130,8 @@ class Run:
         """What the summary says at the end of the run's first second."""
         return self.server.training.progress.summary(1.0)
 
-    def reported(self, kind: str) -> list[dict[str, Any]]:
-        return [report.values for report in self.reports if report.kind == kind]
+    def reported(self, kind: type[Kind]) -> list[Kind]:
+        return [report for report in self.reports if isinstance(report, kind)]
 
 
 def read_only(vector: np.ndarray) -> np.ndarray:

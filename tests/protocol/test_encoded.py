@@ -11,6 +11,7 @@ from machines import LAYOUT, Run, gradient, leases, read_only, weights
 
 from karp import codecs, optim
 from karp.data import Plan
+from karp.protocol import reports
 from karp.protocol.messages import Contribution, Evaluation, Lease, Refusal
 from karp.protocol.tree import Node, TreeSum
 from karp.protocol.worker import Worker
@@ -127,5 +128,5 @@ def test_what_is_not_finite_is_found_behind_a_codec() -> None:
     bad[3] = np.nan
     node = Node(0, 1, 0.0, read_only(codecs.encode("float16", bad)))
     run.send(b"0", Contribution(0, lease.version, [node], [], False))
-    assert "the gradient of step 0, shard 0 from worker 0 is not finite" in run.reported("notice")[-1]["text"]
+    assert "the gradient of step 0, shard 0 from worker 0 is not finite" in run.reported(reports.Notice)[-1].text
     assert weights().tobytes() == run.weights.tobytes()

@@ -8,6 +8,7 @@ from machines import Run, gradient, leases, read_only, settings, weights
 
 from karp.data import Plan
 from karp.errors import RefusedError
+from karp.protocol import reports
 from karp.protocol.messages import (
     Closed,
     Contribution,
@@ -140,7 +141,7 @@ def test_a_server_that_is_started_again_knows_the_main_worker_still() -> None:
     assert (False, 0) == (finish.main, other.main)
     assert [] == other.take(other.server.tick(6.0))  # a main worker elsewhere may not have come back yet
     other.take(other.server.receive(b"0", Leave([(-1, "score", 0.5)]), 0, 6.0))  # it speaks to the one before
-    assert [{"step": 3, "name": "score", "value": 0.5}] == other.reported("log")
+    assert [(3, "score", 0.5)] == [(report.step, report.name, report.value) for report in other.reported(reports.Log)]
     assert (b"1", Closed()) not in other.send(b"1", Leave([]))
     assert (b"1", Closed()) in other.take(other.server.receive(b"0", Done(), 0, 7.0))
 

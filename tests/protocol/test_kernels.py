@@ -7,6 +7,7 @@ from machines import Run, leases
 
 from karp.data import Plan
 from karp.errors import ProtocolError
+from karp.protocol import reports
 from karp.protocol.kernels import Kernels, Uses
 from karp.protocol.messages import FROM_WORKER, Join, Lease, Refusal, Welcome, decode, encode
 from karp.protocol.server.machine import Server
@@ -22,7 +23,7 @@ def join(run: Run, worker: int, kernels: Kernels) -> list[tuple[bytes, Any]]:
 
 
 def notices(run: Run) -> list[str]:
-    return [values["text"] for values in run.reported("notice")]
+    return [report.text for report in run.reported(reports.Notice)]
 
 
 def test_a_kind_that_differs_is_said_once_and_its_workers_are_kept() -> None:
@@ -32,7 +33,7 @@ def test_a_kind_that_differs_is_said_once_and_its_workers_are_kept() -> None:
     assert [f"worker 1 on host computes with other kernels than this run's: {WHAT}. So"] == [
         text[: text.index(" the bits")] for text in notices(run)
     ]
-    assert [0, 1] == [values["worker"] for values in run.reported("kernels")]
+    assert [0, 1] == [report.worker for report in run.reported(reports.Kernels)]
     found = run.server.joining.uses.summary()
     assert OURS.to_dict().items() <= found.items()
     assert [([0, 2], False), ([1, 3], False)] == [(use["workers"], use["server"]) for use in found["kernels"]]
@@ -62,7 +63,7 @@ def test_where_they_must_be_the_same_a_worker_is_refused_and_the_run_goes_on() -
     assert [(b"1", Refusal(f"this worker on host computes with other kernels than the run's: {WHAT}"))] == refused
     assert ([0], 1) == ([member.worker for member in run.server.members.values()], run.server.counts["refused"])
     said = f"this worker on host computes with other kernels than the run's: {WHAT} (1 message refused so far)"
-    assert [{"reason": said}] == [report.values for report in run.reports if report.kind == "refused"]
+    assert [said] == [report.reason for report in run.reported(reports.Refused)]
     assert [[0]] == [use["workers"] for use in run.server.joining.uses.summary()["kernels"]]
     (lease,) = leases(answers).values()
     assert any(isinstance(message, Lease) for _, message in run.contribute(0, lease))

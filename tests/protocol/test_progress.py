@@ -5,6 +5,7 @@ import re
 import pytest
 from machines import Run, gradient, leases, read_only
 
+from karp.protocol import reports
 from karp.protocol.messages import Contribution
 from karp.protocol.server.progress import COMPARE_SECONDS, WARM_SECONDS, Progress
 from karp.protocol.tree import Node
@@ -34,6 +35,7 @@ def test_one_process_is_named_where_it_would_be_faster(busy: float, expected: tu
 
 def test_nothing_is_said_before_the_first_seconds_are_over() -> None:
     progress = Progress(0.0)
+    progress.begin(0.0)
     assert progress.compare(WARM_SECONDS) is None
     progress.timed(100, 1.0)
     progress.step(0.5, 100)
@@ -52,7 +54,7 @@ def test_the_launcher_gets_both_figures() -> None:
             message = Contribution(lease.step, lease.version, nodes, [], False, 0, 0.1)
             answers += run.send(b"%d" % worker, message)
         given = leases(answers)
-    (text,) = [values["text"] for values in run.reported("notice")]
+    (text,) = [report.text for report in run.reported(reports.Notice)]
     found = re.fullmatch(r"2 workers train (\d+) samples/s; one process, .*, would train about (\d+): run .+", text)
     assert found is not None, text
     together, alone = map(int, found.groups())  # 0.5 s a step, of which 0.2 s of computing

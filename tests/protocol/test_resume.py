@@ -8,6 +8,7 @@ from machines import Run, leases
 from test_server import kinds, reference
 
 from karp.data import Plan
+from karp.protocol import reports
 from karp.protocol.messages import Evaluation, Refusal, Score
 from karp.protocol.server.machine import Server
 from karp.protocol.server.snapshot import Snapshot, restore, take
@@ -52,8 +53,8 @@ def test_a_program_that_has_changed_goes_on_only_if_the_run_is_told_so(changed: 
         assert ["0 Refusal"] == kinds(answers)
         assert "karp launch --resume DIR --changed" in answers[0][1].reason
         return
-    assert f"from step 3 on it is {'b' * 12} (SHA-256), before {'a' * 12}" in run.reported("notice")[0]["text"]
-    assert "b" * 64 == run.reported("settings")[-1]["program_sha256"]
+    assert f"from step 3 on it is {'b' * 12} (SHA-256), before {'a' * 12}" in run.reported(reports.Notice)[0].text
+    assert "b" * 64 == run.reported(reports.Settings)[-1].settings["program_sha256"]
     train_on(run, 0, answers)
     assert reference(6).tobytes() == run.weights.tobytes()
     for snapshot in (run.saved[0], take(run.server)):
@@ -103,16 +104,16 @@ def test_a_changed_program_may_evaluate_or_no_more(evaluate: bool) -> None:
         if evaluations := [message for _, message in answers if isinstance(message, Evaluation)]:
             answers = run.send(b"0", Score(evaluations[0].epoch, {"a": 1.0}, False))
     assert (True, reference(6).tobytes()) == (run.over, run.weights.tobytes())
-    assert [1] * evaluate == [report["epoch"] for report in run.reported("evaluation")]
+    assert [1] * evaluate == [report.epoch for report in run.reported(reports.Evaluation)]
 
 
 def test_shards_are_as_many_as_the_run_had_whoever_resumes_it() -> None:
     run = Run(3, shards=0)
     run.server.joining.resume(2, False)
     run.join(0)
-    assert 2 == run.reported("settings")[0]["shards"]
+    assert 2 == run.reported(reports.Settings)[0].settings["shards"]
     other = Run(3)
     other.server = Server(3, Plan, 5.0)
     restore(other.server, take(begun(shards=2).server))
     other.take(other.server.tick(5.0))
-    assert "3 workers share 2 shards, so 1 of them will have nothing to do" in other.reported("notice")[0]["text"]
+    assert "3 workers share 2 shards, so 1 of them will have nothing to do" in other.reported(reports.Notice)[0].text

@@ -11,6 +11,7 @@ from machines import LAYOUT, Run, gradient, leases, read_only, weights
 
 from karp import optim
 from karp.data import Plan
+from karp.protocol import reports
 from karp.protocol.messages import (
     Contribution,
     Done,
@@ -147,7 +148,7 @@ def test_what_is_wrong_is_refused_and_changes_nothing(message: Any, reason: str)
     lease = leases(run.join(0))[0]
     answers = run.send(b"0", message)
     refusals = [message.reason for _, message in answers if isinstance(message, Refusal)]
-    assert 1 == len(refusals) == run.counts["refused"] == len(run.reported("refused"))
+    assert 1 == len(refusals) == run.counts["refused"] == len(run.reported(reports.Refused))
     import re
 
     assert re.search(reason, refusals[0])
@@ -193,13 +194,13 @@ def test_a_gradient_that_is_not_finite_is_tried_once_more_elsewhere_and_then_end
     todo = leases(run.join(0) + run.join(1))
     answers = run.send(b"1", poisoned(0, 3, bad))
     assert {1: (2, 3)} == {worker: (lease.start, lease.stop) for worker, lease in leases(answers).items()}
-    assert "step 0, shard 3 from worker 1 is not finite" in run.reported("notice")[-1]["text"]
+    assert "step 0, shard 3 from worker 1 is not finite" in run.reported(reports.Notice)[-1].text
     again = leases(run.contribute(0, todo[0]))
     assert {0: (3, 4)} == {worker: (lease.start, lease.stop) for worker, lease in again.items()}
     answers = run.send(b"0", poisoned(0, 3, bad))
     assert ["0 Finish", "1 Finish"] == kinds(answers)
     assert "the gradient of step 0, shard 3 from worker 0 is not finite" in run.failure
-    assert run.failure == run.reported("failure")[0]["failure"] == answers[0][1].failure
+    assert run.failure == run.reported(reports.Failure)[0].failure == answers[0][1].failure
     assert weights().tobytes() == run.weights.tobytes()
 
 
@@ -233,7 +234,7 @@ def test_a_shard_may_be_left_out_and_the_others_count_for_it() -> None:
     kept = (gradient(0, 0) + gradient(0, 1)) + gradient(0, 3)
     expected.update(kept * np.float32(8 / 6))
     assert expected.weights.tobytes() == run.weights.tobytes()
-    assert "the shard is left out" in run.reported("notice")[-1]["text"]
+    assert "the shard is left out" in run.reported(reports.Notice)[-1].text
 
 
 def test_a_sum_that_overflows_ends_the_run_and_leaves_the_weights() -> None:
@@ -263,7 +264,7 @@ def test_each_epoch_is_evaluated_once_with_its_own_weights() -> None:
                 todo |= leases(run.send(peer, Score(message.epoch, {"accuracy": 0.5 + message.epoch}, False)))
     assert reference(3, 1).tobytes() == evaluated[0]
     assert reference(6, 1).tobytes() == evaluated[1]
-    assert [(3, 0), (6, 1)] == [(line["step"], line["epoch"]) for line in run.reported("evaluation")]
+    assert [(3, 0), (6, 1)] == [(report.step, report.epoch) for report in run.reported(reports.Evaluation)]
     assert {"accuracy": 1.5} == run.totals["metrics"]
 
 
@@ -322,7 +323,7 @@ def test_a_step_that_every_worker_left_is_not_applied_and_that_is_said() -> None
     run = Run(1)
     run.join(0)
     assert ["0 Finish"] == kinds(run.send(b"0", Stop()))
-    assert "step 0 was left before its end by every worker: it is not applied" == run.reported("notice")[0]["text"]
+    assert "step 0 was left before its end by every worker: it is not applied" == run.reported(reports.Notice)[0].text
     assert weights().tobytes() == run.weights.tobytes()
 
 
@@ -342,7 +343,7 @@ def test_a_program_that_raises_twice_at_one_shard_ends_the_run_with_its_tracebac
     answers = run.send(b"0", raised(0, again.start))
     assert ["2 Finish"] == kinds(answers)
     assert f"worker 0 failed at step 0, shard {again.start}: ValueError: x" == answers[0][1].failure
-    assert 2 == len(run.reported("traceback"))
+    assert 2 == len(run.reported(reports.Traceback))
 
 
 def test_an_error_that_every_worker_has_at_a_step_is_said_once() -> None:
@@ -353,11 +354,11 @@ def test_an_error_that_every_worker_has_at_a_step_is_said_once() -> None:
     for worker in range(3):
         run.send(b"%d" % worker, raised(0, todo[worker].start))
     assert [f"worker 0 failed at step 0, shard {todo[0].start} (ValueError: x); another worker tries it"] == [
-        notice["text"] for notice in run.reported("notice")
+        notice.text for notice in run.reported(reports.Notice)
     ]
-    assert [False, True, True] == [report["repeated"] for report in run.reported("traceback")]
+    assert [False, True, True] == [report.repeated for report in run.reported(reports.Traceback)]
     run.send(b"3", replace(raised(0, todo[3].start), error="TypeError: another"))
-    assert 2 == len(run.reported("notice"))
+    assert 2 == len(run.reported(reports.Notice))
 
 
 def test_who_fails_when_the_run_has_failed_is_no_stranger() -> None:
@@ -417,7 +418,7 @@ def test_the_run_waits_when_everybody_is_gone_and_goes_on_when_somebody_joins() 
     run.join(0)
     run.take(run.server.lost(b"0", 1.0))
     run.take(run.server.tick(20.0))
-    assert "no worker is here to compute step 0" in run.reported("notice")[-1]["text"]
+    assert "no worker is here to compute step 0" in run.reported(reports.Notice)[-1].text
     run.now = 21.0
     lease = leases(run.join(0))[0]
     run.contribute(0, lease)
@@ -516,16 +517,16 @@ def test_a_wait_is_never_silent() -> None:
     run.take(run.server.tick(NOTICE_SECONDS))
     assert (
         "1 of 2 workers have joined; missing: worker 1; the run begins without in 50 s"
-        == run.reported("notice")[-1]["text"]
+        == run.reported(reports.Notice)[-1].text
     )
     run.now = JOIN_SECONDS
     lease = leases(run.take(run.server.tick(JOIN_SECONDS)))[0]
     assert (0, 4) == (lease.start, lease.stop)
     run.take(run.server.tick(JOIN_SECONDS + NOTICE_SECONDS))
-    text = run.reported("notice")[-1]["text"]
+    text = run.reported(reports.Notice)[-1].text
     assert text.startswith("waiting for worker 0 (step 0, shards 0 to 3, since 10.0 s)")
     run.take(run.server.tick(JOIN_SECONDS + NOTICE_SECONDS + 1))
-    assert text == run.reported("notice")[-1]["text"]  # the next one comes later
+    assert text == run.reported(reports.Notice)[-1].text  # the next one comes later
     assert "worker 0 (step 0, shards 0 to 3" in run.server.waited_for()
 
 
@@ -534,7 +535,7 @@ def test_logs_stand_in_the_record_with_their_step_and_shard() -> None:
     lease = leases(run.join(0))[0]
     node = Node(0, 1, 0.5, read_only(gradient(0, 0)))
     run.send(b"0", Contribution(0, lease.version, [node], [(0, "norm", 2.0)], True))
-    assert [{"step": 0, "shard": 0, "name": "norm", "value": 2.0}] == run.reported("log")
+    assert [reports.Log(0.0, 0, "norm", 2.0, shard=0)] == run.reported(reports.Log)
     run.send(b"0", Leave([(-1, "test_accuracy", 0.75)]))
     assert {"norm": 2.0, "test_accuracy": 0.75} == run.totals["metrics"]
 
@@ -542,7 +543,7 @@ def test_logs_stand_in_the_record_with_their_step_and_shard() -> None:
 def test_more_workers_than_shards_is_said() -> None:
     run = Run(3, shards=2)
     run.join(0)
-    assert "3 workers share 2 shards, so 1 of them will have nothing to do" in run.reported("notice")[0]["text"]
+    assert "3 workers share 2 shards, so 1 of them will have nothing to do" in run.reported(reports.Notice)[0].text
 
 
 def test_a_worker_number_that_is_taken_gives_another() -> None:

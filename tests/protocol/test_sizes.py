@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from machines import LAYOUT, Run, gradient, leases, read_only, settings, weights
 
+from karp.protocol import reports
 from karp.protocol.messages import Contribution, Initial, Join, Lease
 from karp.protocol.server import sizes
 from karp.protocol.tree import Node
@@ -44,7 +45,7 @@ def test_workers(workers: int, changes: dict[str, Any], expected: list[str]) -> 
 
 
 def notices(run: Run) -> list[str]:
-    return [values["text"] for values in run.reported("notice")]
+    return [report.text for report in run.reported(reports.Notice)]
 
 
 def test_they_are_said_once_for_all_workers_and_remarks_with_the_initial_weights() -> None:

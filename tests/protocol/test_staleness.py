@@ -13,8 +13,9 @@ from machines import gradient as gradient_of
 
 from karp import optim
 from karp.data import Plan
+from karp.protocol import reports
 from karp.protocol.messages import Contribution, Evaluation, Finish, Join, Lease, Ping, Refusal, Score, Stop
-from karp.protocol.server.actions import Report
+from karp.protocol.server.actions import Save
 from karp.protocol.server.machine import Server
 from karp.protocol.server.snapshot import restore, take
 from karp.protocol.tree import Node, TreeSum
@@ -49,9 +50,9 @@ def begin(workers: int, **changes: Any) -> tuple[Run, dict[int, Lease]]:
 def arrivals(run: Run) -> list[tuple[int, int, int, int]]:
     """(step, version, start, stop) as applied."""
     return [
-        (line["step"], version, start, stop)
-        for line in json.loads(json.dumps(run.reported("arrivals")))
-        for _, version, start, stop in line["of"]
+        (report.step, version, start, stop)
+        for report in run.reported(reports.Arrivals)
+        for _, version, start, stop in report.of
     ]
 
 
@@ -207,7 +208,7 @@ def test_a_loop_that_everybody_leaves_ends_with_what_is_applied(staleness: int |
     run.send(b"0", Stop())
     answers = run.send(b"1", Stop())
     assert {"0", "1"} == {peer.decode() for peer, message in answers if isinstance(message, Finish)}
-    assert "step 0 was left before its end by every worker: it is not applied" in run.reported("notice")[0]["text"]
+    assert "step 0 was left before its end by every worker: it is not applied" in run.reported(reports.Notice)[0].text
 
 
 @pytest.mark.parametrize("staleness", [2, None])
@@ -227,7 +228,7 @@ def test_no_step_of_the_next_epoch_is_leased_before_a_score_that_steers(stalenes
     assert 3 == run.step
     assert run.weights.tobytes() == evaluation.weights.tobytes()
     assert 3 in {lease.step for lease in leases(run.send(peer, Score(0, {"a": 1.0}, False))).values()}
-    assert [{"step": 3, "epoch": 0, "scores": {"a": 1.0}}] == run.reported("evaluation")
+    assert [reports.Evaluation(0.0, 3, 0, {"a": 1.0})] == run.reported(reports.Evaluation)
 
 
 def test_an_asynchronous_run_goes_no_further_than_the_next_epoch() -> None:
@@ -259,7 +260,7 @@ def test_staleness_goes_into_the_reports() -> None:
     run, held = begin(2, staleness=1)
     work(run, held, max)
     assert histogram(run) == dict(
-        sum((Counter(line["staleness"]) for line in run.reported("progress")), Counter[str]())
+        sum((Counter(report.staleness) for report in run.reported(reports.Progress)), Counter[str]())
     )
 
 
@@ -277,8 +278,8 @@ def test_a_checkpoint_comes_after_all_that_one_contribution_has_completed() -> N
     while held:
         held |= leases(run.send(b"0", contribution(held.pop(0))))
     actions = run.server.receive(b"1", contribution(slow), 0, 0.0)
-    kinds = [action.kind if isinstance(action, Report) else type(action).__name__ for action in actions]
-    assert ["arrivals", "arrivals", "arrivals", "Save"] == [kind for kind in kinds if kind in ("arrivals", "Save")]
+    kinds = [type(action) for action in actions if isinstance(action, reports.Arrivals | Save)]
+    assert [reports.Arrivals, reports.Arrivals, reports.Arrivals, Save] == kinds
 
 
 def test_a_contribution_that_ends_an_asynchronous_run_moves_no_weights() -> None:

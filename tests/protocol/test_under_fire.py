@@ -6,6 +6,7 @@ from machines import LAYOUT, Run, gradient, leases, read_only, weights
 
 from karp.data import Plan
 from karp.errors import SettingError
+from karp.protocol import reports
 from karp.protocol.messages import (
     FROM_SERVER,
     Closed,
@@ -127,9 +128,9 @@ def test_a_flood_of_nonsense_is_counted_and_leaves_few_lines() -> None:
         else:
             run.send(b"stranger", Failure(0, 0, -1, "E" * 10_000, "T" * 200_000))
     assert 1000 == run.counts["refused"]
-    lines = [report.values for report in run.reports if report.kind in ("refused", "traceback")]
-    assert {"reason": "nonsense (512 messages refused so far)"} == lines[-1]
-    assert 10 == len(lines)
+    refused = run.reported(reports.Refused)
+    assert "nonsense (512 messages refused so far)" == refused[-1].reason
+    assert (10, []) == (len(refused), run.reported(reports.Traceback))
 
 
 def test_every_answer_is_short_enough_to_be_read() -> None:

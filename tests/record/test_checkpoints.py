@@ -19,6 +19,7 @@ import pytest
 
 import karp
 from karp.errors import DataError
+from karp.protocol.reports import Log
 from karp.record import checkpoints
 from karp.record.checkpoints import Writer, newest, paths, read, write
 from karp.record.directory import Record
@@ -217,12 +218,12 @@ def test_a_wait_for_a_disk_has_a_deadline(tmp_path: Path, monkeypatch: pytest.Mo
 def test_metrics_that_cannot_be_written_are_kept_and_tried_again(tmp_path: Path) -> None:
     record = Record(tmp_path)
     for step in range(200):
-        record.report("progress", {"step": step, "loss": 0.123456789})
+        record.report(Log(0.0, step, "norm", 0.123456789))
     (trouble,) = record.writer.take_troubles()
     assert "metrics.jsonl cannot be written" in trouble
     assert 4096 == (tmp_path / "metrics.jsonl").stat().st_size
     resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 20, resource.getrlimit(resource.RLIMIT_FSIZE)[1]))
-    record.report("progress", {"step": 200})
+    record.report(Log(0.0, 200, "norm", 0.0))
     lines = [json.loads(line)["step"] for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
     assert list(range(201)) == lines
     record.finish({}, None, None)

@@ -11,6 +11,7 @@ import pytest
 
 from karp.errors import RecordError
 from karp.parameters import Layout
+from karp.protocol import reports
 from karp.record import lines
 from karp.record.directory import Record
 from karp.record.launched import Launched
@@ -28,14 +29,15 @@ def finish(record: Record, weights: bool = True) -> dict[str, Any]:
 
 def test_every_line_is_json_whatever_the_numbers_are(tmp_path: Path) -> None:
     record = Record(tmp_path / "run")
-    record.report("log", {"step": 1, "name": "v", "value": float("nan")})
+    record.report(reports.Log(0.5, 1, "v", float("nan")))
     record.finish({"loss": float("inf"), "metrics": {"v": float("nan")}}, None, None)
 
     def refuse(text: str) -> None:
         raise AssertionError(text)
 
     (line,) = (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()
-    assert {"report": "log", "step": 1, "name": "v", "value": None} == json.loads(line, parse_constant=refuse)
+    expected = {"report": "log", "seconds": 0.5, "step": 1, "name": "v", "value": None, "shard": None}
+    assert expected == json.loads(line, parse_constant=refuse)
     found = json.loads((tmp_path / "run" / "summary.json").read_text(), parse_constant=refuse)
     assert {"loss": None, "metrics": {"v": None}} == found
 
@@ -61,8 +63,8 @@ def test_a_file_that_is_shorter_than_its_checkpoint_is_said(tmp_path: Path) -> N
 
 def test_a_run_that_is_whole_lacks_nothing(tmp_path: Path) -> None:
     record = Record(tmp_path / "run")
-    record.report("settings", SETTINGS)
-    record.report("arrivals", {"step": 0, "of": []})
+    record.report(reports.Settings(0.0, 0, SETTINGS))
+    record.report(reports.Arrivals(0.0, 0, []))
     summary = finish(record)
     assert (0, True, None) == (summary["exit"], summary["finished"], summary.get("missing"))
     assert summary == json.loads((tmp_path / "run" / "summary.json").read_text())
@@ -105,10 +107,10 @@ def test_a_file_that_cannot_be_written_is_named_and_the_run_does_not_end_well(
 ) -> None:
     run = tmp_path / "run"
     record = Record(run)
-    record.report("progress", {"step": 1})
+    record.report(reports.Notice(0.0, 0, "about to be obstructed"))
     obstruct(run)
-    record.report("settings", SETTINGS)
-    record.report("arrivals", {"step": 0, "of": []})
+    record.report(reports.Settings(0.0, 0, SETTINGS))
+    record.report(reports.Arrivals(0.0, 0, []))
     summary = finish(record)
     assert (1, False, missing) == (summary["exit"], summary["finished"], summary["missing"])
     assert ("weights.safetensors" in missing[0]) != ("weights_sha256" in summary)
@@ -120,7 +122,7 @@ def test_a_file_that_cannot_be_written_is_named_and_the_run_does_not_end_well(
 def test_settings_that_could_not_be_written_are_tried_again(tmp_path: Path) -> None:
     record = Record(tmp_path / "run")
     (tmp_path / "run" / "settings.json").mkdir()
-    record.report("settings", SETTINGS)
+    record.report(reports.Settings(0.0, 0, SETTINGS))
     (said,) = record.writer.take_troubles()
     assert said.endswith("settings.json cannot be written: Is a directory; it is tried again")
     (tmp_path / "run" / "settings.json").rmdir()
@@ -131,7 +133,7 @@ def test_settings_that_could_not_be_written_are_tried_again(tmp_path: Path) -> N
 def test_settings_that_are_gone_at_the_end_are_written_again_or_named(tmp_path: Path) -> None:
     for name, put in (("gone", Path.unlink), ("taken", lambda path: (path.unlink(), path.mkdir()))):
         record = Record(tmp_path / name)
-        record.report("settings", SETTINGS)
+        record.report(reports.Settings(0.0, 0, SETTINGS))
         put(tmp_path / name / "settings.json")
         summary = finish(record, weights=False)
         if name == "gone":

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from karp import optim
+from karp.protocol import reports
 from karp.protocol.messages import Finish
 from karp.protocol.server.ending import Ending
 from karp.protocol.server.leasing import Leasing
@@ -104,7 +105,7 @@ def report_a_score_twice(monkeypatch: pytest.MonkeyPatch) -> None:
 
     def twice(training: Training, epoch: int, scores: dict[str, float], last: bool) -> None:
         score(training, epoch, scores, last)
-        training.report("evaluation", {"step": 3, "epoch": epoch, "scores": scores})
+        training.report(reports.Evaluation, epoch, scores)
 
     monkeypatch.setattr(Training, "score", twice)
 

@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import pytest
 
+from karp.protocol.reports import Progress
 from karp.protocol.server.machine import Server
 from karp.simulate import ALWAYS, POINTS, BadShard, Cluster, Fault, Kill, Scenario, check_many, draw_scenario
 
@@ -114,7 +115,7 @@ def test_a_network_that_loses_and_doubles_a_third_of_its_messages() -> None:
 
 def seconds_of(scenario: Scenario) -> float:
     """Virtual seconds from the first step to the last."""
-    reports = [report.values["seconds"] for report in run(scenario).server_process.reports if report.kind == "progress"]
+    reports = [report.seconds for report in run(scenario).server_process.reports if isinstance(report, Progress)]
     return float(reports[-1])
 
 

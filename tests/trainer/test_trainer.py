@@ -68,7 +68,7 @@ def test_the_record_holds_what_was_trained(tmp_path: Path) -> None:
     expected = {"workers": 1, "shards": 1, "seed": 3, "steps": 12, "epochs": 3.0, "samples": 150, "exit": 0}
     assert {} == found["metrics"]
     assert expected == {name: found[name] for name in expected}
-    for name in ("program", "seconds", "samples_per_s", "loss", "numpy", "blas", "cpu", "threads_per_worker"):
+    for name in ("program", "seconds", "samples_per_s", "epoch_loss", "numpy", "blas", "cpu", "threads_per_worker"):
         assert found[name] is not None, name
     tensors = load_file(tmp_path / "run" / "weights.safetensors")
     assert ["layers.0.bias", "layers.0.weight", "layers.1.bias", "layers.1.weight"] == sorted(tensors)
@@ -77,7 +77,7 @@ def test_the_record_holds_what_was_trained(tmp_path: Path) -> None:
         assert view.tobytes() == tensors[name].tobytes()
     kinds = [line["report"] for line in metrics(tmp_path)]
     assert ["settings", "joined", "kernels", "begin"] == kinds[:4]
-    assert {"step", "epoch", "loss", "samples_per_s", "workers"} <= set(
+    assert {"seconds", "step", "epoch", "interval_loss", "step_loss", "samples_per_s", "workers"} <= set(
         next(line for line in metrics(tmp_path) if line["report"] == "progress")
     )
 
@@ -335,7 +335,7 @@ def test_the_thread_count_is_set_and_restored(tmp_path: Path) -> None:
 def test_progress_is_plain_lines_where_there_is_no_terminal(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     train(tmp_path, show=True)
     lines = capsys.readouterr().err.splitlines()
-    assert any(line.startswith("step 12/12  epoch 3  loss ") and "1 worker" in line for line in lines)
+    assert any(line.startswith("step 12/12  epoch 3  interval loss ") and "1 worker" in line for line in lines)
     assert lines[-1].endswith(f"files in {tmp_path / 'run'}")
 
 

@@ -1,9 +1,9 @@
 """What the server's machine gives back for an event."""
 
 from dataclasses import dataclass
-from typing import Any
 
 from karp.protocol.messages import FromServer
+from karp.protocol.reports import Report
 
 
 @dataclass(slots=True)
@@ -15,18 +15,10 @@ class Send:
 
 
 @dataclass(slots=True)
-class Report:
-    """Something the record keeps and a person sees; `values` are plain types."""
-
-    kind: str
-    values: dict[str, Any]
-
-
-@dataclass(slots=True)
 class Save:
     """Write a checkpoint of the server as it is now; a `lasting` one is on the disk before what follows is done."""
 
     lasting: bool = False
 
 
-Action = Send | Report | Save
+Action = Send | Report | Save  # a report goes to whoever shows or keeps the run

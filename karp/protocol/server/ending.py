@@ -7,6 +7,7 @@ names it is on the disk before it learns of it, and a server that is restored fr
 long as that may live.
 """
 
+from karp.protocol import reports
 from karp.protocol.messages import Closed, Done, Finish, FromServer, FromWorker, Leave, Ping, Waiting
 from karp.protocol.server.actions import Action, Save, Send
 from karp.protocol.server.leasing import Leasing
@@ -40,7 +41,7 @@ class Ending:
     def name(self, worker: int) -> None:
         """This worker speaks for all, whatever happens to the server."""
         self.main = worker
-        self.training.report("main", {"worker": worker})
+        self.training.report(reports.Main, worker)
         self._save(lasting=True)
 
     def name_another(self) -> None:
@@ -91,7 +92,7 @@ class Ending:
         self.left[member.peer] = member.worker
         if member.worker == self.main:
             self.log(message)
-        self.training.report("left", {"worker": member.worker})
+        self.training.report(reports.Left, member.worker)
 
     def log(self, message: Leave) -> None:
         """What the main worker has logged after the loop."""

@@ -1,5 +1,6 @@
 """Programs that raise: once is tried on another worker, twice at the same place or for certain ends the run."""
 
+from karp.protocol import reports
 from karp.protocol.messages import Failure
 from karp.protocol.server.training import Training
 
@@ -23,7 +24,7 @@ class Failures:
             self.step, self.errors = message.step, set()
         repeated = message.error in self.errors  # as where all of a step's shards fail alike: it is said once
         self.errors.add(message.error)
-        self.training.report("traceback", {"worker": worker, "traceback": message.traceback, "repeated": repeated})
+        self.training.report(reports.Traceback, worker, message.traceback, repeated)
         if message.certain or where in self.places or message.shard == message.epoch == -1:
             self.training.fail(f"worker {worker} failed {place}: {message.error}")
         else:

@@ -14,6 +14,7 @@ from itertools import count
 from typing import Any
 
 from karp.errors import ProtocolError
+from karp.protocol import reports
 from karp.protocol.kernels import Kernels, Uses
 from karp.protocol.messages import Initial, Join, Welcome
 from karp.protocol.server import sizes
@@ -86,7 +87,7 @@ class Joining:
             settings = settings.with_shards(self.shards)
         self.training.use(settings)
         self.programs = [(0, settings.program_sha256)]
-        self.training.report("settings", settings.to_dict())
+        self.training.report(reports.Settings, settings.to_dict())
         for text in [*sizes.of_batches(settings), *sizes.of_workers(settings, self.workers)]:
             self.training.notice(text)
 
@@ -113,7 +114,7 @@ class Joining:
             self.training.forget_evaluations()
         step = self.training.number
         self.programs.append((step, new.program_sha256))
-        self.training.report("settings", new.to_dict())
+        self.training.report(reports.Settings, new.to_dict())
         before, after = run.program_sha256[:12], new.program_sha256[:12]
         self.training.notice(f"the program has changed: from step {step} on it is {after} (SHA-256), before {before}")
         self.out.append(Save(lasting=True))
@@ -132,7 +133,7 @@ class Joining:
         if asked:
             self.asked = peer
         self.welcome(peer, worker, asked)
-        self.training.report("joined", {"worker": worker, "host": message.host, "pid": message.pid})
+        self.training.report(reports.Joined, worker, message.host, message.pid)
         self.compare(message.kernels, worker, f"worker {worker} on {message.host}")
         if self.ending.over and self.ending.main < 0:
             self.ending.name(worker)
@@ -144,7 +145,7 @@ class Joining:
         differences = self.uses.differences(kernels)
         is_new = self.uses.add(kernels, worker)
         if is_new:
-            self.training.report("kernels", {"worker": worker, **kernels.to_dict()})
+            self.training.report(reports.Kernels, worker, kernels.to_dict())
         if not differences:
             return
         what = f"{who} computes with other kernels than this run's: {differences}"
@@ -180,8 +181,7 @@ class Joining:
         if self.training.ready and len(self.leasing.members) >= self.workers:
             self.begun = True
             self.training.progress.begin(now)
-            steps, step = self.training.ledger.final, self.training.version
-            self.training.report("begin", {"steps": steps, "step": step, "workers": len(self.leasing.members)})
+            self.training.report_begin(len(self.leasing.members))
             self.out.append(Save(lasting=True))  # workers will soon have the initial weights no more
 
     def look_for_missing(self, now: float) -> None:

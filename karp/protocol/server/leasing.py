@@ -205,6 +205,16 @@ class Leasing:
         self.mark_idle(member)
         return lease
 
+    @property
+    def restless(self) -> bool:
+        """Whether a worker is idle while another holds a lease of which no backup has been given."""
+        if not self.waiting:
+            return False
+        for member in self.members.values():  # noqa: SIM110  (a generator takes twice as long)
+            if isinstance(member.task, Lease) and not member.backed_up:
+                return True
+        return False
+
     def lease_backups(self, now: float) -> None:
         """Give backup leases of what is overdue to idle workers."""
         open_steps = self.training.ledger.open

@@ -16,6 +16,7 @@ from collections.abc import Callable, Mapping
 from itertools import islice
 
 from karp.errors import ProtocolError
+from karp.protocol import reports
 from karp.protocol.kernels import Kernels
 from karp.protocol.messages import (
     Closed,
@@ -28,7 +29,6 @@ from karp.protocol.messages import (
     FromWorker,
     Initial,
     Join,
-    Lease,
     Leave,
     Ping,
     Rejoin,
@@ -139,6 +139,11 @@ class Server:
         return [] if tree is None else list(tree.nodes.values())
 
     @property
+    def seconds(self) -> float:
+        """The seconds of training, until the last event."""
+        return self.training.seconds
+
+    @property
     def counts(self) -> dict[str, int]:
         """How many nodes were dropped, shards leased again, messages refused and connections turned away."""
         return {
@@ -162,7 +167,7 @@ class Server:
 
     def receive(self, peer: bytes, message: FromWorker, incarnation: int, now: float) -> list[Action]:
         """A message has arrived from a peer, meant for this incarnation of the server."""
-        self.now = now
+        self.now = self.training.now = now
         member = self.members.get(peer)
         try:
             handler = HANDLERS.get(type(message)) if member is not None else None
@@ -184,25 +189,25 @@ class Server:
 
     def malformed(self, peer: bytes, reason: str, now: float) -> list[Action]:
         """Something that is no message has arrived."""
-        self.now = now
+        self.now = self.training.now = now
         self.refusals.refuse(peer, reason)
         return self._take()
 
     def stranger(self, reason: str, now: float) -> list[Action]:
         """A connection was turned away."""
-        self.now = now
+        self.now = self.training.now = now
         self.refusals.reject(reason)
         return self._take()
 
     def lost(self, peer: bytes, now: float) -> list[Action]:
         """A peer is gone: its connection is, or the launcher has seen its process end."""
-        self.now = now
+        self.now = self.training.now = now
         self._drop(peer)
         return self._take()
 
     def ended(self, worker: int, well: bool, now: float) -> list[Action]:
         """A worker's process has ended, `well` or not; the launcher tells."""
-        self.now = now
+        self.now = self.training.now = now
         if worker == self.ending.main and well:
             self.ending.close()
         if worker in self.numbers:
@@ -214,20 +219,20 @@ class Server:
 
     def computes_with(self, kernels: Kernels, now: float) -> list[Action]:
         """The server's own kernels, which apply the updates, are known."""
-        self.now = now
+        self.now = self.training.now = now
         self.joining.compare(kernels, None, "the server")
         return self._take()
 
     def fail(self, reason: str, now: float) -> list[Action]:
         """The launcher gives the run up."""
-        self.now = now
+        self.now = self.training.now = now
         self.training.fail(reason)
         self._hand_out()
         return self._take()
 
     def closing(self, now: float) -> list[Action]:
         """The server is about to end: nobody is to wait for it."""
-        self.now = now
+        self.now = self.training.now = now
         why = self.training.failure or f"it was stopped after step {self.training.version}"
         for member in self.members.values():
             stopped = Finish(self.training.version, False, why[:10_000], None, self.training.number)
@@ -237,7 +242,7 @@ class Server:
 
     def tick(self, now: float) -> list[Action]:
         """Time has passed: look at the deadlines."""
-        self.now = now
+        self.now = self.training.now = now
         if not self.joining.begun:
             self.joining.look_for_missing(now)
         elif not self.members and not self.ending.over and now >= self.notice_at:
@@ -259,12 +264,7 @@ class Server:
     @property
     def restless(self) -> bool:
         """Whether a lease may soon have to be given again, so that ticks should come quickly."""
-        if not self.waiting or not self.joining.begun or self.ending.over:
-            return False
-        for member in self.members.values():  # noqa: SIM110  (a generator takes twice as long)
-            if isinstance(member.task, Lease) and not member.backed_up:
-                return True
-        return False
+        return self.leasing.restless and self.joining.begun and not self.ending.over
 
     # Coming and going.
 
@@ -292,7 +292,7 @@ class Server:
         self.leasing.forget_division()
         if member is not None:
             if member.task is not None and not self.ending.over:
-                self.training.report("lost", {"worker": number, "step": self.training.number})
+                self.training.report(reports.Lost, number)
             self.leasing.revoke(member)
         if self.ending.over and 0 <= number == self.ending.main and not self.ending.done:
             self.ending.name_another()

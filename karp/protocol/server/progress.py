@@ -2,7 +2,10 @@
 
 from collections import Counter
 from collections.abc import Iterable
+from math import inf
 from typing import Any
+
+from karp.protocol import reports
 
 REPORT_SECONDS = 1.0  # a report this often, and at the end of every epoch
 EPOCH_SECONDS = 0.05  # epochs shorter than this share one
@@ -14,12 +17,14 @@ class Progress:
     """Sums up steps between two reports and over an epoch; `metrics` keeps what was logged last under each name."""
 
     def __init__(self, now: float) -> None:
-        self.began = self.reported = now
+        self.began = inf  # when the first step was opened, less the time that a restart has lost
+        self.reported = now
         self.samples = self.samples_before = 0
         self.losses = self.weight = 0.0  # since the last report
         self.epoch_losses = self.epoch_weight = 0.0
-        self.loss: float | None = None  # the mean over the samples of the last whole epoch, or of the one begun
-        self.latest: float | None = None  # the mean loss that was reported last
+        self.epoch_loss: float | None = None  # the mean over the samples of the last whole epoch
+        self.interval_loss: float | None = None  # the mean loss that was reported last
+        self.step_loss: float | None = None  # of the last step
         self.last: dict[str, tuple[int, float]] = {}
         self.ages: Counter[int] = Counter()  # staleness -> contributions, in a run that has any; since the last report
         self.all_ages: Counter[int] = Counter()  # and before
@@ -28,10 +33,16 @@ class Progress:
         self.compared = False
 
     def begin(self, now: float) -> None:
+        """The first step is opened."""
         self.began = self.reported = now
+
+    def seconds(self, now: float) -> float:
+        """Return the seconds of training; 0 before the first step."""
+        return round(max(0.0, now - self.began), 3)
 
     def step(self, loss: float, samples: int) -> None:
         self.samples += samples
+        self.step_loss = loss
         self.losses += loss * samples
         self.weight += samples
         self.epoch_losses += loss * samples
@@ -46,24 +57,25 @@ class Progress:
 
     def end_epoch(self) -> None:
         if self.epoch_weight:  # in an asynchronous run the end of one epoch may wait for that of another
-            self.loss = self.epoch_losses / self.epoch_weight
+            self.epoch_loss = self.epoch_losses / self.epoch_weight
         self.epoch_losses = self.epoch_weight = 0.0
 
-    def take(self, now: float, step: int, epoch: int, workers: int) -> dict[str, Any]:
+    def take(self, now: float, step: int, epoch: int, workers: int) -> reports.Progress:
         """A report of what has happened since the last one: the mean loss and the rate."""
         seconds = max(now - self.reported, 1e-9)
         if self.weight:  # several asynchronous steps may end with one contribution
-            self.latest = self.losses / self.weight
-        report: dict[str, Any] = {
-            "step": step,
-            "epoch": epoch,
-            "loss": self.latest,
-            "samples_per_s": round((self.samples - self.samples_before) / seconds, 1),
-            "workers": workers,
-            "seconds": round(now - self.began, 3),
-        }
+            self.interval_loss = self.losses / self.weight
+        report = reports.Progress(
+            self.seconds(now),
+            step,
+            epoch,
+            self.interval_loss,
+            self.step_loss,
+            round((self.samples - self.samples_before) / seconds, 1),
+            workers,
+            histogram(self.ages),
+        )
         if self.ages:
-            report["staleness"] = histogram(self.ages)
             self.all_ages += self.ages
             self.ages.clear()
         self.reported, self.samples_before = now, self.samples
@@ -101,10 +113,10 @@ class Progress:
         """For a checkpoint; `restore` takes it."""
         return {
             "samples": self.samples,
-            "seconds": now - self.began,
+            "seconds": max(0.0, now - self.began),
             "epoch_losses": self.epoch_losses,
             "epoch_weight": self.epoch_weight,
-            "loss": self.loss,
+            "loss": self.epoch_loss,
             "staleness": histogram(self.all_ages + self.ages),
             "metrics": [[name, order, value] for name, (order, value) in self.last.items()],
         }
@@ -113,7 +125,7 @@ class Progress:
         self.samples = self.samples_before = int(plain["samples"])
         self.began, self.reported = now - float(plain["seconds"]), now
         self.epoch_losses, self.epoch_weight = float(plain["epoch_losses"]), float(plain["epoch_weight"])
-        self.loss = None if plain["loss"] is None else float(plain["loss"])
+        self.epoch_loss = None if plain["loss"] is None else float(plain["loss"])
         self.all_ages = Counter({int(age): int(count) for age, count in plain["staleness"].items()})
         self.last = {str(name): (int(order), float(value)) for name, order, value in plain["metrics"]}
 
@@ -126,7 +138,7 @@ class Progress:
             "samples": self.samples,
             "seconds": round(seconds, 3),
             "samples_per_s": round(self.samples / seconds, 1),
-            "loss": partial if self.loss is None else self.loss,
+            "epoch_loss": partial if self.epoch_loss is None else self.epoch_loss,
             "metrics": {name: value for name, (_, value) in self.last.items()},
         } | ({"staleness": histogram(ages)} if ages else {})
 

@@ -1,5 +1,6 @@
 """What the server does not take: messages that are wrong, and connections that were turned away."""
 
+from karp.protocol import reports
 from karp.protocol.messages import Refusal
 from karp.protocol.server.actions import Action, Send
 from karp.protocol.server.training import Training
@@ -20,14 +21,13 @@ class Refusals:
         self.out.append(Send(peer, Refusal(reason[:10_000])))
         if is_power_of_two(self.messages):
             count = f"{self.messages} message{'s' * (self.messages > 1)} refused so far"
-            self.training.report("refused", {"reason": f"{reason[:2000]} ({count})"})
+            self.training.report(reports.Refused, f"{reason[:2000]} ({count})")
 
     def reject(self, reason: str) -> None:
         """Count a connection that was turned away."""
         self.connections += 1
         if is_power_of_two(self.connections):
-            text = f"{reason} ({self.connections} turned away so far)"
-            self.training.report("stranger", {"reason": text})
+            self.training.report(reports.Stranger, f"{reason} ({self.connections} turned away so far)")
 
 
 def is_power_of_two(number: int) -> bool:

@@ -8,6 +8,7 @@ asynchronous run does it matter what of the open steps has arrived, since that h
 from typing import Any
 
 from karp.errors import SettingError
+from karp.protocol import reports
 from karp.protocol.kernels import Use
 from karp.protocol.server import sizes
 from karp.protocol.server.machine import Server
@@ -79,11 +80,11 @@ def restore(server: Server, snapshot: Snapshot) -> None:
         server.joining.restore(plain["programs"])
     except (LookupError, TypeError, ValueError, AttributeError, OverflowError) as error:
         raise SettingError(f"this is no checkpoint of a run: {error!r:.200}") from None
-    training.report("settings", settings.to_dict())
+    training.report(reports.Settings, settings.to_dict())
     if server.incarnation == 0:
         for text in sizes.of_workers(settings, server.joining.workers):
             training.notice(text)
-    training.report("begin", {"steps": ledger.final, "step": training.number, "workers": 0})
+    training.report_begin(workers=0)
 
 
 def check(plain: dict[str, Any], vectors: dict[str, Vector], settings: Settings, steps: int) -> None:

@@ -6,11 +6,12 @@ and what is reported of it, is decided here. No worker is known here either.
 """
 
 from collections.abc import Callable
-from typing import Any
+from typing import Concatenate, ParamSpec
 
 from karp.errors import ProtocolError
+from karp.protocol import reports
 from karp.protocol.messages import Contribution, Logs
-from karp.protocol.server.actions import Action, Report, Save
+from karp.protocol.server.actions import Action, Save
 from karp.protocol.server.ledger import Ledger, Step, Verdict
 from karp.protocol.server.progress import Progress
 from karp.protocol.server.weights import Weights
@@ -20,6 +21,7 @@ from karp.protocol.tree import Node, Vector, in_words, merge_ranges
 from karp.protocol.vectors import Memory
 
 SAVE_SECONDS = 10.0  # between two checkpoints
+P = ParamSpec("P")
 
 
 class Training:
@@ -57,6 +59,7 @@ class Training:
         self.failure = ""  # why the run has failed
         self.dropped = 0  # nodes of contributions that came twice or too late
         self.progress = Progress(now)
+        self.now = now  # the time of the event that is being handled
 
     def use(self, settings: Settings) -> None:
         """These are the run's settings."""
@@ -65,6 +68,11 @@ class Training:
         self.steps = steps_of(plan, settings.local_steps)
         self.ledger = Ledger(settings, self.steps)
         self.weights = Weights(settings, self.memory)
+
+    @property
+    def seconds(self) -> float:
+        """The seconds of training until now."""
+        return self.progress.seconds(self.now)
 
     @property
     def ready(self) -> bool:
@@ -169,7 +177,7 @@ class Training:
     def _report_arrivals(self, step: Step, version: int) -> None:
         """Record what is applied now, in the order of arrival, and count how old its weights were."""
         if step.entries:
-            self.report("arrivals", {"step": step.number, "of": step.entries})
+            self.out.append(reports.Arrivals(self.seconds, step.number, step.entries))
             self.progress.contributions(version - made_with for _, made_with, _, _ in step.entries if made_with >= 0)
             step.entries = []
 
@@ -211,7 +219,7 @@ class Training:
         ends_epoch = self.ledger.ends_epoch(number)
         epoch = number // self.steps.steps_per_epoch
         if number + 1 == self.ledger.final or self.progress.due(now, ends_epoch):
-            self.report("progress", self.progress.take(now, number + 1, epoch, workers))
+            self.out.append(self.progress.take(now, number + 1, epoch, workers))
             if rates := self.progress.compare(now):
                 together, alone = (f"{rate:,.0f}" for rate in rates)
                 who = f"{workers} workers train" if workers > 1 else "1 worker trains"
@@ -257,25 +265,30 @@ class Training:
         whole = ledger.max_staleness is not None
         step = version if whole else min(ledger.final, (epoch + 1) * self.steps.steps_per_epoch)
         self.progress.metrics(scores, step)
-        self.report("evaluation", {"step": step, "epoch": epoch, "scores": scores})
+        self.out.append(reports.Evaluation(self.seconds, step, epoch, scores))
 
     def log(self, logs: Logs, step: int) -> None:
         """Record what the program has logged."""
         for shard, name, value in logs:
             self.progress.metrics({name: value}, step)
-            where = {"step": step} if shard < 0 else {"step": step, "shard": shard}
-            self.report("log", where | {"name": name, "value": value})
+            self.out.append(reports.Log(self.seconds, step, name, value, None if shard < 0 else shard))
 
     def fail(self, failure: str) -> None:
         """The run has failed; the first reason counts."""
         if not self.failure:
             self.failure = failure[:10_000]  # as long as a message takes
-            self.report("failure", {"step": self.number, "failure": failure})
+            self.report(reports.Failure, failure)
+
+    def report_begin(self, workers: int) -> None:
+        """Report that the run begins, or goes on, with so many workers."""
+        self.report(reports.Begin, self.ledger.final, self.steps.steps_per_epoch, workers)
 
     def notice(self, text: str) -> None:
         """Tell the user something, on the terminal and in the record."""
-        self.report("notice", {"step": self.number, "text": text})
+        self.report(reports.Notice, text)
 
-    def report(self, kind: str, values: dict[str, Any]) -> None:
-        """Put a report among the actions."""
-        self.out.append(Report(kind, values))
+    def report(
+        self, kind: Callable[Concatenate[float, int, P], reports.Report], *values: P.args, **named: P.kwargs
+    ) -> None:
+        """Put a report of this kind, about the oldest open step, among the actions."""
+        self.out.append(kind(self.seconds, self.number, *values, **named))

@@ -1,0 +1,55 @@
+"""Reports as lines, and back."""
+
+import json
+import re
+
+import pytest
+
+from karp.protocol import reports
+from karp.protocol.reports import FIELDS, KINDS, from_line, to_line
+
+EVERY = [
+    reports.Settings(0.0, 0, {"seed": 0, "optimizer": {"name": "SGD", "lr": 0.1}}),
+    reports.Kernels(0.0, 0, None, {"numpy": "2.0"}),
+    reports.Joined(0.0, 0, 1, "a", 17),
+    reports.Begin(0.0, 0, 20, 10, 2),
+    reports.Progress(1.5, 7, 0, 0.5, 0.25, 100.0, 2, {"0": 3}),
+    reports.Evaluation(2.5, 10, 0, {"accuracy": 0.5}),
+    reports.Log(2.5, 10, "norm", 1.0),
+    reports.Notice(2.5, 10, "é, \udce9 and a line\nbreak"),
+    reports.Refused(2.5, 10, "no message"),
+    reports.Stranger(2.5, 10, "no key"),
+    reports.Traceback(2.5, 10, 1, "Traceback …", False),
+    reports.Lost(2.5, 10, 1),
+    reports.Main(3.0, 20, 0),
+    reports.Left(3.0, 20, 0),
+    reports.Failure(3.0, 20, "why"),
+    reports.Arrivals(3.0, 20, [[0, 1, 0, 2]]),
+]
+
+
+@pytest.mark.parametrize("report", EVERY, ids=lambda report: type(report).__name__)
+def test_a_report_is_one_line_and_comes_back_as_it_was(report: reports.Report) -> None:
+    line = to_line(report)
+    assert ["report", "seconds", "step"] == list(json.loads(line))[:3]
+    assert "\n" not in line
+    assert report == from_line(line)
+
+
+def test_every_kind_is_here_and_in_the_table_of_the_docstring() -> None:
+    assert set(KINDS.values()) == {type(report) for report in EVERY}
+    assert reports.__doc__ is not None
+    table = reports.__doc__.split("    report      its step is")[1].split("\n\n")[0]
+    for name, kind in KINDS.items():
+        if kind is not reports.Arrivals:
+            (row,) = re.findall(rf"^    {name} .*(?:\n {{10,}}.*)*", table, re.M)
+            assert [] == [field for field in FIELDS[kind][2:] if field not in row]
+
+
+NO_REPORTS = ["", "{", "[]", "7", "{}", '{"report": "lost"}', '{"report": ["lost"]}', '{"report": 1}']
+
+
+@pytest.mark.parametrize("line", NO_REPORTS)
+def test_what_is_no_report_is_refused(line: str) -> None:
+    with pytest.raises(ValueError, match=r"."):
+        from_line(line)
