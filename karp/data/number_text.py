@@ -65,7 +65,10 @@ def rounded(numbers: Iterable[str], dtype: np.dtype[Any]) -> NDArray[Any]:
         return np.array([float(number) for number in numbers]).astype(dtype)
 
 
-def advise(text: str, otherwise: str = "repair it, remove the row, or turn a column of text into numbers first") -> str:
+REPAIR = "repair it, remove the row, or turn a column of text into numbers first"
+
+
+def advise(text: str, otherwise: str = REPAIR) -> str:
     """Say what to do about a text that is no number; `otherwise` where it is not known what it is.
 
     >>> advise("1,5"), advise("NA")[:33]

@@ -23,7 +23,7 @@ from numpy.typing import DTypeLike, NDArray
 
 from karp.data import header
 from karp.data.dialect import Dialect
-from karp.data.number_text import MISSING, advise, integers_below, is_number, lost_digits, merged, rounded
+from karp.data.number_text import MISSING, REPAIR, advise, integers_below, is_number, lost_digits, merged, rounded
 from karp.data.table import Table
 from karp.data.target import TargetAs, targets
 from karp.data.text_file import TextFile, opened
@@ -207,7 +207,7 @@ def _careful(
             for column, cell in zip(columns, row, strict=True):
                 if not is_number(cell):
                     raise DataError(f"{where}, column {column!r}: {cell!r:.60} is not a finite number: "
-                                    f"{_text_advice(file, dialect, columns, record, column, cell)}")  # fmt: skip
+                                    f"{_text_advice(file, dialect, columns, place, record, column, cell)}")  # fmt: skip
             values = rounded(row, dtype)
             for column, cell, sound in zip(columns, row, np.isfinite(values), strict=True):
                 if not sound:
@@ -234,7 +234,9 @@ def _width_advice(dialect: Dialect, columns: list[str], record: str, row: list[s
     return f"repair the line; a cell that holds {dialect.delimiter!r} stands in quotes"
 
 
-def _text_advice(file: TextFile, dialect: Dialect, columns: list[str], record: str, column: str, cell: str) -> str:
+def _text_advice(
+    file: TextFile, dialect: Dialect, columns: list[str], place: int | None, record: str, column: str, cell: str
+) -> str:
     """Say what to do about a feature that is no number."""
     if cell == column:
         return "remove the line if the names of the columns stand in it again"
@@ -243,7 +245,8 @@ def _text_advice(file: TextFile, dialect: Dialect, columns: list[str], record: s
     if len(columns) == 1 and (other := dialect.suggest_delimiter(record)):
         return other
     names = header.row_advice(file, dialect, columns)
-    return advise(cell) + (f"; if the first line is a row, {names}" if names else "")
+    otherwise = REPAIR if place is not None else f"{REPAIR}; if it is to be predicted, pass target={column!r}"
+    return advise(cell, otherwise) + (f"; if the first line is a row, {names}" if names else "")
 
 
 def _check_whole_numbers(file: TextFile, dialect: Dialect, columns: list[str], x: NDArray[Any]) -> None:

@@ -1,7 +1,8 @@
 """A table: the features and the target of every row, as two arrays.
 
-A table never changes; `split` and `scaled` return new ones. What trains is its arrays, so two tables with the
-same fingerprint train to the same bits, and two that differ by a row's place or a dtype do not.
+A table never changes; `split`, `scaled` and `dataclasses.replace(table, x=…)` return new ones. What trains is its
+arrays, so two tables with the same fingerprint train to the same bits, and two that differ by a row's place or a dtype
+do not.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ from karp.limits import SEEDS
 
 @dataclass(frozen=True, slots=True, eq=False, repr=False)
 class Table:
-    """The rows of a table: features `x` and target `y`.
+    """The rows of a table: features `x` and target `y`, both read-only.
 
     `x`        (n, d), floating, C-ordered
     `y`        (n,) class numbers, or (n, k) numbers to predict; k is 0 in a table without a target
@@ -53,8 +54,10 @@ class Table:
             raise SettingError(f"target is {self.target!r:.80}: pass the name of a column")
         if x.ndim != 2 or y.ndim not in (1, 2) or len(x) != len(y):
             raise ShapeError(f"x {x.shape} and y {y.shape} are no table: pass x (n, d) and y (n,) or (n, k)")
+        if not len(x):
+            raise DataError(f"x {x.shape} has no rows: look at what has selected them")
         if x.size == 0:
-            raise DataError(f"x {x.shape} is empty: a table has at least one row and one column")
+            raise DataError(f"x {x.shape} has no columns: a table has at least one feature")
         if x.dtype not in (np.float32, np.float64):
             raise DataError(f"x has the dtype {x.dtype}: pass float32 or float64, as by x.astype(np.float32)")
         if y.dtype.kind not in "biuf":
@@ -64,8 +67,8 @@ class Table:
         if classes and y.ndim == 1 and y.dtype.kind in "iu" and not 0 <= y.min() <= y.max() < len(classes):
             raise ShapeError(f"class numbers from {y.min()} to {y.max()} for {len(classes)} classes: name each once")
         put = object.__setattr__  # the way to fill a frozen dataclass
-        put(self, "x", np.ascontiguousarray(x))
-        put(self, "y", np.ascontiguousarray(y))
+        put(self, "x", _read_only(x))
+        put(self, "y", _read_only(y))
         put(self, "columns", columns)
         put(self, "classes", classes)
 
@@ -159,6 +162,13 @@ class Table:
 
     def _rows(self, rows: NDArray[Any]) -> Table:
         return replace(self, x=self.x[rows], y=self.y[rows])
+
+
+def _read_only(array: NDArray[Any]) -> NDArray[Any]:
+    """Return an array, C-ordered, through which nobody can write: `table.x -= 1` fails before it has."""
+    view = np.ascontiguousarray(array).view()
+    view.flags.writeable = False
+    return view
 
 
 def _names(name: str, given: object) -> tuple[str, ...]:

@@ -8,12 +8,13 @@ from typing import Any
 import numpy as np
 
 from karp.data.source import Part, source_of
-from karp.errors import SettingError
+from karp.errors import SettingError, ShapeError
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
 SAMPLE = 1 << 16  # numbers of an array that are looked at
 LARGE = 100.0  # root mean square of a column that is not scaled; a standardised one has 1, pixels of digits up to 12
+PIXEL = 255.0  # the same for whole numbers, as images come so, and a program that reads them scales
 NAMED = 3  # columns by name, then only how many
 
 
@@ -28,22 +29,33 @@ class Dataset:
             raise SettingError("trainer.batches: there are no rows to train on, so look at what has selected them")
 
     def unscaled(self) -> list[str]:
-        """Of each part of floats with columns so large that steps are too: which they are, and what to do."""
-        widest = max((np.prod(part.shape, dtype=int) for part in self.parts if part.dtype.kind == "f"), default=0)
-        if not widest:  # whole numbers are classes, or places in an embedding
+        """Of each part with columns so large that steps are too: which they are, and what to do."""
+        sizes = [self._largest(place, part) for place, part in enumerate(self.parts)]
+        wide = (int(np.prod(part.shape)) for part, size in zip(self.parts, sizes, strict=True) if np.isfinite(size))
+        widest = max(wide, default=0)
+        if not widest:
             return []
-        every = max(1, len(self.source) * int(widest) // SAMPLE)
+        every = max(1, len(self.source) * widest // SAMPLE)
         samples = self.source.take(np.arange(0, len(self.source), every))
-        texts = [self._unscaled(part, sample) for part, sample in zip(self.parts, samples, strict=True)]
+        texts = [self._unscaled(*each) for each in zip(self.parts, samples, sizes, strict=True)]
         return [text for text in texts if text]
 
-    def _unscaled(self, part: Part, sample: Array) -> str:
-        if part.dtype.kind != "f" or sample.size == 0:
+    def _largest(self, place: int, part: Part) -> float:
+        """Return the size up to which a column of this part counts as scaled; of what has none it is infinite.
+
+        Whole numbers are features where a row has several, before the last part, which is the target; else classes.
+        """
+        if part.dtype.kind == "f":
+            return LARGE
+        return PIXEL if part.dtype.kind in "iu" and part.shape and place + 1 < len(self.parts) else float("inf")
+
+    def _unscaled(self, part: Part, sample: Array, largest: float) -> str:
+        if largest == float("inf") or sample.size == 0:
             return ""
         sample = sample.reshape(len(sample), -1)
         with np.errstate(all="ignore"):
             size = np.sqrt(np.mean(np.square(sample, dtype=np.float64), axis=0))
-            large = np.flatnonzero(np.isfinite(size) & (size > LARGE))
+            large = np.flatnonzero(np.isfinite(size) & (size > largest))
         if not large.size:
             return ""
         what = named(part, [int(column) for column in large])
@@ -68,9 +80,11 @@ class Dataset:
         return f"{found}, and {count - 1:,} more of its batch are not finite" if count > 1 else found
 
     def explain(self, error: Exception, rows: Array) -> None:
-        """Add to an error that a program raised at these rows which of their numbers is not finite."""
+        """Add to an error that a program raised at these rows what about them may be the reason."""
         if found := self.not_finite(rows):
             error.add_note(f"karp: {found}")
+        if isinstance(error, ShapeError) and (0,) in [part.shape for part in self.parts]:
+            error.add_note("karp: the table has no target: data.read(…, target=NAME) says which column to predict")
 
 
 def named(part: Part, columns: list[int]) -> str:

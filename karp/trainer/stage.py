@@ -39,6 +39,7 @@ ITERATE = {
     Stage.LEFT: "the batches of a Trainer were asked for after its `with` block: iterate over trainer.batches inside",
 }
 NOT_ITERATED = "trainer.batches was called, but not iterated over: for x, y in trainer.batches(…):"
+EACH_BATCH = "call trainer.backward(loss) once for each, as all count; to end the run, break or call trainer.stop()"
 LOG = {
     Stage.MADE: "trainer.log was called before trainer.batches: what is logged belongs to a run",
     Stage.ENTERED: "trainer.log was called before trainer.batches: what is logged belongs to a run",

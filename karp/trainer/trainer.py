@@ -245,7 +245,7 @@ class Trainer:
                     if self._given is not True:
                         check(self._stage, stage.ITERATE)
                         where = f"the batch of step {step}, shard {shard}"
-                        raise ProgramError(f"{where} was not given to trainer.backward")
+                        raise ProgramError(f"{where} was not given to trainer.backward: {stage.EACH_BATCH}")
                 if self._inner is not None:
                     loss = self._inner.end(self._share)
                     worker.computed(self._parameters.grad, loss, steps.shards_of(step))

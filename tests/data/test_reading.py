@@ -280,6 +280,14 @@ def test_files_that_cannot_be_read(file: Path, text: str | bytes, message: str) 
         read(file, text, "t")
 
 
+def test_a_target_that_was_forgotten_is_advised(file: Path) -> None:
+    advice = "turn a column of text into numbers first; if it is to be predicted, pass target='t'"
+    with pytest.raises(DataError, match=f"'x' is not a finite number: .*{advice}$"):
+        read(file, "a,t\n1,x\n2,y\n", None)
+    with pytest.raises(DataError, match=r"missing value: fill it, or remove the row$"):
+        read(file, "a,t\n1,NA\n2,y\n", None)
+
+
 @pytest.mark.parametrize(
     ("settings", "message"),
     [

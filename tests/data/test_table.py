@@ -41,8 +41,18 @@ def test_features_become_c_ordered() -> None:
 
 
 def test_a_table_does_not_change() -> None:
+    made = table(5)
     with pytest.raises(AttributeError):
-        table(5).y = np.zeros(5)  # type: ignore[misc]
+        made.y = np.zeros(5)  # type: ignore[misc]
+    before = made.x.tolist(), made.y.tolist()
+    with pytest.raises(ValueError, match="read-only"):
+        made.x -= made.x.mean(axis=0)
+    with pytest.raises(ValueError, match="read-only"):
+        made.y[0] = 1
+    assert before == (made.x.tolist(), made.y.tolist())
+    mine = np.zeros((2, 2))
+    Table(mine, np.zeros(2))
+    mine += 1  # an array of the program's own stays one
 
 
 @pytest.mark.parametrize(
@@ -51,8 +61,8 @@ def test_a_table_does_not_change() -> None:
         (np.zeros((3, 2)), np.zeros(4), (), ShapeError, r"x \(3, 2\) and y \(4,\) are no table"),
         (np.zeros(3), np.zeros(3), (), ShapeError, r"x \(3,\) and y \(3,\) are no table"),
         (np.zeros((3, 2)), np.zeros((3, 1, 1)), (), ShapeError, "are no table"),
-        (np.zeros((0, 2)), np.zeros(0), (), DataError, r"x \(0, 2\) is empty"),
-        (np.zeros((3, 0)), np.zeros(3), (), DataError, r"x \(3, 0\) is empty"),
+        (np.zeros((0, 2)), np.zeros(0), (), DataError, r"x \(0, 2\) has no rows: look at what has selected them"),
+        (np.zeros((3, 0)), np.zeros(3), (), DataError, r"x \(3, 0\) has no columns"),
         (np.zeros((3, 2), int), np.zeros(3), (), DataError, "dtype int64: pass float32 or float64"),
         (np.zeros((3, 2)), np.zeros(3), ("one",), ShapeError, "1 names for the 2 columns"),
         (np.zeros((3, 2)), np.zeros(3), ("a", "a"), ShapeError, "1 names for the 2 columns of x: name each once"),

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 from running import karp, metrics, program, summary
 
-from karp import Trainer, nn, optim
+from karp import Trainer, Value, nn, optim
 from karp.data import Table, read
-from karp.errors import RunError, SettingError
+from karp.errors import RunError, SettingError, ShapeError
 from karp.trainer.dataset import Dataset
 
 ROOT = Path(__file__).parent.parent.parent
@@ -45,6 +45,7 @@ CLASSES = np.arange(500) % 3
         ((sized(4000, 1).reshape(500, 2, 3), CLASSES), "element [0, 1] of array 0 is not scaled"),
         ((sized(4000, 0)[:, 0], CLASSES), "array 0 is not scaled"),
         ((sized(4000, 0).astype(np.float64)[:, :1],), "column 0 of array 0 is not scaled"),
+        ((sized(4000, 1).astype(np.int16), CLASSES), "column 1 of array 0 is not scaled: its size is 4,000"),
     ],
 )
 def test_columns_that_are_not_scaled_are_named(data: tuple[Any, ...], what: str) -> None:
@@ -57,7 +58,9 @@ def test_columns_that_are_not_scaled_are_named(data: tuple[Any, ...], what: str)
     [
         (standard(500, 6), CLASSES),
         (standard(500, 6), CLASSES * 1000),  # classes
-        (RNG.integers(0, 50_000, (500, 6)), CLASSES),  # places in an embedding
+        (standard(500, 6), RNG.integers(0, 50_000, (500, 6))),  # the target
+        (RNG.integers(0, 50_000, 500), standard(500, 6)),  # classes, too
+        (np.full((500, 6), 7e5, np.int64),),
         (RNG.integers(0, 256, (500, 8, 8), np.uint8), CLASSES),  # the program scales them
         (read(ROOT / "workers" / "digits.csv.gz", target="digit"),),  # 0 … 16
         (np.full((500, 6), np.nan), CLASSES),
@@ -190,3 +193,17 @@ def test_several_workers_say_it_once(tmp_path: Path, exchange: str) -> None:
         line.removeprefix("karp: ")[:40] for line in said
     ]
     assert "(in row 37, column 3 of array 0 is nan)" in done.stderr
+
+
+def test_a_table_without_a_target_is_named_where_a_loss_lacks_one(tmp_path: Path) -> None:
+    dataset = Dataset(Table(standard(20, 3), np.empty((20, 0), np.float32)))
+    for loss in (nn.mse, nn.cross_entropy):
+        with pytest.raises(ShapeError) as raised:
+            loss(Value(standard(4, 2)), dataset.source.take(np.arange(4))[1])
+        dataset.explain(raised.value, np.arange(4))
+        assert ["karp: the table has no target: data.read(…, target=NAME) says which column to predict"] == (
+            raised.value.__notes__
+        )
+    other = ShapeError("x")
+    Dataset(standard(20, 3), CLASSES[:20]).explain(other, np.arange(4))
+    assert not hasattr(other, "__notes__")
