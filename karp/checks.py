@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import numbers
 import operator
-from reprlib import repr as short  # whatever was given, a line of it is enough
+from reprlib import repr as short  # an argument may be long; an error quotes a line of it
 
 from karp.errors import SettingError
 
-LARGEST_WHOLE = 1 << 53  # whole numbers that a float can hold
+LARGEST_WHOLE = 1 << 53  # up to here a float holds every whole number
 INFINITE = float("inf")
 
 
@@ -22,16 +22,16 @@ def integer(value: object) -> int | None:
     >>> integer(2), integer(2.0), integer(True)
     (2, None, None)
     """
-    if isinstance(value, bool) or str(getattr(value, "dtype", "")) == "bool":  # for some NumPys it is an index
+    if isinstance(value, bool) or str(getattr(value, "dtype", "")) == "bool":  # some versions of NumPy index with it
         return None
     try:
-        return operator.index(value)  # type: ignore[arg-type]  # it says which
+        return operator.index(value)  # type: ignore[arg-type]  # it raises TypeError for what is no integer
     except TypeError:
         return None
 
 
 def whole(name: str, value: object, low: int = 0, high: float = LARGEST_WHOLE) -> int:
-    """Return `value` as a Python int from `low` to `high`; raise SettingError, by `name`, if it is none.
+    """Return `value` as a Python int from `low` to `high`; raise SettingError, naming `name`, if it is none.
 
     >>> whole("Linear: inputs", 3.0, 1)
     Traceback (most recent call last):
@@ -49,16 +49,16 @@ def number(name: str, value: object, low: float, high: float, *, below: bool = F
     """Return `value` as a Python float in [low, high], or in [low, high) if `below`; raise SettingError otherwise."""
     wanted = f"a number from {low:g} to {'below ' if below else ''}{high:g}"
     if getattr(value, "shape", None) == () and not isinstance(value, numbers.Real):
-        value = value.item()  # type: ignore[attr-defined]  # of an array without axes, as npz files hold numbers
+        value = value.item()  # type: ignore[attr-defined]  # an array without axes, as npz files hold numbers
     if isinstance(value, bool) or not isinstance(value, numbers.Real):
         raise refusal(name, value, wanted)
     try:
         plain = float(value)
     except OverflowError:
         raise refusal(name, value, wanted) from None
-    if not low <= plain <= high or (below and plain == high):  # a NaN fails the first
+    if not low <= plain <= high or (below and plain == high):  # a NaN fails the first comparison
         raise refusal(name, value, wanted)
-    return plain + 0.0  # never -0.0, which would turn zeros negative
+    return plain + 0.0  # this makes -0.0 to 0.0: as a factor it would turn zeros negative
 
 
 def switch(name: str, value: object) -> bool:

@@ -15,9 +15,9 @@ Whatever can start a process on a host (a launcher, Slurm, Kubernetes, a shell) 
     KARP_TAKEN      which process has taken the variables above, and what they were
 
 A program may start others: a teacher, a script that prepares the data, workers of a pool. They inherit its environment,
-but are no part of its run. So a process that takes part in a run writes KARP_TAKEN, and a variable that says what
-another process has taken is as good as unset (`own`). One that has been set anew since, for the child, counts. The
-program itself can read all of them, and may begin anew by `os.exec*`.
+but are no part of its run. So a process that takes part in a run writes KARP_TAKEN, and `own` ignores a variable with
+the value that another process has taken. One that has been set since, for the child, counts. The program itself can
+read all of the variables, and may replace its process by `os.exec*`.
 """
 
 import os
@@ -35,11 +35,11 @@ KEYS, REPLAY, LEASH, FAULT, TAKEN = "KARP_KEYS", "KARP_REPLAY", "KARP_LEASH", "K
 MODES = ("staleness", "local_steps", "codec", "codec_weights")  # arguments that are also options of the command line
 MODE_NAMES = {mode: f"KARP_{mode.upper()}" for mode in MODES}
 NAMES = (SERVER, RUN, WORKER, RUN_DIR, THREADS, KEYS, REPLAY, LEASH, FAULT, *MODE_NAMES.values())
-ASYNCHRONOUS = "none"  # as karp launch --staleness and KARP_STALENESS say it
+ASYNCHRONOUS = "none"  # how karp launch --staleness and KARP_STALENESS write an unlimited staleness
 
 
 def own() -> dict[str, str]:
-    """Return the variables that are meant for this process, by their names."""
+    """Return KARP_* variables that are meant for this process, and not those inherited from one that has taken them."""
     variables = {name: os.environ[name] for name in NAMES if os.environ.get(name)}
     if not variables or TAKEN not in os.environ:
         return variables
@@ -60,7 +60,7 @@ def read(name: str) -> str:
 
 
 def take(*names: str) -> None:
-    """Keep the variables from processes that this one starts, if one of these is meant for this one."""
+    """Write KARP_TAKEN, so that child processes ignore the variables, if one of `names` is meant for this process."""
     if not any(name in os.environ for name in names):
         return
     variables = own()
@@ -71,23 +71,23 @@ def take(*names: str) -> None:
 
 
 def of_child(given: Mapping[str, str], *handed_on: str) -> dict[str, str]:
-    """Return the environment of a process to be started: with the variables given, and of its own only some."""
+    """Return the environment of a child process: the variables given, and of this process's own those `handed_on`."""
     others = {name: value for name, value in os.environ.items() if name not in (*NAMES, TAKEN)}
     return others | {name: value for name, value in own().items() if name in handed_on} | dict(given)
 
 
 def threads() -> int:
-    """Return how many BLAS threads the launcher has handed on; 1 if it has said nothing."""
+    """Return the number of BLAS threads that KARP_THREADS sets; 1 if it is not set."""
     return number(THREADS, 1)
 
 
 def worker() -> int:
-    """Return the number of this worker; -1 if it has none."""
+    """Return the number of this worker, from KARP_WORKER; -1 if it is not set."""
     return number(WORKER, -1)
 
 
 def number(name: str, default: int) -> int:
-    """Return the whole number in a variable."""
+    """Return the whole number in a variable; `default` if it is not set."""
     text = read(name)
     try:
         return int(text) if text else default
@@ -96,9 +96,9 @@ def number(name: str, default: int) -> int:
 
 
 def agreed(name: str, given: Any, parse: Callable[[str], Any], left_out: Any = None) -> Any:
-    """Return what the program gives for an argument, or what the launcher does; `left_out` if neither does.
+    """Return the value of a Trainer's argument that the program or the launcher gives; `left_out` if neither does.
 
-    Raises SettingError if both do and they differ.
+    Raises SettingError if both give one and they differ.
     """
     variable = MODE_NAMES[name]
     text = read(variable)
@@ -114,7 +114,7 @@ def agreed(name: str, given: Any, parse: Callable[[str], Any], left_out: Any = N
 
 
 def variables(given: Mapping[str, str | None]) -> dict[str, str]:
-    """Return the environment variables that hand these arguments on, by their names as in MODES.
+    """Return the environment variables that hand these arguments, with names as in MODES, to a program.
 
     Raises SettingError for a value that cannot be used.
 
@@ -131,12 +131,12 @@ def variables(given: Mapping[str, str | None]) -> dict[str, str]:
 
 
 def given_modes() -> dict[str, str | None]:
-    """Return the modes that the environment hands on, as the command line says them; None for those it does not."""
+    """Return the modes of training that the environment sets, as text; None for a mode that it does not set."""
     return {mode: read(name) or None for mode, name in MODE_NAMES.items()}
 
 
 def local_steps(text: str) -> int:
-    """Return a number of local steps; raises SettingError for what is none.
+    """Parse a number of local steps; raises SettingError for what is none.
 
     >>> local_steps("8")
     8
@@ -148,7 +148,7 @@ def local_steps(text: str) -> int:
 
 
 def staleness(text: str) -> int | None:
-    """Return a bound on staleness as the command line says it; raises SettingError for what is none.
+    """Parse a bound on staleness, "none" for an asynchronous run; raises SettingError for what is none.
 
     >>> staleness("2"), staleness("none")
     (2, None)
@@ -160,7 +160,7 @@ def staleness(text: str) -> int | None:
 
 
 def is_whole(text: str) -> bool:
-    """Return whether a text is a whole number, of no more digits than any that can be used."""
+    """Return whether a text is a whole number of fewer than 20 digits."""
     return text.isdecimal() and len(text) < 20
 
 

@@ -1,4 +1,4 @@
-"""What can go wrong, one class per thing a user can do about it.
+"""The exceptions that karp raises: one class for each thing that a user can do about an error.
 
     KarpError
      ├─ SettingError (ValueError)       an argument, option or environment variable: change it
@@ -19,7 +19,7 @@ Every message says what is wrong, where, and what to do.
 
 
 class KarpError(Exception):
-    """Everything karp raises on purpose."""
+    """The base class of every error that karp raises on purpose."""
 
 
 class SettingError(KarpError, ValueError):
@@ -27,7 +27,7 @@ class SettingError(KarpError, ValueError):
 
 
 class ShapeError(KarpError, ValueError):
-    """Arrays whose shapes do not fit the operation; the message names it and every shape."""
+    """The shapes of arrays do not fit the operation; the message names it and every shape."""
 
 
 class GraphError(KarpError, RuntimeError):
@@ -39,7 +39,7 @@ class NotFiniteError(KarpError, ArithmeticError):
 
 
 class DataError(KarpError, ValueError):
-    """A file or a table that cannot be used; the message names file, line and column where there are any."""
+    """A file or a table cannot be used; the message names file, line and column where there are any."""
 
 
 class ProgramError(KarpError, RuntimeError):
@@ -51,11 +51,11 @@ class RefusedError(KarpError):
 
 
 class ProtocolError(KarpError):
-    """What arrived is not a message of karp's protocol; nothing was changed by it."""
+    """Data that arrived is not a message of karp's protocol; it has changed nothing."""
 
 
 class LostError(KarpError):
-    """A peer is gone or has been silent past its deadline."""
+    """A peer is gone, or has been silent for longer than its deadline."""
 
 
 class RunError(KarpError):

@@ -1,28 +1,30 @@
-"""Faults at named points of a run, for the tests and scripts/chaos.sh: no user sets this, and unset it costs one check.
+"""Fault injection at named points of a run, for the tests and scripts/chaos.sh.
 
-The environment variable KARP_FAULT names them, separated by semicolons:
+No user needs it. Where KARP_FAULT is not set, a point costs one comparison. The variable names faults, separated by
+semicolons:
 
     worker 2: die computing step 41; server: pause applied step 10; worker: delay 0.2 sent time 3
 
-who (`worker` alone: any of them), what happens, at which point, and, where wanted, from which step on and the how
-manieth time in one process. Each fires once in a run, however often its processes are started again: the first to make
-the file faults/NUMBER in the run's directory is struck, and the file says which process that was and when.
+A fault names its process (`worker` alone: any worker), the action and the point, and optionally the step from which on
+it fires, and which time the point is reached in one process. Each fault fires once in a run, however often processes
+are restarted: it strikes the first process to create the file faults/NUMBER in the run's directory, and the file says
+which process that was and when.
 
 The points, where `reach` is called:
 
-    worker   join         before it joins                       server   received   a message, not yet looked at
+    worker   join         before it joins                       server   received   a message, not yet handled
              waiting      it has joined, or has sent                     applied    an update, before any reply
-             leased       and has not begun                              replied    one reply is sent, others are not
+             leased       it has a lease, and has not begun              replied    one reply is sent, others are not
              computing    a gradient, not yet contributed                writing    half of a checkpoint is written
-             half-sent    the head or the vector is, not the rest        written    it is whole, not yet renamed
-             sent         all is handed over                             renamed    and old ones are not yet removed
+             half-sent    a part of the message is sent                  written    all of it is, not yet renamed
+             sent         the whole message is sent                      renamed    old ones are not yet removed
              answered     a reply has arrived, not yet read
-             evaluation   it is to evaluate
-             left         the loop, and the rest of the program comes
-             done         the program is through
+             evaluation   it has an evaluation to compute
+             left         it has left the loop, not yet ended
+             done         the program has ended
 
-There is no point between the last contribution of a step and its update: nothing outlives the process but checkpoints,
-so a death there is a death at `received`.
+There is no point between the last contribution of a step and its update: only checkpoints outlive the process, so a
+death there has the same effect as one at `received`.
 """
 
 import errno
@@ -36,7 +38,7 @@ from pathlib import Path
 from karp import environment
 from karp.errors import SettingError
 
-PLAN = environment.read(environment.FAULT) or None  # None, except in tests
+PLAN = environment.read(environment.FAULT) or None  # None outside of tests
 FORM = re.compile(
     r"(?P<who>worker|server)(?: (?P<worker>\d+))?: (?P<action>die|raise|pause|full|delay)(?: (?P<seconds>\d*\.?\d+))? "
     r"(?P<point>[a-z-]+)(?: step (?P<step>\d+))?(?: time (?P<time>\d+))?"
@@ -48,10 +50,10 @@ WORKER_POINTS = BEFORE_SENDING | {"half-sent", "sent", "answered", "evaluation",
 
 @dataclass(slots=True)
 class Fault:
-    """One of the plan; `left` counts down to the time it fires."""
+    """A fault of the plan; `left` counts down to the time that it fires."""
 
     number: int
-    worker: int  # -1: any, or the server
+    worker: int  # -1 for any worker, and for the server
     action: str
     seconds: float
     point: str
@@ -59,16 +61,16 @@ class Fault:
     left: int
 
 
-_faults: list[Fault] | None = None  # of this process, once a point has been reached
+_faults: list[Fault] | None = None  # those of the plan, once this process has reached a point
 
 
 def parse(plan: str) -> list[Fault]:
-    """The faults of a plan; raises SettingError for what is none.
+    """Parse the text of KARP_FAULT; raises SettingError for what is no fault.
 
     >>> parse("worker 2: delay 0.5 sent step 41")
     [Fault(number=0, worker=2, action='delay', seconds=0.5, point='sent', step=41, left=1)]
     """
-    found = []
+    faults = []
     for number, text in enumerate(plan.split(";")):
         match = FORM.fullmatch(text.strip())
         points = SERVER_POINTS if match and match["who"] == "server" else WORKER_POINTS
@@ -76,30 +78,30 @@ def parse(plan: str) -> list[Fault]:
             raise SettingError(f"{environment.FAULT}: {text.strip()!r} is no fault; karp/faults.py says what is")
         worker, seconds = int(match["worker"] or -1), float(match["seconds"] or 0)
         step, left = int(match["step"] or -1), int(match["time"] or 1)
-        found.append(Fault(number, worker, match["action"], seconds, match["point"], step, left))
-    return found
+        faults.append(Fault(number, worker, match["action"], seconds, match["point"], step, left))
+    return faults
 
 
 def reach(point: str, *, step: int = -1) -> None:
-    """The process is at this point; what is planned for it happens."""
+    """Fire the faults that are planned for this point of the process, if any."""
     if PLAN is not None:
-        _strike(PLAN, point, step)
+        _fire_at(PLAN, point, step)
 
 
-def _strike(plan: str, point: str, step: int) -> None:
+def _fire_at(plan: str, point: str, step: int) -> None:
     global _faults
     if _faults is None:
         _faults = parse(plan)
-    me = environment.worker()
+    worker = environment.worker()
     for fault in _faults:
-        if fault.point == point and step >= fault.step and fault.worker in (-1, me):
+        if fault.point == point and step >= fault.step and fault.worker in (-1, worker):
             fault.left -= 1
-            if fault.left == 0 and _first(fault):
-                _act(fault)
+            if fault.left == 0 and _claim(fault):
+                _fire(fault)
 
 
-def _first(fault: Fault) -> bool:
-    """Whether this fault has not fired in this run before."""
+def _claim(fault: Fault) -> bool:
+    """Create the file of a fault in the run's directory; return False if the fault has fired in this run before."""
     folder = Path(environment.read(environment.RUN_DIR)) / "faults"
     folder.mkdir(exist_ok=True)
     try:
@@ -110,7 +112,7 @@ def _first(fault: Fault) -> bool:
     return True
 
 
-def _act(fault: Fault) -> None:
+def _fire(fault: Fault) -> None:
     match fault.action:
         case "die":
             os.kill(os.getpid(), signal.SIGKILL)

@@ -1,8 +1,8 @@
-"""Text that leaves a process: what can be sent, written to a file and shown, whoever has made it.
+"""Text that can be sent, written to a file and shown.
 
-Python's texts hold bytes that are no UTF-8 as lone surrogates (a file's name, an argument), and may be of any length.
-Neither can go into a message. So a name is checked where it is given, in one process too; what cannot be asked to be
-otherwise, such as an error, is escaped and cut.
+Python represents bytes that are no UTF-8 as lone surrogates (in a file's name or an argument), and a text may be of any
+length. Neither can go into a message. So a name is checked where it is given, in one process too. A text that the user
+did not choose, such as an error, is escaped and cut instead.
 """
 
 import re
@@ -12,7 +12,7 @@ NOT_IN_NAMES = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")  # c
 
 
 def is_name(text: str) -> bool:
-    """Return whether a text can be the name of a number: 1 to 200 characters, all of which are on one line.
+    """Return whether a text can name a number that is logged: 1 to 200 characters, all of them on one line.
 
     >>> is_name("test_accuracy"), is_name("loss\\n")
     (True, False)
@@ -21,7 +21,9 @@ def is_name(text: str) -> bool:
 
 
 def sendable(text: str, most: int) -> str:
-    r"""Return a text of at most so many characters that is UTF-8: bytes that are not, as escapes; the middle left out.
+    r"""Return a text that can be sent: lone surrogates are escaped, and the middle of a long text is left out.
+
+    The text that is returned has at most `most` characters.
 
     >>> sendable("caf\udce9.csv", 100), sendable("0123456789" * 20, 40)
     ('caf\\udce9.csv', '01234\n… (the middle is left out) …\n56789')

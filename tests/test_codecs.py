@@ -112,7 +112,7 @@ def test_large_and_small_numbers_neither_overflow_nor_warn(codec: str) -> None:
 @settings(deadline=None)
 @given(data=st.data())
 def test_any_bytes_of_the_right_length_are_decoded_without_a_word(codec: str, data: Any) -> None:
-    kind, length = codecs.form(codec, 300)
+    kind, length = codecs.encoded_spec(codec, 300)
     width = np.dtype(kind).itemsize
     payload = np.frombuffer(data.draw(st.binary(min_size=length * width, max_size=length * width)), kind)
     assert codecs.fits(codec, payload, 300)

@@ -132,7 +132,7 @@ def test_values_move_into_the_vector(dtype):
     for name, value in values.items():
         assert np.array_equal(before[name], value.data)
         assert np.shares_memory(value.data, parameters.data)
-        assert np.shares_memory(value.home, parameters.grad)
+        assert np.shares_memory(value.grad_buffer, parameters.grad)
         assert value.grad is None
     parameters.data += 1
     assert [[1, 2, 3], [4, 5, 6]] == values["weight"].data.tolist()
@@ -158,15 +158,15 @@ def test_gradient_is_complete():
     values = two_layers()
     parameters = Parameters(values)
     weight, bias = values.values()
-    weight.home[...], bias.home[...] = 3, 4
-    weight.grad = weight.home  # as backward leaves it
+    weight.grad_buffer[...], bias.grad_buffer[...] = 3, 4
+    weight.grad = weight.grad_buffer  # as backward leaves it
     gradient = parameters.grad
     assert [3] * 6 + [0] * 26 == gradient.tolist()  # the bias was not reached
 
     bias.grad = np.full(3, 5, np.float32)  # the program's own array
     assert gradient is parameters.grad
-    assert [5, 5, 5] == bias.home.tolist()
-    assert bias.grad is bias.home
+    assert [5, 5, 5] == bias.grad_buffer.tolist()
+    assert bias.grad is bias.grad_buffer
 
     parameters.zero_grad()
     assert [None, None] == [weight.grad, bias.grad]
@@ -194,7 +194,7 @@ def test_dtypes_must_be_equal():
     values = {"a": Value(np.ones(2, np.float32)), "b": Value(np.ones(3))}
     with pytest.raises(SettingError, match="one dtype: 'a' is float32, 'b' is float64"):
         Parameters(values)
-    assert values["a"].home is None  # nothing was bound
+    assert values["a"].grad_buffer is None  # nothing was bound
 
 
 def test_only_floats_and_at_least_one():
@@ -334,7 +334,7 @@ def test_backward_writes_into_the_vector():
     for _ in range(2):
         parameters.zero_grad()
         loss_of(values).backward()
-        assert all(value.grad is value.home for value in parameters.values)
+        assert all(value.grad is value.grad_buffer for value in parameters.values)
     loss_of(plain).backward()
     views = parameters.layout.views(parameters.grad)
     assert {name: value.grad.tolist() for name, value in plain.items()} == {

@@ -1,6 +1,7 @@
-"""karp's autograd engine: values, the table of operations, backward, and tools to check and look at them.
+"""karp's autograd engine: values, the table of operations, backward, and tools that check and draw graphs.
 
-Read `value.py` (what a node is), `operation.py` (the table's rows), `backward.py` (the order and who owns what).
+Read `value.py` (what a node is), `operation.py` (the rows of the table) and `backward.py` (the order, and which arrays
+backward owns) first.
 """
 
 from __future__ import annotations
@@ -62,32 +63,89 @@ from karp.autograd.layers import embedding, layer_norm, linear
 from karp.autograd.losses import cross_entropy, mse
 from karp.autograd.modes import find_nan, guard, no_grad
 from karp.autograd.value import Value
-from karp.autograd.write_guard import touch
+from karp.autograd.write_guard import mark_modified
 
 if TYPE_CHECKING:
     from karp.autograd.tools.check import check_grads
     from karp.autograd.tools.draw import draw
     from karp.autograd.tools.functional import grad, value_and_grad
 
-# Tools, imported when they are first asked for: a training run pays for none of them.
-_LATER = {"check_grads": "check", "draw": "draw", "grad": "functional", "value_and_grad": "functional"}
+# The tools are imported when they are first used, so that a training run does without them.
+_LAZY = {"check_grads": "check", "draw": "draw", "grad": "functional", "value_and_grad": "functional"}
 
 
 def __getattr__(name: str) -> Any:
-    if name not in _LATER:
+    if name not in _LAZY:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     from importlib import import_module
 
-    tool = getattr(import_module(f"{__name__}.tools.{_LATER[name]}"), name)
+    tool = getattr(import_module(f"{__name__}.tools.{_LAZY[name]}"), name)
     globals()[name] = tool
     return tool
 
 
 __all__ = [
-    "Value", "abs", "add", "broadcast_to", "check_grads", "clip", "concatenate", "cos", "cross_entropy", "divide",
-    "draw", "dropout", "elu", "embedding", "exp", "expand_dims", "expm1", "find_nan", "gelu", "grad", "guard",
-    "layer_norm", "leaky_relu", "linear", "log", "log1p", "log_softmax", "logsumexp", "matmul", "max", "maximum",
-    "mean", "min", "minimum", "mse", "multiply", "negative", "no_grad", "norm", "power", "prod", "relu", "reshape",
-    "sigmoid", "silu", "sin", "softmax", "softplus", "split", "sqrt", "square", "squeeze", "stack", "std",
-    "subtract", "sum", "swapaxes", "tanh", "touch", "transpose", "value_and_grad", "var", "where",
+    "Value",
+    "abs",
+    "add",
+    "broadcast_to",
+    "check_grads",
+    "clip",
+    "concatenate",
+    "cos",
+    "cross_entropy",
+    "divide",
+    "draw",
+    "dropout",
+    "elu",
+    "embedding",
+    "exp",
+    "expand_dims",
+    "expm1",
+    "find_nan",
+    "gelu",
+    "grad",
+    "guard",
+    "layer_norm",
+    "leaky_relu",
+    "linear",
+    "log",
+    "log1p",
+    "log_softmax",
+    "logsumexp",
+    "mark_modified",
+    "matmul",
+    "max",
+    "maximum",
+    "mean",
+    "min",
+    "minimum",
+    "mse",
+    "multiply",
+    "negative",
+    "no_grad",
+    "norm",
+    "power",
+    "prod",
+    "relu",
+    "reshape",
+    "sigmoid",
+    "silu",
+    "sin",
+    "softmax",
+    "softplus",
+    "split",
+    "sqrt",
+    "square",
+    "squeeze",
+    "stack",
+    "std",
+    "subtract",
+    "sum",
+    "swapaxes",
+    "tanh",
+    "transpose",
+    "value_and_grad",
+    "var",
+    "where",
 ]

@@ -1,20 +1,20 @@
-"""Backward: from one value to every value it was computed from.
+"""Backward: the gradients of one value with respect to every leaf that it was computed from.
 
-1. **Collect** the nodes that can be reached from the root, each once, without recursion: a chain of a million nodes
-   is as good as any other graph. Each node carries the mark of the backward that saw it last, so nothing is hashed.
-2. **Order** them by creation number, newest first. A node is always newer than its inputs, so when its turn comes every
-   gradient that flows into it has arrived. (A depth-first walk that visits a node at its first use would not wait for
-   its later uses: that is the classic mistake.) Inputs are tuples and numbers are unique, so the order, and
-   with it every rounding, is the same in each run.
-3. **Apply** each node's rules and hand the gradients to its inputs.
+1. **Collect** the nodes that can be reached from the root, each once, without recursion, so that a chain of a million
+   nodes works too. A node's `visit` identifies the backward that visited it last, so no set of nodes is needed.
+2. **Order** them by creation number, newest first. A node is always newer than its inputs, so when it is processed all
+   gradients that flow into it have arrived. (A depth-first walk that processes a node at its first use would not wait
+   for its later uses: that is the classic mistake.) Inputs are tuples and numbers are unique, so the order, and with it
+   every rounding, is the same in each run.
+3. **Apply** each node's rules and pass the gradients to its inputs.
 
-Who owns a gradient array? The first one to arrive at a node is kept as it is, also when the rule returned `g` itself
-or a view of it; only an array that is ours (`owned`) is ever written to. So a second arrival adds in place if the
-first is owned and makes a new array if not. A leaf never keeps a borrowed array; a leaf with a `home` has its gradient
-written there. Gradients of array nodes inside the graph are dropped as soon as they are used.
+Who owns a gradient array? The first gradient to arrive at a node is kept as it is, also when the rule returned `g`
+itself or a view of it. Only an array that belongs to the node (`owned`) is ever written to, so a second gradient is
+added in place if the first is owned, and makes a new array if not. A leaf never keeps a borrowed array; a leaf with a
+`grad_buffer` has its gradient written there. Gradients of array nodes inside the graph are dropped once they are used.
 
-Before anything is written, every node is checked for being older than its leaves (see `write_guard.py`), and under
-`guard` every operand that a rule will read for having been changed since forward.
+Before any gradient is written, every node is checked for a leaf that was modified after the node was made (see
+`write_guard.py`), and under `guard` every operand that a rule will read is checked for a change since forward.
 """
 
 from __future__ import annotations
@@ -40,23 +40,23 @@ _ndarray = np.ndarray
 
 def backward(root: Value, gradient: Any = None, retain_grad: bool = False) -> None:
     """Add d root / d leaf to the `grad` of every leaf under `root`; see `Value.backward`."""
-    start = _start(root, gradient)
+    start = _initial_gradient(root, gradient)
     if root.operation is None:
         accumulate_grad(root, start, borrowed=True)
         return
-    order = _collect(root)
+    order = _collect_nodes(root)
     order.sort(key=_by_number, reverse=True)
     if start.__class__ is not float:
         root.owned = False
     root.grad = start
     if modes.active and modes.state.find_nan:
-        _run(root.__class__, nan_check.checked(order), retain_grad)
+        _process(root.__class__, nan_check.checked(order), retain_grad)
     else:
-        _run(root.__class__, order, retain_grad)
+        _process(root.__class__, order, retain_grad)
 
 
-def _start(root: Value, gradient: Any) -> Any:
-    """The gradient at the root, in its dtype and shape."""
+def _initial_gradient(root: Value, gradient: Any) -> Any:
+    """Return the gradient at the root, in its dtype and shape: the one given, or 1 for a single number."""
     data = root.data
     if gradient is None:
         if data.__class__ is float:
@@ -81,35 +81,35 @@ def _start(root: Value, gradient: Any) -> Any:
     return start
 
 
-def _collect(root: Value) -> list[Value]:
-    """The nodes under the root, each once, their gradients reset; leaves are left out, and keep theirs."""
+def _collect_nodes(root: Value) -> list[Value]:
+    """Return the nodes that the root was computed from, each once, and reset their gradients; leaves are left out."""
     value = root.__class__
-    mark = object()
+    visit = object()
     guarded = modes.active and modes.state.guard
-    touched = write_guard.touched
+    last_modified = write_guard.last_modified
     order = [root]
     push = order.append
-    for node in order:  # grows while it is read
+    for node in order:  # the list grows during this loop
         node.grad = None
-        if node.number < touched or guarded:
-            write_guard.check(node)
-        for one in node.inputs:
-            if one.__class__ is value and one.operation is not None and one.mark is not mark:
-                one.mark = mark
-                push(one)
+        if node.number < last_modified or guarded:
+            write_guard.check_operands(node)
+        for source in node.inputs:
+            if source.__class__ is value and source.operation is not None and source.visit is not visit:
+                source.visit = visit
+                push(source)
     return order
 
 
-def _run(value: type[Value], order: Iterable[Value], retain_grad: bool) -> None:
-    """Apply the rules of these nodes, each once, users before what they use."""
+def _process(value: type[Value], order: Iterable[Value], retain_grad: bool) -> None:
+    """Apply the rules of these nodes, each once; the order has every node before its inputs."""
     for node in order:
         g: Any = node.grad
-        if g is None:  # an operation above gives its inputs no gradient
+        if g is None:  # no operation that uses this node gave it a gradient
             continue
         operation: Operation = node.operation  # type: ignore[assignment]
         inputs = node.inputs
         if g.__class__ is float:
-            # Numbers. Products, sums and ReLU, most of what a graph of numbers is made of, are written out.
+            # A graph of numbers consists mostly of products, sums and ReLU, so their rules are inlined here.
             if operation is MULTIPLY or operation is ADD:
                 a, b = inputs
                 if operation is ADD:
@@ -137,7 +137,7 @@ def _run(value: type[Value], order: Iterable[Value], retain_grad: bool) -> None:
                         a.grad = left if grad is None else grad + left
             continue
         if retain_grad:
-            node.owned = False  # nobody may compute in its place
+            node.owned = False  # no rule may overwrite the gradient that is retained
         if operation.backward is not None:
             operation.backward(node, g, accumulate_grad)
         else:
@@ -147,12 +147,12 @@ def _run(value: type[Value], order: Iterable[Value], retain_grad: bool) -> None:
 
 
 def _number_gradients(node: Value, g: float) -> list[float]:
-    """The gradients of a node of Python floats, to NumPy's semantics: no ZeroDivisionError, no complex number."""
+    """Return the gradients of a number node's inputs, with NumPy's semantics: no ZeroDivisionError, no complex."""
     operands = node.operands
     data = node.data
     gradients = []
-    for rule, one in zip(node.operation.gradients, node.inputs, strict=False):  # type: ignore[union-attr]
-        if one.__class__ is not node.__class__:
+    for rule, source in zip(node.operation.gradients, node.inputs, strict=False):  # type: ignore[union-attr]
+        if source.__class__ is not node.__class__:
             gradients.append(0.0)
             continue
         try:
@@ -167,23 +167,23 @@ def _number_gradients(node: Value, g: float) -> list[float]:
 
 
 def _apply_rules(node: Value, g: Any) -> None:
-    """Hand the gradients of one array node to its inputs, by the rules of its operation."""
+    """Apply the rules of an array node, whose gradient is `g`, and pass the gradients to its inputs."""
     operation: Operation = node.operation  # type: ignore[assignment]
     value = node.__class__
     operands = node.operands
     if operation.add_gradient is not None:
         target = node.inputs[0]
         if target.__class__ is value:
-            operation.add_gradient(_gathering(target), g, *operands)
+            operation.add_gradient(_grad_or_zeros(target), g, *operands)
         return
-    for rule, one in zip(operation.gradients, node.inputs, strict=False):
-        if one.__class__ is value:
+    for rule, source in zip(operation.gradients, node.inputs, strict=False):
+        if source.__class__ is value:
             gradient = rule(g, node.data, *operands)
-            accumulate_grad(one, gradient, gradient is g)
+            accumulate_grad(source, gradient, gradient is g)
 
 
 def accumulate_grad(value: Value, gradient: Any, borrowed: bool = False) -> None:
-    """Add `gradient` to the value's, in its shape, dtype and place. A borrowed array has another owner."""
+    """Add `gradient` to the value's `grad`, in its shape and dtype; a borrowed array is not kept by a leaf."""
     data = value.data
     if data.__class__ is float:
         if gradient.__class__ is float:
@@ -202,18 +202,18 @@ def accumulate_grad(value: Value, gradient: Any, borrowed: bool = False) -> None
         borrowed = False
     grad = value.grad
     if grad is None:
-        # The first to arrive: kept as it is inside the graph, and at a leaf only if it is nobody else's.
+        # The first gradient is kept without a copy by a node, and by a leaf only if no other array shares its memory.
         borrowed = borrowed or gradient.base is not None
         if value.operation is not None:
             value.grad = gradient
             value.owned = not borrowed
-        elif value.home is not None:
-            value.home[...] = gradient
-            value.grad = value.home
+        elif value.grad_buffer is not None:
+            value.grad_buffer[...] = gradient
+            value.grad = value.grad_buffer
         else:
             value.grad = gradient.copy() if borrowed else gradient
     elif value.operation is None:
-        grad = _ready(value)
+        grad = _grad_array(value)
         np.add(grad, gradient, grad)
     elif value.owned:
         np.add(grad, gradient, grad)
@@ -222,8 +222,8 @@ def accumulate_grad(value: Value, gradient: Any, borrowed: bool = False) -> None
         value.owned = True
 
 
-def _ready(value: Value) -> Any:
-    """The value's gradient to add into; what the program has put in its place, `x.grad = 0.0` say, is made an array."""
+def _grad_array(value: Value) -> Any:
+    """Return the value's `grad` as an array to add into; what the program has set (`x.grad = 0.0`) is converted."""
     grad, data = value.grad, value.data
     if grad.__class__ is _ndarray and grad.shape == data.shape and grad.dtype == data.dtype:
         return grad
@@ -235,16 +235,16 @@ def _ready(value: Value) -> Any:
                          " added to; set it to None, or to an array of that shape") from None
 
 
-def _gathering(value: Value) -> Any:
-    """The value's gradient as an array to add into, zeros to begin with."""
+def _grad_or_zeros(value: Value) -> Any:
+    """Return the value's `grad` as an array of its own to add into; zeros if it has none yet."""
     if value.grad is None:
-        if value.operation is None and value.home is not None:
-            value.home[...] = 0
-            value.grad = value.home
+        if value.operation is None and value.grad_buffer is not None:
+            value.grad_buffer[...] = 0
+            value.grad = value.grad_buffer
         else:
             value.grad = np.zeros(value.data.shape, value.data.dtype)
         value.owned = True
     elif value.operation is not None and not value.owned:
         value.grad = value.grad.copy()
         value.owned = True
-    return _ready(value)
+    return _grad_array(value)

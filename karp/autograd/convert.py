@@ -1,4 +1,4 @@
-"""Taking what the program gives: leaves, constants, shapes and indices in the forms the engine computes with."""
+"""Conversion of the program's arguments to what the engine computes with: leaves, constants, axes, indices."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _ndarray = np.ndarray
 
 
 def plain_array(data: Any) -> Any:
-    """Return this as an array; raises DataError for one of which elements are masked, as NumPy would take those too.
+    """Return data as an array; raise DataError for a masked array, whose masked elements NumPy would use.
 
     >>> plain_array(np.ma.masked_equal([1, -1], -1))
     Traceback (most recent call last):
@@ -26,7 +26,7 @@ def plain_array(data: Any) -> Any:
 
 
 def leaf_data(data: Any) -> Any:
-    """What a leaf holds: a float, or a floating ndarray."""
+    """Return data as a leaf holds it: a float, or an ndarray of float32 or float64."""
     if isinstance(data, _value.Value):
         raise GraphError("this is a Value already; use v.detach() for a new leaf with its data")
     if isinstance(data, (bool, int, float, np.integer, np.bool_)):  # np.float64 is a float
@@ -46,7 +46,7 @@ def leaf_data(data: Any) -> Any:
 
 
 def constant(data: Any) -> Any:
-    """An input that is no setting: a value as it is, a number as a float, all else as an array, float16 as float32."""
+    """Return an operation's input: a value as it is, a number as a float, all else as an array, float16 as float32."""
     kind = data.__class__
     if kind is _value.Value or kind is float or kind is int:
         return data
@@ -59,47 +59,47 @@ def constant(data: Any) -> Any:
             raise ShapeError(f"no array can be made of this: {error}") from None
     if data.dtype.kind not in "fiub" or data.dtype.itemsize > 8:
         raise GraphError(f"the engine computes with real numbers of up to 64 bits, not {data.dtype}")
-    return data.astype(np.float32) if data.dtype.char == "e" else data  # of 16 bits, whose sums stop at 2048
+    return data.astype(np.float32) if data.dtype.char == "e" else data  # float16: its sums of ones stop at 2048
 
 
 def floating(data: Any) -> Any:
-    """The only operand of an operation: a value as it is, everything else as a leaf would hold it."""
+    """Return the input of an operation that has one: a value as it is, everything else as a leaf would hold it."""
     return data if data.__class__ is _value.Value else leaf_data(data)
 
 
-def together(*operands: Any) -> tuple[Any, ...]:
-    """The operands of one operation: constants as they are beside a value, and as leaves hold them without one."""
-    found = tuple([constant(one) for one in operands])
-    if any(one.__class__ is _value.Value for one in found):
-        return found
-    return tuple([leaf_data(one) for one in found])
+def all_inputs(*data: Any) -> tuple[Any, ...]:
+    """Return the inputs of an operation that has several; if none is a value, as leaves would hold them."""
+    inputs = tuple([constant(item) for item in data])
+    if any(item.__class__ is _value.Value for item in inputs):
+        return inputs
+    return tuple([leaf_data(item) for item in inputs])
 
 
 def as_array(data: Any) -> Any:
-    """A constant, or a value as it is; a number as a 0-d array."""
+    """Return an operation's input that may not be a float: a number as a 0-d array, everything else as `constant`."""
     data = constant(data)
     return np.asarray(data, np.float64) if isinstance(data, (int, float)) else data
 
 
 def data_of(data: Any) -> Any:
-    """The plain number or array of a value or a constant."""
+    """Return the plain number or array of a value or a constant."""
     return data.data if data.__class__ is _value.Value else data
 
 
 def comparable(data: Any) -> Any:
-    """The other side of a comparison: a list as an array, as NumPy sees it."""
+    """Return the right side of a comparison as NumPy compares it: a list as an array, a value's data."""
     return np.asarray(data) if isinstance(data, (list, tuple)) else data_of(data)
 
 
 def bound(data: Any) -> Any:
-    """A bound of `clip`: a constant or None."""
+    """Return a bound of `clip`, a constant or None; raise GraphError for a value."""
     if data.__class__ is _value.Value:
         raise GraphError("the bounds of clip are constants; use maximum and minimum to differentiate them")
     return data if data is None else constant(data)
 
 
 def as_axis(axis: Any, x: Any) -> Any:
-    """The axes to reduce of a value or a constant, as NumPy takes them; a number has none, as torch sees it."""
+    """Return the axes to reduce as NumPy takes them; for a number axis 0 and -1 are None, as in torch."""
     if axis.__class__ is list or axis.__class__ is _ndarray:
         numbers = whole_numbers(axis, "an axis")
         axis = numbers if np.ndim(axis) else numbers[0]
@@ -107,28 +107,28 @@ def as_axis(axis: Any, x: Any) -> Any:
 
 
 def as_shape(shape: tuple[Any, ...]) -> tuple[int, ...]:
-    """`(2, 3)` for the arguments 2, 3 and for one argument (2, 3)."""
+    """Return the shape in a method's arguments: (2, 3) for the arguments 2, 3 and for one argument (2, 3)."""
     if len(shape) == 1 and not isinstance(shape[0], (int, np.integer)):
         return whole_numbers(shape[0], "a shape or an order of axes")
     return whole_numbers(shape, "a shape or an order of axes")
 
 
 def whole_numbers(given: Any, what: str) -> tuple[int, ...]:
-    """Integers as a tuple; nothing else is taken for one."""
+    """Return an integer, or a sequence of them, as a tuple; raise ShapeError, naming `what`, for anything else."""
     try:
-        return tuple([operator.index(one) for one in (given if np.ndim(given) else (given,))])
+        return tuple([operator.index(number) for number in (given if np.ndim(given) else (given,))])
     except (TypeError, ValueError):
         raise ShapeError(f"{what} is made of whole numbers, not of {given!r:.60}") from None
 
 
 def refuse_value(name: str, data: Any) -> None:
-    """Raise GraphError if an argument of which no gradient is computed is a value."""
+    """Raise GraphError if an argument that has no gradient is a value."""
     if data.__class__ is _value.Value:
         raise GraphError(f"the {name} is a constant, no gradient is computed of it; pass {name}.data")
 
 
 def setting(name: str, number: Any) -> float:
-    """A parameter of an operation, which is not differentiated."""
+    """Return a setting of an operation, which is not differentiated, as a float; raise GraphError for what is none."""
     refuse_value(name, number)
     try:
         return float(number)
@@ -137,9 +137,9 @@ def setting(name: str, number: Any) -> float:
 
 
 def index_key(key: Any) -> Any:
-    """An index as NumPy takes it, lists as arrays, so that it is one thing and cannot be changed by its list."""
+    """Return an index as NumPy takes it, a list as an array, so that later changes of the list do not matter."""
     if key.__class__ is tuple:
-        return tuple([index_key(one) for one in key])
+        return tuple([index_key(part) for part in key])
     if key.__class__ is list:
         array = np.asarray(key)
         return array.astype(np.intp) if not array.size else array
@@ -148,5 +148,5 @@ def index_key(key: Any) -> Any:
     return key
 
 
-# Value and these functions need each other; the last to be read is the last to be needed.
+# `Value` and these functions need each other; this import stands last, so that value.py finds all that it needs here.
 from karp.autograd import value as _value  # noqa: E402

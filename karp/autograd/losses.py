@@ -1,7 +1,7 @@
-"""Losses: each a mean over samples, so that shards of a batch can be averaged by their sizes.
+"""Losses: each a mean over samples, so that the losses of a batch's shards can be averaged by their sizes.
 
-`mse` and `cross_entropy` are one operation each, the others short compositions. `karp.nn` has them all. Each takes
-`sample_weights` (samples,), finite numbers from 0 with a sum above 0: the mean is then weighted, as if a sample of
+`mse` and `cross_entropy` are one operation each, the others short compositions. `karp.nn` exports all of them. Each
+takes `sample_weights` (samples,), finite numbers from 0 with a sum above 0. The mean is then weighted, as if a sample of
 weight 2 were there twice and one of weight 0 not at all.
 """
 
@@ -13,7 +13,7 @@ import numpy as np
 
 from karp.autograd.convert import constant, floating, plain_array, refuse_value, setting
 from karp.autograd.functions import abs, clip, mean, multiply, relu, softplus, subtract, sum
-from karp.autograd.layers import like
+from karp.autograd.layers import constant_like
 from karp.autograd.operation import shapes_in_words
 from karp.autograd.operations import fused
 from karp.autograd.value import Value, apply, run
@@ -21,7 +21,7 @@ from karp.errors import SettingError, ShapeError
 
 
 def mse(prediction: Any, target: Any, *, sample_weights: Any = None) -> Value:
-    """The mean of (prediction - target)^2. Both must have one shape; nothing is broadcast.
+    """Return the mean squared error, the mean of (prediction - target)^2; both of one shape, nothing is broadcast.
 
     >>> mse(Value([1.0, 2.0]), [1.0, 4.0])
     Value(2.0)
@@ -29,26 +29,26 @@ def mse(prediction: Any, target: Any, *, sample_weights: Any = None) -> Value:
     Value(1.0)
     """
     if sample_weights is not None:
-        off = _residual("mse", prediction, target)
-        return _finite("mse", _mean("mse", multiply(off, off), sample_weights), target)
+        residual = _residual("mse", prediction, target)
+        return _check_target("mse", _weighted_mean("mse", multiply(residual, residual), sample_weights), target)
     if prediction.__class__ is not Value:
         prediction = Value(prediction)
     if target.__class__ is not Value:
-        target = like(target, prediction)
+        target = constant_like(target, prediction)
         if target.__class__ is prediction.data.__class__:
             loss = run(fused.MSE, (prediction, target), (prediction.data, target))
-            return loss if loss.data.item() < np.inf else _finite("mse", loss, target)
+            return loss if loss.data.item() < np.inf else _check_target("mse", loss, target)
     if prediction.data.__class__ is float or (target.__class__ is Value and target.data.__class__ is float):
         _check_loss("mse", prediction, target)
-        off = prediction - (target if target.__class__ is Value else float(target))
-        return _finite("mse", off * off, target)
-    return _finite("mse", apply(fused.MSE, prediction, target), target)
+        residual = prediction - (target if target.__class__ is Value else float(target))
+        return _check_target("mse", residual * residual, target)
+    return _check_target("mse", apply(fused.MSE, prediction, target), target)
 
 
 def cross_entropy(
     logits: Any, target: Any, *, label_smoothing: float = 0.0, class_weights: Any = None, sample_weights: Any = None
 ) -> Value:
-    """The mean over samples of -log softmax(logits)[class], stable for any logits.
+    """Return the cross entropy, the mean over samples of -log softmax(logits)[class]; stable for any logits.
 
     `logits` (..., classes). `target` holds class indices, integers of shape (...), or probabilities, floats of
     the shape of the logits, whose rows sum to 1. `label_smoothing` mixes that share of the uniform distribution into
@@ -75,21 +75,21 @@ def cross_entropy(
             raise SettingError(f"cross_entropy: label_smoothing={label_smoothing} must be at least 0 and below 1")
     if class_weights is not None:
         refuse_value("class_weights", class_weights)
-        class_weights = like(class_weights, logits)
+        class_weights = constant_like(class_weights, logits)
     if sample_weights is not None:
         refuse_value("sample_weights", sample_weights)
-        sample_weights = like(sample_weights, logits)
+        sample_weights = constant_like(sample_weights, logits)
     settings = target, label_smoothing, class_weights, sample_weights
     data = logits.data if logits.__class__ is Value else logits
     return run(fused.CROSS_ENTROPY, (logits, *settings), (data, *settings))
 
 
-def _mean(name: str, losses: Value, sample_weights: Any) -> Value:
-    """The mean of the losses (samples, ...), weighted by sample if there are weights (samples,)."""
+def _weighted_mean(name: str, losses: Value, sample_weights: Any) -> Value:
+    """Return the mean of the losses (samples, ...), weighted by sample if there are weights (samples,)."""
     if sample_weights is None:
         return mean(losses)
     refuse_value("sample_weights", sample_weights)
-    weights = like(sample_weights, losses)
+    weights = constant_like(sample_weights, losses)
     if not losses.ndim or weights.shape != losses.shape[:1]:
         raise ShapeError(
             f"{name}: sample_weights of shape {weights.shape} must have one weight for each sample: {losses.shape[:1]}"
@@ -105,7 +105,7 @@ def _mean(name: str, losses: Value, sample_weights: Any) -> Value:
 
 
 def _residual(name: str, prediction: Any, target: Any) -> Value:
-    """prediction - target, of one shape and not empty, in the dtype of the prediction."""
+    """Return prediction - target in the dtype of the prediction; raise ShapeError unless both have one shape."""
     prediction = prediction if isinstance(prediction, Value) else Value(prediction)
     if not isinstance(target, Value):
         target = float(target) if isinstance(target, (int, float)) else np.asarray(constant(target), prediction.dtype)
@@ -124,35 +124,37 @@ def _check_loss(name: str, prediction: Value, target: Any) -> None:
         raise ShapeError(f"{name} of shape {prediction.shape}: there is no mean over zero samples")
 
 
-def _finite(name: str, loss: Value, target: Any) -> Value:
-    """The loss, after a look at the target if it is not finite: a label that is none would be blamed on the model."""
+def _check_target(name: str, loss: Value, target: Any) -> Value:
+    """Return the loss; if it is not finite because the target is not, raise an error that says so."""
     number = loss.data if loss.data.__class__ is float else loss.data.item()
     if not -np.inf < number < np.inf and target.__class__ is not Value:
         with np.errstate(over="ignore"):
             target = np.asarray(target, loss.dtype)
-        _refuse(name, target, np.isfinite(target), "must be a finite number")
+        _check_elements(name, target, np.isfinite(target), "must be a finite number")
     return loss
 
 
-def _refuse(name: str, target: Any, right: Any, wanted: str) -> None:
-    """Raise SettingError for the first element of a target that is not right, if there is one."""
-    if not np.all(right):
-        place = tuple(np.argwhere(~np.asarray(right))[0].tolist())
-        where = f"target{list(place)}" if place else "the target"
-        raise SettingError(f"{name}: {where} is {np.asarray(target)[place]} and {wanted}")
+def _check_elements(name: str, target: Any, valid: Any, wanted: str) -> None:
+    """Raise SettingError for the first element of a target that is not valid, if there is one."""
+    if not np.all(valid):
+        index = tuple(np.argwhere(~np.asarray(valid))[0].tolist())
+        where = f"target{list(index)}" if index else "the target"
+        raise SettingError(f"{name}: {where} is {np.asarray(target)[index]} and {wanted}")
 
 
 def mae(prediction: Any, target: Any, *, sample_weights: Any = None) -> Value:
-    """The mean of |prediction - target|; both of one shape.
+    """Return the mean absolute error, the mean of |prediction - target|; both of one shape.
 
     >>> mae(Value([1.0, 2.0]), [1.0, 4.0])
     Value(1.0)
     """
-    return _finite("mae", _mean("mae", abs(_residual("mae", prediction, target)), sample_weights), target)
+    return _check_target("mae", _weighted_mean("mae", abs(_residual("mae", prediction, target)), sample_weights), target)
 
 
 def huber(prediction: Any, target: Any, delta: float = 1.0, *, sample_weights: Any = None) -> Value:
-    """The mean of r^2 / 2 where |r| <= delta and delta (|r| - delta / 2) beyond, r = prediction - target. Huber, 1964.
+    """Return the Huber loss, the mean of r^2 / 2 where |r| <= delta and of delta (|r| - delta / 2) elsewhere.
+
+    r is prediction - target. Huber, 1964.
 
     >>> huber(Value([0.5, 3.0]), [0.0, 0.0])
     Value(1.3125)
@@ -161,14 +163,14 @@ def huber(prediction: Any, target: Any, delta: float = 1.0, *, sample_weights: A
     if not delta > 0:
         raise SettingError(f"huber: delta={delta} must be above 0")
     size = abs(_residual("huber", prediction, target))
-    near = clip(size, None, delta)
-    return _finite("huber", _mean("huber", near * (size - 0.5 * near), sample_weights), target)
+    clipped = clip(size, None, delta)
+    return _check_target("huber", _weighted_mean("huber", clipped * (size - 0.5 * clipped), sample_weights), target)
 
 
 def hinge(scores: Any, target: Any, *, sample_weights: Any = None) -> Value:
-    """The mean of max(0, 1 - target * score), for targets -1 and 1, or 0 and 1; both of one shape.
+    """Return the hinge loss, the mean of max(0, 1 - target * score); both of one shape.
 
-    Raises SettingError for any other target, and for one that has -1 and 0.
+    The target's elements are -1 and 1, or 0 and 1. Raises SettingError for any other, and for a mix of -1 and 0.
 
     >>> hinge(Value([0.5, -2.0]), [1.0, 1.0]), hinge(Value([0.5, -2.0]), [1, 0])
     (Value(1.75), Value(0.25))
@@ -182,15 +184,16 @@ def hinge(scores: Any, target: Any, *, sample_weights: Any = None) -> Value:
         if not ((target == 0) | (target == 1)).all():
             wanted = "the labels must be -1 and 1, or 0 and 1; of two others make them as (labels == second)"
             known = (squares == 1.0) | (target == 0)
-            _refuse("hinge", target, squares == 1.0 if known.all() else known, wanted)
+            _check_elements("hinge", target, squares == 1.0 if known.all() else known, wanted)
         target = target + target - 1
-    return _mean("hinge", relu(1.0 - multiply(scores, target)), sample_weights)
+    return _weighted_mean("hinge", relu(1.0 - multiply(scores, target)), sample_weights)
 
 
 def binary_cross_entropy(logits: Any, target: Any, *, sample_weights: Any = None) -> Value:
-    """The mean of -log of the probability given to the target (0 to 1), for logits of the same shape; stable.
+    """Return the binary cross entropy, the mean of -log of the probability that the logits give to the target.
 
-    Raises SettingError for a target that is no probability.
+    Both have one shape; the target is from 0 to 1. It is stable for any logits. Raises SettingError for a target that
+    is no probability.
 
     >>> binary_cross_entropy(Value([0.0]), [1.0])
     Value(0.6931471805599453)
@@ -199,9 +202,9 @@ def binary_cross_entropy(logits: Any, target: Any, *, sample_weights: Any = None
     refuse_value("target", target)
     target = np.asarray(constant(target), logits.dtype)
     _check_loss("binary_cross_entropy", logits, target)
-    if not (target.item(target.argmin()) >= 0.0 and target.item(target.argmax()) <= 1.0):  # either finds a NaN
+    if not (target.item(target.argmin()) >= 0.0 and target.item(target.argmax()) <= 1.0):  # true for a NaN, too
         wanted = "must be 0 or 1, or a probability between; of two other labels make them as (labels == second)"
-        _refuse("binary_cross_entropy", target, (target >= 0) & (target <= 1), wanted)
-    # Not softplus(z) - z t: that loses a small loss in the difference of two large numbers.
+        _check_elements("binary_cross_entropy", target, (target >= 0) & (target <= 1), wanted)
+    # softplus(z) - z t is the same number, but loses a small loss in the difference of two large numbers.
     losses = multiply(softplus(-logits), target) + multiply(softplus(logits), 1.0 - target)
-    return _mean("binary_cross_entropy", losses, sample_weights)
+    return _weighted_mean("binary_cross_entropy", losses, sample_weights)

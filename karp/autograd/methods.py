@@ -1,6 +1,6 @@
 """The methods of a `Value` that name an operation: `x.exp()`, `x.sum(axis=0)`, `x.reshape(2, 3)`.
 
-Most are made from their row in the table. (The operators stand in `value.py`, where speed decides how they look.)
+Most are made from their row in the table. (The operators are in `value.py`, written out for speed.)
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ Axis = int | tuple[int, ...] | None
 
 
 def _unary(operation: Operation) -> Callable[[Any], Value]:
-    """A method that applies an operation of one operand, without ceremony for a Python float."""
+    """Return a method that applies an operation of one operand, with a fast path for a Python float."""
     number = operation.number
 
     def method(self: Any) -> Value:
@@ -28,7 +28,7 @@ def _unary(operation: Operation) -> Callable[[Any], Value]:
             return _value.apply(operation, self)
         try:
             data = number(a)
-        except (ArithmeticError, ValueError):  # outside the domain: NumPy has an answer and a warning
+        except (ArithmeticError, ValueError):  # outside of the domain NumPy returns a number, with a warning
             return _value.apply(operation, self)
         return _value.record(operation, (self,), (a,), data)
 
@@ -38,7 +38,7 @@ def _unary(operation: Operation) -> Callable[[Any], Value]:
 
 
 def _reduction(operation: Operation) -> Callable[..., Value]:
-    """A method that reduces `axis` (all of them for None, one, or a tuple)."""
+    """Return a method that applies an operation to `axis` (all axes for None, one, or a tuple)."""
 
     def method(self: Value, axis: Axis = None, keepdims: bool = False) -> Value:
         return _value.apply(operation, self, as_axis(axis, self), keepdims)
@@ -49,44 +49,45 @@ def _reduction(operation: Operation) -> Callable[..., Value]:
 
 
 class Methods:
-    """What `Value` inherits."""
+    """The base class of `Value`, with its methods that are named after operations."""
 
     __slots__ = ()
 
     @property
     def T(self) -> Value:
+        """The value with its axes reversed."""
         return _value.apply(shapes.TRANSPOSE, self, None)
 
     def reshape(self, *shape: int | tuple[int, ...]) -> Value:
-        """The same elements in another shape; one axis may be -1."""
+        """Return the same elements in another shape; one axis may be -1."""
         return _value.apply(shapes.RESHAPE, self, as_shape(shape))
 
     def transpose(self, *axes: int | tuple[int, ...]) -> Value:
-        """The axes in another order: reversed if none are given."""
+        """Permute the axes: in the order given, reversed if none is."""
         return _value.apply(shapes.TRANSPOSE, self, None if not axes or axes[0] is None else as_shape(axes))
 
     def swapaxes(self, first: int, second: int) -> Value:
-        """Two axes exchanged."""
+        """Exchange two axes."""
         return _value.apply(shapes.SWAPAXES, self, first, second)
 
     def squeeze(self, axis: Axis = None) -> Value:
-        """Without axes of size 1."""
+        """Remove axes of size 1: all of them, or those named."""
         return _value.apply(shapes.SQUEEZE, self, axis)
 
     def flatten(self) -> Value:
-        """All elements in one axis."""
+        """Return all elements in one axis."""
         return _value.apply(shapes.RESHAPE, self, (-1,))
 
     def clip(self, min: Any = None, max: Any = None) -> Value:
-        """Each element held between two constants."""
+        """Return the elements limited to the range from min to max, constants or None."""
         return _value.apply(elementwise.CLIP, self, bound(min), bound(max))
 
     def var(self, axis: Axis = None, keepdims: bool = False, ddof: float = 0) -> Value:
-        """Variance over `axis`."""
+        """Return the variance over `axis`."""
         return _value.apply(reductions.VAR, self, as_axis(axis, self), keepdims, ddof)
 
     def std(self, axis: Axis = None, keepdims: bool = False, ddof: float = 0) -> Value:
-        """Standard deviation over `axis`."""
+        """Return the standard deviation over `axis`."""
         return _value.apply(reductions.STD, self, as_axis(axis, self), keepdims, ddof)
 
     exp = _unary(elementwise.EXP)
@@ -103,5 +104,5 @@ class Methods:
     prod = _reduction(reductions.PROD)
 
 
-# Value inherits from here and these methods make Values; the last to be read is the last to be needed.
+# `Value` inherits from this class, and these methods make Values, so this import stands last.
 from karp.autograd import value as _value  # noqa: E402

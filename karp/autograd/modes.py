@@ -1,7 +1,7 @@
-"""What is switched on in this thread: recording (always, but in `no_grad`), `find_nan`, `guard`.
+"""The grad modes of a thread: whether operations are recorded, checked by `find_nan`, and guarded by `guard`.
 
-The engine looks at `active` alone, a plain number that is 0 unless some thread is inside one of these contexts;
-only then does it ask for the thread's own state. So a run that uses none of them pays a comparison per operation.
+The engine reads `active`, a plain number that is 0 unless some thread is inside one of these contexts. Only then does
+it read the thread's own state. So a run that uses none of them pays one comparison per operation.
 """
 
 from __future__ import annotations
@@ -10,11 +10,13 @@ import contextlib
 import threading
 from types import TracebackType
 
-active = 0  # contexts entered and not left, in all threads
+active = 0  # the number of contexts that are entered and not left, in all threads
 _lock = threading.Lock()
 
 
 class _State(threading.local):
+    """The modes that are switched on in this thread."""
+
     recording = True
     find_nan = False
     guard = False
@@ -30,7 +32,7 @@ class _Mode(contextlib.ContextDecorator):
     _setting = True
 
     def __init__(self) -> None:
-        self._before: list[bool] = []  # a stack: a decorated function may call itself
+        self._before: list[bool] = []  # a stack, as a decorated function may call itself
 
     def __enter__(self) -> None:
         global active
@@ -64,7 +66,7 @@ class no_grad(_Mode):
 
 
 class recording(_Mode):
-    """Record, whatever is switched off around it."""
+    """Record operations, also inside of `no_grad`."""
 
     _field = "recording"
 
@@ -73,8 +75,8 @@ class find_nan(_Mode):
     """Stop at the operation that first makes a NaN or an infinity, forward or backward.
 
     `NotFiniteError` then names the operation and the line of the program that called it; for a gradient, the line
-    that called the operation when it ran forward. Costs a pass over every array: a tool for looking, not for every run.
-    Only operations recorded inside the context know their lines.
+    that called the operation when it ran forward. It costs a pass over every array: a tool for debugging, not for every
+    run. Only operations recorded inside the context know their lines.
 
     >>> import numpy as np
     >>> from karp.autograd import Value, find_nan, log
@@ -91,9 +93,9 @@ class find_nan(_Mode):
 class guard(_Mode):
     """Find arrays that were written to between forward and backward: leaves, constants, batches filled again too early.
 
-    Backward raises GraphError if an array that it reads is not what it was at forward. Without this, results of
-    operations are guarded (they are read-only), and parameters against karp's own updates; see `write_guard.py`.
-    Wrap both the forward and the backward in it. Costs a pass over every array that backward reads: a tool for looking.
+    Backward raises GraphError if an array that it reads has changed since forward. Without this mode, only results of
+    operations are guarded (they are read-only), and parameters against karp's own updates; see `write_guard.py`. Wrap
+    both the forward and the backward in it. It costs a pass over every array that backward reads: a tool for debugging.
 
     >>> import numpy as np
     >>> from karp.autograd import Value, guard

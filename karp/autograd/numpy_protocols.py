@@ -1,8 +1,8 @@
-"""NumPy's protocols: `np.exp(v)`, `np.ones(3) * v` and `np.concatenate([v, w])` give Values.
+"""NumPy's protocols: `np.exp(v)`, `np.ones(3) * v` and `np.concatenate([v, w])` return Values.
 
-NumPy asks a foreign type before it computes (`__array_ufunc__` for ufuncs, `__array_function__` for the rest). Three
-answers exist: the differentiable function of the same name; the plain result, for questions whose answer is a shape, a
-boolean or an index; and `GraphError` for everything else, never an array of objects.
+NumPy calls a foreign type before it computes (`__array_ufunc__` for ufuncs, `__array_function__` for other functions).
+There are three answers: the differentiable function of the same name; the plain result, for a function that returns a
+shape, a boolean or an index; and `GraphError` for every other function, never an array of objects.
 """
 
 from __future__ import annotations
@@ -29,29 +29,29 @@ UFUNCS: dict[Any, Function] = {
 UFUNCS[np.absolute] = UFUNCS[np.fabs] = functions.abs
 UFUNCS[np.positive] = lambda x: +x
 
-# Their results are booleans, which have no gradient to lose.
+# The results of these are booleans, which have no gradient.
 PLAIN_UFUNCS = frozenset({
     np.less, np.less_equal, np.greater, np.greater_equal, np.equal, np.not_equal, np.isnan, np.isinf, np.isfinite,
     np.signbit, np.logical_and, np.logical_or, np.logical_not, np.logical_xor,
 })
 
 
-# Arguments that say what holds anyway.
+# The defaults of NumPy's arguments that karp's functions do not have.
 DEFAULTS = {"out": None, "dtype": None, "where": True, "order": "C", "copy": None, "initial": None, "mean": None}
 
 
-def _said(settings: dict[str, Any]) -> dict[str, Any]:
-    """The arguments that say something."""
-    said = {name: one for name, one in settings.items() if one is not np._NoValue}
-    plain = (bool, str, type(None))  # an array is nobody's default
-    return {name: one for name, one in said.items() if type(one) not in plain or one != DEFAULTS.get(name, plain)}
+def _without_defaults(settings: dict[str, Any]) -> dict[str, Any]:
+    """Return the arguments that differ from NumPy's defaults."""
+    given = {name: value for name, value in settings.items() if value is not np._NoValue}
+    plain = (bool, str, type(None))  # the types of the defaults; an array is never one
+    return {key: value for key, value in given.items() if type(value) not in plain or value != DEFAULTS.get(key, plain)}
 
 
 def _reduction(function: Function, *order: str) -> Function:
-    """With NumPy's order of arguments after the array."""
+    """Return a reduction that takes its arguments after the array in NumPy's order."""
 
     def reduce(a: Any, *args: Any, **settings: Any) -> Value:
-        settings = _said(dict(zip(order, args, strict=False)) | settings)
+        settings = _without_defaults(dict(zip(order, args, strict=False)) | settings)
         if "correction" in settings:
             settings["ddof"] = settings.pop("correction")
         result: Value = function(a, **settings)
@@ -111,7 +111,7 @@ FUNCTIONS: dict[Any, Function] = {
 
 FUNCTIONS[np.amax], FUNCTIONS[np.amin] = FUNCTIONS[np.max], FUNCTIONS[np.min]
 
-# Shapes, places, truths, and new arrays like this one.
+# Functions that return shapes, indices or booleans, or new arrays like their argument.
 PLAIN_FUNCTIONS = frozenset({
     np.shape, np.ndim, np.size, np.argmax, np.argmin, np.argsort, np.nonzero, np.count_nonzero, np.any, np.all,
     np.allclose, np.isclose, np.array_equal, np.zeros_like, np.ones_like, np.full_like, np.empty_like,
@@ -120,35 +120,35 @@ PLAIN_FUNCTIONS = frozenset({
 
 
 def array_ufunc(ufunc: Any, method: str, *inputs: Any, **settings: Any) -> Any:
-    """NumPy's question about a ufunc one of whose operands is a Value."""
+    """Compute a ufunc one of whose operands is a Value; raise GraphError if it has no gradient here."""
     if settings.get("out") is not None:
         raise GraphError(
             f"np.{ufunc.__name__} cannot write a Value into an array, as its history would be lost; instead of `a += v`"
             " write `a = a + v`"
         )
-    settings = _said(settings)
+    settings = _without_defaults(settings)
     if method == "__call__" and not settings:
         if ufunc in UFUNCS:
             return UFUNCS[ufunc](*inputs)
         if ufunc in PLAIN_UFUNCS:
-            return ufunc(*[data_of(one) for one in inputs])
+            return ufunc(*[data_of(item) for item in inputs])
     how = f"np.{ufunc.__name__}" + ("" if method == "__call__" else f".{method}") + (f" with {', '.join(settings)}"
                                                                                     if settings else "")
     raise GraphError(_refusal(how))
 
 
 def array_function(function: Any, args: Any, kwargs: Any) -> Any:
-    """NumPy's question about any other function that was given a Value."""
+    """Compute any other function of NumPy that was given a Value; raise GraphError if it has no gradient here."""
     if function is np.full_like and isinstance(kwargs.get("fill_value", args[1] if args[1:] else None), Value):
         raise GraphError(_refusal("np.full_like of a Value to fill with"))
     if function in PLAIN_FUNCTIONS:
-        return function(*[data_of(one) for one in args], **{name: data_of(one) for name, one in kwargs.items()})
+        return function(*[data_of(item) for item in args], **{key: data_of(item) for key, item in kwargs.items()})
     name = f"np.{function.__name__}"
-    known = FUNCTIONS.get(function)
-    if known is None:
+    differentiable = FUNCTIONS.get(function)
+    if differentiable is None:
         raise GraphError(_refusal(name))
     try:
-        return known(*args, **_said(kwargs))
+        return differentiable(*args, **_without_defaults(kwargs))
     except TypeError as error:
         raise GraphError(f"{_refusal(name + ' with these arguments')} ({error})") from None
 

@@ -1,8 +1,8 @@
-"""What an operation is, and the helpers its rules share.
+"""The rows of the table of operations, and helpers that their rules share.
 
-The engine records operations, not closures. An `Operation` is one row of a table: how to run it, how to
-differentiate it, which shapes fit, what to write beside it in a drawing. Running, backward, the gradient
-checker, drawing and export are all readers of that table; nothing else knows what `tanh` is.
+The engine records operations, not closures. An `Operation` is one row of a table: how to run it, how to differentiate
+it, which shapes fit, its label in a drawing. Running, backward, the gradient checker, drawing and export all read that
+table; no other code knows what `tanh` is.
 
 A node keeps its `inputs` (values and constants in order, settings such as an axis last) and its `operands`
 (the same tuple with every value replaced by its array). Forward is `forward(*operands)`. Backward has three forms,
@@ -16,8 +16,8 @@ of which a row has one:
 - `backward(node, g, accumulate_grad)`: for fused operations whose gradients share work, and for those with any number
   of inputs. It hands each gradient over with `accumulate_grad(value, gradient)`.
 
-Rules must return a new array, `g` itself, or a view, and never one of the operands: that is how backward knows
-which arrays it owns and may add to in place.
+Rules must return a new array, `g` itself, or a view, and never one of the operands: so backward knows which arrays it
+owns and may add to in place.
 """
 
 from __future__ import annotations
@@ -33,14 +33,13 @@ Rule = Callable[..., Any]
 
 
 class Operation:
-    """One row of the table.
+    """One row of the table of operations.
 
-    `shape(*operands)` gives the shape of the result and raises `ShapeError` with the reason where operands do not fit;
-    it runs only after a forward has failed. `number` is the forward for one Python float, where there is a faster one.
-    `reads` lists (operand, input): the operand's array is read for the gradient of that input. Only writing into such
-    an array can make a gradient wrong.
-    `label` stands in drawings. `saves`: forward returns (result, what backward needs besides). `operands` are the
-    names of the operands in errors, where their order does not tell which is which.
+    `shape(*operands)` returns the shape of the result, or raises `ShapeError` with the reason where operands do not
+    fit; it runs only after a forward has failed. `number` is a faster forward for one Python float, where there is one.
+    `reads` lists (operand, input): the operand's array is read for the gradient of that input, and only writing into
+    such an array can make a gradient wrong. `label` is for drawings. `saves` says that forward returns (result, what
+    backward needs besides). `operands` are the names of the operands in errors, where their order is not enough.
     """
 
     __slots__ = ("add_gradient", "backward", "forward", "gradients", "label", "name", "number", "operands", "reads",
@@ -77,17 +76,17 @@ class Operation:
         return f"Operation({self.name!r})"
 
 
-def explain(operation: Operation, operands: tuple[Any, ...], error: Exception) -> Exception:
-    """The error to raise for a forward that failed: the shape rule's, if that is what is wrong."""
+def forward_error(operation: Operation, operands: tuple[Any, ...], error: Exception) -> Exception:
+    """Return the error to raise for a forward that failed with `error`: the shape rule's, if the shapes do not fit."""
     if isinstance(error, KarpError) and not isinstance(error, ShapeError):
         return error
-    about = f"{operation.name} of {_described(operation, operands)}"
+    about = f"{operation.name} of {_describe_operands(operation, operands)}"
     try:
         operation.shape(*operands)
     except ShapeError as reason:
         return ShapeError(f"{about}: {reason}")
     except (KarpError, ArithmeticError, LookupError, TypeError, ValueError):
-        pass  # the rule met the same fault as the forward, which says it better
+        pass  # the shape rule met the same fault as the forward, whose message is better
     if isinstance(error, (ValueError, IndexError)):
         return ShapeError(f"{about}: {error}")
     if isinstance(error, TypeError):
@@ -95,22 +94,23 @@ def explain(operation: Operation, operands: tuple[Any, ...], error: Exception) -
     return error
 
 
-def _described(operation: Operation, operands: tuple[Any, ...]) -> str:
-    """The arrays that an operation was given, in words: by name where they have names, else by shape."""
+def _describe_operands(operation: Operation, operands: tuple[Any, ...]) -> str:
+    """Describe an operation's arrays for a message: by name and shape where they have names, else by shape."""
     if operation.operands:
         named = zip(operation.operands, operands, strict=False)
-        return listed([f"{name} {np.shape(array)}" for name, array in named if isinstance(array, (np.ndarray, float))])
-    # Numbers count where a gradient may be wanted; further on they are settings, such as a slope.
+        arrays = [f"{name} {np.shape(array)}" for name, array in named if isinstance(array, (np.ndarray, float))]
+        return join_words(arrays)
+    # A number counts if the operation has a gradient rule for it; behind those it is a setting, such as a slope.
     differentiable = len(operation.gradients)
     return shapes_in_words(*[
-        np.shape(one)
-        for place, one in enumerate(operands)
-        if isinstance(one, np.ndarray) or (isinstance(one, float) and place < differentiable)
+        np.shape(operand)
+        for index, operand in enumerate(operands)
+        if isinstance(operand, np.ndarray) or (isinstance(operand, float) and index < differentiable)
     ])
 
 
 def shapes_in_words(*shapes: tuple[int, ...]) -> str:
-    """Shapes for a message.
+    """Describe shapes for a message.
 
     >>> shapes_in_words((2, 3)), shapes_in_words((2, 3), (4,)), shapes_in_words((2,), ())
     ('shape (2, 3)', 'shapes (2, 3) and (4,)', 'shape (2,) and a number')
@@ -121,14 +121,14 @@ def shapes_in_words(*shapes: tuple[int, ...]) -> str:
         words = [str(shape) for shape in dict.fromkeys(shapes)]
         if len(words) > 4:
             words[3:] = [f"{len(words) - 3} others"]
-        return f"{len(shapes)} arrays of shape{'s' if len(words) > 1 else ''} {listed(words)}"
+        return f"{len(shapes)} arrays of shape{'s' if len(words) > 1 else ''} {join_words(words)}"
     if len(shapes) > 1 and all(shapes):
-        return f"shapes {listed(list(map(str, shapes)))}"
-    return listed([f"shape {shape}" if shape else "a number" for shape in shapes])
+        return f"shapes {join_words(list(map(str, shapes)))}"
+    return join_words([f"shape {shape}" if shape else "a number" for shape in shapes])
 
 
-def listed(words: list[str]) -> str:
-    """Words with commas, and "and" before the last."""
+def join_words(words: list[str]) -> str:
+    """Join words with commas, and "and" before the last."""
     return " and ".join([", ".join(words[:-1]), words[-1]] if len(words) > 1 else words)
 
 
@@ -136,7 +136,7 @@ def listed(words: list[str]) -> str:
 
 
 def broadcast_shape(*operands: Any) -> tuple[int, ...]:
-    """The shape NumPy's broadcasting gives to the operands; `None` stands for an operand left out."""
+    """Return the shape to which NumPy broadcasts the operands; `None` stands for an operand that is left out."""
     shapes = [np.shape(operand) for operand in operands if operand is not None]
     try:
         return np.broadcast_shapes(*shapes)
@@ -147,22 +147,22 @@ def broadcast_shape(*operands: Any) -> tuple[int, ...]:
 
 
 def same_shape(a: Any, *_settings: Any) -> tuple[int, ...]:
-    """The shape of the first operand, for operations on each element."""
+    """Return the shape of the first operand: the shape rule of elementwise operations."""
     return np.shape(a)
 
 
-def normal_axes(axis: int | tuple[int, ...] | None, ndim: int) -> tuple[int, ...]:
-    """The axes as non-negative numbers, all of them for `None`."""
+def normalize_axes(axis: int | tuple[int, ...] | None, ndim: int) -> tuple[int, ...]:
+    """Return the axes as non-negative numbers, all of them for `None`; raise ShapeError for what are none."""
     if axis is None:
         return tuple(range(ndim))
     axes = axis if isinstance(axis, tuple) else (axis,)
-    for one in axes:
-        if not -ndim <= one < ndim:
-            raise ShapeError(f"there is no axis {one}, the array has {ndim}")
-    normal = tuple(one % ndim for one in axes)
-    if len(set(normal)) < len(normal):
+    for number in axes:
+        if not -ndim <= number < ndim:
+            raise ShapeError(f"there is no axis {number}, the array has {ndim}")
+    normalized = tuple(number % ndim for number in axes)
+    if len(set(normalized)) < len(normalized):
         raise ShapeError(f"axis {axis} names one axis twice")
-    return normal
+    return normalized
 
 
 # --- gradients ------------------------------------------------------------------------------------------------------

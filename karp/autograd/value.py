@@ -7,8 +7,8 @@ its inputs and never the other way round, so there are no cycles: a graph is fre
 Whatever is wrapped in a `Value` is differentiated; plain numbers and arrays are constants. Scalars and arrays are one
 type: the data is a Python float for a number and an ndarray of float32 or float64 for everything else.
 
-The operators are written out, not generated: on Python floats, one call of `*` is what a whole
-node costs, and a graph of numbers has hundreds of them.
+The operators are written out, not generated: on Python floats, one more call per operator would double the cost of a
+node, and a graph of numbers has hundreds of them.
 """
 
 from __future__ import annotations
@@ -22,14 +22,14 @@ from karp.autograd import modes, nan_check, write_guard
 from karp.autograd.backward import backward
 from karp.autograd.convert import comparable, constant, index_key, leaf_data
 from karp.autograd.methods import Methods
-from karp.autograd.operation import Operation, explain
+from karp.autograd.operation import Operation, forward_error
 from karp.autograd.operations import elementwise, products, shapes
 from karp.autograd.operations.elementwise import ADD, DIVIDE, MULTIPLY, NEGATIVE, POWER, SUBTRACT
 from karp.autograd.write_guard import next_number
 from karp.errors import GraphError, ShapeError
 
 _ndarray = np.ndarray
-_ARRAYS = (np.ndarray, np.float32)  # NumPy gives these for arrays without an axis
+_ARRAYS = (np.ndarray, np.float32)  # NumPy returns a float32 for a result without axes
 
 
 class Value(Methods):
@@ -41,8 +41,8 @@ class Value(Methods):
     - `data`: a float or an ndarray.
     - `grad`: None until a backward reaches this value, then a float or an ndarray of the shape and dtype of `data`.
       Leaves add up over calls of `backward`; set it to None to begin again.
-    - `operation`, `inputs`: how it was made; None and () for a leaf.
-    - `home`: of a leaf, None or the array where its gradient is to be kept (see `karp.parameters`).
+    - `operation`, `inputs`: the operation that made it, and its inputs; None and () for a leaf.
+    - `grad_buffer`: for a leaf, None or the array that backward writes its gradient to (see `karp.parameters`).
 
     >>> x = Value(2.0)
     >>> y = Value(-3.0)
@@ -52,24 +52,24 @@ class Value(Methods):
     (Value(-4.0), -2.0, 2.0)
     """
 
-    # A node fills no slot it does not need, as each costs time: `home` belongs to leaves, `saved` to fused operations,
-    # `owned` stands beside a gradient that is an array, `line` and `traces` belong to find_nan and guard.
-    # (A `__getattr__` would slow down every attribute to save this.)
-    __slots__ = ("data", "grad", "home", "inputs", "line", "mark", "number", "operands", "operation", "owned", "saved",
-                 "traces")
+    # A node sets no slot that it does not need, as each costs time. `grad_buffer` is for leaves, `saved` for fused
+    # operations, `owned` for a gradient that is an array, `line` for find_nan and `fingerprints` for guard. (A
+    # `__getattr__` for those that are not set would slow down every attribute.)
+    __slots__ = ("data", "fingerprints", "grad", "grad_buffer", "inputs", "line", "number", "operands", "operation",
+                 "owned", "saved", "visit")
 
     data: Any
     grad: Any
-    home: Any
+    grad_buffer: Any
     operation: Operation | None
     inputs: tuple[Any, ...]
     operands: tuple[Any, ...]
-    number: int  # of creation; an input's is always smaller
-    mark: object  # of the backward that saw this node last
+    number: int  # the creation number; an input's is always smaller
+    visit: object  # identifies the backward that visited this node last
     owned: bool  # whether the array in grad is this node's own
-    saved: Any  # what the forward of a fused operation kept
-    traces: tuple[Any, ...]  # under guard, see write_guard.py
-    line: str | None  # where it was made, under find_nan
+    saved: Any  # what the forward of a fused operation computed for backward
+    fingerprints: tuple[Any, ...]  # under guard, of the operands that backward reads, see write_guard.py
+    line: str | None  # under find_nan, where the program called the operation
 
     def __init__(self, data: Any) -> None:
         self.data = data if data.__class__ is float else leaf_data(data)
@@ -77,12 +77,12 @@ class Value(Methods):
         self.operation = None
         self.inputs = self.operands = ()
         self.number = next_number()
-        self.mark = self.home = None
+        self.visit = self.grad_buffer = None
 
     def __init_subclass__(cls) -> None:
         raise GraphError("Value has no subclasses: the engine knows its values by their type; keep one in an attribute")
 
-    # --- looking at it ----------------------------------------------------------------------------------------------
+    # --- reading it -------------------------------------------------------------------------------------------------
 
     def __repr__(self) -> str:
         data = self.data
@@ -96,10 +96,10 @@ class Value(Methods):
         return format(self.item(), spec) if spec else str(self)
 
     def __reduce__(self) -> tuple[Any, ...]:
-        # A copy, by pickle too, has a place and a creation number of its own.
+        # A copy, by pickle too, has a creation number and a grad_buffer of its own.
         if self.operation is not None:
             raise GraphError(f"the result of {self.operation.name} has a history and no copy; v.detach() has none")
-        return _again, (self.data, self.grad)
+        return _copy_leaf, (self.data, self.grad)
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -118,7 +118,7 @@ class Value(Methods):
         return np.dtype(np.float64) if self.data.__class__ is float else self.data.dtype
 
     def item(self) -> float:
-        """The one number in it, as a Python float."""
+        """Return the number of a value with one element, as a Python float."""
         if self.size != 1:
             raise ShapeError(f"item of shape {self.shape}: only a value of one element is a number")
         return self.data if self.data.__class__ is float else float(self.data.item())
@@ -154,7 +154,7 @@ class Value(Methods):
         return array_function(function, args, kwargs)
 
     def detach(self) -> Value:
-        """A new leaf with the same data and no history."""
+        """Return a new leaf with the same data and no history."""
         return Value(self.data)
 
     # --- backward ---------------------------------------------------------------------------------------------------
@@ -162,9 +162,9 @@ class Value(Methods):
     def backward(self, gradient: Any = None, retain_grad: bool = False) -> None:
         """Compute d self / d leaf for every leaf this value was computed from, and add it to the leaf's `grad`.
 
-        `gradient` is what to begin with, of the shape of this value: 1 for a number if not given. Leaves add up over
-        calls, nodes inside the graph begin anew each time. Numbers inside the graph keep their `grad` for inspection,
-        arrays only with `retain_grad=True`.
+        `gradient` is the gradient of this value itself, of its shape; 1 for a number if not given. Gradients of leaves
+        add up over calls, those of nodes inside the graph are computed anew. Numbers inside the graph keep their `grad`
+        for inspection, arrays only with `retain_grad=True`.
 
         Raises ShapeError for an array without `gradient`, GraphError if an array was written to since it was used.
 
@@ -189,10 +189,10 @@ class Value(Methods):
         try:
             data = a + b
         except (ValueError, OverflowError) as error:
-            raise explain(ADD, (a, b), error) from None
+            raise forward_error(ADD, (a, b), error) from None
         node = _new(Value)
         node.data = data
-        node.grad = node.mark = None
+        node.grad = node.visit = None
         node.operation = ADD
         node.inputs = (self, other)
         node.operands = (a, b)
@@ -215,10 +215,10 @@ class Value(Methods):
         try:
             data = a * b
         except (ValueError, OverflowError) as error:
-            raise explain(MULTIPLY, (a, b), error) from None
+            raise forward_error(MULTIPLY, (a, b), error) from None
         node = _new(Value)
         node.data = data
-        node.grad = node.mark = None
+        node.grad = node.visit = None
         node.operation = MULTIPLY
         node.inputs = (self, other)
         node.operands = (a, b)
@@ -241,7 +241,7 @@ class Value(Methods):
         try:
             data = a - b
         except (ValueError, OverflowError) as error:
-            raise explain(SUBTRACT, (a, b), error) from None
+            raise forward_error(SUBTRACT, (a, b), error) from None
         return record(SUBTRACT, (self, other), (a, b), data)
 
     def __pow__(self, other: Any) -> Value:
@@ -328,8 +328,8 @@ class Value(Methods):
         )
 
 
-def _again(data: Any, gradient: Any) -> Value:
-    """A leaf as it was when it was copied."""
+def _copy_leaf(data: Any, gradient: Any) -> Value:
+    """Return a leaf with this data and a copy of this gradient, for `copy` and `pickle`."""
     leaf = Value(data)
     leaf.grad = gradient.copy() if gradient.__class__ is _ndarray else gradient
     return leaf
@@ -341,16 +341,16 @@ _new = Value.__new__
 
 
 def apply(operation: Operation, *inputs: Any) -> Value:
-    """Run a row of the table on values, constants and settings, and record it."""
-    return run(operation, inputs, tuple([one.data if one.__class__ is Value else one for one in inputs]))
+    """Run an operation on values, constants and settings, and record it."""
+    return run(operation, inputs, tuple([item.data if item.__class__ is Value else item for item in inputs]))
 
 
 def run(operation: Operation, inputs: tuple[Any, ...], operands: tuple[Any, ...]) -> Value:
-    """`apply` for who has the operands already."""
+    """Run an operation on its inputs, whose arrays are `operands`, and record it."""
     try:
         data = operation.forward(*operands)
     except Exception as error:
-        raise explain(operation, operands, error) from None
+        raise forward_error(operation, operands, error) from None
     if operation.saves:
         data, saved = data
         node = record(operation, inputs, operands, data)
@@ -361,34 +361,35 @@ def run(operation: Operation, inputs: tuple[Any, ...], operands: tuple[Any, ...]
 
 
 def record(operation: Operation, inputs: tuple[Any, ...], operands: tuple[Any, ...], data: Any) -> Value:
+    """Return a node for the result `data` of an operation."""
     node = _new(Value)
     node.data = data
-    node.grad = node.mark = None
+    node.grad = node.visit = None
     node.operation = operation
     node.inputs = inputs
     node.operands = operands
     node.number = next_number()
     if data.__class__ is _ndarray and not modes.active:
-        data.setflags(False)  # type: ignore[call-arg]  # write=, which costs twice as much
+        data.setflags(False)  # type: ignore[call-arg]  # the keyword write= would take twice as long
     elif data.__class__ is not float or modes.active:
         finish(node)
     return node
 
 
 def finish(node: Value) -> None:
-    """What an array needs besides, and what is switched on: data of the right type, read-only, with traces."""
+    """Complete a new node: make its data a float or a read-only array, and do what the thread's modes demand."""
     data = node.data
     if data.__class__ is not _ndarray and data.__class__ is not float:
-        number = not any(isinstance(one, _ARRAYS) for one in node.operands)
+        number = not any(isinstance(operand, _ARRAYS) for operand in node.operands)
         data = node.data = float(data) if number else np.asarray(data)
     if modes.active:
         if modes.state.find_nan:
             nan_check.check_forward(node)
         if not modes.state.recording:
-            node.operation = node.home = None  # a leaf
+            node.operation = node.grad_buffer = None  # so it is a leaf
             node.inputs = node.operands = ()
             return
         if modes.state.guard and data.__class__ is _ndarray:
-            write_guard.remember(node)
+            write_guard.take_fingerprints(node)
     if data.__class__ is _ndarray:
-        data.setflags(False)  # type: ignore[call-arg]  # write=, which costs twice as much
+        data.setflags(False)  # type: ignore[call-arg]  # the keyword write= would take twice as long

@@ -1,18 +1,18 @@
-"""The in-place guard: a gradient computed from an array that was written to since forward is an error, not a number.
+"""The write guard: backward raises an error where an array that it reads was written to since forward.
 
-Backward reads arrays that were there at forward. Three kinds of them can be told apart:
+Backward reads arrays of the forward pass. There are three kinds:
 
-- Results of operations are read-only from birth: NumPy refuses the write, at the line that tries it. (A result that is
-  a view of a leaf's array is as open to writing as that.)
-- Parameters (leaves with a `home`) change by karp's own updates, which call `touch`. It gives the leaf a new creation
-  number, so a node older than its input comes from before the update. (Any such node is refused, also the rare one
-  whose rule would not have read the parameter: its graph belongs to weights that are gone.)
-- Other leaves and constants belong to the program, which may write into them at any time, into parameters too. To see
-  that takes a pass over each, 5 % of a step of 64-128-10. So it is done within `with karp.guard():` only, where
-  what backward will read is remembered at forward and compared at backward, every byte of it.
+- Results of operations are read-only from the beginning: NumPy refuses the write, at the line that tries it. (A result
+  that is a view of a leaf's array can be written to through that array.)
+- Parameters (leaves with a `grad_buffer`) are changed by karp's own updates, which call `mark_modified`. That gives the
+  leaf a new creation number, so a node older than its input was made before the update. (Every such node is refused,
+  also the rare one whose rule would not have read the parameter: its graph belongs to weights that are gone.)
+- Other leaves and constants belong to the program, which may write into them at any time, and into parameters too. To
+  detect that takes a pass over each, 5 % of a step of 64-128-10. So it is done only within `with karp.guard():`, which
+  takes fingerprints of the arrays that backward will read, and compares them at backward.
 
-The first two cost nothing and are always on; a batch buffer that is filled again too early is found under `guard`.
-Only what a rule will read counts: writing into an operand of a sum is no error.
+The first two cost nothing and are always on. A batch buffer that is filled again too early is found under `guard`.
+Only an array that a rule reads counts: writing into an operand of a sum is no error.
 """
 
 from __future__ import annotations
@@ -29,22 +29,22 @@ if TYPE_CHECKING:
     from karp.autograd.value import Value
 
 next_number = itertools.count().__next__  # creation numbers of values
-touched = -1  # the number `touch` gave last: nodes that are newer need no look at their leaves
+last_modified = -1  # the number that `mark_modified` gave last: leaves of newer nodes need no check
 
-_KEPT_BYTES = 8192
+_COPIED_BYTES = 8192
 _ndarray = np.ndarray
 
 
-def trace_of(operand: Any) -> bytes | int | tuple[Any, ...]:
-    """What is remembered of an array: its bytes if they are few, else a hash of them. An index may hold several."""
+def fingerprint_of(operand: Any) -> bytes | int | tuple[Any, ...]:
+    """Return the bytes of an array if they are few, else their hash; for an index a tuple of those of its arrays."""
     if operand.__class__ is tuple:
-        return tuple([trace_of(one) for one in operand if one.__class__ is _ndarray])
+        return tuple([fingerprint_of(part) for part in operand if part.__class__ is _ndarray])
     content = operand.tobytes()
-    return content if len(content) <= _KEPT_BYTES else hash(content)
+    return content if len(content) <= _COPIED_BYTES else hash(content)
 
 
-def open_to_writing(array: Any) -> bool:
-    """Whether it is a view of an array that can be written to."""
+def is_writable(array: Any) -> bool:
+    """Return whether an array can be written to, itself or through an array that it is a view of."""
     while array is not None:
         if array.__class__ is not _ndarray or array.flags.writeable:
             return True
@@ -52,41 +52,41 @@ def open_to_writing(array: Any) -> bool:
     return False
 
 
-def remember(node: Value) -> None:
-    """Keep traces of the operands that backward will read and somebody could write to."""
+def take_fingerprints(node: Value) -> None:
+    """Take fingerprints of a node's operands that backward will read and that the program could write to."""
     value = node.__class__
     inputs = node.inputs
     operands = node.operands
-    found = {}
-    for read, asker in node.operation.reads:  # type: ignore[union-attr]
-        if inputs[asker].__class__ is value and operands[read].__class__ in (_ndarray, tuple):
+    fingerprints = {}
+    for read, reader in node.operation.reads:  # type: ignore[union-attr]
+        if inputs[reader].__class__ is value and operands[read].__class__ in (_ndarray, tuple):
             owner = inputs[read]
-            if owner.__class__ is not value or owner.operation is None or open_to_writing(operands[read]):
-                found[read] = trace_of(operands[read])
-    node.traces = tuple(found.items())
+            if owner.__class__ is not value or owner.operation is None or is_writable(operands[read]):
+                fingerprints[read] = fingerprint_of(operands[read])
+    node.fingerprints = tuple(fingerprints.items())
 
 
-def check(node: Value) -> None:
-    """Raise GraphError if an array that a rule of this node reads is no longer what it was."""
+def check_operands(node: Value) -> None:
+    """Raise GraphError if an array that a rule of this node reads was written to since forward."""
     if node.data.__class__ is not float:  # numbers cannot be written to
-        for place, one in enumerate(node.inputs):
-            if one.__class__ is node.__class__ and one.operation is None and one.number > node.number:
-                raise stale(node, place)
-    for read, trace in getattr(node, "traces", ()):  # none if it was made outside of guard
-        if trace_of(node.operands[read]) != trace:
-            raise stale(node, read)
+        for index, source in enumerate(node.inputs):
+            if source.__class__ is node.__class__ and source.operation is None and source.number > node.number:
+                raise modified_error(node, index)
+    for read, fingerprint in getattr(node, "fingerprints", ()):  # a node made outside of guard has none
+        if fingerprint_of(node.operands[read]) != fingerprint:
+            raise modified_error(node, read)
 
 
-def stale(node: Value, read: int) -> GraphError:
-    """The error for an operand that was written to."""
+def modified_error(node: Value, read: int) -> GraphError:
+    """Return the error for an operand, by its index, that was written to."""
     owner = node.inputs[read]
     if owner.__class__ is not node.__class__:
         what = "constant"
     else:
-        what = "parameter" if owner.operation is None and owner.home is not None else "value"
+        what = "parameter" if owner.operation is None and owner.grad_buffer is not None else "value"
     operand = node.operands[read]
     arrays = operand if operand.__class__ is tuple else (operand,)
-    shape = next(one.shape for one in arrays if one.__class__ is _ndarray)
+    shape = next(array.shape for array in arrays if array.__class__ is _ndarray)
     name = node.operation.name  # type: ignore[union-attr]
     return GraphError(
         f"the {what} of shape {shape} that {name} read (operand {read}) was written to between forward and backward,"
@@ -95,20 +95,20 @@ def stale(node: Value, read: int) -> GraphError:
     )
 
 
-def touch(values: Iterable[Value]) -> None:
-    """Say that the arrays of these leaves were written to in place: graphs that read them can no longer go backward.
+def mark_modified(values: Iterable[Value]) -> None:
+    """Mark the arrays of these leaves as written to in place: graphs that read them can no longer go backward.
 
-    Whatever updates parameters in place calls this after the update.
+    Code that updates parameters in place calls this after the update.
 
     >>> import numpy as np
-    >>> from karp.autograd import Value, touch
+    >>> from karp.autograd import Value, mark_modified
     >>> x = Value(np.ones(3)); y = (x * x).sum()
-    >>> touch([x]); y.backward()
+    >>> mark_modified([x]); y.backward()
     Traceback (most recent call last):
     ...
     karp.errors.GraphError: the value of shape (3,) that multiply read (operand 0) was written to between ...
     """
-    global touched
-    number = touched = next_number()
+    global last_modified
+    number = last_modified = next_number()
     for value in values:
         value.number = number

@@ -1,7 +1,7 @@
-"""Optimisers and learning-rate schedules, in place on the flat vector of the parameters.
+"""Optimisers and learning-rate schedules, applied in place to the flat vector of the parameters.
 
-Both are frozen dataclasses of numbers, so a message or a file can carry them by name: `to_dict` and
-`from_dict`. `Updater` applies one to a run's weights; the server has one, and so may a loop of one's own:
+Both are frozen dataclasses of numbers, so a message or a file can carry them by name: `to_dict` and `from_dict`.
+`Updater` applies an optimiser to weights. The server has one, and a program without a Trainer can have one:
 
     parameters = model.parameters
     updater = optim.Updater(optim.SGD(lr=0.1), parameters)

@@ -1,4 +1,4 @@
-"""Numbers of optimisers and schedules: checked once, where they are made, whoever makes them."""
+"""Checks of the fields of optimisers and schedules, made once, in their ``__post_init__``."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ SMALLEST_EPS = 1e-20  # below it eps, scaled by a bias correction, may vanish in
 
 
 def number(owner: object, field: str, low: float, high: float, *, below: bool = False) -> None:
-    """Make ``owner.field`` a Python float in [low, high], or in [low, high) if ``below``.
+    """Check that ``owner.field`` is a number in [low, high], or in [low, high) if ``below``; make it a Python float.
 
     A plain float matters: it leaves float32 vectors float32, where a ``np.float64`` would promote them.
     """
@@ -22,17 +22,17 @@ def number(owner: object, field: str, low: float, high: float, *, below: bool = 
 def as_number(
     owner: object, field: str, value: object, low: float, high: float, *, below: bool = False
 ) -> float:
-    """``value`` as a Python float within the range, or a SettingError that names ``field``."""
+    """Return ``value`` as a Python float within the range; raise SettingError, naming ``field``, otherwise."""
     return checks.number(f"{type(owner).__name__}: {field}", value, low, high, below=below)
 
 
 def steps(owner: object, field: str) -> None:
-    """Make ``owner.field`` a Python int of at least 1."""
+    """Check that ``owner.field`` is a whole number from 1, and make it a Python int."""
     set_field(owner, field, checks.whole(f"{type(owner).__name__}: {field}", getattr(owner, field), 1))
 
 
 def switch(owner: object, field: str) -> None:
-    """Make ``owner.field`` a Python bool."""
+    """Check that ``owner.field`` is True or False, and make it a Python bool."""
     set_field(owner, field, checks.switch(f"{type(owner).__name__}: {field}", getattr(owner, field)))
 
 
@@ -42,5 +42,5 @@ def set_field(owner: object, field: str, value: Any) -> None:
 
 
 def refusal(owner: object, field: str, value: object, wanted: str) -> SettingError:
-    """The error for a field whose value is not what is ``wanted``."""
+    """Return the error for a field whose value is not what is ``wanted``."""
     return checks.refusal(f"{type(owner).__name__}: {field}", value, wanted)

@@ -1,4 +1,4 @@
-"""The norm of a gradient vector, and what clipping by it multiplies the gradient with."""
+"""The norm of a gradient vector, and the factor that clips it."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ if TYPE_CHECKING:
 
     Array = npt.NDArray[Any]
 
-CHUNK = 8192  # elements; part of the bits of every clipped run, and small enough for BLAS not to use threads
+CHUNK = 8192  # elements; another size gives other bits, and BLAS uses no threads for so few
 
 
 def norm(vector: Array) -> float:
-    """The Euclidean norm of a whole vector, ``(n,)``; infinite or NaN if an element is.
+    """Return the Euclidean norm of a vector, ``(n,)``; infinite or NaN if an element is.
 
-    Always summed in the same way, so that its bits depend on nothing but the numbers: squares over chunks of
-    8192 elements counted from the vector's start, then the chunks' sums rounded once (`math.fsum`), whose
-    order does not matter. Finite numbers whose squares overflow still have a finite norm.
+    It is always summed in the same way, so that its bits depend on nothing but the numbers: the squares of each chunk
+    of 8192 elements, counted from the vector's start, then the chunks' sums with one rounding (`math.fsum`), where
+    the order does not matter. Finite numbers whose squares overflow still have a finite norm.
 
     >>> norm(np.array([3.0, 4.0]))
     5.0
@@ -40,7 +40,7 @@ def norm(vector: Array) -> float:
 
 
 def clip_factor(gradient: Array, clip_norm: float) -> float:
-    """``min(1, clip_norm / (norm + 1e-6))``, as `torch.nn.utils.clip_grad_norm_` has it.
+    """Return ``min(1, clip_norm / (norm + 1e-6))``, the factor of `torch.nn.utils.clip_grad_norm_`.
 
     Raises:
         NotFiniteError: the gradient holds a NaN or an infinity.
@@ -56,11 +56,11 @@ def clip_factor(gradient: Array, clip_norm: float) -> float:
 def _sum_of_squares(vector: Array) -> float:
     if len(vector) <= CHUNK:
         return float(np.dot(vector, vector))
-    whole = len(vector) // CHUNK * CHUNK
-    chunks = vector[:whole].reshape(-1, CHUNK)
-    rest = vector[whole:]
+    stop = len(vector) // CHUNK * CHUNK
+    chunks = vector[:stop].reshape(-1, CHUNK)
+    remainder = vector[stop:]
     sums: list[float] = np.vecdot(chunks, chunks).tolist()
-    sums.append(float(np.dot(rest, rest)))
+    sums.append(float(np.dot(remainder, remainder)))
     try:
         return math.fsum(sums)
     except OverflowError:

@@ -15,7 +15,7 @@ SCHEDULES = {kind.__name__: kind for kind in (Constant, StepDecay, Cosine, Inver
 
 
 def to_dict(optimizer: Optimizer) -> dict[str, Any]:
-    """The optimiser as plain types, every field named.
+    """Return the optimiser as plain types, every field by its name.
 
     >>> to_dict(SGD(lr=WarmUp(0.1, steps=5)))["lr"]
     {'name': 'WarmUp', 'lr': 0.1, 'steps': 5}
@@ -26,7 +26,7 @@ def to_dict(optimizer: Optimizer) -> dict[str, Any]:
 
 
 def from_dict(plain: object) -> Optimizer:
-    """The optimiser `to_dict` wrote. Nothing in ``plain`` is trusted.
+    """Rebuild the optimiser from what `to_dict` returned; nothing in ``plain`` is trusted.
 
     Raises:
         SettingError: an unknown name, an unknown or missing field, or a value that cannot be used; the
@@ -65,7 +65,7 @@ def _build(plain: object, kinds: dict[str, Any], what: str) -> Any:
         if field not in given:
             raise SettingError(f"{name}: the field {field} is missing")
     if isinstance(given["lr"], dict) and (kind is WarmUp or name in OPTIMIZERS):
-        # No WarmUp in a WarmUp: whatever arrives, this goes three deep at most.
-        inner = {key: one for key, one in SCHEDULES.items() if not (one is kind is WarmUp)}
-        given["lr"] = _build(given["lr"], inner, f"{name}: lr")
+        # A WarmUp holds no WarmUp, so the recursion is at most three deep, whatever arrives.
+        allowed = {key: schedule for key, schedule in SCHEDULES.items() if not (schedule is kind is WarmUp)}
+        given["lr"] = _build(given["lr"], allowed, f"{name}: lr")
     return kind(**given)

@@ -1,21 +1,20 @@
 """The optimisers: frozen dataclasses of numbers with a rule that updates a vector in place.
 
-An update has two halves. ``prepare(gradient, step)`` looks at the whole gradient once and returns *factors*,
-every number the rule needs as a Python float: the rate of this step, the clipping factor, bias corrections
-and what is constant. ``apply(weights, gradient, state, factors, scratch)`` is the rule itself, on whole
-vectors or on any matching slices of them:
+An update has two parts. ``prepare(gradient, step)`` reads the whole gradient once and returns *factors*: every number
+that the rule needs, as a Python float (this step's rate, the clipping factor, bias corrections, constants).
+``apply(weights, gradient, state, factors, scratch)`` is the rule itself, on whole vectors or on matching slices:
 
-- elementwise, so that however the vectors are cut the result is the same bits;
-- in place on weights and state, reading the gradient only; everything between goes to ``scratch``, two
-  arrays of the slices' length, so no memory is allocated;
-- with factors that are Python floats or 0-d arrays of the vectors' dtype: the bits are the same, float32
-  stays float32, and NumPy takes 0.3 us less per call for the arrays (`Updater` hands over those);
-- a zero weight with zero gradients and zero state stays +0.0, so the layout's gaps stay zero.
+- It works elementwise, so the bits are the same however the vectors are cut.
+- It writes to weights and state in place and only reads the gradient. Intermediate results go to ``scratch``, two
+  arrays of the slices' length, so no memory is allocated.
+- The factors are Python floats or 0-d arrays of the vectors' dtype. The bits are the same and float32 stays float32;
+  for arrays, which `Updater` passes, NumPy takes 0.3 us less per call.
+- A zero weight with zero gradients and zero state stays +0.0, so the layout's gaps stay zero.
 
-The rules, their defaults (SGD's rate has none) and the place of every eps are those of `torch.optim`, under
-torch's argument names; `clip_norm` is that of `torch.nn.utils.clip_grad_norm_`. Two rewritings save passes
-over memory and differ by roundings only: Adam's second bias correction is multiplied into the rate and eps,
-and clipping is done on the way.
+The rules, their defaults (SGD's rate has none) and the position of every eps are those of `torch.optim`, under torch's
+argument names; `clip_norm` is that of `torch.nn.utils.clip_grad_norm_`. Two rewritings save passes over memory and
+differ only by roundings: Adam's second bias correction is multiplied into the rate and eps, and clipping is done
+within `apply`.
 """
 
 from __future__ import annotations
@@ -47,8 +46,8 @@ class SGD:
 
     Args:
         lr: rate per step, a number from 0 or a schedule.
-        momentum: how much of the last direction is kept, from 0 to below 1.
-        nesterov: look ahead along the momentum.
+        momentum: the factor of the last direction, from 0 to below 1.
+        nesterov: whether to look ahead along the momentum.
         weight_decay: added to the gradient as ``weight_decay * weights``.
         clip_norm: longest gradient allowed; a longer one is scaled down to it.
 
@@ -83,30 +82,30 @@ class SGD:
         return {"momentum": zeros_like(weights)} if self.momentum else {}
 
     def prepare(self, gradient: Array, step: int, age: int | None = None) -> tuple[float, ...]:
-        """Factors of the update after ``step`` others: rate, clip, decay, momentum."""
+        """Return the factors of update number ``step``, from 0: rate, clip, decay, momentum."""
         return rate_at(self.lr, step), _clipping(self, gradient), self.weight_decay, self.momentum
 
     def apply(
         self, weights: Array, gradient: Array, state: State, factors: Factors, scratch: Scratch
     ) -> None:
         """Update matching slices in place."""
-        rate, clip, decay, kept = factors
-        work = scratch[0]
+        rate, clip, decay, momentum_factor = factors
+        scratch1 = scratch[0]
         if self.clip_norm is not None:
             gradient = _clipped(gradient, clip, scratch)
         if self.weight_decay:
             gradient = _decayed(weights, gradient, decay, scratch)
         if self.momentum:
             momentum = state["momentum"]
-            multiply(momentum, kept, momentum)
+            multiply(momentum, momentum_factor, momentum)
             add(momentum, gradient, momentum)
             if self.nesterov:
-                multiply(momentum, kept, work)
-                gradient = add(work, gradient, work)
+                multiply(momentum, momentum_factor, scratch1)
+                gradient = add(scratch1, gradient, scratch1)
             else:
                 gradient = momentum
-        multiply(gradient, rate, work)
-        subtract(weights, work, weights)
+        multiply(gradient, rate, scratch1)
+        subtract(weights, scratch1, weights)
 
 
 @dataclass(frozen=True)
@@ -115,14 +114,14 @@ class Adam:
 
     Args:
         lr: rate per step, a number from 0 or a schedule.
-        betas: how much of the running mean of the gradient and of its square is kept, from 0 to below 1.
+        betas: the decay of the running means of the gradient and of its square, from 0 to below 1.
         eps: added to the root of the mean square.
         weight_decay: added to the gradient as ``weight_decay * weights``.
         clip_norm: longest gradient allowed; a longer one is scaled down to it.
 
     State: ``mean`` and ``square``.
 
-    The first step goes by ``lr`` in every direction, however large the gradient:
+    The first step moves every weight by ``lr``, however large its gradient is:
 
     >>> import numpy as np
     >>> from karp.optim import Updater
@@ -152,9 +151,9 @@ class Adam:
         return {"mean": zeros_like(weights), "square": zeros_like(weights)}
 
     def prepare(self, gradient: Array, step: int, age: int | None = None) -> tuple[float, ...]:
-        """Factors of the update after ``step`` others: rate, clip, decay, eps, 1 - beta1, beta2, 1 - beta2.
+        """Return the factors of update number ``step``: rate, clip, decay, eps, 1 - beta1, beta2, 1 - beta2.
 
-        ``age`` is the number of updates the state has seen, where that is not ``step``.
+        ``age`` is the number of updates that the state has seen, where that is not ``step``.
         """
         age = (step if age is None else age) + 1
         beta1, beta2 = self.betas
@@ -181,7 +180,7 @@ class Adam:
 class AdamW(Adam):
     """Adam with decoupled weight decay (Loshchilov and Hutter, 2019); `torch.optim.AdamW`.
 
-    Args, state: those of `Adam`, but every step first takes the part ``lr * weight_decay`` off the weights.
+    Args, state: those of `Adam`, but every step first multiplies the weights by ``1 - lr * weight_decay``.
 
     Raises:
         SettingError: besides what `Adam` refuses, ``lr * weight_decay`` above 1: weights would change sign.
@@ -222,9 +221,9 @@ class RMSprop:
 
     Args:
         lr: rate per step, a number from 0 or a schedule.
-        alpha: how much of the running mean of the squared gradient is kept, from 0 to below 1.
+        alpha: the decay of the running mean of the squared gradient, from 0 to below 1.
         eps: added to the root of the mean square.
-        momentum: how much of the last direction is kept, from 0 to below 1.
+        momentum: the factor of the last direction, from 0 to below 1.
         weight_decay: added to the gradient as ``weight_decay * weights``.
         clip_norm: longest gradient allowed; a longer one is scaled down to it.
 
@@ -258,7 +257,7 @@ class RMSprop:
         return {name: zeros_like(weights) for name in names}
 
     def prepare(self, gradient: Array, step: int, age: int | None = None) -> tuple[float, ...]:
-        """Factors of the update after ``step`` others: rate, clip, decay, eps, alpha, 1 - alpha, momentum."""
+        """Return the factors of update number ``step``: rate, clip, decay, eps, alpha, 1 - alpha, momentum."""
         rate, clip = rate_at(self.lr, step), _clipping(self, gradient)
         return rate, clip, self.weight_decay, self.eps, self.alpha, 1 - self.alpha, self.momentum
 
@@ -266,22 +265,22 @@ class RMSprop:
         self, weights: Array, gradient: Array, state: State, factors: Factors, scratch: Scratch
     ) -> None:
         """Update matching slices in place."""
-        rate, clip, decay, eps, alpha, rest, kept = factors
-        work, square = scratch[0], state["square"]
+        rate, clip, decay, eps, alpha, one_minus_alpha, momentum_factor = factors
+        scratch1, square = scratch[0], state["square"]
         if self.clip_norm is not None:
             gradient = _clipped(gradient, clip, scratch)
         if self.weight_decay:
             gradient = _decayed(weights, gradient, decay, scratch)
-        _follow_square(square, gradient, alpha, rest, work)
-        sqrt(square, work)
-        add(work, eps, work)
-        direction = divide(gradient, work, work)
+        _update_mean_square(square, gradient, alpha, one_minus_alpha, scratch1)
+        sqrt(square, scratch1)
+        add(scratch1, eps, scratch1)
+        direction = divide(gradient, scratch1, scratch1)
         if self.momentum:
             direction = state["momentum"]
-            multiply(direction, kept, direction)
-            add(direction, work, direction)
-        multiply(direction, rate, work)
-        subtract(weights, work, weights)
+            multiply(direction, momentum_factor, direction)
+            add(direction, scratch1, direction)
+        multiply(direction, rate, scratch1)
+        subtract(weights, scratch1, weights)
 
 
 Optimizer = SGD | Adam | AdamW | RMSprop
@@ -300,37 +299,38 @@ def _clipping(optimizer: Optimizer, gradient: Array) -> float:
 
 
 def _clipped(gradient: Array, clip: Any, scratch: Scratch) -> Array:
-    """The gradient, or in the second scratch array a shorter one."""
+    """Return the gradient times ``clip``, in the second scratch array; for 1 the gradient itself."""
     if float(clip) == 1.0:  # a product with 1.0 would be the same bits
         return gradient
-    shorter: Array = multiply(gradient, clip, scratch[1])
-    return shorter
+    clipped: Array = multiply(gradient, clip, scratch[1])
+    return clipped
 
 
 def _decayed(weights: Array, gradient: Array, decay: Any, scratch: Scratch) -> Array:
-    """The gradient plus ``decay * weights``, in the second scratch array."""
-    work, result = scratch
-    multiply(weights, decay, work)
-    return add(gradient, work, result)
+    """Return the gradient plus ``decay * weights``, in the second scratch array."""
+    scratch1, scratch2 = scratch
+    multiply(weights, decay, scratch1)
+    return add(gradient, scratch1, scratch2)
 
 
-def _adam(weights: Array, gradient: Array, state: State, factors: Factors, work: Array) -> None:
-    rate, _, _, eps, rest1, beta2, rest2 = factors
+def _adam(weights: Array, gradient: Array, state: State, factors: Factors, scratch: Array) -> None:
+    """Apply Adam's rule, after clipping and weight decay."""
+    rate, _, _, eps, one_minus_beta1, beta2, one_minus_beta2 = factors
     mean, square = state["mean"], state["square"]
-    subtract(gradient, mean, work)
-    multiply(work, rest1, work)
-    add(mean, work, mean)
-    _follow_square(square, gradient, beta2, rest2, work)
-    sqrt(square, work)
-    add(work, eps, work)
-    divide(mean, work, work)
-    multiply(work, rate, work)
-    subtract(weights, work, weights)
+    subtract(gradient, mean, scratch)
+    multiply(scratch, one_minus_beta1, scratch)
+    add(mean, scratch, mean)
+    _update_mean_square(square, gradient, beta2, one_minus_beta2, scratch)
+    sqrt(square, scratch)
+    add(scratch, eps, scratch)
+    divide(mean, scratch, scratch)
+    multiply(scratch, rate, scratch)
+    subtract(weights, scratch, weights)
 
 
-def _follow_square(square: Array, gradient: Array, kept: Any, rest: Any, work: Array) -> None:
-    """square = kept * square + rest * gradient ** 2"""
-    multiply(square, kept, square)
-    multiply(gradient, gradient, work)
-    multiply(work, rest, work)
-    add(square, work, square)
+def _update_mean_square(square: Array, gradient: Array, beta: Any, one_minus_beta: Any, scratch: Array) -> None:
+    """Update a running mean of squares: square = beta * square + (1 - beta) * gradient ** 2."""
+    multiply(square, beta, square)
+    multiply(gradient, gradient, scratch)
+    multiply(scratch, one_minus_beta, scratch)
+    add(square, scratch, square)

@@ -1,7 +1,7 @@
-"""Learning rates that change: frozen dataclasses of numbers, called with a step, giving the rate.
+"""Learning-rate schedules: frozen dataclasses of numbers that return the rate of a step when they are called.
 
 Steps count the updates already applied, so the first update asks for step 0. Every schedule's first field is
-``lr``, the highest rate it ever gives.
+``lr``, the highest rate that it returns.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from karp.optim import checks
 
 @dataclass(frozen=True)
 class Constant:
-    """The same rate at every step, as a plain float gives.
+    """The same rate at every step, like a plain float.
 
     >>> Constant(0.1)(1000)
     0.1
@@ -79,9 +79,9 @@ class Cosine:
 class InverseScaling:
     """``lr / (step + 1) ** power_t``, a new rate at every step.
 
-    So do scikit-learn's `SGDClassifier` and `SGDRegressor` with ``learning_rate="invscaling"``, whose steps are single
-    samples. Its `MLPClassifier` and `MLPRegressor` do not: they count samples and change the rate once an epoch, to
-    ``lr / (samples so far + 1) ** power_t``, which is lower.
+    It is the schedule of scikit-learn's `SGDClassifier` and `SGDRegressor` with ``learning_rate="invscaling"``, whose
+    steps are single samples. Its `MLPClassifier` and `MLPRegressor` differ: they count samples and change the rate once
+    an epoch, to ``lr / (samples so far + 1) ** power_t``, which is lower.
 
     >>> [InverseScaling(1.0)(step) for step in (0, 3, 99)]
     [1.0, 0.5, 0.1]
@@ -100,9 +100,9 @@ class InverseScaling:
 
 @dataclass(frozen=True)
 class WarmUp:
-    """``steps`` steps of a straight line up to ``lr``, then ``lr``, a rate or a schedule that starts there.
+    """A linear rise to ``lr`` during ``steps`` steps, then ``lr`` itself, a rate or a schedule that starts there.
 
-    The first rate is one part of ``steps + 1``, not zero: no update is wasted.
+    The first rate is ``lr / (steps + 1)``, not zero, so that no update is wasted.
 
     >>> [WarmUp(1.0, steps=3)(step) for step in (0, 1, 2, 3, 4)]
     [0.25, 0.5, 0.75, 1.0, 1.0]
@@ -128,12 +128,12 @@ Schedule = Constant | StepDecay | Cosine | InverseScaling | WarmUp
 
 
 def rate_at(lr: float | Schedule, step: int) -> float:
-    """The rate of a number or a schedule at ``step``."""
+    """Return the rate at ``step``, of a number or a schedule."""
     return lr if isinstance(lr, float) else lr(step)
 
 
 def highest(lr: float | Schedule) -> float:
-    """The highest rate that ``lr`` gives at any step."""
+    """Return the highest rate of a number or a schedule at any step."""
     while not isinstance(lr, float):
         lr = lr.lr
     return lr

@@ -1,4 +1,4 @@
-"""One run's weights and the optimiser that moves them."""
+"""Applying an optimiser to a vector of weights."""
 
 from __future__ import annotations
 
@@ -18,8 +18,9 @@ if TYPE_CHECKING:
 
     Array = npt.NDArray[Any]
 
-# Bytes of weights updated at a time. All that a rule reads and writes of a piece then fits an L2 of 1 MiB: on 2e5 and
-# 2e6 float32 weights, the sum of two gradients included, pieces of 1 MiB take 1.1 to 1.2 times as long, as do 64 KiB.
+# The bytes of weights that are updated at a time. All that a rule reads and writes of a piece then fits an L2 cache of
+# 1 MiB. On 2e5 and 2e6 float32 weights, the sum of two gradients included, pieces of 64 KiB or 1 MiB take 1.1 to 1.2
+# times as long.
 PIECE = 1 << 18
 
 
@@ -29,15 +30,15 @@ class Updater:
     Args:
         optimizer: the rule.
         weights: a vector ``(n,)`` of float32 or float64, or the `Parameters` whose vector it is; changed in
-            place by every update. Of parameters it is known that older graphs can no longer go backward; for
-            a vector that is the caller's to say (`Parameters.touch`).
-        state: the optimiser's vectors to go on with, changed in place; None starts afresh at ``version``.
-        version: updates the weights have had.
+            place by every update. Parameters are marked as modified, so that older graphs can no longer go backward;
+            for a vector the caller has to do that (`Parameters.mark_modified`).
+        state: the optimiser's vectors to go on with, changed in place; None starts from zeros at ``version``.
+        version: the number of updates that the weights have had.
 
     Attributes:
         optimizer, state: as above.
         weights: the vector.
-        version: updates the weights have had; the next update's step.
+        version: the number of updates that the weights have had, which is the next update's step.
 
     Raises:
         SettingError, ShapeError: weights or state cannot be used with this optimiser.
@@ -69,30 +70,30 @@ class Updater:
         self.weights = weights
         self.state = fresh if state is None else dict(state)
         self.version = checks.whole("Updater: version", version)
-        self._born = self.version if state is None else 0
+        self._state_version = self.version if state is None else 0  # the version at which the state was zero
         self._shape, self._dtype = weights.shape, weights.dtype
         self._factors: tuple[float, ...] = ()
-        self._cells: tuple[Array, ...] = ()  # the factors as 0-d arrays
-        self._pieces = self._cut()
-        self._sum = np.empty_like(self._pieces[0][1]) if self._pieces else weights  # room for a piece of a sum
+        self._factor_arrays: tuple[Array, ...] = ()  # the factors as 0-d arrays
+        self._pieces = self._make_pieces()
+        self._sum = np.empty_like(self._pieces[0][1]) if self._pieces else weights  # for a piece of a sum of gradients
 
-    def _cut(self) -> list[tuple[slice, Array, dict[str, Array], tuple[Array, Array]]]:
-        """Views of everything the rule needs but the gradient, piece by piece."""
+    def _make_pieces(self) -> list[tuple[slice, Array, dict[str, Array], tuple[Array, Array]]]:
+        """Return, piece by piece, views of everything that the rule needs but the gradient."""
         size = self.weights.size
         length = min(size, PIECE // self.weights.itemsize)
-        work, effective = np.empty((2, length), self.weights.dtype)
+        scratch1, scratch2 = np.empty((2, length), self.weights.dtype)
         pieces = []
         for start in range(0, size, max(length, 1)):
-            place = slice(start, min(start + length, size))
-            scratch = work[: place.stop - start], effective[: place.stop - start]
-            state = {name: vector[place] for name, vector in self.state.items()}
-            pieces.append((place, self.weights[place], state, scratch))
+            part = slice(start, min(start + length, size))
+            scratch = scratch1[: part.stop - start], scratch2[: part.stop - start]
+            state = {name: vector[part] for name, vector in self.state.items()}
+            pieces.append((part, self.weights[part], state, scratch))
         return pieces
 
     def update(self, gradient: Array, other: Array | None = None) -> None:
-        """One step against ``gradient``, or the sum of two, ``(n,)`` of the weights' dtype, which are only read.
+        """Update the weights by ``gradient``, or the sum of two, ``(n,)`` of the weights' dtype, which are only read.
 
-        The sum is made piece by piece as the weights are gone over, unless its norm has to be known first.
+        Two gradients are added piece by piece during the update, unless the norm of their sum is needed first.
 
         Raises:
             ShapeError, SettingError: it has another shape or dtype; nothing was changed.
@@ -102,41 +103,43 @@ class Updater:
         if other is not None and (len(pieces) == 1 or self.optimizer.clip_norm is not None):
             gradient, other = add(gradient, other), None
         factors = self._prepare(gradient)
-        if len(pieces) == 1:  # nothing to cut: a small model's whole update takes 2 us
+        if len(pieces) == 1:  # a small model's whole update takes 2 us, so it is not sliced
             _, weights, state, scratch = pieces[0]
             apply(weights, gradient, state, factors, scratch)
         else:
-            for place, weights, state, scratch in pieces:
-                part = gradient[place]
+            for part, weights, state, scratch in pieces:
+                piece = gradient[part]
                 if other is not None:
-                    part = add(part, other[place], self._sum[: part.size])
-                apply(weights, part, state, factors, scratch)
+                    piece = add(piece, other[part], self._sum[: piece.size])
+                apply(weights, piece, state, factors, scratch)
         self.version += 1
 
     def restart(self, version: int) -> None:
-        """Let the state start afresh at ``version``, as the local steps of a worker do."""
+        """Reset the optimiser's state to zeros at ``version``, as a worker's local steps do."""
         for vector in self.state.values():
             vector[...] = 0
-        self.version = self._born = version
+        self.version = self._state_version = version
 
     def _prepare(self, gradient: Array) -> tuple[Array, ...]:
+        """Check the gradient and return this update's factors as 0-d arrays."""
         if gradient.shape != self._shape:
             raise ShapeError(f"a gradient of shape {gradient.shape} for weights of shape {self._shape}")
         if gradient.dtype != self._dtype:
             raise SettingError(f"a gradient of {gradient.dtype} for weights of {self._dtype}")
-        factors = self.optimizer.prepare(gradient, self.version, self.version - self._born)
+        factors = self.optimizer.prepare(gradient, self.version, self.version - self._state_version)
         if factors != self._factors:
-            self._refill(factors)
+            self._set_factors(factors)
         if self._parameters is not None:
-            self._parameters.touch()
-        return self._cells
+            self._parameters.mark_modified()
+        return self._factor_arrays
 
-    def _refill(self, factors: tuple[float, ...]) -> None:
-        if not self._cells:
-            self._cells = tuple(np.array(factor, self._dtype) for factor in factors)
-        for cell, old, new in zip(self._cells, self._factors, factors, strict=False):
+    def _set_factors(self, factors: tuple[float, ...]) -> None:
+        """Write the factors that have changed into their 0-d arrays."""
+        if not self._factor_arrays:
+            self._factor_arrays = tuple(np.array(factor, self._dtype) for factor in factors)
+        for array, old, new in zip(self._factor_arrays, self._factors, factors, strict=False):
             if new != old:
-                cell[()] = new
+                array[()] = new
         self._factors = factors
 
 

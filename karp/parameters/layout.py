@@ -1,11 +1,11 @@
-"""Which tensor of a model lies where in its flat vector."""
+"""The layout of a model's tensors in a flat vector."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from math import prod
-from reprlib import repr as short  # whatever a message held, a line of it is enough
+from reprlib import repr as short  # what a message held may be long; an error quotes a line of it
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -20,17 +20,17 @@ if TYPE_CHECKING:
 Shape = tuple[int, ...]
 
 ALIGNMENT = 64  # bytes
-LARGEST = 1 << 34  # bytes of one vector: no message makes this process ask for more than 16 GiB
+LARGEST = 1 << 34  # bytes of one vector: no message can make a process allocate more than 16 GiB
 LONGEST_NAME = 256  # characters
 MOST_AXES = 32
 
 
 @dataclass(frozen=True, init=False, repr=False)
 class Layout:
-    """Which tensor lies where in a flat vector.
+    """The names, shapes and offsets of tensors in a flat vector.
 
     Args:
-        shapes: name -> shape, in the order in which the tensors lie.
+        shapes: name -> shape, in the tensors' order in the vector.
         dtype: float32 or float64, the same for all.
 
     Attributes:
@@ -60,12 +60,12 @@ class Layout:
 
     def __init__(self, shapes: Mapping[str, Shape], dtype: npt.DTypeLike = "float32") -> None:
         kind = _dtype(dtype)
-        line = ALIGNMENT // kind.itemsize  # elements of 64 bytes
+        line = ALIGNMENT // kind.itemsize  # elements in 64 bytes
         entries, offsets, size = [], [], 0
         for name, shape in shapes.items():
             entries.append((_name(name), _shape(name, shape)))
             offsets.append(size)
-            size += -(-prod(entries[-1][1]) // line) * line  # rounded up
+            size += -(-prod(entries[-1][1]) // line) * line  # rounded up to a multiple of 64 bytes
             if size * kind.itemsize > LARGEST:
                 raise SettingError(
                     f"parameters of more than {LARGEST} bytes: {name!r} of shape {shape} passes the limit"
@@ -83,22 +83,22 @@ class Layout:
 
     @property
     def names(self) -> tuple[str, ...]:
-        """The tensors' names in order."""
+        """The tensors' names, in order."""
         return tuple(name for name, _ in self.shapes)
 
     @property
     def nbytes(self) -> int:
-        """Bytes of the vector, gaps included."""
+        """The bytes of the vector, gaps included."""
         return self.size * np.dtype(self.dtype).itemsize
 
     def zeros(self) -> Array:
-        """A new vector of zeros, ``(size,)``, whose first byte lies on a multiple of 64."""
-        room = np.zeros(self.nbytes + ALIGNMENT, np.uint8)
-        start = -room.ctypes.data % ALIGNMENT
-        return room[start : start + self.nbytes].view(self.dtype)
+        """Allocate a vector of zeros, ``(size,)``, aligned to 64 bytes."""
+        memory = np.zeros(self.nbytes + ALIGNMENT, np.uint8)
+        start = -memory.ctypes.data % ALIGNMENT
+        return memory[start : start + self.nbytes].view(self.dtype)
 
     def views(self, vector: Array) -> dict[str, Array]:
-        """name -> view of ``vector`` with the tensor's shape; writing into one writes into the vector.
+        """Return name -> view of ``vector`` with the tensor's shape; writing into one writes into the vector.
 
         Raises:
             ShapeError: the vector has another shape than ``(size,)``.
@@ -110,12 +110,12 @@ class Layout:
             for (name, shape), offset in zip(self.shapes, self.offsets, strict=True)
         }
 
-    def stretch(self, arrays: Sequence[Array]) -> Array | None:
-        """Return the part of a larger vector in which these arrays lie as this layout has them; None if they do not.
+    def find_slice(self, arrays: Sequence[Array]) -> Array | None:
+        """Return the slice of a larger vector in which these arrays lie as this layout says; None if they do not.
 
         >>> layout = Layout({"weight": (3, 2), "bias": (2,)}, "float32")
         >>> views = layout.views(layout.zeros())
-        >>> part = Layout({"bias": (2,)}).stretch([views["bias"]])
+        >>> part = Layout({"bias": (2,)}).find_slice([views["bias"]])
         >>> part[:2] = 1
         >>> part.size, views["bias"]
         (16, array([1., 1.], dtype=float32))
@@ -136,7 +136,7 @@ class Layout:
         return vector
 
     def check(self, vector: Array) -> None:
-        """Raise unless ``vector`` is a contiguous vector of this layout's size and dtype."""
+        """Raise ShapeError or SettingError unless ``vector`` is contiguous and of this layout's size and dtype."""
         if vector.shape != (self.size,) or not vector.flags.c_contiguous:
             raise ShapeError(
                 f"a vector of this layout is contiguous with shape ({self.size},), not "
@@ -146,7 +146,7 @@ class Layout:
             raise SettingError(f"a vector of this layout is {self.dtype}, not {vector.dtype}")
 
     def sha256(self, vector: Array) -> str:
-        """Hex SHA-256 of the tensors' bytes, one after the other, without the gaps.
+        """Return the hex SHA-256 of the tensors' bytes, one after the other, without the gaps.
 
         >>> import hashlib
         >>> layout = Layout({"a": (3,), "b": ()}, "float32")
@@ -162,7 +162,7 @@ class Layout:
         return digest.hexdigest()
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain types, for a message or a file: dtype, size, and ``[name, [axis, ...]]`` in order.
+        """Return the layout as plain types, for a message or a file: dtype, size, and ``[name, [axis, ...]]`` in order.
 
         >>> Layout({"w": (3, 2)}, "float64").to_dict()
         {'dtype': 'float64', 'size': 8, 'shapes': [['w', [3, 2]]]}
@@ -172,7 +172,7 @@ class Layout:
 
     @classmethod
     def from_dict(cls, plain: object) -> Layout:
-        """The layout `to_dict` wrote. Nothing in ``plain`` is trusted.
+        """Rebuild the layout from what `to_dict` returned; nothing in ``plain`` is trusted.
 
         Raises:
             SettingError: it is not what `to_dict` writes; the message names the field and its value.
@@ -180,7 +180,7 @@ class Layout:
         if not isinstance(plain, dict) or set(plain) != {"dtype", "size", "shapes"}:
             raise SettingError(f"a layout is a dict of dtype, size and shapes, not {short(plain)}")
         dtype, size, pairs = plain["dtype"], plain["size"], plain["shapes"]
-        if dtype not in ("float32", "float64"):  # NumPy's own parser of dtypes takes far more than these
+        if dtype not in ("float32", "float64"):  # NumPy's parser of dtypes accepts far more than these
             raise SettingError(f"layout: dtype must be 'float32' or 'float64', not {short(dtype)}")
         if not isinstance(pairs, list | tuple):
             raise SettingError(f"layout: shapes must be a list, not {short(pairs)}")
@@ -199,7 +199,7 @@ class Layout:
 
 
 def _owner(array: Array) -> Array:
-    """The array whose memory, its own or a foreign one, this is a view of."""
+    """Return the array that an array is a view of; one that is no view is returned itself."""
     while isinstance(array.base, np.ndarray):
         array = array.base
     return array
@@ -220,13 +220,13 @@ def _dtype(dtype: npt.DTypeLike) -> np.dtype[Any]:
 def _name(name: object) -> str:
     if not isinstance(name, str) or not 0 < len(name) <= LONGEST_NAME:
         raise SettingError(f"a name is a string of 1 to {LONGEST_NAME} characters, not {short(name)}")
-    if name == "__metadata__" or not _is_unicode(name):  # no safetensors file can be read back with either
+    if name == "__metadata__" or not _is_unicode(name):  # a safetensors file with either cannot be read back
         raise SettingError(f"a name cannot be {name!a}: no file can hold it")
     return name
 
 
 def _is_unicode(text: str) -> bool:
-    """Whether it has no surrogate, which is half of a character."""
+    """Return whether a text has no surrogate, which is half of a character."""
     return not any("\ud800" <= character <= "\udfff" for character in text)
 
 

@@ -1,4 +1,4 @@
-"""The values of a model, bound to their places in one data vector and one gradient vector."""
+"""The values of a model, bound to views of one data vector and one gradient vector."""
 
 from __future__ import annotations
 
@@ -20,17 +20,17 @@ if TYPE_CHECKING:
 class Parameters:
     """The values of one model, moved into one data vector and one gradient vector.
 
-    Each value is bound to its place: ``value.data`` becomes a view of the data vector, ``value.home`` the
-    view of the gradient vector where backward writes its gradient; one that it has is kept. Values that already lie
-    like this in the vectors of a larger model stay there, and these are a part of those. A value that stands
-    under two names (tied weights) has one place, under the first. Names and values are read as those of a dict:
-    `len(parameters)`, `name in parameters`, `parameters[name]`, `for name, value in parameters.items()`.
+    Each value is bound to its views: ``value.data`` becomes a view of the data vector, and ``value.grad_buffer`` the
+    view of the gradient vector that backward writes its gradient to. A gradient that the value has is kept. Values
+    that already lie like this in the vectors of a larger model stay there, and these vectors are slices of those. A
+    value with two names (tied weights) has one view, under the first name. Names and values are read as those of a
+    dict: `len(parameters)`, `name in parameters`, `parameters[name]`, `for name, value in parameters.items()`.
 
     Args:
         values: name -> value whose data is a float32 or float64 array, all of one dtype.
 
     Attributes:
-        layout: which value lies where.
+        layout: the values' names, shapes and offsets in the vectors.
         data: the weights, ``(layout.size,)``.
         values: the values, each once, in the order of `names`.
 
@@ -56,9 +56,9 @@ class Parameters:
     values: tuple[Value, ...]
 
     def __init__(self, values: Mapping[str, Value]) -> None:
-        from karp.autograd import Value, touch  # a server has layouts but no graphs, and does without the engine
+        from karp.autograd import Value, mark_modified  # a server uses layouts without importing the engine
 
-        self._touch, self._value = touch, Value
+        self._mark_modified, self._value = mark_modified, Value
         self._gradient: Array
         distinct, self._tied = _distinct(values)
         arrays = {name: np.asarray(value.data) for name, value in distinct.items()}
@@ -69,24 +69,24 @@ class Parameters:
             self._move(arrays)
 
     def _share(self, arrays: list[Array]) -> bool:
-        """Leave the values where they lie in the vectors of others, of a model that these are a part of, if they do.
+        """Use slices of the vectors in which the values lie already; return False if they lie in none.
 
-        Whoever asks for the parameters of one layer takes nothing away from the whole model.
+        So the parameters of one layer of a model can be made without moving values out of the model's vectors.
         """
-        homes = [value.home for value in self.values]
-        if any(home is None for home in homes):
+        grad_buffers = [value.grad_buffer for value in self.values]
+        if any(grad_buffer is None for grad_buffer in grad_buffers):
             return False
-        data, gradient = self.layout.stretch(arrays), self.layout.stretch(homes)
+        data, gradient = self.layout.find_slice(arrays), self.layout.find_slice(grad_buffers)
         if data is None or gradient is None:
             return False
         self.data, self._gradient = data, gradient
         self._views = dict(zip(self._named, arrays, strict=True))
         self._places = tuple(zip(self.values, arrays, strict=True))
-        self._homes = tuple(zip(self.values, homes, strict=True))
+        self._grad_buffers = tuple(zip(self.values, grad_buffers, strict=True))
         return True
 
     def _move(self, arrays: dict[str, Array]) -> None:
-        """Move the values into vectors of their own."""
+        """Move the values, and gradients that they have, into new vectors."""
         self.data = self.layout.zeros()
         self._views = self.layout.views(self.data)
         for name, array in arrays.items():
@@ -96,10 +96,10 @@ class Parameters:
         self._places = tuple(zip(self.values, self._views.values(), strict=True))
         gradients = [value.grad for value in self.values]
         self.keep_gradients_in(self.layout.zeros())
-        for (value, home), gradient in zip(self._homes, gradients, strict=True):
+        for (value, grad_buffer), gradient in zip(self._grad_buffers, gradients, strict=True):
             if gradient is not None:
                 value.grad = gradient
-                self._bring_home(value, home)
+                self._sync_grad(value, grad_buffer)
 
     def __repr__(self) -> str:
         total = sum(view.size for view in self._views.values())
@@ -120,41 +120,41 @@ class Parameters:
         return self._named[name]
 
     def keys(self) -> KeysView[str]:
-        """The names in order."""
+        """Return the names, in order."""
         return self._named.keys()
 
     def items(self) -> ItemsView[str, Value]:
-        """Name and value of each parameter, in order."""
+        """Return the name and value of each parameter, in order."""
         return self._named.items()
 
     @property
     def names(self) -> tuple[str, ...]:
-        """The values' names in order."""
+        """The values' names, in order."""
         return self.layout.names
 
     def keep_gradients_in(self, vector: Array) -> None:
-        """Have backward write into this vector, ``(layout.size,)``, from now on; every gradient begins afresh.
+        """Have backward write gradients into this vector, ``(layout.size,)``, from now on; those there are forgotten.
 
         It may lie in memory that is shared with another process.
         """
-        homes = self.layout.views(vector)
+        grad_buffers = self.layout.views(vector)
         self._gradient = vector
-        self._homes = tuple(zip(self.values, homes.values(), strict=True))
-        for value, home in self._homes:
-            value.home, value.grad = home, None
+        self._grad_buffers = tuple(zip(self.values, grad_buffers.values(), strict=True))
+        for value, grad_buffer in self._grad_buffers:
+            value.grad_buffer, value.grad = grad_buffer, None
 
     def keep_weights_in(self, vector: Array) -> None:
         """Have the values read their weights from this vector, ``(layout.size,)``, from now on.
 
-        It may lie in memory that another process writes to, and be read-only. What was made of the values before
-        belongs to the weights they had.
+        It may lie in memory that another process writes to, and be read-only. Graphs made before can no longer go
+        backward, as they belong to the weights before.
         """
         self.data = vector
         self._views = self.layout.views(vector)
         self._places = tuple(zip(self.values, self._views.values(), strict=True))
         for value, view in self._places:
             value.data = view
-        self.touch()
+        self.mark_modified()
 
     def zero_grad(self) -> None:
         """Forget the gradients: every ``value.grad`` becomes None, and the next backward starts afresh."""
@@ -163,49 +163,50 @@ class Parameters:
 
     @property
     def grad(self) -> Array:
-        """The gradient vector, ``(layout.size,)``, complete: zero where backward wrote nothing.
+        """The complete gradient vector, ``(layout.size,)``: zero where backward wrote nothing.
 
-        A gradient the program has replaced by an array of its own is copied into its place. The same
-        vector is returned every time, and the next backward overwrites it.
+        A gradient that the program has replaced by an array of its own is copied into the vector. The same vector is
+        returned every time, and the next backward overwrites it.
 
         Raises:
             ShapeError: a replaced gradient has another shape than its value.
         """
-        for value, home in self._homes:
-            if value.grad is not home:
-                self._bring_home(value, home)
+        for value, grad_buffer in self._grad_buffers:
+            if value.grad is not grad_buffer:
+                self._sync_grad(value, grad_buffer)
         return self._gradient
 
-    def _bring_home(self, value: Value, home: Array) -> None:
+    def _sync_grad(self, value: Value, grad_buffer: Array) -> None:
+        """Copy a value's gradient into its view of the gradient vector, zeros where it has none."""
         if value.grad is None:
-            home[...] = 0
+            grad_buffer[...] = 0
             return
-        if np.shape(value.grad) != home.shape:
-            name = next(name for name, one in zip(self.names, self.values, strict=True) if one is value)
-            raise ShapeError(f"the gradient of {name!r} has shape {np.shape(value.grad)}, not {home.shape}")
-        home[...] = value.grad
-        value.grad = home
+        if np.shape(value.grad) != grad_buffer.shape:
+            name = next(name for name, other in zip(self.names, self.values, strict=True) if other is value)
+            raise ShapeError(f"the gradient of {name!r} has shape {np.shape(value.grad)}, not {grad_buffer.shape}")
+        grad_buffer[...] = value.grad
+        value.grad = grad_buffer
 
-    def touch(self) -> None:
-        """Say that the weights were written to: a graph made before can no longer go backward, but raises.
+    def mark_modified(self) -> None:
+        """Mark the weights as written to: a graph made before can no longer go backward, and raises.
 
-        `load` and an `Updater` of these parameters call it; whoever else writes into `data` does it himself.
+        `load` and an `Updater` of these parameters call it. Other code that writes into `data` has to call it too.
         """
-        self._touch(self.values)
+        self._mark_modified(self.values)
 
     def holds(self, named: Mapping[str, Value]) -> bool:
-        """Whether these are the values, names and places that this was made of."""
+        """Return whether these are the names and values that the parameters were made of, and none has been moved."""
         return list(named) == list(self._named) and all(map(is_, named.values(), self.values)) and self.is_current()
 
     def is_current(self) -> bool:
-        """Whether every ``value.data`` is still the view made here, and none has been replaced."""
+        """Return whether every ``value.data`` is still its view of the data vector, and none has been replaced."""
         for value, view in self._places:  # noqa: SIM110  (a generator takes four times as long)
             if value.data is not view:
                 return False
         return True
 
     def sha256(self) -> str:
-        """Hex SHA-256 of the weights' bytes in the order of the names, without the gaps."""
+        """Return the hex SHA-256 of the weights' bytes, in the order of the names, without the gaps."""
         return self.layout.sha256(self.data)
 
     def load(self, arrays: Mapping[str, Any]) -> None:
@@ -224,13 +225,16 @@ class Parameters:
         converted = {name: self._converted(name, arrays[name]) for name in self.names}
         if not self.data.flags.writeable:
             raise SettingError("the weights are read-only: load them before or after the loop over trainer.batches")
-        self.touch()
+        self.mark_modified()
         for name, array in converted.items():
             self._views[name][...] = array
 
     def _converted(self, name: str, given: Any) -> Array:
-        """An array to load in the dtype of the weights, none of whose numbers has become another."""
-        from karp.autograd.convert import plain_array  # it needs this room
+        """Return the array given for `name` in the dtype of the weights; raise if it does not fit.
+
+        A whole number that the dtype cannot hold is an error, and so is a number that is not finite.
+        """
+        from karp.autograd.convert import plain_array  # imported here, as a server does without the engine
 
         dtype = self.data.dtype
         if isinstance(given, self._value):
@@ -239,7 +243,7 @@ class Parameters:
             array: Array = plain_array(given)
         except ValueError as error:
             raise ShapeError(f"{name!r}: no array can be made of this: {error}") from None
-        # NumPy has no bfloat16; that of ml_dtypes is what JAX and safetensors give.
+        # NumPy has no bfloat16 of its own; JAX and safetensors use the one of ml_dtypes.
         if array.dtype.kind not in "fiu" and array.dtype.name != "bfloat16":
             raise SettingError(f"{name!r} must hold real numbers, not {array.dtype}")
         if array.shape != self._views[name].shape:
@@ -269,7 +273,7 @@ class Parameters:
 
 
 def _distinct(values: Mapping[str, Value]) -> tuple[dict[str, Value], dict[str, str]]:
-    """Each value once, under its first name; and further name -> first name."""
+    """Return each value once, under its first name, and a dict of further names -> first names."""
     first: dict[int, str] = {}
     tied = {}
     for name, value in values.items():
@@ -281,7 +285,7 @@ def _distinct(values: Mapping[str, Value]) -> tuple[dict[str, Value], dict[str, 
 
 
 def _common_dtype(arrays: Mapping[str, Array]) -> np.dtype[Any]:
-    """The dtype all arrays share."""
+    """Return the dtype that all arrays have; raise SettingError where they differ or there are none."""
     if not arrays:
         raise SettingError("a model without a single value to train")
     (first, model), *others = arrays.items()

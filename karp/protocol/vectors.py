@@ -60,7 +60,7 @@ class VectorSpec:
     def _expected(self) -> str:
         if self.codec is None:
             return f"the model has {self.shape} {self.dtype}"
-        dtype, length = codecs.form(self.codec, self.size)
+        dtype, length = codecs.encoded_spec(self.codec, self.size)
         return f"one as {self.codec} is {(length,)} {dtype}"
 
 

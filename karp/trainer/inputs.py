@@ -132,7 +132,7 @@ class Inspection:
         if self.newest is None:
             self.compare(dict(self.model.named_parameters()))
         newest = dropping.newest
-        if dropping.left_out(loss):
+        if dropping.has_inactive_dropout(loss):
             raise ProgramError(
                 "the loss depends on a dropout that was called without rng, so it dropped nothing: call"
                 " model(x, trainer.rng), and have each module hand rng on. What is not to be trained on is computed in"

@@ -48,5 +48,5 @@ class Inner:
         """Leave the shard, wherever it is."""
         if self.samples:
             self.parameters.data[:] = self.start
-            self.parameters.touch()
+            self.parameters.mark_modified()
             self.samples = 0

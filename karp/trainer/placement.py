@@ -34,7 +34,7 @@ class Placement:
         worker, parameters = self.worker, self.parameters
         current = self._own if worker.current is worker.weights else worker.current
         if current is parameters.data:
-            parameters.touch()
+            parameters.mark_modified()
         else:
             parameters.keep_weights_in(current)
 

@@ -154,18 +154,18 @@ def test_fused_activation_does_not_spoil_a_shared_gradient() -> None:
 
 def test_a_parameter_in_its_home_used_twice() -> None:
     w = Value(np.array([[2.0]]))
-    w.home = np.full((1, 1), np.nan)
+    w.grad_buffer = np.full((1, 1), np.nan)
     out = ag.linear(ag.linear(np.array([[3.0]]), w), w)
     out.backward()
-    assert w.grad is w.home
-    assert 12.0 == w.home[0, 0]
+    assert w.grad is w.grad_buffer
+    assert 12.0 == w.grad_buffer[0, 0]
 
 
 def test_a_home_of_another_dtype() -> None:
     w = Value(np.ones((2, 2), np.float32))
-    w.home = np.zeros((2, 2))
+    w.grad_buffer = np.zeros((2, 2))
     ag.linear(np.ones((1, 2)), w).sum().backward()
-    np.testing.assert_array_equal(np.ones((2, 2)), w.home)
+    np.testing.assert_array_equal(np.ones((2, 2)), w.grad_buffer)
 
 
 def test_integers_among_numbers() -> None:

@@ -158,7 +158,7 @@ def test_a_copy_has_a_place_and_a_number_of_its_own() -> None:
         weight.grad = None
         (weight * 3.0 + twin * 2.0).sum().backward()
         assert ([[3.0]], [[2.0]]) == (weight.grad.tolist(), twin.grad.tolist())
-        assert weight.grad is weight.home
+        assert weight.grad is weight.grad_buffer
         assert twin.number > weight.number
     assert parameters is model.parameters
     with pytest.raises(GraphError, match=r"v\.detach\(\) has none"):

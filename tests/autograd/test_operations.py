@@ -86,17 +86,17 @@ def test_gradients_are_written_into_their_homes(case: Any) -> None:
     plain = [Value(array) for array in case.arrays]
     housed = [Value(array) for array in case.arrays]
     for value in housed:
-        value.home = np.full(value.shape, np.nan)
+        value.grad_buffer = np.full(value.shape, np.nan)
     direction = np.ones(case.f(*plain).shape)
     case.f(*plain).backward(direction)
     case.f(*housed).backward(direction)
     for expected, value in zip(plain, housed, strict=True):
-        assert value.grad is value.home
-        np.testing.assert_array_equal(expected.grad, value.home)
+        assert value.grad is value.grad_buffer
+        np.testing.assert_array_equal(expected.grad, value.grad_buffer)
     case.f(*housed).backward(direction)  # a second graph adds in place
     for expected, value in zip(plain, housed, strict=True):
-        assert value.grad is value.home
-        np.testing.assert_allclose(2 * expected.grad, value.home)
+        assert value.grad is value.grad_buffer
+        np.testing.assert_allclose(2 * expected.grad, value.grad_buffer)
 
 
 @every

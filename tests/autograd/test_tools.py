@@ -245,7 +245,7 @@ def test_under_guard_parameters_are_compared_too() -> None:
     parameters = layer.parameters
     with ag.guard():
         loss = layer(Value(np.ones((4, 3), np.float32))).sum()
-        parameters.data[1] += 1.0  # by hand, without touch
+        parameters.data[1] += 1.0  # by hand, without mark_modified
         with pytest.raises(GraphError, match="the parameter of shape"):
             loss.backward()
 
@@ -289,7 +289,7 @@ def test_an_updated_parameter_is_found() -> None:
     loss = nn.cross_entropy(model(np.ones((2, 3))), np.array([0, 1]))
     loss.backward()
     parameters.data[:] *= 0.9
-    parameters.touch()
+    parameters.mark_modified()
     with pytest.raises(GraphError, match=r"parameter of shape \(4, 2\) that linear read"):
         loss.backward()
     nn.cross_entropy(model(np.ones((2, 3))), np.array([0, 1])).backward()
@@ -321,10 +321,10 @@ def test_grad_and_value_and_grad() -> None:
 
 def test_grad_leaves_other_values_alone() -> None:
     other, housed = Value(2.0), Value(np.ones(1))
-    other.grad, housed.home = 5.0, np.full(1, 7.0)
+    other.grad, housed.grad_buffer = 5.0, np.full(1, 7.0)
     assert 2.0 == ag.grad(lambda x: (x * other * housed).sum())(3.0)
     assert 5.0 == other.grad
-    assert (None, 7.0) == (housed.grad, housed.home[0])
+    assert (None, 7.0) == (housed.grad, housed.grad_buffer[0])
 
 
 # --- the checker ----------------------------------------------------------------------------------------------------

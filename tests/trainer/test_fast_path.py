@@ -171,7 +171,7 @@ def test_an_interrupt_that_the_program_catches_lets_no_gradient_count_twice(
         if point == "step":
             patch.setattr(FastPath, "try_apply", after(FastPath.try_apply))
         else:
-            patch.setattr(Parameters, "touch", after(Parameters.touch))
+            patch.setattr(Parameters, "mark_modified", after(Parameters.mark_modified))
         steps, found = train(tmp_path / "a", -1)
     assert (steps, found) == train(tmp_path / "b", steps - 1)
 

@@ -1,4 +1,4 @@
-"""The one table of operations, by family; `TABLE` lists every row by name."""
+"""The table of operations, by family; `TABLE` maps each operation's name to its row."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """Operations on each element: arithmetic, functions of one number, activations, choices.
 
-Masks select by a product (`numbers.select`), which costs a tenth of what `np.where` or `np.sign` do. Where two
+Masks select by a product (`constants.select`), which takes a tenth of the time of `np.where` or `np.sign`. Where two
 operands are equal, `maximum` and `minimum` give half of the gradient to each, as torch does.
 """
 
@@ -43,14 +43,14 @@ NEGATIVE = Operation("negative", np.negative, same_shape, (lambda g, out, a: -g,
 def _power_base(g: Any, out: Any, a: Any, b: Any) -> Any:
     if isinstance(b, (float, int)):
         return g * (b * a ** (b - 1)) if b else select(g, False)
-    if b.dtype.kind != "f":  # whose smallest number has none below it
+    if b.dtype.kind != "f":  # for an unsigned integer b - 1 would wrap around
         b = b.astype(np.asarray(out).dtype)
-    flat = b == 0  # x ** 0 is flat, also at 0 and at infinity
+    flat = b == 0  # x ** 0 is constant, also at 0 and at infinity
     return select(g, ~flat) * (b * np.power(np.where(flat, 1, a), np.where(flat, 1, b - 1)))
 
 
 def _power_exponent(g: Any, out: Any, a: Any, b: Any) -> Any:
-    # 0 ** b is flat from b = 0 on; below zero the power of a real exponent does not exist, and log says so with a NaN.
+    # 0 ** b is constant for b >= 0. For a < 0 the power of a real exponent does not exist, and log returns a NaN.
     flat = np.logical_and(a == 0, b >= 0)
     return select(g, np.logical_not(flat)) * (out * np.log(np.where(flat, 1, a), dtype=np.asarray(out).dtype))
 
@@ -75,13 +75,13 @@ TANH = Operation("tanh", np.tanh, same_shape, (lambda g, out, a: g * (1.0 - out 
 
 
 def sigmoid(a: Any) -> Any:
-    """1 / (1 + exp(-a)) without overflow, and with full relative precision far below zero."""
+    """Return 1 / (1 + exp(-a)) without overflow, and with full relative precision far below zero."""
     decay = np.exp(-np.abs(a))
     return np.where(a >= 0, 1, decay) / (1 + decay)
 
 
 def softplus(a: Any) -> Any:
-    """log(1 + exp(a)) without overflow."""
+    """Return log(1 + exp(a)) without overflow."""
     return np.maximum(a, 0) + np.log1p(np.exp(-np.abs(a)))
 
 
@@ -94,14 +94,14 @@ def _elu(a: Any, alpha: float) -> Any:
 
 
 def _gelu_gradient(g: Any, out: Any, a: Any) -> Any:
-    share = 0.5 + 0.5 * erf(a * math.sqrt(0.5))  # P(standard normal < a)
+    probability = 0.5 + 0.5 * erf(a * math.sqrt(0.5))  # P(standard normal < a)
     density = np.exp(-0.5 * a * a) * (1.0 / math.sqrt(2.0 * math.pi))
-    return g * (share + a * density)
+    return g * (probability + a * density)
 
 
 def _silu_gradient(g: Any, out: Any, a: Any) -> Any:
-    share = sigmoid(a)
-    return g * (share + out * (1.0 - share))
+    probability = sigmoid(a)
+    return g * (probability + out * (1.0 - probability))
 
 
 RELU = Operation("relu", lambda a: np.maximum(a, 0), same_shape, (lambda g, out, a: select(g, out > 0),),
@@ -128,7 +128,7 @@ MINIMUM = Operation("minimum", np.minimum, broadcast_shape, (
 ), label="min", reads=((0, 0), (1, 0), (0, 1), (1, 1)))
 
 
-def _inside(a: Any, low: Any, high: Any) -> Any:
+def _is_inside(a: Any, low: Any, high: Any) -> Any:
     inside: Any = True
     if low is not None:
         inside = a >= low
@@ -137,19 +137,19 @@ def _inside(a: Any, low: Any, high: Any) -> Any:
     return inside
 
 
-CLIP = Operation("clip", np.clip, broadcast_shape, (lambda g, out, a, low, high: select(g, _inside(a, low, high)),),
+CLIP = Operation("clip", np.clip, broadcast_shape, (lambda g, out, a, low, high: select(g, _is_inside(a, low, high)),),
                  reads=((0, 0), (1, 0), (2, 0)))
 
 def _where(condition: Any, a: Any, b: Any) -> Any:
     return np.asarray(np.where(condition, a, b))[()]  # a 0-d array as a number
 
 
-# where(condition, a, b): the condition is a constant, so the rules stand at places 1 and 2.
+# The condition of where(condition, a, b) is a constant, so its rule is never used.
 WHERE = Operation("where", _where, broadcast_shape, (
     lambda g, out, condition, a, b: select(g, False),
     lambda g, out, condition, a, b: select(g, condition),
     lambda g, out, condition, a, b: select(g, np.logical_not(condition)),
 ), reads=((0, 1), (0, 2)))
 
-# A mask drawn before, zeros and 1 / (1 - p), multiplies: the operation itself has no chance in it.
+# The mask, of zeros and 1 / (1 - p), is drawn by the caller, so the operation itself is deterministic.
 DROPOUT = Operation("dropout", np.multiply, broadcast_shape, (lambda g, out, a, mask: g * mask,), reads=((1, 0),))

@@ -22,7 +22,7 @@ _COEFFICIENTS = (
 
 
 def erf(x: Any) -> Any:
-    """The error function of every element, in the dtype of `x`.
+    """Return the error function of each element, in the dtype of `x`.
 
     >>> float(erf(np.float64(0.5)))
     0.5204998778130465

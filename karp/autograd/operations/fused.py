@@ -1,6 +1,6 @@
-"""Losses and normalisation as one operation each: stable in one go, and one array kept instead of five.
+"""Losses and normalisation as one operation each: numerically stable, and with one saved array instead of five.
 
-Each forward returns (result, saved): what its gradient needs, computed while the numbers are in the cache.
+Each forward returns (result, saved), where `saved` is what its gradient needs, computed while the data is in the cache.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ _int64, _uint64 = np.dtype(np.int64), np.dtype(np.uint64)
 # --- cross entropy --------------------------------------------------------------------------------------------------
 # For logits z (n, classes), p = softmax(z), targets t and class weights w:
 #   loss of a sample = -sum_c t_c w_c log p_c,     its gradient = p sum_c(t_c w_c) - t w.
-# The loss is the mean of these, weighted by samples; the gradient is saved at forward, so backward hands it on.
+# The loss is their mean, weighted by samples. The gradient is computed at forward and saved for backward.
 
 
 def _cross_entropy(logits: Any, target: Any, smoothing: float, class_weights: Any, sample_weights: Any) -> Any:
@@ -29,128 +29,130 @@ def _cross_entropy(logits: Any, target: Any, smoothing: float, class_weights: An
         raise ValueError  # the shape rule says what is wrong
     if class_weights is not None or sample_weights is not None or logits.shape[-1] == 1:
         _cross_entropy_shape(logits, target, smoothing, class_weights, sample_weights)
-    low = logits
+    shifted = logits
     if logits.ndim != 2:
-        low = logits.reshape(-1, logits.shape[-1])
+        shifted = logits.reshape(-1, logits.shape[-1])
         if by_index:
             target = target.reshape(-1)
     if by_index and not smoothing and class_weights is None and sample_weights is None:
-        return _by_index(low, target)
-    rows, classes = low.shape
-    low = low - _highest(low, axis=1, keepdims=True)
-    powers = _exp(low)
-    totals = powers.dot(ONES[classes, low.dtype]).reshape(rows, 1)
-    logs = low - _log(totals)
-    aims, norm = _aims(target, by_index, rows, classes, smoothing, class_weights, sample_weights, logits.dtype)
-    gradient = powers * (np.add.reduce(aims, axis=1, keepdims=True) / totals) - aims
+        return _by_index(shifted, target)
+    rows, classes = shifted.shape
+    shifted = shifted - _highest(shifted, axis=1, keepdims=True)
+    powers = _exp(shifted)
+    totals = powers.dot(ONES[classes, shifted.dtype]).reshape(rows, 1)
+    logs = shifted - _log(totals)
+    targets, norm = _weighted_targets(
+        target, by_index, rows, classes, smoothing, class_weights, sample_weights, logits.dtype
+    )
+    gradient = powers * (np.add.reduce(targets, axis=1, keepdims=True) / totals) - targets
     gradient *= 1.0 / norm
-    # A class that is not aimed at counts for nothing, also where its logit is -inf.
-    return -np.add.reduce(aims * select(logs, aims != 0), axis=None) / norm, gradient
+    # A class with target 0 counts for nothing, also where its logit is -inf.
+    return -np.add.reduce(targets * select(logs, targets != 0), axis=None) / norm, gradient
 
 
 def _by_index(logits: Any, target: Any) -> Any:
-    """The mean loss and its gradient for logits (rows, classes) and class indices (rows,).
+    """Return the mean loss and its gradient for logits (rows, classes) and class indices (rows,).
 
-    It computes in one array, (classes, rows), in which a maximum over classes runs along memory: over the last axis of
-    10 it takes five times as long. Where all logits are so near to 0 that their powers can be divided as they are,
-    there is no maximum to be looked for, and a loss is read off its probability: a fifth of the time of a small batch.
+    It computes in one array, (classes, rows), in which a maximum over classes runs along memory: over a last axis of
+    10 it takes five times as long. Where all logits are so small that their powers can be summed as they are, there is
+    no need for a maximum, and the loss is the logarithm of a probability: a small batch takes a fifth less time.
     """
     rows, classes = logits.shape
     dtype = logits.dtype
     shares = SHARES[rows, dtype]
     powers = logits.T.copy()
     flat = powers.ravel()
-    picks = _picks(target, rows, classes)
-    limit = _NEAR[dtype]
-    near = -limit < flat.item(flat.argmin()) and flat.item(flat.argmax()) < limit  # and no NaN among them
-    if not near:
+    flat_index = _flat_index(target, rows, classes)
+    limit = _SMALL_LOGIT[dtype]
+    small_logits = -limit < flat.item(flat.argmin()) and flat.item(flat.argmax()) < limit  # false for a NaN, too
+    if not small_logits:
         _subtract(powers, _highest(powers, 0), powers)
-        losses = flat[picks]
+        losses = flat[flat_index]
     _exp(powers, powers)
     totals = ONES[classes, dtype].dot(powers)
-    if not near:
+    if not small_logits:
         _subtract(_log(totals), losses, losses)
     _divide(shares, totals, totals)
     _multiply(powers, totals, powers)
-    picked = flat[picks]
-    if near:
-        losses = _divide(shares, picked)
+    probabilities = flat[flat_index]  # times the sample's share of the batch
+    if small_logits:
+        losses = _divide(shares, probabilities)
         _log(losses, losses)
-    flat[picks] = _subtract(picked, shares, picked)
+    flat[flat_index] = _subtract(probabilities, shares, probabilities)
     loss = np.empty((), dtype)
     losses.dot(shares, loss)
-    if near and loss.item() < 0.0:  # by a rounding of probabilities of almost 1
+    if small_logits and loss.item() < 0.0:  # by a rounding of probabilities of almost 1
         loss.fill(0.0)
     return loss, powers.T
 
 
-# Of logits within these limits neither the powers nor the probabilities are 0 or infinite, and a sample's share of a
-# batch in a probability keeps enough bits for its logarithm.
-_NEAR = {np.dtype(np.float32): 40.0, np.dtype(np.float64): 300.0}
+# For logits within these limits neither powers nor probabilities are 0 or infinite, and a probability times a sample's
+# share of the batch has enough bits for its logarithm.
+_SMALL_LOGIT = {np.dtype(np.float32): 40.0, np.dtype(np.float64): 300.0}
 
-_grids: dict[int, Any] = {}  # rows -> their places, and their number as an array
+_row_indices: dict[int, Any] = {}  # number of rows -> their indices, and the number as an array
 
 
-def _picks(target: Any, rows: int, classes: int) -> Any:
-    """Where each sample's class stands in an array (classes, rows), flattened."""
-    grid = _grids.get(rows)
-    if grid is None:
-        if len(_grids) >= 32:
-            _grids.clear()
-        grid = _grids[rows] = np.arange(rows), np.array(rows)
-    places, width = grid
+def _flat_index(target: Any, rows: int, classes: int) -> Any:
+    """Return the index of each sample's class in a flattened array (classes, rows); raise for one that is none."""
+    cached = _row_indices.get(rows)
+    if cached is None:
+        if len(_row_indices) >= 32:
+            _row_indices.clear()
+        cached = _row_indices[rows] = np.arange(rows), np.array(rows)
+    indices, width = cached
     if target.dtype is not _int64:
         target = target.astype(_int64)
-    # Read as unsigned, a negative index is a huge one: the largest tells of both bounds (argmax finds it quickly).
+    # Read as unsigned, a negative index is a huge one, so the largest index shows a violation of either bound.
     unsigned = target.view(_uint64)
     if unsigned.item(unsigned.argmax()) >= classes:
         wrong = target[(target < 0) | (target >= classes)][0]
         raise SettingError(f"cross_entropy: class index {wrong} is none of the {classes} classes 0 to {classes - 1}")
-    picks = _multiply(target, width)
-    return _add(picks, places, picks)
+    flat_index = _multiply(target, width)
+    return _add(flat_index, indices, flat_index)
 
 
-def _aims(
+def _weighted_targets(
     target: Any, by_index: bool, rows: int, classes: int, smoothing: float, class_weights: Any, sample_weights: Any,
     dtype: Any,
 ) -> tuple[Any, Any]:
-    """What multiplies -log p of each sample and class (rows, classes), and the sum of weights to divide by."""
+    """Return the factor of -log p of each sample and class (rows, classes), and the sum of weights to divide by."""
     if by_index:
-        aims = np.zeros((classes, rows), dtype)
-        aims.ravel()[_picks(target, rows, classes)] = 1.0
-        aims = aims.T
+        targets = np.zeros((classes, rows), dtype)
+        targets.ravel()[_flat_index(target, rows, classes)] = 1.0
+        targets = targets.T
     else:
-        aims = target.reshape(rows, classes).astype(dtype, copy=False)
-        _check_probabilities(aims)
+        targets = target.reshape(rows, classes).astype(dtype, copy=False)
+        _check_probabilities(targets)
     _check_weights("class_weights", class_weights)
     _check_weights("sample_weights", sample_weights)
     weights = np.ones(rows, dtype)
     if class_weights is not None and by_index:
-        weights = np.dot(aims, class_weights)  # of each sample's class
+        weights = np.dot(targets, class_weights)  # the weight of each sample's class
     norm_weights = weights
     if sample_weights is not None:
         norm_weights = weights * sample_weights.reshape(-1)
     if smoothing:
-        aims = aims * (1.0 - smoothing) + smoothing / classes
+        targets = targets * (1.0 - smoothing) + smoothing / classes
     if class_weights is not None:
-        aims = aims * class_weights
+        targets = targets * class_weights
     if sample_weights is not None:
-        aims = aims * sample_weights.reshape(-1, 1)
+        targets = targets * sample_weights.reshape(-1, 1)
     norm = np.add.reduce(norm_weights)
     if not norm > 0:
         raise SettingError(f"cross_entropy: the weights of a batch must have a sum above 0, not {norm}")
-    return aims, norm
+    return targets, norm
 
 
-_NEAR_ONE = 0.02  # how far a row of probabilities may sum from 1: those of a half are rounded, as 0.33 for a third is
+_SUM_TOLERANCE = 0.02  # how far the sum of a row of probabilities may be from 1, as they may be rounded (0.33)
 
 
 def _check_probabilities(rows: Any) -> None:
-    """Refuse a target (rows, classes) that holds no probability distributions."""
-    lowest = rows.item(rows.argmin())  # a NaN counts as the lowest, and as the highest
-    off = np.abs(rows.dot(ONES[rows.shape[1], rows.dtype]) - ONE[rows.dtype])
-    worst = off.argmax()
-    if lowest >= 0.0 and off.item(worst) <= _NEAR_ONE:
+    """Raise SettingError unless every row of a target (rows, classes) is a probability distribution."""
+    lowest = rows.item(rows.argmin())  # argmin and argmax return a NaN, if there is one
+    deviations = np.abs(rows.dot(ONES[rows.shape[1], rows.dtype]) - ONE[rows.dtype])
+    worst = deviations.argmax()
+    if lowest >= 0.0 and deviations.item(worst) <= _SUM_TOLERANCE:
         return
     row = worst if lowest >= 0.0 else rows.argmin() // rows.shape[1]
     raise SettingError(
@@ -161,7 +163,7 @@ def _check_probabilities(rows: Any) -> None:
 
 
 def _check_weights(name: str, weights: Any) -> None:
-    """Refuse weights that are negative or not finite."""
+    """Raise SettingError if a weight is negative or not finite."""
     if weights is not None and weights.size:
         for extreme in (weights.item(weights.argmin()), weights.item(weights.argmax())):
             if not 0.0 <= extreme < np.inf:
@@ -171,7 +173,7 @@ def _check_weights(name: str, weights: Any) -> None:
 def _cross_entropy_shape(
     logits: Any, target: Any, smoothing: float, class_weights: Any, sample_weights: Any
 ) -> tuple[int, ...]:
-    shape, aim = np.shape(logits), np.shape(target)
+    shape, target_shape = np.shape(logits), np.shape(target)
     if not shape:
         raise ShapeError("logits need an axis of classes")
     if 0 in shape:
@@ -179,14 +181,14 @@ def _cross_entropy_shape(
     if shape[-1] == 1:
         raise ShapeError("one class is always right; for a number there is mse, for yes or no binary_cross_entropy")
     indices = target.dtype.kind in "iu"
-    if aim == shape[:-1] and not indices:
-        cure = ": pass target.astype(int)" if target.dtype.kind in "fb" else ""
-        raise ShapeError(f"class indices must be integers, not {target.dtype}{cure}")
-    if indices and aim == shape:
+    if target_shape == shape[:-1] and not indices:
+        advice = ": pass target.astype(int)" if target.dtype.kind in "fb" else ""
+        raise ShapeError(f"class indices must be integers, not {target.dtype}{advice}")
+    if indices and target_shape == shape:
         raise ShapeError("rows of 0 and 1 must be floats: pass target.astype(float), or indices, target.argmax(-1)")
-    if indices and aim != shape[:-1]:
+    if indices and target_shape != shape[:-1]:
         raise ShapeError(f"class indices must have the shape {shape[:-1]} of the logits without their last axis")
-    if not indices and aim != shape:
+    if not indices and target_shape != shape:
         raise ShapeError(f"the target must be class indices of shape {shape[:-1]} or probabilities of shape {shape}")
     if class_weights is not None and np.shape(class_weights) != shape[-1:]:
         raise ShapeError(f"class_weights must have shape {shape[-1:]}, not {np.shape(class_weights)}")
@@ -202,14 +204,14 @@ def _cross_entropy_backward(node: Any, g: Any, accumulate_grad: Any) -> None:
     gradient = node.saved
     if gradient.ndim != logits.data.ndim:
         gradient = gradient.reshape(logits.data.shape)
-    lent = g is ONE[gradient.dtype]  # kept for another backward
-    if not lent:
+    borrowed = g is ONE[gradient.dtype]  # the saved gradient itself, which another backward may need
+    if not borrowed:
         gradient = _multiply(gradient, g)
     if logits.operation is not None and logits.grad is None:
-        logits.grad = gradient  # what accumulate_grad would do 0.2 us later
-        logits.owned = not lent
+        logits.grad = gradient  # as accumulate_grad does, but 0.2 us faster
+        logits.owned = not borrowed
     else:
-        accumulate_grad(logits, gradient, lent)
+        accumulate_grad(logits, gradient, borrowed)
 
 
 CROSS_ENTROPY = Operation("cross_entropy", _cross_entropy, _cross_entropy_shape, backward=_cross_entropy_backward,
@@ -221,13 +223,13 @@ CROSS_ENTROPY = Operation("cross_entropy", _cross_entropy, _cross_entropy_shape,
 def _mse(prediction: Any, target: Any) -> Any:
     if prediction.shape != target.shape or not prediction.size:
         raise ValueError  # broadcasting (n, 1) against (n,) is the classic silent mistake
-    off = _subtract(prediction, target)
-    flat, dtype = off.ravel(), off.dtype
-    return _multiply(flat.dot(flat), SCALES[off.size, dtype][0], np.empty((), dtype)), off
+    residual = _subtract(prediction, target)
+    flat, dtype = residual.ravel(), residual.dtype
+    return _multiply(flat.dot(flat), SCALES[residual.size, dtype][0], np.empty((), dtype)), residual
 
 
 def losses_shape(prediction: Any, target: Any) -> tuple[int, ...]:
-    """Prediction and target of one shape, not empty."""
+    """Return the shape of a loss, (); raise ShapeError unless both operands have one shape that is not empty."""
     if np.shape(prediction) != np.shape(target):
         raise ShapeError("prediction and target must have the same shape; nothing is broadcast in a loss")
     if not np.size(prediction):
@@ -238,10 +240,10 @@ def losses_shape(prediction: Any, target: Any) -> tuple[int, ...]:
 def _mse_backward(node: Any, g: Any, accumulate_grad: Any) -> None:
     value = node.__class__
     prediction, target = node.inputs
-    off = node.saved
-    dtype = off.dtype
-    scale = SCALES[off.size, dtype][1]
-    gradient = _multiply(off, scale if g is ONE[dtype] else scale * g)
+    residual = node.saved
+    dtype = residual.dtype
+    scale = SCALES[residual.size, dtype][1]
+    gradient = _multiply(residual, scale if g is ONE[dtype] else scale * g)
     if target.__class__ is value:
         accumulate_grad(target, -gradient)
     if prediction.__class__ is value:
@@ -277,18 +279,18 @@ def _layer_norm_shape(x: Any, weight: Any, bias: Any, eps: float) -> tuple[int, 
 def _layer_norm_backward(node: Any, g: Any, accumulate_grad: Any) -> None:
     value = node.__class__
     x, weight, bias, _ = node.inputs
-    normal, scale = node.saved
-    features = normal.shape[-1]
+    normalized, scale = node.saved
+    features = normalized.shape[-1]
     if bias.__class__ is value:
         accumulate_grad(bias, np.add.reduce(g.reshape(-1, features), axis=0))
     if weight.__class__ is value:
-        accumulate_grad(weight, np.add.reduce((g * normal).reshape(-1, features), axis=0))
+        accumulate_grad(weight, np.add.reduce((g * normalized).reshape(-1, features), axis=0))
     if x.__class__ is value:
         if weight is not None:
             g = g * node.operands[1]
         mean = np.mean(g, axis=-1, keepdims=True)
-        along = np.mean(g * normal, axis=-1, keepdims=True)
-        accumulate_grad(x, (g - mean - normal * along) * scale)
+        projection = np.mean(g * normalized, axis=-1, keepdims=True)
+        accumulate_grad(x, (g - mean - normalized * projection) * scale)
 
 
 LAYER_NORM = Operation("layer_norm", _layer_norm, _layer_norm_shape, backward=_layer_norm_backward, reads=((1, 0),),

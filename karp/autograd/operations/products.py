@@ -1,11 +1,11 @@
 """Matrix products: `matmul` in all of NumPy's shapes, and `linear`, a whole layer as one operation.
 
 `linear(x, weight, bias, activation)` computes activation(x @ weight + bias) with weights stored (inputs, outputs). It
-is one node, so one layer costs one array forward and, backward, no more than its products: the activation is applied
-in place and its derivative is read off the result, the gradients of weight and bias are written by
-`dot(..., out)` straight into their homes in the flat gradient vector, and a constant `x` gets none. The bias
-gradient is a product with a vector of ones, which is faster than a sum over the first axis. Products are the arrays'
-own method `a.dot(b)`: the function `np.dot` asks first who else might want to do it, which takes 0.2 us.
+is one node, so a layer costs one array in forward and little more than its products in backward. The activation is
+applied in place and its derivative computed from the result. `dot(..., out)` writes the gradients of weight and bias
+into their grad_buffers in the flat gradient vector. A constant `x` gets no gradient. The bias gradient is a product
+with a vector of ones, which is faster than a sum over the first axis. Products use the arrays' own method `a.dot(b)`,
+as the function `np.dot` takes 0.2 us more to dispatch.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ _maximum, _sign = np.maximum, np.sign
 
 def _matmul(a: Any, b: Any) -> Any:
     if a.ndim == 2 and b.ndim == 2:
-        return np.dot(a, b)  # the same product with less ceremony
+        return np.dot(a, b)  # the same product with less overhead
     return np.matmul(a, b)
 
 
@@ -67,21 +67,22 @@ def _matmul_right(g: Any, out: Any, a: Any, b: Any) -> Any:
 MATMUL = Operation("matmul", _matmul, _matmul_shape, (_matmul_left, _matmul_right), label="@", reads=((1, 0), (0, 1)))
 
 # --- activations inside linear --------------------------------------------------------------------------------------
-# name -> (f(a, out) with `out` the array `a` itself, multiply the gradient in place reading only the result).
-# No derivative reads what the activation was given, so that array is not kept.
+# name -> (forward(a, out), where `out` is the array `a` itself; backward(g, out), which multiplies g in place).
+# No derivative reads the activation's argument, so forward may overwrite it.
 
-_WHOLE_BYTES = 1 << 20  # up to here ReLU has a partner array of its own size, kept
+_CACHED_BYTES = 1 << 20  # up to this size of its operand ReLU uses a cached array of zeros
 
 
 def _relu(a: Any, out: Any) -> None:
-    # The maximum with an array of zeros is three times as fast as with a single one.
-    zeros = ZEROS[a.shape, a.dtype] if a.nbytes <= _WHOLE_BYTES else ZERO[a.dtype]
+    # The maximum with an array of zeros is three times as fast as with a single zero.
+    zeros = ZEROS[a.shape, a.dtype] if a.nbytes <= _CACHED_BYTES else ZERO[a.dtype]
     _maximum(a, zeros, out=out)
 
 
 def _relu_backward(g: Any, out: Any) -> None:
-    # Bits as whole numbers: the sign of the result's is 1 or 0 (1 for a NaN), and the product keeps a gradient's or
-    # clears them. It takes two thirds of the time of a product with booleans, and 0 times infinity is no NaN.
+    # The bits are read as unsigned integers. The sign of the result's bits is 1 or 0 (1 for a NaN), so a product with it
+    # keeps the gradient's bits or clears them, also those of an infinity. That takes two thirds of the time of a product
+    # with booleans.
     mask = _sign(out.view(BITS[out.dtype]))
     g = g.view(mask.dtype)
     _multiply(g, mask, g)
@@ -149,11 +150,11 @@ def linear_forward(x: Any, weight: Any, bias: Any, activation: str | None) -> An
         _add(out, bias, out)
     if activation is not None:
         try:
-            act = ACTIVATIONS[activation][0]
+            function = ACTIVATIONS[activation][0]
         except KeyError:
             known = ", ".join(ACTIVATIONS)
             raise SettingError(f"linear: no activation {activation!r}; there are {known}") from None
-        act(out, out)
+        function(out, out)
     return out
 
 
@@ -185,28 +186,28 @@ def _linear_backward(node: Any, g: Any, accumulate_grad: Any) -> None:
         rows = rows.reshape(count, rows.shape[-1])
     dtype = g.dtype
     if bias.__class__ is value:
-        home = bias.home if bias.grad is None and bias.operation is None else None
-        if home is not None and home.dtype is dtype:
-            ONES[len(g), dtype].dot(g, home)
-            bias.grad = home
+        grad_buffer = bias.grad_buffer if bias.grad is None and bias.operation is None else None
+        if grad_buffer is not None and grad_buffer.dtype is dtype:
+            ONES[len(g), dtype].dot(g, grad_buffer)
+            bias.grad = grad_buffer
         else:
             accumulate_grad(bias, ONES[len(g), dtype].dot(g))
     if weight.__class__ is value:
-        home = weight.home if weight.grad is None and weight.operation is None else None
-        if home is not None and home.dtype is dtype:
-            rows.T.dot(g, home)
-            weight.grad = home
+        grad_buffer = weight.grad_buffer if weight.grad is None and weight.operation is None else None
+        if grad_buffer is not None and grad_buffer.dtype is dtype:
+            rows.T.dot(g, grad_buffer)
+            weight.grad = grad_buffer
         else:
             accumulate_grad(weight, rows.T.dot(g))
     if x.__class__ is value:
-        back = g.dot(matrix.T)
+        gradient = g.dot(matrix.T)
         if node.operands[0] is not rows:
-            back = back.reshape(x.data.shape)
+            gradient = gradient.reshape(x.data.shape)
         if x.operation is not None and x.grad is None and dtype is x.data.dtype:
-            x.grad = back  # what accumulate_grad would do 0.2 us later
+            x.grad = gradient  # as accumulate_grad does, but 0.2 us faster
             x.owned = True
         else:
-            accumulate_grad(x, back)
+            accumulate_grad(x, gradient)
 
 
 LINEAR = Operation("linear", linear_forward, _linear_shape, backward=_linear_backward, reads=((0, 1), (1, 0)),

@@ -7,51 +7,57 @@ from typing import Any
 
 import numpy as np
 
-from karp.autograd.operation import Operation, normal_axes
+from karp.autograd.operation import Operation, normalize_axes
 from karp.autograd.operations.constants import select
 from karp.errors import ShapeError
 
 Axis = int | tuple[int, ...] | None
 
 
+# --- shape rules ----------------------------------------------------------------------------------------------------
+
+
 def _reduced(a: Any, axis: Axis, keepdims: bool, *_settings: Any) -> tuple[int, ...]:
     shape: tuple[int, ...] = np.shape(a)
-    axes = normal_axes(axis, len(shape))
+    axes = normalize_axes(axis, len(shape))
     if keepdims:
-        return tuple(1 if place in axes else size for place, size in enumerate(shape))
-    return tuple(size for place, size in enumerate(shape) if place not in axes)
+        return tuple(1 if index in axes else size for index, size in enumerate(shape))
+    return tuple(size for index, size in enumerate(shape) if index not in axes)
 
 
 def _reduced_not_empty(a: Any, axis: Axis, keepdims: bool, *settings: Any) -> tuple[int, ...]:
     shape: tuple[int, ...] = np.shape(a)
-    if any(shape[place] == 0 for place in normal_axes(axis, len(shape))):
+    if any(shape[index] == 0 for index in normalize_axes(axis, len(shape))):
         raise ShapeError("there is no such number of an empty array")
     return _reduced(a, axis, keepdims)
 
 
-def _one_axis(a: Any, axis: int) -> tuple[int, ...]:
+def _along_one_axis(a: Any, axis: int) -> tuple[int, ...]:
     shape: tuple[int, ...] = np.shape(a)
-    normal_axes(axis, len(shape))
+    normalize_axes(axis, len(shape))
     return shape
 
 
-def spread(g: Any, axis: Axis, keepdims: bool) -> Any:
-    """The gradient of the result with the reduced axes as size 1, ready to broadcast against the array."""
+# --- forward and gradients ------------------------------------------------------------------------------------------
+
+
+def keep_axes(g: Any, axis: Axis, keepdims: bool) -> Any:
+    """Return an array of the result's shape with the reduced axes of size 1, so that it broadcasts with the operand."""
     return g if keepdims or axis is None else np.expand_dims(g, axis)
 
 
 def count(a: Any, axis: Axis) -> int:
-    """How many elements go into each number of the result."""
+    """Return the number of elements that are reduced to each number of the result."""
     shape: tuple[int, ...] = np.shape(a)
-    return math.prod(shape[place] for place in normal_axes(axis, len(shape)))
+    return math.prod(shape[index] for index in normalize_axes(axis, len(shape)))
 
 
 def _sum_gradient(g: Any, out: Any, a: Any, axis: Axis, keepdims: bool) -> Any:
-    return np.broadcast_to(spread(g, axis, keepdims), np.shape(a))
+    return np.broadcast_to(keep_axes(g, axis, keepdims), np.shape(a))
 
 
 def _mean_gradient(g: Any, out: Any, a: Any, axis: Axis, keepdims: bool) -> Any:
-    return np.broadcast_to(spread(g / count(a, axis), axis, keepdims), np.shape(a))
+    return np.broadcast_to(keep_axes(g / count(a, axis), axis, keepdims), np.shape(a))
 
 
 def _mean(a: Any, axis: Axis, keepdims: bool) -> Any:
@@ -61,35 +67,38 @@ def _mean(a: Any, axis: Axis, keepdims: bool) -> Any:
 
 
 def _extreme_gradient(g: Any, out: Any, a: Any, axis: Axis, keepdims: bool) -> Any:
-    """Where several elements are the largest, each takes an equal part."""
-    hit = a == spread(out, axis, keepdims)
-    ties = np.add.reduce(hit, axis=normal_axes(axis, np.ndim(a)), keepdims=True, dtype=out.dtype)
-    return (spread(g, axis, keepdims) / ties) * hit
+    """Return the gradient of max or min; where several elements are the largest, each gets an equal part."""
+    extreme = a == keep_axes(out, axis, keepdims)
+    ties = np.add.reduce(extreme, axis=normalize_axes(axis, np.ndim(a)), keepdims=True, dtype=out.dtype)
+    return (keep_axes(g, axis, keepdims) / ties) * extreme
 
 
 def _prod_gradient(g: Any, out: Any, a: Any, axis: Axis, keepdims: bool) -> Any:
-    """The product of all others, as those from the left times those from the right: right also where one is 0."""
-    axes = normal_axes(axis, np.ndim(a))
+    """Return the gradient of the product: the product of all other elements, right also where an element is 0.
+
+    It is computed as the product of those on the left times the product of those on the right.
+    """
+    axes = normalize_axes(axis, np.ndim(a))
     last = tuple(range(-len(axes), 0))
     moved = np.moveaxis(a, axes, last)
-    kept = moved.shape[: moved.ndim - len(axes)]
-    flat = moved.reshape(*kept, math.prod(moved.shape[len(kept) :]))
+    outer = moved.shape[: moved.ndim - len(axes)]
+    flat = moved.reshape(*outer, math.prod(moved.shape[len(outer) :]))
     left, right = np.ones_like(flat), np.ones_like(flat)
     np.cumprod(flat[..., :-1], axis=-1, out=left[..., 1:])
     np.cumprod(flat[..., :0:-1], axis=-1, out=right[..., -2::-1])
     others = np.moveaxis((left * right).reshape(moved.shape), last, axes)
-    return spread(g, axis, keepdims) * others
+    return keep_axes(g, axis, keepdims) * others
 
 
-def _freedom(a: Any, axis: Axis, ddof: float) -> float:
-    left = count(a, axis) - ddof
-    if left <= 0:
+def _degrees_of_freedom(a: Any, axis: Axis, ddof: float) -> float:
+    degrees = count(a, axis) - ddof
+    if degrees <= 0:
         raise ShapeError(f"a variance needs more than ddof={ddof} elements, and there are {count(a, axis)}")
-    return left
+    return degrees
 
 
 def _var(a: Any, axis: Axis, keepdims: bool, ddof: float) -> Any:
-    _freedom(a, axis, ddof)
+    _degrees_of_freedom(a, axis, ddof)
     return np.var(a, axis=axis, keepdims=keepdims, ddof=ddof)
 
 
@@ -98,50 +107,50 @@ def _std(a: Any, axis: Axis, keepdims: bool, ddof: float) -> Any:
 
 
 def _var_gradient(g: Any, out: Any, a: Any, axis: Axis, keepdims: bool, ddof: float) -> Any:
-    off = a - np.mean(a, axis=axis, keepdims=True)
-    return (spread(g, axis, keepdims) * (2.0 / _freedom(a, axis, ddof))) * off
+    deviation = a - np.mean(a, axis=axis, keepdims=True)
+    return (keep_axes(g, axis, keepdims) * (2.0 / _degrees_of_freedom(a, axis, ddof))) * deviation
 
 
-def _divided(g: Any, out: Any) -> Any:
-    """g / out, and 0 where out is 0: the gradient taken where a root has none."""
-    flat = np.equal(out, 0)
-    return select(g, ~flat) / (out + flat)
+def _divide_or_zero(g: Any, out: Any) -> Any:
+    """Return g / out, and 0 where out is 0: there a root has no gradient, and 0 is taken."""
+    zero = np.equal(out, 0)
+    return select(g, ~zero) / (out + zero)
 
 
 def _std_gradient(g: Any, out: Any, a: Any, axis: Axis, keepdims: bool, ddof: float) -> Any:
-    return _var_gradient(0.5 * _divided(g, out), out, a, axis, keepdims, ddof)
+    return _var_gradient(0.5 * _divide_or_zero(g, out), out, a, axis, keepdims, ddof)
 
 
 def _norm(a: Any, axis: Axis, keepdims: bool) -> Any:
-    # The largest element is taken out first, so that squares neither overflow nor vanish.
+    # Elements are divided by the largest first, so that squares neither overflow nor vanish.
     scale = np.max(np.abs(a), axis=axis, keepdims=True, initial=0.0)
     scale = np.where((scale == 0) | ~np.isfinite(scale), 1, scale)
     size = np.sqrt(np.sum(np.square(a / scale), axis=axis, keepdims=True)) * scale
-    return size if keepdims else np.squeeze(size, axis=normal_axes(axis, np.ndim(a)))
+    return size if keepdims else np.squeeze(size, axis=normalize_axes(axis, np.ndim(a)))
 
 
 def _norm_gradient(g: Any, out: Any, a: Any, axis: Axis, keepdims: bool) -> Any:
-    size = spread(out, axis, keepdims)
-    flat = np.equal(size, 0)
-    return select(spread(g, axis, keepdims), ~flat) * (a / (size + flat))  # g / size may be beyond the largest number
+    size = keep_axes(out, axis, keepdims)
+    zero = np.equal(size, 0)
+    return select(keep_axes(g, axis, keepdims), ~zero) * (a / (size + zero))  # g / size might overflow
 
 
 def _logsumexp(a: Any, axis: Axis, keepdims: bool) -> Any:
     top = np.max(a, axis=axis, keepdims=True)
-    top = np.where(np.isfinite(top), top, 0)  # all -inf: exp gives 0, log says -inf
+    top = np.where(np.isfinite(top), top, 0)  # where all are -inf, the result is log(0) = -inf
     total = np.sum(np.exp(a - top), axis=axis, keepdims=True)
     with np.errstate(divide="ignore"):
         result = np.log(total) + top
-    return result if keepdims else np.squeeze(result, axis=normal_axes(axis, np.ndim(a)))
+    return result if keepdims else np.squeeze(result, axis=normalize_axes(axis, np.ndim(a)))
 
 
 def _logsumexp_gradient(g: Any, out: Any, a: Any, axis: Axis, keepdims: bool) -> Any:
-    return spread(g, axis, keepdims) * np.exp(a - spread(out, axis, keepdims))
+    return keep_axes(g, axis, keepdims) * np.exp(a - keep_axes(out, axis, keepdims))
 
 
 def _softmax(a: Any, axis: int) -> Any:
     if not np.size(a):
-        _one_axis(a, axis)
+        _along_one_axis(a, axis)
         return np.copy(a)
     powers = np.exp(a - np.max(a, axis=axis, keepdims=True))
     return powers / np.sum(powers, axis=axis, keepdims=True)
@@ -154,10 +163,10 @@ def _softmax_gradient(g: Any, out: Any, a: Any, axis: int) -> Any:
 
 def _log_softmax(a: Any, axis: int) -> Any:
     if not np.size(a):
-        _one_axis(a, axis)
+        _along_one_axis(a, axis)
         return np.copy(a)
-    low = a - np.max(a, axis=axis, keepdims=True)
-    return low - np.log(np.sum(np.exp(low), axis=axis, keepdims=True))
+    shifted = a - np.max(a, axis=axis, keepdims=True)
+    return shifted - np.log(np.sum(np.exp(shifted), axis=axis, keepdims=True))
 
 
 def _log_softmax_gradient(g: Any, out: Any, a: Any, axis: int) -> Any:
@@ -177,6 +186,6 @@ VAR = Operation("var", _var, _reduced_not_empty, (_var_gradient,))
 STD = Operation("std", _std, _reduced_not_empty, (_std_gradient,))
 NORM = Operation("norm", _norm, _reduced, (_norm_gradient,))
 LOGSUMEXP = Operation("logsumexp", _logsumexp, _reduced_not_empty, (_logsumexp_gradient,))
-SOFTMAX = Operation("softmax", _softmax, _one_axis, (_softmax_gradient,), reads=())
-LOG_SOFTMAX = Operation("log_softmax", _log_softmax, _one_axis, (_log_softmax_gradient,), reads=())
+SOFTMAX = Operation("softmax", _softmax, _along_one_axis, (_softmax_gradient,), reads=())
+LOG_SOFTMAX = Operation("log_softmax", _log_softmax, _along_one_axis, (_log_softmax_gradient,), reads=())
 

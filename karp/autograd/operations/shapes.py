@@ -1,4 +1,4 @@
-"""Operations that move elements about without changing them."""
+"""Operations that rearrange, repeat or select elements without changing them."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from karp.autograd.operation import Operation, normal_axes
+from karp.autograd.operation import Operation, normalize_axes
 from karp.errors import ShapeError
 
 
@@ -28,12 +28,12 @@ def _transposed(a: Any, axes: tuple[int, ...] | None) -> tuple[int, ...]:
         return shape[::-1]
     if len(axes) != len(shape):
         raise ShapeError(f"axes={axes} must name each of the {len(shape)} axes once")
-    return tuple(shape[axis] for axis in normal_axes(axes, len(shape)))
+    return tuple(shape[axis] for axis in normalize_axes(axes, len(shape)))
 
 
 def _swapped(a: Any, first: int, second: int) -> tuple[int, ...]:
     shape = list(np.shape(a))
-    (first,), (second,) = normal_axes(first, len(shape)), normal_axes(second, len(shape))
+    (first,), (second,) = normalize_axes(first, len(shape)), normalize_axes(second, len(shape))
     shape[first], shape[second] = shape[second], shape[first]
     return tuple(shape)
 
@@ -42,19 +42,19 @@ def _squeezed(a: Any, axis: int | tuple[int, ...] | None) -> tuple[int, ...]:
     shape: tuple[int, ...] = np.shape(a)
     if axis is None:
         return tuple(size for size in shape if size != 1)
-    axes = normal_axes(axis, len(shape))
-    for place in axes:
-        if shape[place] != 1:
-            raise ShapeError(f"axis {place} has size {shape[place]}; only axes of size 1 can be left out")
-    return tuple(size for place, size in enumerate(shape) if place not in axes)
+    axes = normalize_axes(axis, len(shape))
+    for index in axes:
+        if shape[index] != 1:
+            raise ShapeError(f"axis {index} has size {shape[index]}; only axes of size 1 can be left out")
+    return tuple(size for index, size in enumerate(shape) if index not in axes)
 
 
 def _expanded(a: Any, axis: int | tuple[int, ...]) -> tuple[int, ...]:
     count = len(axis) if isinstance(axis, tuple) else 1
     ndim = np.ndim(a) + count
-    axes = normal_axes(axis, ndim)
+    axes = normalize_axes(axis, ndim)
     sizes = iter(np.shape(a))
-    return tuple(1 if place in axes else next(sizes) for place in range(ndim))
+    return tuple(1 if index in axes else next(sizes) for index in range(ndim))
 
 
 def _broadcast(a: Any, shape: tuple[int, ...]) -> tuple[int, ...]:
@@ -74,12 +74,12 @@ def _concatenated(*operands: Any) -> tuple[int, ...]:
         return (sum(math.prod(shape) for shape in shapes),)
     if not shapes[0]:
         raise ShapeError("numbers cannot be concatenated; stack them")
-    (place,) = normal_axes(axis, len(shapes[0]))
-    others = [shape[:place] + shape[place + 1:] for shape in shapes]
+    (index,) = normalize_axes(axis, len(shapes[0]))
+    others = [shape[:index] + shape[index + 1:] for shape in shapes]
     for number, (shape, other) in enumerate(zip(shapes, others, strict=True)):
         if len(shape) != len(shapes[0]) or other != others[0]:
-            raise ShapeError(f"all axes but axis {place} must be equal, and array {number} has shape {shape}")
-    return (*shapes[0][:place], sum(shape[place] for shape in shapes), *shapes[0][place + 1:])
+            raise ShapeError(f"all axes but axis {index} must be equal, and array {number} has shape {shape}")
+    return (*shapes[0][:index], sum(shape[index] for shape in shapes), *shapes[0][index + 1:])
 
 
 def _stacked(*operands: Any) -> tuple[int, ...]:
@@ -88,8 +88,8 @@ def _stacked(*operands: Any) -> tuple[int, ...]:
     for number, shape in enumerate(shapes):
         if shape != shapes[0]:
             raise ShapeError(f"arrays to stack must have one shape, and array {number} has shape {shape}")
-    (place,) = normal_axes(axis, len(shapes[0]) + 1)
-    return (*shapes[0][:place], len(shapes), *shapes[0][place:])
+    (index,) = normalize_axes(axis, len(shapes[0]) + 1)
+    return (*shapes[0][:index], len(shapes), *shapes[0][index:])
 
 
 def _concatenate_backward(node: Any, g: Any, accumulate_grad: Any) -> None:
@@ -101,8 +101,8 @@ def _concatenate_backward(node: Any, g: Any, accumulate_grad: Any) -> None:
             part = g[start:stop].reshape(np.shape(array))
         else:
             stop = start + array.shape[axis]
-            place = axis % array.ndim
-            part = g[(slice(None),) * place + (slice(start, stop),)]
+            before = axis % array.ndim
+            part = g[(slice(None),) * before + (slice(start, stop),)]
         if value.__class__ is node.__class__:
             accumulate_grad(value, part)
         start = stop
@@ -120,11 +120,11 @@ def _stack_backward(node: Any, g: Any, accumulate_grad: Any) -> None:
 
 
 def is_basic(key: Any) -> bool:
-    """Whether an index can name no element twice: slices, integers, masks of booleans and what adds axes."""
+    """Return whether an index selects no element twice: it has only slices, integers, boolean masks, None and `...`."""
     return all(
-        one is None or one is Ellipsis or isinstance(one, (slice, int, np.integer))
-        or (isinstance(one, np.ndarray) and one.dtype == bool)
-        for one in (key if isinstance(key, tuple) else (key,))
+        part is None or part is Ellipsis or isinstance(part, (slice, int, np.integer))
+        or (isinstance(part, np.ndarray) and part.dtype == bool)
+        for part in (key if isinstance(key, tuple) else (key,))
     )
 
 
@@ -150,19 +150,19 @@ def _embedded(a: Any, rows: Any) -> tuple[int, ...]:
     return (*np.shape(rows), *np.shape(a)[1:])
 
 
-def _as_before(g: Any, out: Any, a: Any, *_settings: Any) -> Any:
+def _reshape_back(g: Any, out: Any, a: Any, *_settings: Any) -> Any:
     return g.reshape(np.shape(a))
 
 
-RESHAPE = Operation("reshape", lambda a, shape: np.reshape(a, shape), _reshaped, (_as_before,), reads=())
+RESHAPE = Operation("reshape", lambda a, shape: np.reshape(a, shape), _reshaped, (_reshape_back,), reads=())
 TRANSPOSE = Operation("transpose", np.transpose, _transposed,
                       (lambda g, out, a, axes: np.transpose(g, None if axes is None else np.argsort(
-                          normal_axes(axes, len(axes)))),), reads=())
+                          normalize_axes(axes, len(axes)))),), reads=())
 SWAPAXES = Operation("swapaxes", np.swapaxes, _swapped,
                      (lambda g, out, a, first, second: np.swapaxes(g, first, second),), reads=())
-# A view, as NumPy gives back the array itself where there is nothing to squeeze.
-SQUEEZE = Operation("squeeze", lambda a, axis: np.squeeze(a, axis).view(), _squeezed, (_as_before,), reads=())
-EXPAND_DIMS = Operation("expand_dims", np.expand_dims, _expanded, (_as_before,), reads=())
+# The result must be a view: NumPy returns the array itself where there is nothing to squeeze.
+SQUEEZE = Operation("squeeze", lambda a, axis: np.squeeze(a, axis).view(), _squeezed, (_reshape_back,), reads=())
+EXPAND_DIMS = Operation("expand_dims", np.expand_dims, _expanded, (_reshape_back,), reads=())
 BROADCAST_TO = Operation("broadcast_to", np.broadcast_to, _broadcast, (lambda g, out, a, shape: g,), reads=())
 CONCATENATE = Operation("concatenate", lambda *operands: np.concatenate(operands[:-1], axis=operands[-1]),
                         _concatenated, backward=_concatenate_backward, reads=())

@@ -60,14 +60,14 @@ def value_and_grad(f: Callable[..., Any], places: Places = 0) -> Callable[..., t
         if result.size != 1:
             raise ShapeError(f"grad: the function must give one number, not shape {result.shape}")
         outside = [leaf for leaf in leaves(result) if not any(leaf is one for one in inner)]
-        kept = [(leaf, leaf.grad, leaf.home) for leaf in outside]
+        kept = [(leaf, leaf.grad, leaf.grad_buffer) for leaf in outside]
         try:
             for leaf in outside:
-                leaf.grad = leaf.home = None
+                leaf.grad = leaf.grad_buffer = None
             result.backward()
         finally:
-            for leaf, gradient, home in kept:
-                leaf.grad, leaf.home = gradient, home
+            for leaf, gradient, grad_buffer in kept:
+                leaf.grad, leaf.grad_buffer = gradient, grad_buffer
         gradients = tuple(_gradient(leaf) for leaf in inner)
         return result.data, gradients if isinstance(places, tuple) else gradients[0]
 
