@@ -1,8 +1,8 @@
 """Losses: each a mean over samples, so that the losses of a batch's shards can be averaged by their sizes.
 
 `mse` and `cross_entropy` are one operation each, the others short compositions. `karp.nn` exports all of them. Each
-takes `sample_weights` (samples,), finite numbers from 0 with a sum above 0. The mean is then weighted, as if a sample of
-weight 2 were there twice and one of weight 0 not at all.
+takes `sample_weights` (samples,), finite numbers from 0 with a sum above 0. The mean is then weighted, as if a sample
+of weight 2 were there twice and one of weight 0 not at all.
 """
 
 from __future__ import annotations
@@ -148,7 +148,8 @@ def mae(prediction: Any, target: Any, *, sample_weights: Any = None) -> Value:
     >>> mae(Value([1.0, 2.0]), [1.0, 4.0])
     Value(1.0)
     """
-    return _check_target("mae", _weighted_mean("mae", abs(_residual("mae", prediction, target)), sample_weights), target)
+    losses = abs(_residual("mae", prediction, target))
+    return _check_target("mae", _weighted_mean("mae", losses, sample_weights), target)
 
 
 def huber(prediction: Any, target: Any, delta: float = 1.0, *, sample_weights: Any = None) -> Value:
