@@ -346,6 +346,29 @@ def test_a_program_that_raises_twice_at_one_shard_ends_the_run_with_its_tracebac
     assert 2 == len(run.reported(reports.Traceback))
 
 
+def test_the_main_worker_that_joins_once_more_before_it_has_been_told_stays_the_main_worker() -> None:
+    """As one does whose lease was overwritten in shared memory, since another has computed the last step for it."""
+    run = Run(2, samples=8, epochs=1)
+    todo = leases(run.join(0) + run.join(1))
+    run.contribute(1, todo[1])
+    run.contribute(1, todo[0])
+    assert (True, 0) == (run.over, run.main)
+    answers = run.join(0)
+    assert ["0 Welcome", "0 Finish"] == kinds(answers)
+    assert (0, True) == (run.main, answers[-1][1].main)
+    assert [0] == [report.worker for report in run.reports if isinstance(report, reports.Main)]
+
+
+def test_a_worker_that_nobody_has_numbered_keeps_its_number_when_it_joins_once_more() -> None:
+    run = Run(1)
+    run.join(0)
+    message = Join(-1, run.settings, "host", 1)
+    for _ in range(2):
+        run.send(b"by hand", message)
+        assert {0: b"0", 1: b"by hand"} == run.server.numbers
+    assert 1 == run.server.members[b"by hand"].worker
+
+
 def test_an_error_that_every_worker_has_at_a_step_is_said_once() -> None:
     run = Run(4)
     todo = {}

@@ -247,8 +247,7 @@ class Server:
             self.joining.look_for_missing(now)
         elif not self.members and not self.ending.over and now >= self.notice_at:
             self.notice_at = now + NOTICE_SECONDS
-            step = self.training.number
-            self.training.notice(f"no worker is here to compute step {step}; the run goes on when one joins")
+            self.training.notice(f"no worker is here to compute step {self.step}; the run goes on when one joins")
         alive = now >= self.alive_at
         if alive:
             self.alive_at = now + ALIVE_SECONDS
@@ -273,7 +272,8 @@ class Server:
             self.joining.welcome(peer, number)
             return
         if peer in self.members:
-            self._drop(peer)
+            message.worker = self.members[peer].worker
+            self._drop(peer, joins_again=True)
         self.joining.enter(peer, message, self.now)
         self._hand_out()
 
@@ -281,21 +281,22 @@ class Server:
         self.joining.initial(member, message)
         self._hand_out()
 
-    def _drop(self, peer: bytes) -> None:
-        """A member is here no more; what it was at goes to others."""
+    def _drop(self, peer: bytes, joins_again: bool = False) -> None:
+        """Give what a member was at to others, as it is gone; if it joins again it keeps its number, and stays main."""
         self.waiting.pop(peer, None)
         member = self.members.pop(peer, None)
         number = self.ending.left.pop(peer, -1) if member is None else member.worker
         if self.ending.is_main(peer):
             number = self.ending.main
-        self.numbers.pop(number, None)
         self.leasing.forget_division()
         if member is not None:
             if member.task is not None and not self.ending.over:
                 self.training.report(reports.Lost, number)
             self.leasing.revoke(member)
-        if self.ending.over and 0 <= number == self.ending.main and not self.ending.done:
-            self.ending.name_another()
+        if not joins_again:
+            self.numbers.pop(number, None)
+            if self.ending.over and 0 <= number == self.ending.main and not self.ending.done:
+                self.ending.name_another()
         self._hand_out()
 
     # Training.
@@ -380,8 +381,7 @@ class Server:
                 self.training.end_after(self.training.number + 1)
         if not self.ending.over and all(member.stopped for member in self.members.values()):
             if not self.training.finished:
-                step = self.training.number
-                self.training.notice(f"step {step} was left before its end by every worker: it is not applied")
+                self.training.notice(f"step {self.step} was left before its end by every worker: it is not applied")
             self.training.end_now()
         self._hand_out()
 
