@@ -26,6 +26,7 @@ from karp.protocol.messages import Contribution, Evaluation, FromWorker, Lease
 from karp.protocol.server.ledger import Step
 from karp.protocol.server.machine import Server
 from karp.protocol.server.snapshot import Snapshot
+from karp.protocol.server.states import WorkerState
 from karp.protocol.tree import Vector
 from karp.simulate.problem import Reference
 from karp.simulate.scenario import ALWAYS, BadShard
@@ -240,14 +241,14 @@ class Checker:
         for peer, member in server.waiting.items():
             if server.members.get(peer) is not member:
                 self.fail(f"{peer!r} waits and is no member")
-            if member.task is not None or member.stopped or member.notified:
+            if member.task is not None or member.state is not WorkerState.TRAINING:
                 self.fail(f"{peer!r} waits, and should not: {member}")
         asked = server.joining.asked if not server.ready else b""
         for peer, member in server.members.items():
-            reason = member.task is not None or member.stopped or member.notified or peer == asked
+            reason = member.task is not None or member.state is not WorkerState.TRAINING or peer == asked
             if not reason and peer not in server.waiting:
                 self.fail(f"{peer!r} is forgotten: {member}")
-        numbers = [member.worker for member in server.members.values()] + list(server.ending.left.values())
+        numbers = [member.worker for member in [*server.members.values(), *server.ending.left.values()]]
         if len(numbers) != len(set(numbers)):
             self.fail(f"two workers have one number: {sorted(numbers)}")
         if server.members.keys() & server.ending.left.keys():

@@ -28,6 +28,7 @@ from karp.protocol.messages import (
 from karp.protocol.server.actions import Save, Send
 from karp.protocol.server.machine import ALIVE_SECONDS, Server
 from karp.protocol.server.snapshot import restore
+from karp.protocol.server.states import WorkerState
 from karp.protocol.tree import Node
 from karp.protocol.worker import PING_SECONDS, Worker
 
@@ -87,7 +88,7 @@ def test_a_worker_that_had_left_its_loop_before_the_server_was_restarted_is_told
     run.server.members[b"1"].task = given[1]
     run.server.leasing.hand_out(run.now)
     run.contribute(0, run.server.members[b"0"].task)
-    assert (True, False) == (run.over, run.server.members[b"1"].notified)
+    assert (True, WorkerState.TRAINING) == (run.over, run.server.members[b"1"].state)
     assert [Finish] == [type(message) for message in messages(run.send(b"1", Stop()))]
 
 

@@ -1,6 +1,4 @@
-"""How a run ends: who has been told, who speaks for all, who has left.
-
-    over --a main worker is named, and that is on the disk--> told, as they ask --Leave--> left --Done--> done
+"""How a run ends: a leader is named, every worker is told that the run is over, all leave (states.py draws the states).
 
 The main worker runs its program's code after the loop alone. So who it is must outlive the server: the checkpoint that
 names it is on the disk before it learns of it, and a server that is restored from it waits for the same one, for as
@@ -11,6 +9,7 @@ from karp.protocol import reports
 from karp.protocol.messages import Closed, Done, Finish, FromServer, FromWorker, Leave, Ping, Waiting
 from karp.protocol.server.actions import Action, Save, Send
 from karp.protocol.server.leasing import Leasing
+from karp.protocol.server.states import RunState, WorkerState
 from karp.protocol.server.training import Training
 from karp.protocol.server.workers import WorkerInfo
 from karp.protocol.tree import Vector
@@ -23,15 +22,19 @@ class Ending:
         self.training = training
         self.leasing = leasing
         self.out = out
-        self.over = False
         self.main = -1  # the worker that speaks for all
-        self.done = False  # and has
         self.numbers: dict[int, bytes] = {}  # of those that have joined, whether they have left or not
-        self.left: dict[bytes, int] = {}  # those that have left their `with`, and could stand in for it
+        self.left: dict[bytes, WorkerInfo] = {}  # those that have left their `with`, and could stand in for it
+
+    @property
+    def closed(self) -> bool:
+        """Whether the leader has done its work, or nobody is to wait for it."""
+        return self.training.state is RunState.CLOSED
 
     def restore(self, main: int, peer: bytes) -> None:
         """This worker had been named, and may be at its code after the loop."""
-        self.over, self.main = True, main
+        self.training.change_state(RunState.OVER)
+        self.main = main
         self.numbers[main] = peer
 
     def is_main(self, peer: bytes) -> bool:
@@ -63,18 +66,18 @@ class Ending:
         """Tell every worker that waits; the others are told when they next send."""
         members, waiting = self.leasing.members, self.leasing.waiting
         at_once = bool(self.training.failure)
-        everybody = list((waiting if self.over and not at_once else members).values())
-        if not self.over:
-            self.over = True
+        everybody = list((waiting if self.training.over and not at_once else members).values())
+        if not self.training.over:
+            self.training.change_state(RunState.OVER)
             if members and not at_once:
                 self.name(min(member.worker for member in members.values()))
-        for member in [each for each in everybody if not each.notified]:
-            if member.peer in waiting or member.stopped or at_once:
+        for member in [each for each in everybody if each.state is not WorkerState.NOTIFIED]:
+            if member.peer in waiting or member.state is WorkerState.STOPPED or at_once:
                 self.tell(member)
 
     def tell(self, member: WorkerInfo) -> None:
         """Tell a worker that the run is over."""
-        member.notified = True
+        member.change_state(WorkerState.NOTIFIED)
         self.leasing.waiting.pop(member.peer, None)
         self._send_finish(member)
 
@@ -82,14 +85,15 @@ class Ending:
         """It has been told, and asks nevertheless: the message was lost, or its Leave."""
         member.version = -1  # the weights may be lost, too
         self._send_finish(member)
-        if self.done:
+        if self.closed:
             self._send(member.peer, Closed())
 
     def leave(self, member: WorkerInfo, message: Leave) -> None:
         """A worker that has been told leaves its `with`."""
         del self.leasing.members[member.peer]
         self.leasing.waiting.pop(member.peer, None)
-        self.left[member.peer] = member.worker
+        member.change_state(WorkerState.LEFT)
+        self.left[member.peer] = member
         if member.worker == self.main:
             self.log(message)
         self.training.report(reports.Left, member.worker)
@@ -102,10 +106,10 @@ class Ending:
 
     def hear(self, peer: bytes, message: FromWorker) -> None:
         """A worker that has left is done, or asks whether it is to speak for all."""
-        main = self.left[peer] == self.main
+        main = self.left[peer].worker == self.main
         if isinstance(message, Done) and main:
             self.close()
-        elif isinstance(message, Ping) and self.done:
+        elif isinstance(message, Ping) and self.closed:
             self._send(peer, Closed())
         elif isinstance(message, Ping) and main:
             self._send(peer, self._finish(main=True))
@@ -114,9 +118,9 @@ class Ending:
 
     def hear_of_another(self, peer: bytes, message: Leave | Done) -> None:
         """The last words to another server; if its main worker says them, this one has to hear them."""
-        if not self.over or not self.is_main(peer) or peer in self.leasing.members:
+        if not self.training.over or not self.is_main(peer) or peer in self.leasing.members:
             return
-        self.left[peer] = self.main
+        self.left[peer] = WorkerInfo(peer, self.main, 0.0, state=WorkerState.LEFT)
         if isinstance(message, Done):
             self.close()
         else:
@@ -124,7 +128,8 @@ class Ending:
 
     def close(self) -> None:
         """The main worker has spoken for all; who is not known to have left is told at its Ping."""
-        self.done = True
+        if not self.closed:
+            self.training.change_state(RunState.CLOSED)
         for peer in self.left:
             self._send(peer, Closed())
 

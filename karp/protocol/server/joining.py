@@ -1,6 +1,6 @@
 """How a run begins: who has joined, what the first of them settles, whose weights the model starts from.
 
-    joining --(all workers are here, or the join deadline passed)--> begun
+It begins when all workers are here, or when the deadline for joining has passed and some are.
 
 The first worker's settings are the run's. A run that is resumed has them already; if it was told that its program has
 changed, the first worker may bring another file, of the same settings otherwise: `programs` says which ran when. One
@@ -21,6 +21,7 @@ from karp.protocol.server import sizes
 from karp.protocol.server.actions import Action, Save, Send
 from karp.protocol.server.ending import Ending
 from karp.protocol.server.leasing import NOTICE_SECONDS, Leasing
+from karp.protocol.server.states import RunState, WorkerState
 from karp.protocol.server.training import Training
 from karp.protocol.server.workers import WorkerInfo
 from karp.protocol.settings import ANY_SHARDS, Settings
@@ -58,7 +59,6 @@ class Joining:
         self.join_by = now + JOIN_SECONDS
         self.notice_at = now + NOTICE_SECONDS
         self.asked = b""  # the peer that was asked for the initial weights
-        self.begun = False
         self.same_kernels = same_kernels
         self.uses = Uses()
 
@@ -79,8 +79,9 @@ class Joining:
             raise ProtocolError(f"this worker on {message.host} computes with other kernels than the run's: {odd}")
         member = self.leasing.members.get(peer)
         if member is None:
-            return self.ending.left.get(peer)
-        return member.worker if member.notified else None
+            member = self.ending.left.get(peer)
+            return None if member is None else member.worker
+        return member.worker if member.state is WorkerState.NOTIFIED else None
 
     def _settle(self, settings: Settings) -> None:
         if settings.shards == ANY_SHARDS:
@@ -97,7 +98,7 @@ class Joining:
 
     def restore(self, programs: Any) -> None:
         """Go on with a run that has begun, and in which these programs have run."""
-        self.begun = True
+        self.training.change_state(RunState.TRAINING)
         self.programs = [(int(step), str(digest)) for step, digest in programs]
 
     def _change(self, run: Settings, program: Settings) -> None:
@@ -135,7 +136,7 @@ class Joining:
         self.welcome(peer, worker, asked)
         self.training.report(reports.Joined, worker, message.host, message.pid)
         self.compare(message.kernels, worker, f"worker {worker} on {message.host}")
-        if self.ending.over and self.ending.main < 0:
+        if self.training.over and self.ending.main < 0:
             self.ending.name(worker)
         if not asked:
             self.leasing.mark_idle(member)
@@ -179,7 +180,7 @@ class Joining:
     def begin(self, now: float) -> None:
         """Open the first step, if the weights and all workers are there."""
         if self.training.ready and len(self.leasing.members) >= self.workers:
-            self.begun = True
+            self.training.change_state(RunState.TRAINING)
             self.training.progress.begin(now)
             self.training.report_begin(len(self.leasing.members))
             self.out.append(Save(lasting=True))  # workers will soon have the initial weights no more

@@ -12,10 +12,12 @@ from dataclasses import dataclass
 from karp.protocol.messages import Contribution, Evaluation, Lease
 from karp.protocol.server.actions import Action, Send
 from karp.protocol.server.ledger import Step
+from karp.protocol.server.states import WorkerState
 from karp.protocol.server.training import Training
 from karp.protocol.server.workers import Throughput, WorkerInfo
 from karp.protocol.tree import Vector
 
+TRAINING = WorkerState.TRAINING  # looking up a member of an enum takes 0.1 us in Python 3.11
 NOTICE_SECONDS = 10.0  # a wait of so long is reported, then one of twice the length, and so on
 
 
@@ -55,7 +57,7 @@ class Leasing:
     def mark_idle(self, member: WorkerInfo) -> None:
         """This worker has no task."""
         member.task = None
-        if not member.stopped and not member.notified:
+        if member.state is TRAINING:
             self.waiting[member.peer] = member
 
     def forget_division(self) -> None:
@@ -128,7 +130,7 @@ class Leasing:
             return [1] * len(waiting)
         if step.number not in self.portions:  # workers that are not idle now get theirs later
             everybody = sorted(self.members.values(), key=lambda member: member.worker)
-            there = [member for member in everybody if not member.stopped and not member.notified]
+            there = [member for member in everybody if member.state is TRAINING]
             portions = self.throughput.allocate(there, step.shards, now)
             open_steps = self.training.ledger.open
             self.portions = {number: shares for number, shares in self.portions.items() if number in open_steps}

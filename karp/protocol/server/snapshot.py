@@ -31,7 +31,7 @@ def take(server: Server) -> Snapshot:
         "final": training.ledger.final,
         "open": training.ledger.to_list(),
         "evaluations": [[epoch, version] for epoch, version in training.ledger.evaluations.items()],
-        "finished": server.ending.over and not training.failure,
+        "finished": training.over and not training.failure,
         "main": main_of(server),
         "dropped": training.dropped,
         "refused": server.refusals.messages,
@@ -46,7 +46,7 @@ def take(server: Server) -> Snapshot:
 def main_of(server: Server) -> list[Any] | None:
     """The worker that speaks for all, and its peer, as long as it may live and has not spoken."""
     peer = server.numbers.get(server.ending.main)
-    return None if peer is None or server.ending.done else [server.ending.main, peer.hex()]
+    return None if peer is None or server.ending.closed else [server.ending.main, peer.hex()]
 
 
 def restore(server: Server, snapshot: Snapshot) -> None:
@@ -71,13 +71,13 @@ def restore(server: Server, snapshot: Snapshot) -> None:
         server.leasing.leased_again = int(plain["leased_again"])
         training.progress.restore(plain["progress"], server.now)
         server.joining.uses.all = [Use.from_dict(use) for use in plain["kernels"]]
+        server.joining.restore(plain["programs"])
         if plain["main"] is not None and server.incarnation > 0:
             main, peer = plain["main"]
             server.ending.restore(int(main), bytes.fromhex(peer))
             server.alive_at = server.now + RETURN_SECONDS
         first, *steps = plain["open"]
         ledger.restore(int(first), [(int(number), missing) for number, missing in steps])
-        server.joining.restore(plain["programs"])
     except (LookupError, TypeError, ValueError, AttributeError, OverflowError) as error:
         raise SettingError(f"this is no checkpoint of a run: {error!r:.200}") from None
     training.report(reports.Settings, settings.to_dict())

@@ -14,6 +14,7 @@ from karp.protocol.messages import Contribution, Logs
 from karp.protocol.server.actions import Action, Save
 from karp.protocol.server.ledger import Ledger, Step, Verdict
 from karp.protocol.server.progress import Progress
+from karp.protocol.server.states import RunState, changed
 from karp.protocol.server.weights import Weights
 from karp.protocol.settings import Settings
 from karp.protocol.steps import Steps, steps_of
@@ -56,6 +57,7 @@ class Training:
         self.save_at = now + save_seconds
         self.skip = skip
         self.settings = None
+        self.state = RunState.JOINING
         self.failure = ""  # why the run has failed
         self.dropped = 0  # nodes of contributions that came twice or too late
         self.progress = Progress(now)
@@ -68,6 +70,15 @@ class Training:
         self.steps = steps_of(plan, settings.local_steps)
         self.ledger = Ledger(settings, self.steps)
         self.weights = Weights(settings, self.memory)
+
+    def change_state(self, to: RunState) -> None:
+        """Go on to this state of the run."""
+        self.state = changed(self.state, to)
+
+    @property
+    def over(self) -> bool:
+        """Whether training has ended, well or not, and workers are told so."""
+        return self.state is RunState.OVER or self.state is RunState.CLOSED
 
     @property
     def seconds(self) -> float:
@@ -124,20 +135,19 @@ class Training:
             self._not_finite(verdict, node, step, worker, message.reason)
         if self.failure:
             return
-        entered = []
-        for node in finite:
-            if not step.enter(node.start, node.stop):
-                self.dropped += 1
-            elif max_staleness is None:
-                self._update_by(node, step, worker, message.version)
-            else:
-                entered.append((node.start, node.stop))
-                weights.add(node, step)
+        entered = [node for node in finite if step.enter(node.start, node.stop)]
+        self.dropped += len(finite) - len(entered)
         if max_staleness is None:
+            for node in entered:
+                self._update_by(node, step, worker, message.version)
             self._report_arrivals(step, self.version)  # of what is left out
             self.ledger.close_complete(step)
-        elif max_staleness > 0:
-            step.entries += [[worker, message.version, *span] for span in merge_ranges(entered)]
+        else:
+            for node in entered:
+                weights.add(node, step)
+            if max_staleness:
+                spans = merge_ranges([(node.start, node.stop) for node in entered])
+                step.entries += [[worker, message.version, *span] for span in spans]
         if message.last:
             self.end_after(message.step + 1)
         if message.logs:

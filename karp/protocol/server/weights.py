@@ -50,7 +50,8 @@ class Weights:
         self._shared = None if self.memory is None else self.memory.allocate(settings.layout)
         if self._shared is None:
             self.memory = None
-        self.updater: Updater | None = None  # holds the weights, once they are known
+        self.updater: Updater | None = None  # once the weights are known
+        self.vector: Vector  # the weights, from then on
         self.version = 0  # how many updates have been applied; unless the run is asynchronous, as many as steps
         self._outgoing: tuple[int, Vector | None] = (-1, None)  # the encoded weights of a version
         self.sums: dict[int, TreeSum] = {}  # open step -> the sums of its gradients
@@ -61,12 +62,6 @@ class Weights:
     def known(self) -> bool:
         """Whether the weights that the model starts from have come."""
         return self.updater is not None
-
-    @property
-    def vector(self) -> Vector:
-        """The weights; they must be known."""
-        assert self.updater is not None
-        return self.updater.weights
 
     @property
     def borrowed(self) -> bool:
@@ -80,10 +75,9 @@ class Weights:
         if layout.sha256(vector) != self.settings.weights_sha256:
             raise ProtocolError("the initial weights are not those that the settings name")
         own = self.encoded or self.settings.local_steps > 1  # workers go where the server does not
-        if self.memory is None and vector.flags.writeable and not own:  # in one process: the model's own vector
-            self.updater = Updater(self.settings.applied, vector)
-        else:
-            self.updater = Updater(self.settings.applied, self._place(vector, 0))
+        in_place = self.memory is None and vector.flags.writeable and not own  # in one process: the model's own vector
+        self.vector = vector if in_place else self._place(vector, 0)
+        self.updater = Updater(self.settings.applied, self.vector)
 
     def copies(self) -> dict[str, Vector]:
         """Return copies of all vectors that a checkpoint holds, by name."""
@@ -94,9 +88,9 @@ class Weights:
 
     def restore(self, vectors: Mapping[str, Vector], version: int) -> None:
         """Go on from the vectors of a checkpoint, as `copies` has named them."""
-        own = self._place(vectors["weights"], version)
+        self.vector, self.version = self._place(vectors["weights"], version), version
         state = {name[6:]: vector.copy() for name, vector in vectors.items() if name.startswith("state.")}
-        self.updater, self.version = Updater(self.settings.applied, own, state, version), version
+        self.updater = Updater(self.settings.applied, self.vector, state, version)
         due = {name[11:]: vector for name, vector in vectors.items() if name.startswith("evaluation.")}
         self.of_epochs = {int(epoch): vector for epoch, vector in due.items()}
 

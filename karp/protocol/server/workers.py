@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from heapq import heapify, heapreplace
 
 from karp.protocol.messages import Evaluation, Lease
+from karp.protocol.server.states import WorkerState, changed
 from karp.protocol.tree import in_words
 
 SLOW = 2.0  # a lease that takes so many times the usual seconds gets a backup, and its worker counts as slow
@@ -29,11 +30,14 @@ class WorkerInfo:
     number: int = 0  # of its last task
     task: Lease | Evaluation | None = None
     backed_up: bool = False  # a backup of its lease has been given
-    stopped: bool = False  # its program has left the loop
-    notified: bool = False  # it knows that the run is over
+    state: WorkerState = WorkerState.TRAINING
     notice_at: float = 0.0
     pace: float = 0.0  # seconds per shard while it counts as slow; 0: as the others
     slow_until: float = 0.0
+
+    def change_state(self, to: WorkerState) -> None:
+        """Go on to this state of the worker."""
+        self.state = changed(self.state, to)
 
     def doing(self, now: float) -> str:
         """Describe its task: 'worker 2 (step 41, shards 0 to 1, since 3.2 s)'."""

@@ -1,0 +1,62 @@
+"""The states of a run and of its workers, as the server knows them, and how one follows another.
+
+    a run       JOINING --all workers are here--> TRAINING --every step is applied, every score known--> OVER
+                OVER --the leader's program has ended--> CLOSED
+
+    a worker    TRAINING --Stop--> STOPPED --Finish--> NOTIFIED --Leave--> LEFT
+                TRAINING --Finish--> NOTIFIED
+
+A run whose failure is known is OVER from any state, and CLOSED when its server ends. A worker that is interrupted
+leaves a run that is OVER from any state. One that is lost is forgotten, whatever its state; when it joins again it
+begins anew.
+"""
+
+from enum import Enum
+from typing import TypeVar
+
+
+class RunState(Enum):
+    """What a run is at."""
+
+    JOINING = "it waits for its workers"
+    TRAINING = "steps are leased and applied"
+    OVER = "the weights are final; workers are told so and leave, the leader runs its code after the loop"
+    CLOSED = "nobody has to wait for anything any more"
+
+
+class WorkerState(Enum):
+    """What a worker is at."""
+
+    TRAINING = "it takes tasks"
+    STOPPED = "its program has left the loop before the run was over"
+    NOTIFIED = "it was told that the run is over"
+    LEFT = "it has left its `with` block, and could replace the leader"
+
+
+State = TypeVar("State", RunState, WorkerState)
+
+FOLLOWING: dict[RunState | WorkerState, tuple[RunState | WorkerState, ...]] = {
+    RunState.JOINING: (RunState.TRAINING, RunState.OVER, RunState.CLOSED),
+    RunState.TRAINING: (RunState.OVER, RunState.CLOSED),
+    RunState.OVER: (RunState.CLOSED,),
+    RunState.CLOSED: (),
+    WorkerState.TRAINING: (WorkerState.STOPPED, WorkerState.NOTIFIED, WorkerState.LEFT),
+    WorkerState.STOPPED: (WorkerState.NOTIFIED, WorkerState.LEFT),
+    WorkerState.NOTIFIED: (WorkerState.LEFT,),
+    WorkerState.LEFT: (),
+}
+
+
+def changed(state: State, to: State) -> State:
+    """Return the state to change to; raises AssertionError where that cannot follow.
+
+    >>> changed(RunState.JOINING, RunState.TRAINING).name
+    'TRAINING'
+    >>> changed(RunState.CLOSED, RunState.TRAINING)
+    Traceback (most recent call last):
+    ...
+    AssertionError: TRAINING cannot follow CLOSED
+    """
+    if to not in FOLLOWING[state]:
+        raise AssertionError(f"{to.name} cannot follow {state.name}")
+    return to
