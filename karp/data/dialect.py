@@ -21,15 +21,15 @@ from karp.errors import DataError
 
 Records = Generator[tuple[int, str], None, None]  # (number of its first line, text with its line end)
 
-_DELIMITERS = ";\t|, "  # those that are suggested, the likelier first
-_LONGEST = 2**17  # characters of a cell over several lines: past it, a quote has been left open
+_DELIMITERS = ";\t|, "  # the delimiters that are suggested, the most likely first
+_LONGEST = 2**17  # characters of a cell over several lines: in a longer one a quote has been left open
 
 
 @dataclass(frozen=True, slots=True)
 class Dialect:
     """The rules by which text is cut into records, and records into cells at `delimiter`.
 
-    Lines that begin with `comments` are no records; if it is None, those with '#' above the first record.
+    Lines that begin with `comments` are no records. If it is None, only lines with '#' above the first record are none.
 
     >>> Dialect(",").split('1, "a, b" , 5", ""')
     ['1', 'a, b', '5"', '']
@@ -37,19 +37,19 @@ class Dialect:
 
     delimiter: str
     comments: str | None = None
-    _plain: re.Pattern[str] = field(init=False, repr=False)  # a record that NumPy's parser reads as is meant
-    # Of a record behind a delimiter: a cell with the delimiter before it, all cells, and one that is not closed.
+    _plain: re.Pattern[str] = field(init=False, repr=False)  # matches a record that NumPy's parser reads correctly
+    # These match a record with a delimiter before it: a cell and its delimiter, all cells, a cell that is not closed.
     _cell: re.Pattern[str] = field(init=False, repr=False)
     _cells: re.Pattern[str] = field(init=False, repr=False)
     _open: re.Pattern[str] = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
         mark = re.escape(self.delimiter)
-        # Up to Python 3.11.4 a possessive repetition of what may itself match in two ways loses matches (gh-106052).
+        # No possessive repetition has alternatives: up to Python 3.11.4 that loses matches (gh-106052).
         blank, inside = rf"[^\S\n{mark}]*+", '[^"]*+(?:""[^"]*+)*+'
         quoted, bare = f'"({inside})"', rf'((?!{blank}")[^{mark}\n]*+)'
         cell = rf"{mark}(?:{blank}{quoted}{blank}(?={mark}|$)|{bare})"
-        put = object.__setattr__  # the way to fill a frozen dataclass
+        put = object.__setattr__  # as the dataclass is frozen
         put(self, "_plain", re.compile(rf"(?:{quoted}|{bare})(?:{mark}(?:{quoted}|{bare}))*\n?"))
         put(self, "_cell", re.compile(cell))
         put(self, "_cells", re.compile(rf"(?:{cell})*"))
@@ -57,7 +57,7 @@ class Dialect:
 
     @property
     def comment(self) -> str:
-        """Return what a comment begins with."""
+        """The mark with which a comment begins."""
         return "#" if self.comments is None else self.comments
 
     def split(self, record: str) -> list[str]:
@@ -75,7 +75,7 @@ class Dialect:
             for number, line in lines:
                 if (header or everywhere) and line.startswith(mark):
                     continue
-                # Tabs alone are no blank line: they may delimit empty cells.
+                # A line of tabs is not blank: they may delimit empty cells.
                 if line.isspace() and not line.strip(" \n"):
                     continue
                 if not line.isascii():
@@ -86,7 +86,7 @@ class Dialect:
                 header = False
 
     def suggest_delimiter(self, record: str) -> str:
-        """Say what to do where another delimiter seems to separate the cells of a record; "" where none does."""
+        """Return the advice for a record whose cells another delimiter seems to separate; "" where none does."""
         record = record.strip("\n")
         for mark in _DELIMITERS.replace(self.delimiter, ""):
             dialect = Dialect(mark)
@@ -96,12 +96,12 @@ class Dialect:
         return ""
 
     def _end(self, text: str, start: int = 0) -> int:
-        """Return where the first cell that is not well formed begins, in a record behind a delimiter."""
+        """Return the offset of the first cell that is not well formed; the text is a record behind a delimiter."""
         match = self._cells.match(text, start)
         return match.end() if match else start
 
     def _complete(self, file: TextFile, number: int, record: str, lines: NumberedLines, header: bool) -> str:
-        """Return a record that goes on in the next lines or has blanks around quotes, as NumPy's parser reads it.
+        """Read the rest of a record that goes on in the next lines, and return it in a form that NumPy's parser reads.
 
         Raises DataError if its quotes do not match.
         """
@@ -127,7 +127,7 @@ class Dialect:
         return self.delimiter.join('"' + cell.replace('"', '""') + '"' for cell in self.split(record)) + "\n"
 
     def _more(self, file: TextFile, lines: NumberedLines) -> str:
-        """Return the lines up to one that closes a quoted cell; none at the end of the file."""
+        """Read the lines up to one that closes a quoted cell; "" at the end of the file."""
         more: list[str] = []
         length = 0
         for number, line in lines:

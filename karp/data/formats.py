@@ -1,9 +1,9 @@
-"""What a file is that is no CSV, told by its first bytes.
+"""Recognising the format of a file that is no CSV, by its first bytes.
 
-Theory of operation. A table in another format fails as CSV in words that lead nowhere ("not UTF-8" for a workbook),
-so the head of every file is compared with the formats that tables, archives and failed downloads come in. Binary
-formats are known by their magic numbers; one that is spelt in plain letters ("PAR1", "ORC") could begin a header, and
-counts only beside control characters, which no text has. Formats of text are known by patterns that no header fits.
+Theory of operation. A table in another format fails as CSV with a message that does not help ("not UTF-8" for a
+workbook), so the head of every file is compared with the formats of tables, archives and failed downloads. Binary
+formats are recognised by their magic numbers. One of plain letters ("PAR1", "ORC") could begin a header, and counts
+only beside control characters, which no text has. Text formats are recognised by patterns that no header matches.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from __future__ import annotations
 import re
 
 HEAD = 2**16
-"""How many of the first bytes are looked at."""
+"""The number of first bytes of a file that are examined."""
 
 GZIP = b"\x1f\x8b"
 
@@ -47,7 +47,7 @@ _MAGIC: tuple[tuple[int, bytes, str], ...] = (
     (0, b"\x80\x03", _PICKLE),
     (0, b"\x80\x04", _PICKLE),
     (0, b"\x80\x05", _PICKLE),
-    (0, GZIP, f"compressed with gzip again: {_UNPACK}"),  # asked of what came out of gzip
+    (0, GZIP, f"compressed with gzip again: {_UNPACK}"),  # one layer of gzip is unpacked before this check
     (0, b"BZh", f"compressed with bzip2: {_UNPACK}, or compress it with gzip"),
     (0, b"\xfd7zXZ\x00", f"compressed with xz: {_UNPACK}, or compress it with gzip"),
     (0, b"\x5d\x00\x00", f"compressed with lzma: {_UNPACK}, or compress it with gzip"),
@@ -97,21 +97,21 @@ _TEXTS: tuple[tuple[str, str], ...] = (
 )  # fmt: skip
 _TEXT = tuple((re.compile(pattern, re.IGNORECASE | re.DOTALL), what) for pattern, what in _TEXTS)
 
-# UTF-16 and UTF-32 by their byte-order marks, the longer first.
+# The byte-order marks of UTF-16 and UTF-32, the longer first.
 _MARKS = (
     (b"\xff\xfe\x00\x00", "UTF-32LE"),
     (b"\x00\x00\xfe\xff", "UTF-32BE"),
     (b"\xff\xfe", "UTF-16LE"),
     (b"\xfe\xff", "UTF-16BE"),
 )
-# Without one, by the places, modulo 4, of the zero bytes in letters, digits and commas.
+# Without a byte-order mark, the encoding shows in the offsets, modulo 4, of the zero bytes.
 _ZEROS = {(1, 2, 3): "UTF-32LE", (0, 1, 2): "UTF-32BE", (1, 3): "UTF-16LE", (0, 2): "UTF-16BE"}
 
 _NO_CONTROL = bytes(sorted({*range(32, 256), *b"\t\n\v\f\r"}))
 
 
 def recognise(head: bytes) -> str | None:
-    """Say what a file with these first bytes is and what to do, or None if it may be a CSV file.
+    """Return what a file with these first bytes is and what to do; None if it may be a CSV file.
 
     >>> recognise(b"PAR1\\x15\\x04...")[:14], recognise(b"PAR1,PAR2\\n1,2\\n")
     ('a Parquet file', None)
@@ -138,7 +138,7 @@ def recognise(head: bytes) -> str | None:
 
 
 def _archive(head: bytes) -> str:
-    """What a ZIP archive is, by the names of its first members."""
+    """Return what a ZIP archive is, judged by the names of its first members, and what to do."""
     for member, what in (
         (rb"xl/", f"an Excel workbook: {_EXPORT}"),
         (rb"opendocument\.spreadsheet", f"a spreadsheet (.ods): {_EXPORT}"),
@@ -153,12 +153,12 @@ def _archive(head: bytes) -> str:
 
 
 def _encoding(head: bytes) -> str | None:
-    """UTF-16 or UTF-32, if the text is in one of them."""
+    """Return the name of the encoding if a text is UTF-16 or UTF-32, else None."""
     for mark, encoding in _MARKS:
         if head.startswith(mark):
             return encoding
     head = head[: len(head) // 4 * 4]
-    zeros = [head[place::4].count(0) for place in range(4)]
-    many = tuple(place for place in range(4) if zeros[place] * 4 > len(head) / 4)
-    few = all(zeros[place] == 0 for place in range(4) if place not in many)
-    return _ZEROS.get(many) if few else None
+    zeros = [head[offset::4].count(0) for offset in range(4)]
+    zero_offsets = tuple(offset for offset in range(4) if zeros[offset] * 4 > len(head) / 4)
+    no_others = all(zeros[offset] == 0 for offset in range(4) if offset not in zero_offsets)
+    return _ZEROS.get(zero_offsets) if no_others else None

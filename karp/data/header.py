@@ -1,4 +1,4 @@
-"""The names of the columns: the first record, and what it is if it is not that."""
+"""The names of the columns: reading the first record, and recognising one that is a row or a comment instead."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from karp.errors import DataError
 
 ADD_NAMES = "add a line of column names above it"
 
-_COMMENTS = ("#", "%", "//", "--", "!")  # what comments begin with in files that people publish
+_COMMENTS = ("#", "%", "//", "--", "!")  # marks with which comments begin in published files
 
 
 def column_names(file: TextFile, dialect: Dialect, number: int, record: str) -> list[str]:
@@ -23,7 +23,7 @@ def column_names(file: TextFile, dialect: Dialect, number: int, record: str) -> 
         other = "" if note[1] == dialect.delimiter else f" and pass delimiter={note[1]!r}"
         raise DataError(f"{where}: {note[0].strip()!r} is a note for Excel: remove the line{other}")
     columns = dialect.split(record)
-    # A comment above them that would fit has the names even of 0, 1, 2, ...
+    # The columns 0, 1, 2, ... may be names; not if a comment above has as many names.
     if may_be_values(columns) or (all(map(is_number, columns)) and _comment_advice(file, dialect, columns)):
         advice = _comment_advice(file, dialect, columns) or ADD_NAMES
         raise DataError(f"{where}: the first line holds only numbers: {advice}")
@@ -36,8 +36,8 @@ def column_names(file: TextFile, dialect: Dialect, number: int, record: str) -> 
     return columns
 
 
-def target_place(file: TextFile, dialect: Dialect, columns: list[str], target: str | None) -> int | None:
-    """Return the place of the target among the columns; raise DataError where it is none of them."""
+def target_index(file: TextFile, dialect: Dialect, columns: list[str], target: str | None) -> int | None:
+    """Return the index of the target's column; raise DataError where there is no such column."""
     if target is None:
         return None
     if target not in columns:
@@ -49,24 +49,24 @@ def target_place(file: TextFile, dialect: Dialect, columns: list[str], target: s
 
 
 def may_be_values(columns: list[str]) -> bool:
-    """Tell whether all names are numbers, and not 0, 1, 2, ...: so pandas names columns that have no names."""
+    """Return whether all names are numbers, other than 0, 1, 2, ..., with which pandas names unnamed columns."""
     return all(map(is_number, columns)) and columns != [str(place) for place in range(len(columns))]
 
 
 def looks_like_row(columns: list[str]) -> bool:
-    """Tell whether the names of the columns look like a row: some are numbers, but not such as name columns."""
+    """Return whether the names of the columns look like a row: some are numbers that are no plausible names."""
     numbers = [column for column in columns if is_number(column)]
     return bool(numbers) and not _are_names(numbers)
 
 
 def row_advice(file: TextFile, dialect: Dialect, columns: list[str]) -> str:
-    """Say what to do if the names of the columns are a row; "" where they do not look like one."""
+    """Return the advice for names of columns that look like a row; "" if they do not."""
     above = _comment_advice(file, dialect, columns) if any(map(is_number, columns)) else ""
     return above or (ADD_NAMES if looks_like_row(columns) else "")
 
 
 def _name_fault(dialect: Dialect, columns: list[str]) -> str:
-    """Say what is wrong with the first column that has no name or that of another, and what to do."""
+    """Return what is wrong with the first column without a name or with that of another, and what to do."""
     seen: set[str] = set()
     for place, column in enumerate(columns):
         if not column:
@@ -83,7 +83,7 @@ def _name_fault(dialect: Dialect, columns: list[str]) -> str:
 
 
 def _target_advice(file: TextFile, dialect: Dialect, columns: list[str], target: str) -> str:
-    """Say what to do where the target is no column."""
+    """Return the advice for a target that is no column."""
     if above := _comment_advice(file, dialect, columns, target):
         return above
     for mark in _COMMENTS:
@@ -99,23 +99,23 @@ def _target_advice(file: TextFile, dialect: Dialect, columns: list[str], target:
 
 
 def _are_names(numbers: list[str]) -> bool:
-    """Tell whether these numbers may name columns: they rise, as 0, 1, 2, years and wave lengths do."""
+    """Return whether these numbers may name columns: they increase, as 0, 1, 2, years and wave lengths do."""
     values = [float(number) for number in numbers]
     return all(value < following for value, following in pairwise(values)) and (len(values) > 1 or numbers[0].isdigit())
 
 
 def comment_note(file: TextFile, dialect: Dialect) -> str:
-    """Return what to add where a file has no record."""
+    """Return a note on the file's last comment, for the error that it has no record; "" if it has none."""
     number, comment = _last_comment(file, dialect)
     return f" but for comments, the last in line {number} ({comment!r:.60})" if number else ""
 
 
 def _comment_advice(file: TextFile, dialect: Dialect, columns: list[str], target: str | None = None) -> str:
-    """Say what to do if the last comment above the first record may name the columns, as numpy.savetxt has it."""
+    """Return the advice for a file whose last comment may name the columns, as numpy.savetxt writes them; else ""."""
     number, comment = _last_comment(file, dialect)
     named = dialect.split(comment)
     if number and (target in named if target is not None else len(named) == len(columns)):
-        # Nothing behind the mark: it is a name itself.
+        # If nothing stands between the mark and the first delimiter, the mark itself is a name.
         way = f"remove its {dialect.comment!r}" if named[0] else f"put its {dialect.comment!r} in quotes"
         return f"if line {number} names them ({_preview(named)}), {way}; if not, {ADD_NAMES}"
     return ""

@@ -1,7 +1,7 @@
-"""Numbers in text: what is one, what to do about what is none, and which a dtype cannot hold.
+"""Numbers in text: recognising them, advice for text that is none, and numbers that a dtype cannot hold.
 
-Decimals are rounded to the dtype, as everywhere. A whole number often is a name or a time and no measurement, so it is
-held exactly or refused: in float32 the Unix times 1700000000 and 1700000060 are one number.
+Decimals are rounded to the dtype, as everywhere. A whole number is often an identifier or a time and no measurement, so
+it is held exactly or refused: in float32 the Unix times 1700000000 and 1700000060 are one number.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ MISSING = (
 _FOLDED = frozenset(text.casefold() for text in MISSING)
 _FILL = "it stands for a missing value: fill it, or remove the row"
 
-# What a text that is no number may be, and what to do: first those of numbers with more to them.
+# Patterns of text that is no number, and what to do: first numbers with signs or separators that NumPy does not read.
 _DECORATED = (
     (r"[-+]?\d{1,3}([.,' \xa0\u202f]\d{3})+([.,]\d+)?|[-+]?\d*,\d+(e[-+]?\d+)?",
      "write it with a decimal point, and with nothing between the thousands"),
@@ -42,7 +42,7 @@ _ADVICE = tuple((re.compile(pattern, re.IGNORECASE), advice) for pattern, advice
 
 
 def is_number(text: str) -> bool:
-    """Tell whether it is a finite number as NumPy's parser understands it, without Python's 1_000 and ١٢."""
+    """Return whether a text is a finite number for NumPy's parser, so not Python's 1_000 or ١٢."""
     try:
         return text.isascii() and "_" not in text and abs(float(text)) < float("inf")
     except ValueError:
@@ -50,7 +50,7 @@ def is_number(text: str) -> bool:
 
 
 def integer(text: str) -> int | None:
-    """Return the integer in a text, 3 or 3.0; None if there is none."""
+    """Return the integer that a text such as 3 or 3.0 stands for; None if it is none."""
     if not is_number(text):
         return None
     try:
@@ -60,7 +60,7 @@ def integer(text: str) -> int | None:
 
 
 def rounded(numbers: Iterable[str], dtype: np.dtype[Any]) -> NDArray[Any]:
-    """Return texts of numbers as an array, infinite where `dtype` does not reach."""
+    """Return texts of numbers as an array, rounded to `dtype`; infinite where they are beyond it."""
     with np.errstate(over="ignore"):
         return np.array([float(number) for number in numbers]).astype(dtype)
 
@@ -69,7 +69,7 @@ REPAIR = "repair it, remove the row, or turn a column of text into numbers first
 
 
 def advise(text: str, otherwise: str = REPAIR) -> str:
-    """Say what to do about a text that is no number; `otherwise` where it is not known what it is.
+    """Return the advice for a text that is no number; `otherwise` if its kind is not recognised.
 
     >>> advise("1,5"), advise("NA")[:33]
     ('write it with a decimal point, and with nothing between the thousands', 'it stands for a missing value: fi')
@@ -80,12 +80,12 @@ def advise(text: str, otherwise: str = REPAIR) -> str:
 
 
 def is_decorated(text: str) -> bool:
-    """Tell whether it is a number with a decimal comma, marks between thousands, or a sign of percent or currency."""
+    """Return whether a text is a number with a decimal comma, thousands separators, or a percent or currency sign."""
     return any(pattern.fullmatch(text) for pattern, _ in _ADVICE[: len(_DECORATED)])
 
 
 def integers_below(dtype: np.dtype[Any]) -> float:
-    """Return the number up to which `dtype` holds all whole numbers: 2**24 in float32, 2**53 in float64."""
+    """Return the number up to which `dtype` holds all integers: 2**24 in float32, 2**53 in float64."""
     return float(2.0 ** (np.finfo(dtype).nmant + 1))
 
 
@@ -104,9 +104,10 @@ def lost_digits(text: str, dtype: np.dtype[Any]) -> str:
 
 
 def merged(numbers: NDArray[np.float64], dtype: np.dtype[Any]) -> tuple[int, str] | None:
-    """Find a number that `dtype` makes one with another of another whole part: its place and what is lost, or None.
+    """Find two numbers of different whole parts that `dtype` rounds to one; return the second's index and a message.
 
-    From 2**53 on numbers with a point or an exponent are taken for measurements, which are rounded.
+    Returns None if there are none. From 2**53 on numbers with a point or an exponent count as measurements, which are
+    rounded.
 
     >>> merged(np.array([1700000000.25, 1700000060.5]), np.dtype(np.float32))
     (1, '1700000060.5 and 1700000000.25 are two whole numbers, and would be one in float32')

@@ -1,4 +1,4 @@
-"""The sampling plan: which rows of the table are shard s of step t.
+"""The sampling plan: which rows of the table belong to shard s of step t.
 
 Theory of operation. The plan is arithmetic on (seed, epoch, step, shard) and nothing else, so every worker,
 the server, a resumed run and one process without sockets agree on it without a message. An epoch is one
@@ -11,13 +11,12 @@ than shards only the first m shards exist: an empty shard is absent, never zero 
     |-- step 0 --|-- step 1 --|- 2 -| |-- step 3 --|-- ...       step counts over all epochs
     |s0 |s1 |s2  |s0 |s1 |s2  |s0|s1| |s0 |s1 |s2  |             a batch of 2 rows has 2 shards
 
-Only the permutation costs time, so the last two are kept: steps of two neighbouring epochs may be asked for
-in turn (a straggler's shard is leased again, or staleness lets the next epoch begin). What is kept never
-changes the answer.
+Only the permutation costs time, so the last two are cached: steps of two neighbouring epochs may be needed in turn (a
+straggler's shard is leased again, or staleness lets the next epoch begin). The cache never changes a result.
 
-Chance comes in streams. Each is a SeedSequence of the seed with a spawn key that begins with a word naming
-what the stream is for, so no two of them meet: not the order of epoch 7 and the dropout of step 7, nor
-either of them and `default_rng(seed)` or its spawned children.
+Random numbers come in streams. Each is a SeedSequence of the seed with a spawn key that begins with a word for the
+stream's purpose, so no two are equal: not the order of epoch 7 and the dropout of step 7, nor either of them and
+`default_rng(seed)` or its spawned children.
 """
 
 from __future__ import annotations
@@ -30,17 +29,17 @@ from numpy.typing import NDArray
 from karp.checks import whole
 from karp.limits import SEEDS
 
-ORDER_STREAM = int.from_bytes(b"ordr")  # the permutation of an epoch: key (word, epoch)
-DRAW_STREAM = int.from_bytes(b"draw")   # programs and dropout: key (word, shard, step)
-SPLIT_STREAM = int.from_bytes(b"splt")  # train and test: key (word,)
+ORDER_STREAM = int.from_bytes(b"ordr")  # the permutation of an epoch, with the key (word, epoch)
+DRAW_STREAM = int.from_bytes(b"draw")   # programs and dropout, with the key (word, shard, step)
+SPLIT_STREAM = int.from_bytes(b"splt")  # train and test rows, with the key (word,)
 
-_ORDERS_KEPT = 2
+_CACHED_ORDERS = 2
 _LARGEST = SEEDS - 1
 _MOST_SHARDS = 2**32 - 1  # one word of a spawn key
 
 
 def stream(seed: int, word: int, *key: int) -> np.random.Generator:
-    """The generator of one stream; `seed` must have passed `whole`.
+    """Return the random generator of a stream; `seed` must have passed `whole`.
 
     NumPy splits larger keys into 32-bit words, so only the last number of a key may be larger than one word.
     """
@@ -48,11 +47,11 @@ def stream(seed: int, word: int, *key: int) -> np.random.Generator:
 
 
 def generator(seed: int, step: int, shard: int) -> np.random.Generator:
-    """The generator of (seed, step, shard), for programs and dropout.
+    """Return the random generator of (seed, step, shard), for programs and dropout.
 
-    Two calls with the same three numbers give generators of the same stream, in any worker and in any order
-    of calls; its numbers are not those of the sample order. Making one takes some 15 µs, so make it where it
-    is used and not at every step.
+    Two calls with the same three numbers return generators of the same stream, in any worker and in any order
+    of calls; its numbers are not those of the sample order. Making one takes some 15 µs, so make it only in steps
+    that use it.
 
     Raises SettingError for a number that is negative or not whole.
 
@@ -65,7 +64,7 @@ def generator(seed: int, step: int, shard: int) -> np.random.Generator:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """The rows of every (step, shard) of a run.
+    """The rows of the table that belong to each (step, shard) of a run.
 
     `samples` is the number of rows of the table, `batch_size` the rows of a global batch, `shards` the slices
     of a global batch. `step` counts from 0 over all epochs. Raises SettingError for a number that is not
@@ -86,8 +85,8 @@ class Plan:
     shards: int
     seed: int = 0
     steps_per_epoch: int = field(init=False, repr=False, compare=False)
-    """Steps of one epoch, the smaller last one included."""
-    # Where the shards begin in a batch, and in an epoch's last batch; epoch -> its permutation, (samples,).
+    """The number of steps of an epoch, the smaller last one included."""
+    # The bounds of the shards in a batch, those in an epoch's last batch, and epoch -> its permutation, (samples,).
     _bounds: tuple[int, ...] = field(init=False, repr=False, compare=False)
     _last_bounds: tuple[int, ...] = field(init=False, repr=False, compare=False)
     _orders: dict[int, NDArray[np.int64]] = field(init=False, repr=False, compare=False)
@@ -97,7 +96,7 @@ class Plan:
         batch_size = whole("batch_size", self.batch_size, 1, _LARGEST)
         shards = whole("shards", self.shards, 1, _MOST_SHARDS)
         steps = -(-samples // batch_size)
-        put = object.__setattr__  # the way to fill a frozen dataclass
+        put = object.__setattr__  # as the dataclass is frozen
         put(self, "samples", samples)
         put(self, "batch_size", batch_size)
         put(self, "shards", shards)
@@ -108,15 +107,15 @@ class Plan:
         put(self, "_orders", {})
 
     def samples_of(self, step: int) -> int:
-        """Rows in the global batch of `step`."""
+        """Return the number of rows in the global batch of `step`."""
         return self._bounds_of(step)[-1]
 
     def shards_of(self, step: int) -> int:
-        """Shards that exist in `step`: `shards`, or fewer when the batch has fewer rows than that."""
+        """Return the number of shards that exist in `step`: `shards`, or fewer when the batch has fewer rows."""
         return len(self._bounds_of(step)) - 1
 
     def samples_in(self, step: int, shard: int, stop: int | None = None) -> int:
-        """Rows in `shard` of `step`, at least 1; with `stop`, in all shards from `shard` to ``stop - 1``."""
+        """Return the number of rows in `shard` of `step`; with `stop`, in all shards from `shard` to ``stop - 1``."""
         bounds = self._bounds_of(step)
         last = shard if stop is None else stop - 1
         if type(shard) is not int or type(last) is not int or not 0 <= shard <= last < len(bounds) - 1:
@@ -124,14 +123,14 @@ class Plan:
         return bounds[last + 1] - bounds[shard]
 
     def share(self, step: int, shard: int) -> float:
-        """The part of the global batch that `shard` is, where backward starts; a step's shares sum to 1."""
+        """Return the shard's share of the global batch's rows, with which backward starts; a step's shares sum to 1."""
         bounds = self._bounds_of(step)
         if type(shard) is not int or not 0 <= shard < len(bounds) - 1:
             shard = self._shard(step, shard)
         return (bounds[shard + 1] - bounds[shard]) / bounds[-1]
 
     def rows(self, step: int, shard: int) -> NDArray[np.int64]:
-        """The rows of `shard` in `step`: (samples_in(step, shard),), a read-only view of an order kept."""
+        """Return the rows of `shard` in `step`: (samples_in(step, shard),), a read-only view."""
         if type(step) is not int or step < 0:
             step = whole("step", step, 0, _LARGEST)
         epoch, batch = divmod(step, self.steps_per_epoch)
@@ -145,26 +144,27 @@ class Plan:
         return order[start + bounds[shard] : start + bounds[shard + 1]]
 
     def _bounds_of(self, step: int) -> tuple[int, ...]:
-        """Where the shards of `step` begin in its batch, and where the last one ends."""
+        """Return the bounds of the shards of `step` in its batch: where each begins, and where the last ends."""
         if type(step) is not int or step < 0:
             step = whole("step", step, 0, _LARGEST)
         return self._last_bounds if (step + 1) % self.steps_per_epoch == 0 else self._bounds
 
     def _shard(self, step: int, shard: int) -> int:
-        """`shard` as a Python int, or an error that names what the step has."""
+        """Return `shard` as a Python int; raise SettingError if the step has no such shard."""
         return whole(f"shard of step {step}", shard, 0, self.shards_of(step) - 1)
 
     def _draw(self, epoch: int) -> NDArray[np.int64]:
+        """Draw the permutation of an epoch, and cache it."""
         order = stream(self.seed, ORDER_STREAM, epoch).permutation(self.samples).astype(np.int64, copy=False)
-        order.setflags(write=False)  # views of it are handed out
-        while len(self._orders) >= _ORDERS_KEPT:
+        order.setflags(write=False)  # as callers get views of it
+        while len(self._orders) >= _CACHED_ORDERS:
             del self._orders[next(iter(self._orders))]
         self._orders[epoch] = order
         return order
 
 
 def _cut(samples: int, shards: int) -> tuple[int, ...]:
-    """The bounds of the shards that exist: count + 1 offsets from 0 to `samples`."""
+    """Return the bounds of the shards that exist in a batch: count + 1 offsets from 0 to `samples`."""
     count = min(samples, shards)
     size, larger = divmod(samples, count)
     return tuple(shard * size + min(shard, larger) for shard in range(count + 1))

@@ -1,12 +1,12 @@
-"""Tables out of CSV files.
+"""Reading tables from CSV files.
 
-Theory of operation. A file is read once by NumPy's parser, which is fast and says little when it fails. Then, and only
-then, a careful pass reads it again, record by record, to name the line, the column, the text found and what to do. Both
-see the same bytes (`text_file.py`) and the same records (`dialect.py`), so what one reads the other would. The parser
-gets every column, with a converter in the target's place that puts the text aside: what the target is can only be told
-from all of it (`target.py`).
+Theory of operation. A file is read once by NumPy's parser, which is fast and says little when it fails. Only if it
+fails, a careful pass reads the file again, record by record, to name the line, the column, the text and what to do.
+Both see the same bytes (`text_file.py`) and the same records (`dialect.py`), so they agree on what can be read. The
+parser gets every column, with a converter for the target's that stores the text: the kind of the target is known only
+from all of its cells (`target.py`).
 
-Nothing is dropped in silence: comments and blank lines are no rows, all else is read or is an error.
+Nothing is dropped in silence: comments and blank lines are no rows, every other line is read or is an error.
 """
 
 from __future__ import annotations
@@ -84,7 +84,7 @@ def read(
     dialect = Dialect(delimiter, comments)
     with opened(path) as file:
         columns = _columns(file, dialect)
-        place = header.target_place(file, dialect, columns, target)
+        place = header.target_index(file, dialect, columns, target)
         parsed = _fast(file, dialect, len(columns), place, number)
         x, texts = _careful(file, dialect, columns, place, number) if parsed is None else parsed
         _check_whole_numbers(file, dialect, columns, x)
@@ -131,7 +131,7 @@ def _check(target: object, target_as: object, delimiter: object, comments: objec
 
 
 def _columns(file: TextFile, dialect: Dialect) -> list[str]:
-    """Return the names of the columns."""
+    """Read the names of the columns from the first record; raise DataError if there is none, or it has no names."""
     with closing(dialect.records(file)) as records:
         number, record = next(records, (0, ""))
     if number == 0:
@@ -146,7 +146,7 @@ def _columns(file: TextFile, dialect: Dialect) -> list[str]:
 def _fast(
     file: TextFile, dialect: Dialect, width: int, place: int | None, dtype: np.dtype[Any]
 ) -> tuple[NDArray[Any], list[str]] | None:
-    """Return all columns (n, width) and the target's cells, by NumPy's parser; None if anything is wrong."""
+    """Read all columns (n, width) and the target's cells with NumPy's parser; None if anything is wrong."""
     texts: list[str] = []
     count = 0
 
@@ -156,7 +156,7 @@ def _fast(
             count += 1
             yield record
 
-    def put_aside(cell: str) -> float:
+    def store_text(cell: str) -> float:
         texts.append(cell.strip())
         return 0.0
 
@@ -172,7 +172,7 @@ def _fast(
                 comments=None,  # a '#' inside a line is text
                 delimiter=dialect.delimiter,
                 quotechar='"',
-                converters=None if place is None else {place: put_aside},
+                converters=None if place is None else {place: store_text},
                 encoding="utf-8",
                 ndmin=2,
             )
@@ -217,7 +217,7 @@ def _careful(
 
 
 def _width_advice(dialect: Dialect, columns: list[str], record: str, row: list[str]) -> str:
-    """Say what to do about a row of another number of cells than there are columns."""
+    """Return the advice for a row of another number of cells than there are columns."""
     if record.startswith(_CONFLICT):
         return "a merge has left a conflict: resolve it"
     if record.startswith("#") and dialect.comments is None:
@@ -237,7 +237,7 @@ def _width_advice(dialect: Dialect, columns: list[str], record: str, row: list[s
 def _text_advice(
     file: TextFile, dialect: Dialect, columns: list[str], place: int | None, record: str, column: str, cell: str
 ) -> str:
-    """Say what to do about a feature that is no number."""
+    """Return the advice for a feature that is no number."""
     if cell == column:
         return "remove the line if the names of the columns stand in it again"
     if record.startswith("#") and dialect.comments is None:
@@ -250,7 +250,7 @@ def _text_advice(
 
 
 def _check_whole_numbers(file: TextFile, dialect: Dialect, columns: list[str], x: NDArray[Any]) -> None:
-    """Raise DataError where whole numbers among the features are lost by rounding."""
+    """Raise DataError where rounding to the dtype changes a whole number among the features."""
     large = np.maximum(x.max(axis=0), -x.min(axis=0)) >= integers_below(x.dtype)
     numbers: dict[int, array[float]] = {place: array("d") for place in np.flatnonzero(large).tolist()}
     if not numbers:
@@ -271,7 +271,7 @@ def _check_whole_numbers(file: TextFile, dialect: Dialect, columns: list[str], x
 
 
 def _line_of(file: TextFile, dialect: Dialect, row: int) -> int:
-    """Return the number of the line in which a row begins, found by reading again: only errors ask for it."""
+    """Return the number of the line in which a row begins; it reads the file again, so it is used only for errors."""
     with closing(dialect.records(file)) as records:
         next(records)  # the names
         return next(number for place, (number, _) in enumerate(records) if place == row)

@@ -1,8 +1,8 @@
-"""Sources of rows: what a run is trained on, wherever it lies.
+"""Sources of rows: the data of a run, in memory or elsewhere.
 
-A run knows its data by four things: how many rows there are, of which parts a row is made (features and target, say),
-a fingerprint of all of it, and the rows of a batch when they are asked for. Arrays in memory are a source, and so is a
-`Table`; nothing above this room asks for more, so rows may as well come from a file.
+A run needs four things of its data: the number of rows, the parts of a row (such as features and target), a fingerprint
+of all rows, and the rows of a batch. Arrays in memory are a source, and so is a `Table`. As the rest of karp uses
+nothing else, rows can as well come from a file.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ Array = NDArray[Any]
 
 
 class Part(NamedTuple):
-    """One of the arrays that a row is part of: its name in messages, its dtype, the shape of one row, column names."""
+    """A part of each row, such as its features: the name in messages, dtype, shape of one row, column names."""
 
     title: str
     dtype: np.dtype[Any]
@@ -30,11 +30,11 @@ class Part(NamedTuple):
 
 @runtime_checkable
 class Source(Protocol):
-    """Rows to train on; `len` of it is how many."""
+    """The protocol of data to train on; `len(source)` is the number of rows."""
 
     @property
     def parts(self) -> Sequence[Part]:
-        """What a row is made of, in the order in which a batch has it."""
+        """The parts of a row, in the order in which a batch has them."""
 
     def __len__(self) -> int: ...
 
@@ -46,7 +46,7 @@ class Source(Protocol):
 
 
 class Arrays:
-    """Arrays of equal length in memory.
+    """A source made of arrays of equal length in memory.
 
     >>> source = Arrays(np.zeros((4, 2), np.float32), [0, 1, 1, 0])
     >>> len(source), [part.shape for part in source.parts], source.take(np.array([1, 2]))[1]
@@ -54,7 +54,7 @@ class Arrays:
     """
 
     def __init__(self, *data: ArrayLike) -> None:
-        """Raises SettingError for what are no arrays of equal length, and where elements are masked."""
+        """Convert the data to arrays; raises SettingError unless they have one length and no masked elements."""
         try:
             self.arrays: list[Array] = [plain_array(array) for array in data]
         except ValueError as error:
@@ -78,7 +78,7 @@ class Arrays:
 
 
 def source_of(*data: Any) -> Source:
-    """Return what a program hands to a Trainer as a source: a Table or another source as it is, arrays as one.
+    """Return the data of a program as a source: a Table or another source as it is, arrays as `Arrays`.
 
     Raises SettingError for what is none.
     """
@@ -88,7 +88,7 @@ def source_of(*data: Any) -> Source:
 
 
 def fingerprint(arrays: Iterable[ArrayLike]) -> str:
-    """32 hexadecimal digits that stand for the arrays: their dtypes, shapes and elements in row order.
+    """Return a digest of arrays, their dtypes, shapes and elements in row order, as 32 hexadecimal digits.
 
     It is part of a run's settings: a worker whose data differ by a bit, the order of rows or the dtype is
     refused, because its contributions would be those of another run. Strides and memory order do not count.
@@ -104,18 +104,18 @@ def fingerprint(arrays: Iterable[ArrayLike]) -> str:
     digest = blake2b(digest_size=16)
     if isinstance(arrays, str | bytes) or not isinstance(arrays, Iterable):
         raise SettingError(f"arrays is {arrays!r:.80}: pass a list of arrays")
-    for place, each in enumerate(arrays):
-        array = as_array(f"array {place}", each)
+    for index, given in enumerate(arrays):
+        array = as_array(f"array {index}", given)
         if array.dtype.hasobject:
-            raise DataError(f"array {place} holds Python objects: make it an array of numbers")
-        # The head says how many bytes follow it, so no two lists of arrays read alike.
+            raise DataError(f"array {index} holds Python objects: make it an array of numbers")
+        # The head determines how many bytes follow it, so no two lists of arrays give the same bytes.
         digest.update(f"{array.dtype.str} {array.shape}\n".encode())
         digest.update(np.ascontiguousarray(array).reshape(-1).view(np.uint8).data)
     return digest.hexdigest()
 
 
 def as_array(name: str, given: object) -> NDArray[Any]:
-    """Return what was given as an array; raise DataError, by `name`, for what is none."""
+    """Return an argument as an array; raise DataError, naming `name`, if none can be made of it."""
     try:
         return np.asarray(given)
     except ValueError as error:

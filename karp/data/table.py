@@ -1,8 +1,8 @@
 """A table: the features and the target of every row, as two arrays.
 
-A table never changes; `split`, `scaled` and `dataclasses.replace(table, x=…)` return new ones. What trains is its
-arrays, so two tables with the same fingerprint train to the same bits, and two that differ by a row's place or a dtype
-do not.
+A table never changes; `split`, `scaled` and `dataclasses.replace(table, x=…)` return new ones. A run depends on the
+arrays alone: two tables with the same fingerprint train to the same bits, and two that differ in the order of rows or a
+dtype do not.
 """
 
 from __future__ import annotations
@@ -66,7 +66,7 @@ class Table:
             raise ShapeError(f"{len(set(columns))} names for the {x.shape[1]} columns of x: name each once")
         if classes and y.ndim == 1 and y.dtype.kind in "iu" and not 0 <= y.min() <= y.max() < len(classes):
             raise ShapeError(f"class numbers from {y.min()} to {y.max()} for {len(classes)} classes: name each once")
-        put = object.__setattr__  # the way to fill a frozen dataclass
+        put = object.__setattr__  # as the dataclass is frozen
         put(self, "x", _read_only(x))
         put(self, "y", _read_only(y))
         put(self, "columns", columns)
@@ -84,7 +84,7 @@ class Table:
         return f"Table({', '.join(parts)})"
 
     def split(self, test: float = 0.2, seed: int = 0, *, stratify: bool = False) -> tuple[Table, Table]:
-        """(train, test): two tables of different rows, drawn from `seed`; both keep the order of the rows.
+        """Split the rows at random, drawn from `seed`, into two tables (train, test); both keep the order of the rows.
 
         `test` is the part of the rows to test with (0 < test < 1, rounded to the nearest row), or their
         number. `stratify=True` gives each class its part of the test rows, to within one row; it needs class
@@ -102,7 +102,7 @@ class Table:
         if stratify:
             if self.y.ndim != 1 or self.y.dtype.kind not in "iu":
                 raise SettingError(f"stratify needs class numbers, and y is {self.y.dtype}: leave it out")
-            # Sorted by class, and by chance within each: evenly spaced rows give each class its part.
+            # The rows are sorted by class, in random order within each, so evenly spaced ones give each class its part.
             order = order[np.argsort(self.y[order], kind="stable")]
             chosen = (2 * np.arange(count) + 1) * len(self) // (2 * count)
         else:
@@ -112,7 +112,7 @@ class Table:
         return self._rows(~is_test), self._rows(is_test)
 
     def scaled(self, factor: float) -> Table:
-        """A table whose features are multiplied by `factor`, in their dtype; y stays as it is.
+        """Return a table whose features are multiplied by `factor`, in their dtype; y stays as it is.
 
         `read("digits.csv.gz", target="digit").scaled(1 / 16)` brings pixels of 0..16 to 0..1. Raises
         SettingError for a factor that is 0 or not finite, or with which a feature would not be finite.
@@ -135,7 +135,7 @@ class Table:
         return replace(self, x=x)
 
     def fingerprint(self) -> str:
-        """`fingerprint` of x and y; the names do not count.
+        """Return the fingerprint of x and y; the names do not count.
 
         >>> table = Table(np.zeros((2, 1), np.float32), np.array([0, 1]))
         >>> table.fingerprint() == fingerprint([table.x, table.y])
@@ -145,7 +145,7 @@ class Table:
 
     @property
     def parts(self) -> list[Part]:
-        """What a row is made of: x and y (see `Source`)."""
+        """The parts of a row: x and y (see `Source`)."""
         target = "y" if self.target is None else f"target {self.target!r}"
         return [
             Part("x", self.x.dtype, self.x.shape[1:], self.columns),
@@ -165,14 +165,14 @@ class Table:
 
 
 def _read_only(array: NDArray[Any]) -> NDArray[Any]:
-    """Return an array, C-ordered, through which nobody can write: `table.x -= 1` fails before it has."""
+    """Return a read-only, C-ordered view of an array, so that `table.x -= 1` raises before it writes."""
     view = np.ascontiguousarray(array).view()
     view.flags.writeable = False
     return view
 
 
 def _names(name: str, given: object) -> tuple[str, ...]:
-    """Return the names of columns or classes; raise SettingError for what is none."""
+    """Return the names of columns or classes as a tuple; raise SettingError unless all are texts."""
     texts = given if isinstance(given, Iterable) and not isinstance(given, str | bytes) else [None]
     names = tuple(texts)
     if not all(isinstance(text, str) for text in names):
@@ -181,9 +181,9 @@ def _names(name: str, given: object) -> tuple[str, ...]:
 
 
 def _test_rows(samples: int, test: float) -> int:
-    """How many of the rows are for the test, or a SettingError when one side would be empty."""
+    """Return the number of rows to test with; raise SettingError where one side would be empty."""
     count = 0
-    if not isinstance(test, bool | np.bool_):  # which NumPy 2.1 takes for an index, with a warning
+    if not isinstance(test, bool | np.bool_):  # NumPy 2.1 takes np.bool_ for an index, with a warning
         try:
             count = operator.index(test)  # type: ignore[arg-type]  # a number of rows
         except TypeError:

@@ -1,4 +1,4 @@
-"""The target: class numbers, names of classes or numbers, told from all its cells."""
+"""Converting the target column to class numbers, names of classes or numbers, depending on all its cells."""
 
 from __future__ import annotations
 
@@ -12,19 +12,19 @@ from karp.data.number_text import advise, integer, integers_below, is_decorated,
 from karp.errors import DataError
 
 TargetAs = Literal["classes", "names", "numbers"]
-Where = Callable[[int], str]  # of a row: file, line and column, for a message
+Where = Callable[[int], str]  # returns a row's file, line and column, for a message
 
-_MOST_CLASSES = 2**20  # a class number past this is no class number
+_MOST_CLASSES = 2**20  # a number from here on is no class number
 
 
 def targets(
     cells: list[str], target_as: TargetAs | None, dtype: np.dtype[Any], missing: frozenset[str], where: Where
 ) -> tuple[NDArray[Any], tuple[str, ...]]:
-    """Return y and the names of the classes, of a column with these cells.
+    """Convert the cells of the target column to y and the names of the classes.
 
     `missing` are texts that are no class, case-folded. Raises DataError for a cell that is not what the column holds.
     """
-    distinct = dict.fromkeys(cells)  # in the order they were found
+    distinct = dict.fromkeys(cells)  # in the order of the rows
     for cell in distinct:
         if cell.casefold() in missing:
             raise DataError(
@@ -44,7 +44,7 @@ def targets(
 
 
 def _guess(cells: list[str], distinct: dict[str, None], where: Where) -> TargetAs:
-    """Tell what the target column holds, if that is plain."""
+    """Return what the target column holds; raise DataError where that is not clear."""
     others = [cell for cell in distinct if not is_number(cell)]
     if len(others) == len(distinct):
         if not all(map(is_decorated, distinct)):
@@ -71,7 +71,7 @@ def _guess(cells: list[str], distinct: dict[str, None], where: Where) -> TargetA
 
 
 def _numbers(cells: list[str], dtype: np.dtype[Any], where: Where) -> NDArray[Any]:
-    """Return values to predict, (n, 1)."""
+    """Return the cells as numbers to predict, (n, 1)."""
     values = rounded((cell if is_number(cell) else "nan" for cell in cells), dtype)
     sound = np.isfinite(values)
     if not sound.all():
@@ -87,12 +87,12 @@ def _numbers(cells: list[str], dtype: np.dtype[Any], where: Where) -> NDArray[An
 
 
 def _more_digits(dtype: np.dtype[Any]) -> str:
-    """Say what to do where `dtype` cannot hold the target."""
+    """Return the advice for a target that `dtype` cannot hold."""
     return "pass dtype=np.float64" if dtype == np.float32 else 'pass target_as="names" if each is a class'
 
 
 def _class_numbers(cells: list[str], distinct: dict[str, None], where: Where) -> tuple[NDArray[Any], tuple[str, ...]]:
-    """Return class numbers, (n,), and their names."""
+    """Return the cells as class numbers, (n,), and the classes' names."""
     numbers: dict[str, int] = {}
     spelt: dict[int, str] = {}
     for cell in distinct:

@@ -1,9 +1,9 @@
-"""A file that can be read more than once, and its lines.
+"""A text file whose lines can be read more than once.
 
 Theory of operation. A table may be read twice (`reading.py`), and both readings must see the same bytes. So a file is
-opened once, and each reading begins at its start: a file that takes the name of this one meanwhile does not count, and
-one that is written to while it is read is an error. What gives its bytes only once (a pipe, a FIFO, `/dev/stdin`, a
-process substitution, a device) is first copied, into memory or, where it is long, a temporary file.
+opened once, and each reading begins at its start: a file that replaces it meanwhile is not read, and one that is
+written to while it is read is an error. What can be read only once (a pipe, a FIFO, `/dev/stdin`, a process
+substitution, a device) is first copied, into memory or, if it is long, a temporary file.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from karp.errors import DataError, SettingError
 
 NumberedLines = Generator[tuple[int, str], None, None]  # (number from 1, line with its end)
 
-_IN_MEMORY = 2**26  # bytes of a copy that are kept in memory
+_IN_MEMORY = 2**26  # bytes: a copy that is longer lies in a temporary file
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +43,7 @@ class TextFile:
         """
         number = 0
         self.raw.seek(0)
-        # By its content: a browser may have unpacked a .gz and kept the name.
+        # Its content decides, not its name: a browser may have unpacked a .gz and kept the name.
         packed = self.raw.read(len(GZIP)) == GZIP
         self.raw.seek(0)
         data = gzip.GzipFile(fileobj=self.raw, mode="rb") if packed else self.raw
@@ -81,7 +81,7 @@ def opened(path: str | bytes | os.PathLike[str] | os.PathLike[bytes]) -> Iterato
     try:
         with open(name, "rb") as file:
             before = os.fstat(file.fileno())
-            head = file.read(HEAD)  # of a device without end: looked at before all of it is copied
+            head = file.read(HEAD)  # checked before the file is copied, as a device may have no end
             _refuse_other_formats(shown, head)
             if stat.S_ISREG(before.st_mode):
                 change = DataError(f"{shown}: it was written to while it was read: read it when it is complete")
@@ -99,16 +99,16 @@ def opened(path: str | bytes | os.PathLike[str] | os.PathLike[bytes]) -> Iterato
                     shutil.copyfileobj(file, copy)
                     yield TextFile(shown, cast(IO[bytes], copy))
     except FileNotFoundError:
-        raise DataError(f"{shown}: there is no such file{_looked(name)}") from None
+        raise DataError(f"{shown}: there is no such file{_hint(name)}") from None
     except IsADirectoryError:
         raise DataError(f"{shown}: is a directory: pass a file in it") from None
     except OSError as error:
-        hint = _looked(name) if "\n" in name else ""  # too long for a name
+        hint = _hint(name) if "\n" in name else ""  # a text given as a path is too long for a name
         raise DataError(f"{shown:.400}: cannot be read: {error.strerror or error}{hint}") from error
 
 
 def _changed(file: IO[bytes], before: os.stat_result) -> bool:
-    """Tell whether a file was written to."""
+    """Return whether a file was written to since `before`."""
     after = os.fstat(file.fileno())
     return (before.st_size, before.st_mtime_ns) != (after.st_size, after.st_mtime_ns)
 
@@ -116,7 +116,7 @@ def _changed(file: IO[bytes], before: os.stat_result) -> bool:
 def _name(path: object) -> tuple[str, str]:
     """Return the path as text, and as it can be printed."""
     try:
-        name = os.fsdecode(path)  # type: ignore[arg-type]  # what it does not take is refused
+        name = os.fsdecode(path)  # type: ignore[arg-type]  # it raises TypeError for what is no path
     except TypeError:
         hint = "; what is open already cannot be read" if hasattr(path, "read") else ""
         raise SettingError(f"path is {path!r:.80}: pass the path of a file{hint}") from None
@@ -129,8 +129,8 @@ def _name(path: object) -> tuple[str, str]:
     return name, shown
 
 
-def _looked(name: str) -> str:
-    """Say where a file was looked for, or what to do instead."""
+def _hint(name: str) -> str:
+    """Return where a file that does not exist was looked for, or what to pass instead of its name."""
     if name == "-":
         return ": pass '/dev/stdin' to read the standard input"
     if "://" in name:
@@ -149,7 +149,7 @@ def _refuse_other_formats(shown: str, head: bytes) -> None:
         inside = "compressed with gzip, and inside "
         with gzip.GzipFile(fileobj=io.BytesIO(head), mode="rb") as packed:
             head = b""
-            with suppress(EOFError, zlib.error, gzip.BadGzipFile):  # the head alone is cut short
+            with suppress(EOFError, zlib.error, gzip.BadGzipFile):  # the head ends in the middle of the data
                 head = packed.read1(HEAD)
     if what := recognise(head):
         raise DataError(f"{shown}: it is {inside}{what}")

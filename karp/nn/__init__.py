@@ -1,11 +1,11 @@
 """Models made of layers, their initial weights, and losses.
 
 A `Module` is any object that holds parameters: values in its attributes, in lists, tuples and dicts of them, and in
-other modules there. Where a parameter is found is its name: the weight of the first layer of an MLP is
-`layers.0.weight`. All of them together are one contiguous vector, `module.parameters`.
+other modules there. A parameter's name is its path: the weight of the first layer of an MLP is `layers.0.weight`. All
+parameters together are one contiguous vector, `module.parameters`.
 
 Weights are stored (inputs, outputs), so a layer is `x @ weight + bias` and no product needs a transposed copy.
-Everything random is drawn from a seed that is an argument.
+All random numbers are drawn from a seed that is an argument.
 """
 
 from karp.autograd.losses import binary_cross_entropy, cross_entropy, hinge, huber, mae, mse

@@ -15,24 +15,24 @@ Initialiser = Callable[[int, int, np.random.Generator], "npt.NDArray[Any]"]
 
 
 def he_uniform(inputs: int, outputs: int, rng: np.random.Generator) -> npt.NDArray[np.float64]:
-    """Uniform of variance 2 / inputs, for ReLU and its kin. He, Zhang, Ren and Sun, 2015."""
+    """Draw uniform weights of variance 2 / inputs, for ReLU and similar activations. He, Zhang, Ren and Sun, 2015."""
     limit = math.sqrt(6.0 / inputs)
     return rng.uniform(-limit, limit, (inputs, outputs))
 
 
 def he_normal(inputs: int, outputs: int, rng: np.random.Generator) -> npt.NDArray[np.float64]:
-    """Normal of variance 2 / inputs, for ReLU and its kin. He, Zhang, Ren and Sun, 2015."""
+    """Draw normal weights of variance 2 / inputs, for ReLU and similar activations. He, Zhang, Ren and Sun, 2015."""
     return rng.normal(0.0, math.sqrt(2.0 / inputs), (inputs, outputs))
 
 
 def glorot_uniform(inputs: int, outputs: int, rng: np.random.Generator) -> npt.NDArray[np.float64]:
-    """Uniform of variance 2 / (inputs + outputs), for tanh, sigmoid and no activation. Glorot and Bengio, 2010."""
+    """Draw uniform weights of variance 2 / (inputs + outputs), for tanh, sigmoid or none. Glorot and Bengio, 2010."""
     limit = math.sqrt(6.0 / (inputs + outputs))
     return rng.uniform(-limit, limit, (inputs, outputs))
 
 
 def glorot_normal(inputs: int, outputs: int, rng: np.random.Generator) -> npt.NDArray[np.float64]:
-    """Normal of variance 2 / (inputs + outputs), for tanh, sigmoid and no activation. Glorot and Bengio, 2010."""
+    """Draw normal weights of variance 2 / (inputs + outputs), for tanh, sigmoid or none. Glorot and Bengio, 2010."""
     return rng.normal(0.0, math.sqrt(2.0 / (inputs + outputs)), (inputs, outputs))
 
 

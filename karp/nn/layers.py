@@ -54,7 +54,7 @@ ACTIVATIONS: dict[str, Activation] = {
 
 
 def _floating(owner: str, dtype: npt.DTypeLike) -> np.dtype[Any]:
-    """The dtype of a module's parameters."""
+    """Return the dtype of a module's parameters; raise SettingError unless it is float32 or float64."""
     kind: Any = None
     with contextlib.suppress(TypeError):
         kind = np.dtype(dtype)
@@ -66,7 +66,7 @@ def _floating(owner: str, dtype: npt.DTypeLike) -> np.dtype[Any]:
 
 
 def _sizes(owner: str, dtype: npt.DTypeLike, **sizes: object) -> tuple[int, ...]:
-    """The sizes of a weight, each at least 1 and together of a memory that a computer may have."""
+    """Return the sizes of a weight; raise SettingError for one below 1, and for more memory than the limit."""
     checked = tuple(checks.whole(f"{owner}: {name}", size, 1) for name, size in sizes.items())
     if math.prod(checked) * _floating(owner, dtype).itemsize > LARGEST:
         shape = " x ".join(map(str, checked))
@@ -75,7 +75,7 @@ def _sizes(owner: str, dtype: npt.DTypeLike, **sizes: object) -> tuple[int, ...]
 
 
 def _generator(owner: str, seed: object) -> np.random.Generator:
-    """The generator of a seed. Without one two runs would differ, so None is no seed."""
+    """Return the random generator of a seed; None is refused, as two runs without a seed would differ."""
     if isinstance(seed, np.random.Generator):
         return seed
     if isinstance(seed, (list, tuple)) or (isinstance(seed, np.ndarray) and seed.ndim):
@@ -91,15 +91,17 @@ def _activation(owner: str, name: object) -> str:
 
 
 def _hidden_sizes(hidden: Any) -> list[int]:
-    """The sizes of the hidden layers of an MLP."""
+    """Return the sizes of the hidden layers of an MLP; raise SettingError for what is no list of sizes."""
     if isinstance(hidden, (str, bytes, set, frozenset, Mapping)) or not np.iterable(hidden):
         example = f"[{hidden}]" if isinstance(hidden, (int, np.integer)) else "[128, 64]"
         raise SettingError(f"MLP: hidden is a list of sizes, one for each hidden layer: {example}, not {short(hidden)}")
-    return [checks.whole(f"MLP: hidden[{place}]", size, 1) for place, size in enumerate(hidden)]
+    return [checks.whole(f"MLP: hidden[{index}]", size, 1) for index, size in enumerate(hidden)]
 
 
-def _drawn(init: Initialiser | str, inputs: int, outputs: int, seed: object, dtype: npt.DTypeLike) -> npt.NDArray[Any]:
-    """An initial weight (inputs, outputs)."""
+def _draw_weight(
+    init: Initialiser | str, inputs: int, outputs: int, seed: object, dtype: npt.DTypeLike
+) -> npt.NDArray[Any]:
+    """Draw an initial weight (inputs, outputs); raise if the initialiser's result does not fit."""
     if isinstance(init, str):
         if init not in INITIALISERS:
             raise SettingError(f"Linear: no initialiser {init!r}; there are {', '.join(INITIALISERS)}")
@@ -122,8 +124,9 @@ def _drawn(init: Initialiser | str, inputs: int, outputs: int, seed: object, dty
 class Linear(Module):
     """activation(x @ weight + bias), computed as one operation.
 
-    `weight` (inputs, outputs) drawn by `init` (a name in `INITIALISERS` or a function like them; by default
-    `he_uniform` for ReLU and its kin, `glorot_uniform` otherwise), `bias` (outputs,) of zeros or None.
+    `weight` (inputs, outputs) is drawn by `init`, a name in `INITIALISERS` or a function like them; by default
+    `glorot_uniform` for tanh, sigmoid and no activation, `he_uniform` for the others. `bias` (outputs,) is of zeros, or
+    None.
 
     Raises SettingError for sizes below 1 and names that do not exist, ShapeError for input that does not fit.
 
@@ -148,7 +151,7 @@ class Linear(Module):
         checks.switch("Linear: bias", bias)
         if init is None:
             init = "glorot_uniform" if activation in (None, "tanh", "sigmoid") else "he_uniform"
-        self.weight = Value(_drawn(init, inputs, outputs, seed, dtype))  # (inputs, outputs)
+        self.weight = Value(_draw_weight(init, inputs, outputs, seed, dtype))  # (inputs, outputs)
         self.bias = Value(np.zeros(outputs, dtype)) if bias else None  # (outputs,)
         self.activation = activation
         self._fused = activation if activation in FUSED else None
@@ -161,13 +164,13 @@ class Linear(Module):
         return f"{type(self).__name__}({inputs}, {outputs}{bias}{activation})"
 
     def __call__(self, x: Any, rng: np.random.Generator | None = None) -> Value:
-        """`x` (..., inputs) to (..., outputs)."""
+        """Apply the layer to `x` (..., inputs); the result is (..., outputs)."""
         out = linear(x, self.weight, self.bias, self._fused)
         return out if self._after is None else self._after(out)
 
 
 class LayerNorm(Module):
-    """The last axis brought to mean 0 and variance 1, then times `weight` plus `bias`, both (features,)."""
+    """Normalise the last axis to mean 0 and variance 1, then multiply by `weight` and add `bias`, both (features,)."""
 
     def __init__(self, features: int, eps: float = 1e-5, dtype: npt.DTypeLike = np.float32) -> None:
         (features,) = _sizes("LayerNorm", dtype, features=features)
@@ -179,12 +182,12 @@ class LayerNorm(Module):
         return f"{type(self).__name__}({self.weight.size}, eps={self.eps})"
 
     def __call__(self, x: Any, rng: np.random.Generator | None = None) -> Value:
-        """`x` (..., features), and so is the result."""
+        """Normalise `x` (..., features); the result has its shape."""
         return layer_norm(x, self.weight, self.bias, self.eps)
 
 
 class Embedding(Module):
-    """A table of `count` vectors, looked up by integer; initially standard normal.
+    """A table of `count` trainable vectors, selected by integers; its initial numbers are standard normal.
 
     >>> Embedding(10, 4)(np.array([[1, 2, 1]])).shape
     (1, 3, 4)
@@ -199,14 +202,15 @@ class Embedding(Module):
         return f"{type(self).__name__}({count}, {features})"
 
     def __call__(self, x: Any, rng: np.random.Generator | None = None) -> Value:
-        """Integers of any shape to (*shape, features)."""
+        """Select the vectors of `x`, integers of any shape; the result is (*x.shape, features)."""
         return embedding(self.weight, x)
 
 
 class Dropout(Module):
-    """`dropout(x, p, rng)` when called with `rng`, and nothing without.
+    """Drop elements with probability `p` when called with `rng` (see `dropout`); without, return the input.
 
-    In a training loop it is `model(x, trainer.rng)`; `trainer.backward` refuses a loss whose dropouts had no `rng`.
+    In a training loop the call is `model(x, trainer.rng)`; `trainer.backward` refuses a loss whose dropouts had no
+    `rng`.
     """
 
     def __init__(self, p: float) -> None:
@@ -216,12 +220,12 @@ class Dropout(Module):
         return f"{type(self).__name__}({self.p})"
 
     def __call__(self, x: Any, rng: np.random.Generator | None = None) -> Value:
-        """`x` of any shape, and so is the result."""
+        """Apply dropout to `x` of any shape, which the result has too."""
         return dropout(x, self.p, rng if self.p else None)
 
 
 class Sequential(Module):
-    """One after the other: modules, and functions such as `karp.autograd.relu`.
+    """Apply modules, and functions such as `karp.autograd.relu`, one after the other.
 
     >>> model = Sequential(Linear(4, 8), tanh, Dropout(0.1), Linear(8, 2))
     >>> model(np.zeros((5, 4))).shape
@@ -235,21 +239,21 @@ class Sequential(Module):
         self.layers = list(layers)
 
     def _contents(self) -> Iterable[tuple[str, Any]]:
-        return ((f"layers.{place}", layer) for place, layer in enumerate(self.layers))
+        return ((f"layers.{index}", layer) for index, layer in enumerate(self.layers))
 
     def __call__(self, x: Any, rng: np.random.Generator | None = None) -> Value:
-        """The input of the first to the output of the last."""
+        """Apply the layers to `x`, in order."""
         for layer in self.layers:
             x = layer(x, rng) if isinstance(layer, Module) else layer(x)
         return x if isinstance(x, Value) else Value(x)
 
 
 class MLP(Module):
-    """Layers of `hidden` sizes with an activation after each, and a last layer without one.
+    """A multi-layer perceptron: layers of `hidden` sizes with an activation after each, and a last one without.
 
-    `dropout` is applied to what each hidden layer gives, when called with `rng`, in a training loop
-    `model(x, trainer.rng)`; `layer_norm` stands between a hidden layer's product and its activation. Layer i draws its
-    weights from (seed, i). `config` has all arguments as plain data.
+    `dropout` is applied to the output of each hidden layer when the model is called with `rng`, in a training loop
+    `model(x, trainer.rng)`. `layer_norm` is applied between a hidden layer's product and its activation. Layer i draws
+    its weights from (seed, i). `config` has all arguments as plain data.
 
     >>> model = MLP(3, [4, 4], 1, seed=0)
     >>> model(np.zeros((2, 3))).shape
@@ -286,19 +290,19 @@ class MLP(Module):
         last = len(pairs) - 1
         self.layers = [
             Linear(
-                size, following, activation=None if place == last else inside, init=None if place == last else init,
-                seed=[seed, place], dtype=dtype,
+                size, following, activation=None if index == last else inside, init=None if index == last else init,
+                seed=[seed, index], dtype=dtype,
             )
-            for place, (size, following) in enumerate(pairs)
+            for index, (size, following) in enumerate(pairs)
         ]  # fmt: skip
         self.norms = [LayerNorm(size, dtype=dtype) for size in sizes[1:-1]] if layer_norm else []
         self.activation = self._config["activation"]
         self.dropout = self._config["dropout"]
-        self._made = self._structure()
+        self._initial_structure = self._structure()
 
     @property
     def config(self) -> dict[str, Any]:
-        """The arguments that this model was made with, all of them, as JSON has them.
+        """All the arguments that this model was made with, as types that JSON has.
 
         `nn.MLP(**model.config)` is the model as it was before training. Raises SettingError if the program has replaced
         a layer or another setting since, so that these arguments would make another model.
@@ -307,7 +311,7 @@ class MLP(Module):
         >>> config["hidden"], config["activation"], config["dtype"]
         ([4], 'relu', 'float32')
         """
-        if self._structure() != self._made:
+        if self._structure() != self._initial_structure:
             raise SettingError(
                 "the layers or settings of this MLP have been changed since it was made, so no arguments make it: make"
                 " it with the arguments that are wanted, or as a Module of its own"
@@ -315,19 +319,19 @@ class MLP(Module):
         return {**self._config, "hidden": [*self._config["hidden"]]}
 
     def _structure(self) -> str:
-        """Return what the arguments have determined, but for the weights."""
+        """Describe all that the constructor's arguments determine except the weights."""
         return f"{self.activation} {self.dropout} {self.layers} {self.norms}"
 
     def __call__(self, x: Any, rng: np.random.Generator | None = None) -> Value:
-        """`x` (samples, inputs) to (samples, outputs)."""
+        """Apply the model to `x` (samples, inputs); the result is (samples, outputs)."""
         if not self.norms and not self.dropout:
             for layer in self.layers:
                 x = layer(x)
             return x  # type: ignore[no-any-return]
-        for place, layer in enumerate(self.layers[:-1]):
+        for index, layer in enumerate(self.layers[:-1]):
             x = layer(x)
             if self.norms:
-                x = ACTIVATIONS[self.activation](self.norms[place](x))
+                x = ACTIVATIONS[self.activation](self.norms[index](x))
             if self.dropout:
                 x = dropout(x, self.dropout, rng)
         return self.layers[-1](x)

@@ -1,9 +1,9 @@
-"""`Module`, and the walk that finds its parameters and gives them their names.
+"""`Module`, and the walk that finds its parameters and names them.
 
-The walk goes through attributes, and through lists, tuples and dicts in them: there a value has a place, which is its
-name, and an order. Whatever else an attribute holds (a set, an object of another class, a partial, a closure) can
-give neither, and is looked into for one thing alone: a value that would be neither trained nor saved. Then the model
-is refused. (What the garbage collector sees of an object is all that it refers to, whatever its class.)
+The walk goes through attributes, and through lists, tuples and dicts in them: there a value has a path, which is its
+name, and an order. Any other object in an attribute (a set, an object of another class, a partial, a closure) has
+neither, and is only searched for values, which would be neither trained nor saved. A model with one is refused. (The
+search uses the garbage collector, which knows what an object of any class refers to.)
 """
 
 from __future__ import annotations
@@ -23,11 +23,11 @@ from karp.parameters import Parameters
 
 
 class Module:
-    """Something with parameters. Set values and modules as attributes and define `__call__`.
+    """The base class of models and layers: set values and modules as attributes, and define `__call__`.
 
-    Found are values in attributes, in lists, tuples and dicts there, at any depth, and in modules among them. The keys
-    of a dict are text or whole numbers. Values that are kept in any other way are refused (SettingError) when the
-    parameters are asked for.
+    The parameters are the values in attributes, in lists, tuples and dicts there, at any depth, and in modules among
+    them. The keys of a dict are text or whole numbers. Values that are kept in any other way are refused
+    (SettingError) when the parameters are read.
 
     >>> class Scale(Module):
     ...     def __init__(self) -> None:
@@ -51,11 +51,11 @@ class Module:
     """
 
     def __call__(self, x: Any, rng: np.random.Generator | None = None) -> Value:
-        """Apply to a batch. With `rng` whatever is random happens (training), without it does not."""
+        """Apply the module to a batch: with `rng`, as in training, random operations are applied, without it not."""
         raise NotImplementedError(f"{type(self).__name__} must define __call__")
 
     def named_parameters(self) -> Iterator[tuple[str, Value]]:
-        """Name and value of each parameter, in order of definition; one used in two places is named once.
+        """Iterate over the name and value of each parameter, in order of definition; one with two paths comes once.
 
         Raises SettingError for a value that is kept where it can have no name, and for two of one name.
         """
@@ -65,7 +65,7 @@ class Module:
     def parameters(self) -> Parameters:
         """All parameters as one vector: the same object until the model has others, or one has other data.
 
-        It walks through the whole model, some microseconds a layer: ask before a loop, not in it.
+        Each read walks through the whole model, some microseconds a layer: read it before a loop, not in it.
         """
         named = _find(self)
         vector: Parameters | None = vars(self).get("_vector")
@@ -74,7 +74,7 @@ class Module:
         return vector
 
     def zero_grad(self) -> None:
-        """Forget all gradients, so that the next backward begins anew; in a loop `Parameters.zero_grad` is faster."""
+        """Set all gradients to None, as before the first backward; in a loop `Parameters.zero_grad` is faster."""
         for value in _find(self).values():
             value.grad = None
 
@@ -95,12 +95,12 @@ class Module:
         return "\n  ".join(lines)
 
     def _contents(self) -> Iterable[tuple[str, Any]]:
-        """Return what `repr` tells of, by name."""
+        """Return the names and contents that `repr` shows."""
         return _contents(_attributes(self, "", []), "", {id(self)})
 
     def __getstate__(self) -> Any:
-        # A copy has arrays of its own, which are no views of the vector any more.
-        state: Any = super().__getstate__()  # of attributes, or of them and slots
+        # A copy has arrays of its own, which are not views of the vector.
+        state: Any = super().__getstate__()  # a dict of attributes, or a tuple of that and the slots
         if isinstance(state, tuple):
             return _without_vector(state[0]), *state[1:]
         return _without_vector(state)
@@ -113,11 +113,11 @@ def _without_vector(attributes: dict[str, Any] | None) -> dict[str, Any] | None:
 # --- the walk -------------------------------------------------------------------------------------------------------
 
 Items = Iterable[tuple[Any, Any]]
-Unnamed = tuple[str, Any, str]  # where something stands that can give no names, the thing, and what to do about it
+Unnamed = tuple[str, Any, str]  # the path of an object that cannot name its values, the object, and what to do
 
-_PLAIN = frozenset({str, int, float, bool, complex, bytes, type(None)})  # they hold nothing
-_OPAQUE = (type, ModuleType, FrameType, TracebackType, CodeType)  # they lead to the whole program
-_OF_CLASSES = _PLAIN | {FunctionType, property, classmethod, staticmethod}  # what holds nothing in a class
+_PLAIN = frozenset({str, int, float, bool, complex, bytes, type(None)})  # objects of these types hold no value
+_OPAQUE = (type, ModuleType, FrameType, TracebackType, CodeType)  # objects of these types refer to the whole program
+_OF_CLASSES = _PLAIN | {FunctionType, property, classmethod, staticmethod}  # attributes of a class that hold no value
 _HOLDERS = frozenset({list, tuple, dict})
 _OURS = ("karp.nn.module", "karp.nn.layers")
 _ndarray = np.ndarray
@@ -146,9 +146,9 @@ def _find(module: Module) -> dict[str, Value]:
 
 
 def _walk(items: Items, prefix: str, named: dict[str, Value], seen: set[int], unnamed: list[Unnamed]) -> None:
-    """Add to `named` the values among these items and below, and to `unnamed` what can give no names.
+    """Add to `named` the values among these items and below, and to `unnamed` objects that cannot name their values.
 
-    `seen` has the ids of everything that was met: a value in two places has its first name, and no cycle is endless.
+    `seen` has the ids of all objects visited, so a value with two paths has its first name, and cycles end.
     """
     for key, item in items:
         kind = item.__class__
@@ -172,7 +172,7 @@ def _walk(items: Items, prefix: str, named: dict[str, Value], seen: set[int], un
 
 
 def _items(holder: Any, prefix: str, unnamed: list[Unnamed]) -> Items:
-    """Return what a module, list, tuple or dict holds, each under its part of a name."""
+    """Return the items of a module, list, tuple or dict, each with its part of a name."""
     if isinstance(holder, Module):
         return _attributes(holder, prefix, unnamed)
     if holder.__class__ not in _HOLDERS:
@@ -194,7 +194,7 @@ def _items(holder: Any, prefix: str, unnamed: list[Unnamed]) -> Items:
 
 
 def _attributes(module: Module, prefix: str, unnamed: list[Unnamed]) -> Items:
-    """Return the attributes of a module, those in slots last; add to `unnamed` what stands in its class."""
+    """Return the attributes of a module, those in slots last; add to `unnamed` attributes of its class."""
     attributes = vars(module)
     kind = type(module)
     if kind.__module__ in _OURS:
@@ -204,7 +204,7 @@ def _attributes(module: Module, prefix: str, unnamed: list[Unnamed]) -> Items:
         if base is Module or base is object:
             continue
         for name, item in vars(base).items():
-            if type(item) is MemberDescriptorType:  # of a slot
+            if type(item) is MemberDescriptorType:  # the descriptor of a slot
                 if hasattr(module, name):
                     slots.append((name, getattr(module, name)))
             elif type(item) not in _OF_CLASSES and not name.startswith("__") and name not in attributes:
@@ -213,7 +213,7 @@ def _attributes(module: Module, prefix: str, unnamed: list[Unnamed]) -> Items:
 
 
 def _leaf_in(thing: Any, known: set[int]) -> Value | None:
-    """Return a leaf that is reached from `thing` by references and not through what is known, or None."""
+    """Return a leaf that `thing` refers to, directly or not, except through `known` objects; None if there is none."""
     if id(thing) in known or isinstance(thing, _OPAQUE):
         return None
     stack, seen = [thing], known | {id(thing)}
@@ -222,19 +222,19 @@ def _leaf_in(thing: Any, known: set[int]) -> Value | None:
         if item.__class__ is Value:
             if item.operation is None:
                 return item
-            continue  # what it was computed from is no part of the model
-        for held in _referents(item):
-            if id(held) not in seen and not isinstance(held, _OPAQUE):
-                seen.add(id(held))
-                stack.append(held)
+            continue  # the inputs of a node are no part of the model
+        for referent in _referents(item):
+            if id(referent) not in seen and not isinstance(referent, _OPAQUE):
+                seen.add(id(referent))
+                stack.append(referent)
     return None
 
 
 def _referents(item: Any) -> Iterable[Any]:
-    """Return what an object refers to, but for a function's globals, which are the program's."""
+    """Return the objects that an object refers to, except a function's globals, which are the program's."""
     if item.__class__ is FunctionType:
         return (item.__closure__, item.__defaults__, item.__kwdefaults__, item.__dict__)
-    if isinstance(item, _ndarray):  # the collector does not look into those of objects
+    if isinstance(item, _ndarray):  # the garbage collector does not know the elements of an array of objects
         return list(item.flat) if item.dtype.hasobject else ()
     return gc.get_referents(item)
 
