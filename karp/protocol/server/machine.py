@@ -1,15 +1,14 @@
 """The server's half of the protocol: a state machine without I/O.
 
-Events go in (a message from a peer, a worker lost, the clock), actions come out (send this, report that, save a
-checkpoint); time is an argument. So one class serves the ZeroMQ server, the run in one process, the tests and the
-simulated cluster.
+A method takes an event (a message from a peer, a worker lost, a tick of the clock) and returns actions (send, report,
+save a checkpoint); time is an argument. So one class serves the ZeroMQ server, a run in one process, tests, simulation.
 
     joining --(joining.py)--> training --(last step, last score)--> over (ending.py)
 
-In training, the shards of the open step are leased to the workers that wait. When it is applied (training.py), they are
-leased the next one together with the new weights; in one process a lease may just move on to it (fast_path.py). What is
-lost (a worker, a message) is leased again. At an epoch's end its evaluation is leased too, with a copy of that epoch's
-weights, so that training goes on meanwhile (unless the score steers the run).
+In training, the shards of the open step are leased to the workers that wait. When the step is applied (training.py),
+they are leased shards of the next, with the new weights; in one process a lease may just move on (fast_path.py). Shards
+of a lost worker or message are leased again. At an epoch's end its evaluation is leased too, with a copy of that
+epoch's weights, so that training goes on meanwhile (unless the next epoch waits for the score).
 """
 
 from collections.abc import Callable, Mapping
