@@ -333,7 +333,7 @@ def score():
     return float(model(x).data.sum())
 trainer = karp.Trainer(model, optim.SGD(lr=0.01), batch_size=16, epochs=2, shards=2, codec_weights=codec, show=False)
 with trainer:
-    for xs, ys in trainer.batches(x, y, evaluate=score, steering=True):
+    for xs, ys in trainer.batches(x, y, evaluate=score, wait_for_score=True):
         trainer.backward(nn.cross_entropy(model(xs), ys))
 """
 

@@ -10,7 +10,7 @@ from karp.errors import DataError, RecordError
 from karp.launch.options import Options
 from karp.launch.processes import THREAD_VARIABLES, WORKER_MAIN
 from karp.launch.program import exists
-from karp.protocol.kernels import Use
+from karp.protocol.kernels import KernelUse
 from karp.protocol.settings import Settings
 from karp.record import files
 from karp.record.arrivals import read
@@ -54,7 +54,7 @@ def replay(run_dir: str, program: str | None, arguments: list[str]) -> int:
 def explain_difference(summary: dict[str, Any]) -> str:
     """Explain, as far as the kernels tell, why the repeated weights differ from the recorded ones."""
     try:
-        uses = [Use.from_dict(use) for use in summary["kernels"]]
+        uses = [KernelUse.from_dict(use) for use in summary["kernels"]]
         others = [differences for use in uses if (differences := use.kernels.differences(uses[0].kernels))]
         differences = kernels().differences(uses[0].kernels)
     except (LookupError, TypeError, ValueError):

@@ -1,32 +1,32 @@
-"""What the bits of a run depend on beyond its settings: the kernels that compute it, and whose they are.
+"""The kernels that compute a run: NumPy, BLAS and CPU, on which its bits depend beside its settings.
 
-The kernels of the worker that joins first are the run's. Those of the others, and of the server, which applies the
-updates, are compared with them: the same shard has other bits with other kernels, so that the weights depend on who
-computed what, which nobody can repeat.
+The kernels of the worker that joins first are the run's. Those of the other workers, and of the server, which applies
+the updates, are compared with them. With other kernels the same shard has other bits, so the weights would depend on
+which worker computed which shard, and the run could not be repeated.
 """
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
-TEXT = 300  # characters of a field
+TEXT = 300  # the most characters of a field
 
 
 @dataclass(frozen=True, slots=True)
 class Kernels:
-    """What a process computes with (`record/kernels.py` finds it out)."""
+    """The libraries and the CPU that a process computes with (`record/kernels.py` finds them out)."""
 
     python: str = ""
     numpy: str = ""
-    numpy_build: str = ""  # its compiler and the instruction set that it takes for granted
-    simd: str = ""  # the further instruction sets whose loops NumPy uses here
+    numpy_build: str = ""  # its compiler and the instruction set that it requires
+    simd: str = ""  # the other instruction sets that NumPy's loops use on this CPU
     blas: str = ""  # library, version and the kernels that it has chosen
     libc: str = ""
     cpu: str = ""
 
     @classmethod
     def from_dict(cls, plain: object) -> "Kernels":
-        """Raises ValueError for what is not the dict of some kernels."""
+        """Rebuild kernels from what `to_dict` returned; raises ValueError for anything else."""
         names = [field.name for field in fields(cls)]
         if not isinstance(plain, Mapping) or set(plain) != set(names):
             raise ValueError(f"a map of {', '.join(names)}")
@@ -35,20 +35,20 @@ class Kernels:
         return cls(**plain)
 
     def to_dict(self) -> dict[str, str]:
-        """Plain types, for a message or a file."""
+        """Return the kernels as plain types, for a message or a file."""
         return asdict(self)
 
     def differences(self, run: "Kernels") -> str:
-        """What of it gives other bits than the run's, both named; '' if nothing.
+        """Return the differences from the run's kernels that give other bits, both named; '' if there are none.
 
-        Two versions of Python and two models of a CPU give the same bits where all else is equal: NumPy's loops and the
-        BLAS's kernels are chosen by what a CPU can do, and that is compared.
+        Versions of Python and models of a CPU are not compared: NumPy's loops and the BLAS's kernels depend on what a
+        CPU can do, and those are compared.
 
         >>> Kernels(blas="openblas 0.3 Haswell", cpu="A").differences(Kernels(blas="openblas 0.3 SkylakeX", cpu="B"))
         'blas openblas 0.3 Haswell instead of openblas 0.3 SkylakeX'
         """
         pairs = [(name, getattr(self, name), getattr(run, name)) for name in COMPARED]
-        return ", ".join(f"{name} {mine} instead of {others}" for name, mine, others in pairs if mine != others)
+        return ", ".join(f"{name} {own} instead of {theirs}" for name, own, theirs in pairs if own != theirs)
 
 
 COMPARED = ("numpy", "numpy_build", "simd", "blas", "libc")
@@ -56,41 +56,41 @@ UNKNOWN = Kernels()
 
 
 @dataclass(slots=True)
-class Use:
-    """Kernels of a run, and whose they are."""
+class KernelUse:
+    """Kernels that a run was computed with, and the processes that used them."""
 
     kernels: Kernels
     workers: list[int] = field(default_factory=list)
     server: bool = False
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain types, for a checkpoint or the summary."""
+        """Return it as plain types, for a checkpoint or the summary."""
         return {"workers": self.workers, "server": self.server, **self.kernels.to_dict()}
 
     @classmethod
-    def from_dict(cls, plain: Mapping[str, Any]) -> "Use":
-        """Raises ValueError, LookupError or TypeError for what is none."""
+    def from_dict(cls, plain: Mapping[str, Any]) -> "KernelUse":
+        """Rebuild it from what `to_dict` returned; raises ValueError, LookupError or TypeError for anything else."""
         facts = dict(plain)
         workers, server = [int(worker) for worker in facts.pop("workers")], bool(facts.pop("server"))
         return cls(Kernels.from_dict(facts), workers, server)
 
 
-class Uses:
-    """All kernels that a run has been computed with; the first are the run's."""
+class KernelUses:
+    """All kernels that a run has been computed with, in the order of their first use; the first are the run's."""
 
     def __init__(self) -> None:
-        self.all: list[Use] = []
+        self.all: list[KernelUse] = []
 
     def differences(self, kernels: Kernels) -> str:
-        """What of these gives other bits than the run's; '' if nothing, or if there are none yet."""
+        """Return the differences from the run's kernels that give other bits; '' if there are none."""
         return kernels.differences(self.all[0].kernels) if self.all else ""
 
     def add(self, kernels: Kernels, worker: int | None) -> bool:
-        """These are a worker's, or with None the server's; whether they are new here."""
+        """Add the kernels of a worker, or with None of the server; return whether they are new in this run."""
         use = next((use for use in self.all if use.kernels == kernels), None)
         is_new = use is None
         if use is None:
-            use = Use(kernels)
+            use = KernelUse(kernels)
             self.all.append(use)
         if worker is None:
             use.server = True
@@ -99,5 +99,5 @@ class Uses:
         return is_new
 
     def summary(self) -> dict[str, Any]:
-        """The run's own, and in a list all of them with those who have used them."""
+        """Return the run's kernels as plain types, and as `kernels` the list of all that were used, and by whom."""
         return {**self.all[0].kernels.to_dict(), "kernels": [use.to_dict() for use in self.all]} if self.all else {}

@@ -1,8 +1,8 @@
 """The messages between the server and its workers, and the check of every field that arrives.
 
-A message is one of the small classes below. On a wire it is a map of plain types, its head, and a list of flat
-vectors, its payload; `encode` and `decode` go between the two. `decode` trusts nothing: an unknown kind, a missing or
-surplus field, a wrong type or range is a ProtocolError that names the field and what was found.
+A message is one of the small classes below. On a wire it is a map of plain types, its head, and a list of flat vectors,
+its payload; `encode` and `decode` convert between the two. `decode` trusts nothing: an unknown kind, a missing or
+surplus field, a wrong type or range is a ProtocolError that names the field and its value.
 
         worker                                server
           Join(settings, kernels)   ->
@@ -10,20 +10,20 @@ surplus field, a wrong type or range is a ProtocolError that names the field and
           Initial(weights)          ->        (only where `initial` asks for them)
                                     <-        Lease(step, start, stop, version, weights)
           Contribution(step, nodes) ->
-                                    <-        Lease | Evaluation | Finish         (when there is one to give)
+                                    <-        Lease | Evaluation | Finish         (as soon as there is one)
           Score(epoch, scores)      ->
                                     <-        Finish(main, weights)
           Leave(logs)               ->
-          Done()                    ->        (the main worker's process ends well)
+          Done()                    ->        (the leader's program has ended well)
                                     <-        Closed()                            (to the others)
 
 There is one round trip per step: the reply to a contribution is the next lease, with the weights if they are new.
 
-Any of these may be lost with a connection, a server or a worker, so each can be repeated without harm. A worker that
-has waited in silence sends Ping(seen), the number of the last task it was given: the server finds out which of the
-two messages between them was lost, and gives the task again. A server that does not know a worker (it was restarted,
-or took the worker for lost) answers Rejoin. A program that leaves its loop early sends Stop and waits for Finish; one
-that raises sends Failure.
+Any message may be lost with a connection, a server or a worker, so each can be repeated without harm. A worker that has
+had no answer for a while sends Ping(seen), the number of the last task it was given. From it the server knows which of
+the two messages between them was lost, and sends the task again. A server that does not know a worker (it was
+restarted, or took the worker for lost) answers Rejoin. A program that leaves its loop early sends Stop and waits for
+Finish; one that raises sends Failure.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -36,28 +36,28 @@ from karp.protocol.settings import Settings
 from karp.protocol.tree import Node, Vector
 from karp.text import NAME_CHARACTERS
 
-ERROR, TRACEBACK, HOST = 2_000, 200_000, 255  # characters of a text, at most
-MOST_NUMBERS = 1_000  # of a score
-MOST_LOGGED = 10_000  # numbers that travel with one message
-PROTOCOL = 7  # counts the changes that make two versions of karp unable to work in one run
+ERROR, TRACEBACK, HOST = 2_000, 200_000, 255  # the most characters of a text
+MOST_NUMBERS = 1_000  # in a score
+MOST_LOGGED = 10_000  # the most logged numbers in one message
+PROTOCOL = 8  # counts the changes that make two versions of karp unable to work in one run
 
 Logs = list[tuple[int, str, float]]  # (shard, name, value); shard -1: logged outside of a shard
 
 
 @dataclass(slots=True)
 class Join:
-    """A worker asks to take part; `worker` is the number its launcher gave it, -1 for any."""
+    """A worker's request to take part; `worker` is the number that its launcher gave it, -1 for any."""
 
     worker: int
     settings: Settings
     host: str
     pid: int
-    kernels: Kernels = UNKNOWN  # what it computes with
+    kernels: Kernels = UNKNOWN  # that the worker computes with
 
 
 @dataclass(slots=True)
 class Initial:
-    """The weights the model starts from, sent by the one worker that was asked, and its remarks on the data."""
+    """The initial weights of the model, sent by the worker that was asked for them, and its remarks on the data."""
 
     weights: Vector
     remarks: list[str] = field(default_factory=list)
@@ -65,22 +65,22 @@ class Initial:
 
 @dataclass(slots=True)
 class Contribution:
-    """The sums of a lease's gradients, one per maximal node, made with the weights of `version`."""
+    """The sums of a lease's gradients, one for each maximal node, computed with the weights of `version`."""
 
     step: int
     version: int
     nodes: list[Node]
     logs: Logs
     last: bool  # the program called trainer.stop(): the run ends once this step is applied
-    lease: int = 0  # its number; 0 where nothing on the way can double it
-    seconds: float = 0.0  # that it took to compute, alone on a processor; 0: not measured
-    no_overflow: bool | None = None  # whether no sum of its vectors can overflow; None: its receiver has not looked
+    lease: int = 0  # the lease's number; 0 over a medium that duplicates no message
+    seconds: float = 0.0  # how long it took to compute, alone on a processor; 0 if that was not measured
+    no_overflow: bool | None = None  # whether no sum of its vectors can overflow; None: not checked yet
     reason: str = ""  # why the gradient of a suspect lease is not finite, as far as its worker can tell
 
 
 @dataclass(slots=True)
 class Score:
-    """What the program's evaluate function returned."""
+    """The scores that the program's evaluate function returned for an epoch."""
 
     epoch: int
     scores: dict[str, float]
@@ -89,28 +89,28 @@ class Score:
 
 @dataclass(slots=True)
 class Ping:
-    """A worker that has waited in silence; `seen` is the number of the last task it was given, 0 for none."""
+    """A reminder of a worker that has had no answer; `seen` is the number of its last task, 0 for none."""
 
     seen: int
 
 
 @dataclass(slots=True)
 class Stop:
-    """The program left its loop before the run's end: no more leases to it, and the current step is the last."""
+    """The program has left its loop early: its worker takes no more leases, and the current step is the run's last."""
 
 
 @dataclass(slots=True)
 class Leave:
-    """The run is over and the worker goes."""
+    """A worker's last message: it leaves the run, which is over."""
 
     logs: Logs
 
 
 @dataclass(slots=True)
 class Failure:
-    """The program raised, at this shard or at this epoch's evaluation (-1: elsewhere).
+    """The program has raised, at this shard or in this epoch's evaluation (-1: elsewhere).
 
-    `traceback` is what Python would print. With `certain` any worker would raise there: the program breaks a rule.
+    `traceback` is what Python would print. `certain` says that any worker would raise there: the program breaks a rule.
     """
 
     step: int
@@ -123,12 +123,12 @@ class Failure:
 
 @dataclass(slots=True)
 class Done:
-    """The main worker's program has ended well; the others need not stand in for it."""
+    """The leader's program has ended well, so no other worker has to become the leader."""
 
 
 @dataclass(slots=True)
 class Welcome:
-    """The worker is in; with `initial` it is asked for the weights the model starts from."""
+    """The answer to Join: the worker takes part; with `initial` it is asked for the model's initial weights."""
 
     worker: int
     shards: int
@@ -137,12 +137,12 @@ class Welcome:
 
 @dataclass(slots=True)
 class Rejoin:
-    """This server does not know the worker: it is to join again."""
+    """The server does not know the worker, which has to join again."""
 
 
 @dataclass(slots=True)
 class Refusal:
-    """The worker is not taken, or what it sent is not."""
+    """The server refuses a worker, or a message of it, for this reason."""
 
     reason: str
 
@@ -151,7 +151,7 @@ class Refusal:
 class Lease:
     """The grant of the shards start … stop-1 of a step, to be computed with the weights of `version`.
 
-    `number` grows with every task that the server gives.
+    `number` increases with every task that the server gives.
     """
 
     number: int
@@ -160,7 +160,7 @@ class Lease:
     stop: int
     version: int
     weights: Vector | None  # None: the worker has them already
-    suspect: bool = False  # the gradient of this shard was not finite: its data are to be looked at
+    suspect: bool = False  # the gradient of this shard was not finite, so the worker has to check its data
 
 
 @dataclass(slots=True)
@@ -175,16 +175,16 @@ class Evaluation:
 
 @dataclass(slots=True)
 class Waiting:
-    """A sign of life: who is waited for, since when, and what happens next."""
+    """A sign of life of the server: whom it waits for, since when, and what happens next."""
 
     reason: str
 
 
 @dataclass(slots=True)
 class Finish:
-    """The run is over, after so many steps.
+    """The run is over, after `steps` steps.
 
-    `main` names this worker the one that speaks for all; `failure` says why the run failed, or ''.
+    `main` makes this worker the leader; `failure` says why the run failed, or is ''.
     """
 
     version: int
@@ -196,7 +196,7 @@ class Finish:
 
 @dataclass(slots=True)
 class Closed:
-    """The main worker has ended: this worker is not asked to stand in for it."""
+    """The leader has ended, so this worker will not become the leader."""
 
 
 FromWorker = Join | Initial | Contribution | Score | Ping | Stop | Leave | Failure | Done
@@ -213,13 +213,13 @@ FROM_SERVER: dict[str, type[FromServer]] = {
 
 
 def encode(message: Message) -> tuple[dict[str, Any], list[Vector]]:
-    """The head of a message, of plain types, and its payload.
+    """Return the head of a message, of plain types, and its payload.
 
     >>> encode(Lease(number=1, step=3, start=0, stop=2, version=3, weights=None))
     ({'kind': 'lease', 'number': 1, 'step': 3, 'start': 0, 'stop': 2, 'version': 3, 'weights': 0, 'suspect': False}, [])
     """
     head: dict[str, Any] = {"kind": type(message).__name__.lower()}
-    for name in FORMS[type(message)]:
+    for name in FIELD_CHECKS[type(message)]:
         head[name] = getattr(message, name)
     if isinstance(message, Contribution):
         head["nodes"] = [[node.start, node.stop, node.loss] for node in message.nodes]
@@ -234,7 +234,7 @@ def encode(message: Message) -> tuple[dict[str, Any], list[Vector]]:
 
 
 def decode(head: Mapping[str, Any], payload: Sequence[Vector], kinds: Mapping[str, type[Kind]]) -> Kind:
-    """The message that `encode` took apart; raises ProtocolError for anything that is not one of `kinds`.
+    """Rebuild a message from its head and payload; raise ProtocolError for anything that is not one of `kinds`.
 
     >>> decode({"kind": "waiting", "reason": "worker 2, since 3 s"}, [], FROM_SERVER)
     Waiting(reason='worker 2, since 3 s')
@@ -245,28 +245,28 @@ def decode(head: Mapping[str, Any], payload: Sequence[Vector], kinds: Mapping[st
     kind = kinds.get(head["kind"]) if isinstance(head.get("kind"), str) else None
     if kind is None:
         raise ProtocolError(f"unknown kind of message {head.get('kind')!r:.60}; known here: {', '.join(kinds)}")
-    name, checks = str(head["kind"]), FORMS[kind]
+    name, checks = str(head["kind"]), FIELD_CHECKS[kind]
     if head.keys() - {"kind"} != checks.keys():
-        raise ProtocolError(f"{name}: {misfit(head, checks)}")
+        raise ProtocolError(f"{name}: {describe_wrong_fields(head, checks)}")
     values = {}
-    for one, check in checks.items():
+    for key, check in checks.items():
         try:
-            values[one] = check(head[one])
+            values[key] = check(head[key])
         except (TypeError, ValueError) as error:
-            raise ProtocolError(f"{name}: {one} is {head[one]!r:.80}, not {error}") from None
-    return kind(**attach(name, values, payload))
+            raise ProtocolError(f"{name}: {key} is {head[key]!r:.80}, not {error}") from None
+    return kind(**attach_vectors(name, values, payload))
 
 
-def misfit(head: Mapping[str, Any], expected: Mapping[str, object]) -> str:
-    """Which fields are missing from a head, or else too many."""
+def describe_wrong_fields(head: Mapping[str, Any], expected: Mapping[str, object]) -> str:
+    """Describe which fields a head lacks, or which unknown ones it has."""
     if missing := [field for field in expected if field not in head]:
         return f"fields missing: {', '.join(missing)}"
     surplus = [str(field)[:40] for field in head if field != "kind" and field not in expected]
     return f"unknown fields: {', '.join(surplus[:8])}"
 
 
-def attach(name: str, values: dict[str, Any], payload: Sequence[Vector]) -> dict[str, Any]:
-    """The fields with the payload's vectors in their places."""
+def attach_vectors(name: str, values: dict[str, Any], payload: Sequence[Vector]) -> dict[str, Any]:
+    """Put the payload's vectors into the fields, and return those; raise ProtocolError for another number of them."""
     expected = len(values["nodes"]) if "nodes" in values else values.get("weights", 0)
     if len(payload) != expected:
         raise ProtocolError(f"{name}: {len(payload)} vectors, but its head announces {expected}")
@@ -328,15 +328,15 @@ def numbers(value: object) -> dict[str, float]:
 def nodes(value: object) -> list[tuple[int, int, float]]:
     if type(value) is not list:
         raise ValueError("a list of [start, stop, loss]")
-    found = []
+    checked = []
     for item in value:
         if type(item) is not list or len(item) != 3:
             raise ValueError("a list of [start, stop, loss]")
         start, stop, loss = item
         if count(start) >= count(stop):
             raise ValueError("a list of [start, stop, loss] with start < stop")
-        found.append((start, stop, number(loss)))
-    return found
+        checked.append((start, stop, number(loss)))
+    return checked
 
 
 def logs(value: object) -> Logs:
@@ -390,8 +390,8 @@ CHECKS: dict[str, Callable[[Any], Any]] = {
     "suspect": flag,
     "failure": text(10_000),
 }
-UNSENT = {"no_overflow"}
-FORMS: dict[type, dict[str, Callable[[Any], Any]]] = {  # the fields of each kind in order, with their checks
-    kind: {field.name: CHECKS[field.name] for field in fields(kind) if field.name not in UNSENT}
+LOCAL_FIELDS = {"no_overflow"}  # these are not sent
+FIELD_CHECKS: dict[type, dict[str, Callable[[Any], Any]]] = {  # the fields of each kind in order, with their checks
+    kind: {field.name: CHECKS[field.name] for field in fields(kind) if field.name not in LOCAL_FIELDS}
     for kind in {**FROM_WORKER, **FROM_SERVER}.values()
 }

@@ -1,6 +1,7 @@
-"""What a run is: everything on which its workers must agree, because it steers the bits of the weights.
+"""The settings of a run: everything on which its workers must agree, because the bits of the weights depend on it.
 
-The first worker to join brings the settings; each later one is compared with them, and the run's record keeps them.
+The first worker to join brings the settings. Those of each later worker are compared with them, and the run's record
+keeps them.
 """
 
 from collections.abc import Mapping
@@ -12,15 +13,15 @@ from karp.errors import SettingError
 from karp.limits import GRADIENT_CODECS, LIMITS, SEEDS, STALENESS, WEIGHT_CODECS, check_codec
 from karp.parameters import Layout
 
-ANY_SHARDS = 0  # a program that leaves `shards` to the run
-RANGES = {name: (1, limit, f"1 to {limit - 1}") for name, limit in LIMITS.items()}  # least, below, in words
+ANY_SHARDS = 0  # the `shards` of a program that leaves the number to the run
+RANGES = {name: (1, limit, f"1 to {limit - 1}") for name, limit in LIMITS.items()}  # (lowest, limit, in words)
 RANGES["shards"] = (ANY_SHARDS, *RANGES["shards"][1:])
 RANGES["seed"] = (0, SEEDS, "0 to 2**63 - 1")
 RANGES["staleness"] = (0, STALENESS, f"0 to {STALENESS - 1}, or None: asynchronous")
 
 
 def whole(name: str, value: object) -> int:
-    """Return the setting of this name as a Python int; raise SettingError if it cannot be.
+    """Return the setting of this name as a Python int; raise SettingError if it is outside of its range.
 
     >>> whole("epochs", 2.5)
     Traceback (most recent call last):
@@ -39,10 +40,11 @@ class Settings:
     """The settings of a run; `from_dict` checks each of them.
 
     `program_sha256`, `data_sha256` and `weights_sha256` are hex digests of the program's text, of its data and of the
-    weights it starts from ('' where there is no program file). `staleness` is how old weights under a gradient may be,
-    None for an asynchronous run. `codec` and `codec_weights` name the short forms in which gradients go to the server
-    and weights to the workers. With `local_steps` above 1 a step is a round of so many global batches: `optimizer` is
-    that of the workers' local steps, `outer` that of the server. A field with a default may be left out of a dict.
+    initial weights ('' where there is no program file). `staleness` is the number of steps that the weights under a
+    gradient may be old, None for an asynchronous run. `codec` and `codec_weights` encode gradients on their way to the
+    server and weights on theirs to the workers. With `local_steps` above 1 a step is a round of so many global batches:
+    `optimizer` is that of the workers' local steps, `outer` that of the server. With `wait_for_score` an epoch begins
+    only when the score of the one before is known. A field with a default may be left out of a dict.
     """
 
     program: str
@@ -58,7 +60,7 @@ class Settings:
     seed: int
     threads: int
     evaluate: bool
-    steering: bool
+    wait_for_score: bool
     staleness: int | None = 0
     codec: str | None = None
     codec_weights: str | None = None
@@ -71,7 +73,7 @@ class Settings:
         return self.outer or self.optimizer
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain types, for a message or a file."""
+        """Return the settings as plain types, for a message or a file."""
         plain = {field.name: getattr(self, field.name) for field in fields(self)}
         outer = None if self.outer is None else optim.to_dict(self.outer)
         return plain | {
@@ -82,21 +84,21 @@ class Settings:
 
     @classmethod
     def from_dict(cls, plain: object) -> "Settings":
-        """Raises SettingError, naming field and value, for anything that is not the dict of some settings."""
+        """Rebuild settings from what `to_dict` returned; raises SettingError, naming the field, for anything else."""
         if not isinstance(plain, Mapping):
             raise SettingError(f"settings are a map, not {plain!r:.60}")
         plain = {field.name: field.default for field in fields(cls) if field.default is not MISSING} | dict(plain)
         names = [field.name for field in fields(cls)]
         if set(plain) != set(names):
-            odd = ", ".join(sorted(str(name)[:40] for name in set(plain) ^ set(names)))
-            raise SettingError(f"settings: missing or unknown: {odd}")
+            wrong = ", ".join(sorted(str(name)[:40] for name in set(plain) ^ set(names)))
+            raise SettingError(f"settings: missing or unknown: {wrong}")
         for name in ("program", "program_sha256", "weights_sha256", "data_sha256"):
             if type(plain[name]) is not str or len(plain[name]) > 1000:
                 raise SettingError(f"settings: {name} is {plain[name]!r:.60}, not a text")
         plain |= {name: whole(name, plain[name]) for name in RANGES if name != "staleness" or plain[name] is not None}
         check_codec("codec", plain["codec"], GRADIENT_CODECS)
         check_codec("codec_weights", plain["codec_weights"], WEIGHT_CODECS)
-        for name in ("evaluate", "steering"):
+        for name in ("evaluate", "wait_for_score"):
             if type(plain[name]) is not bool:
                 raise SettingError(f"settings: {name} is {plain[name]!r:.60}, not true or false")
         layout, optimizer = Layout.from_dict(plain["layout"]), optim.from_dict(plain["optimizer"])
@@ -110,30 +112,30 @@ class Settings:
         return cls(**(dict(plain) | parts))
 
     def with_shards(self, shards: int) -> "Settings":
-        """The same with so many shards, where the program left them to the run."""
+        """Return the same settings with another number of shards, for a program that leaves it to the run."""
         return replace(self, shards=shards)
 
     def differences(self, program: "Settings") -> list[str]:
-        """What another program's settings say otherwise than this run's, both values named."""
+        """Return the settings in which a program's differ from this run's, each as a text with both values."""
         if self == program:
             return []
-        mine, others = flat(self.to_dict()), flat(program.to_dict())
+        own, theirs = flatten(self.to_dict()), flatten(program.to_dict())
         if program.shards == ANY_SHARDS:
-            others["shards"] = self.shards
+            theirs["shards"] = self.shards
         return [
-            f"{name} is {others.get(name)!r:.80} in the program, {mine.get(name)!r:.80} in the run"
-            for name in dict.fromkeys([*mine, *others])
-            if mine.get(name) != others.get(name)
+            f"{name} is {theirs.get(name)!r:.80} in the program, {own.get(name)!r:.80} in the run"
+            for name in dict.fromkeys([*own, *theirs])
+            if own.get(name) != theirs.get(name)
         ]
 
 
-def flat(plain: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Nested maps as one: {'optimizer': {'lr': 1}} -> {'optimizer.lr': 1}.
+def flatten(plain: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Flatten nested maps into one, with dots in the names.
 
-    >>> flat({"optimizer": {"lr": 1}, "seed": 0})
+    >>> flatten({"optimizer": {"lr": 1}, "seed": 0})
     {'optimizer.lr': 1, 'seed': 0}
     """
-    found: dict[str, Any] = {}
+    flat: dict[str, Any] = {}
     for name, value in plain.items():
-        found |= flat(value, f"{prefix}{name}.") if isinstance(value, Mapping) else {f"{prefix}{name}": value}
-    return found
+        flat |= flatten(value, f"{prefix}{name}.") if isinstance(value, Mapping) else {f"{prefix}{name}": value}
+    return flat

@@ -1,8 +1,8 @@
-"""Steps of several global batches: what a step is when workers take local steps.
+"""Steps of several global batches, for runs whose workers take local steps.
 
 Step t of a run with H local steps is a round of H neighbouring global batches of one epoch; the epoch's last round may
-be shorter. Shard s of the step is shard s of each of its batches, as far as they have it, so every sample is used once
-per epoch as ever, and a shard's share is that of its samples among those of the whole round.
+be shorter. Shard s of the step is shard s of each of its batches that has one, so every sample is used once per epoch,
+and a shard's share is that of its samples among those of the whole round.
 
     batches of an epoch   0 1 2 3 4 5 6        H = 3
     steps                 |--0--|--1--|2
@@ -12,9 +12,10 @@ from typing import Protocol
 
 
 class Steps(Protocol):
-    """What the server needs of the sampling plan (`data.Plan`): how steps make epochs and have shards.
+    """The part of the sampling plan (`data.Plan`) that the server uses: the steps of an epoch, their shards and
+    samples.
 
-    It is handed in, because the plan draws random permutations and this room holds nothing random.
+    The plan is an argument of the server, because it draws random permutations and this room draws no random numbers.
     """
 
     @property
@@ -30,7 +31,7 @@ class Steps(Protocol):
 
 
 class Rounds:
-    """`Steps` whose steps are rounds of at most `local_steps` steps of a plan.
+    """Steps that are rounds of at most `local_steps` steps of a plan.
 
     >>> from karp.data import Plan
     >>> rounds = Rounds(Plan(samples=10, batch_size=4, shards=3, seed=0), local_steps=2)
@@ -46,13 +47,13 @@ class Rounds:
         self.steps_per_epoch = -(-plan.steps_per_epoch // local_steps)
 
     def batches(self, step: int, shard: int) -> range:
-        """The global batches of a step that have this shard."""
+        """Return the numbers of the global batches of a step that have this shard."""
         epoch, number = divmod(step, self.steps_per_epoch)
         first = number * self.local_steps
         last = min(first + self.local_steps, self.plan.steps_per_epoch) - 1
         start = epoch * self.plan.steps_per_epoch
-        there = shard < self.plan.shards_of(start + last)  # of an epoch's batches only the last may have fewer
-        return range(start + first, start + last + there)
+        in_last = shard < self.plan.shards_of(start + last)  # only the last batch of an epoch may have fewer shards
+        return range(start + first, start + last + in_last)
 
     def samples_of(self, step: int) -> int:
         return sum(self.plan.samples_of(batch) for batch in self.batches(step, 0))
@@ -65,10 +66,10 @@ class Rounds:
         return self.plan.shards_of(self.batches(step, 0)[0])
 
     def share(self, step: int, shard: int) -> float:
-        """The part of the round's samples that `shard` has."""
+        """Return the share of the round's samples that are in `shard`."""
         return self.samples_in(step, shard) / self.samples_of(step)
 
 
 def steps_of(plan: Steps, local_steps: int) -> Steps:
-    """The steps of a run on this plan."""
+    """Return the steps of a run on this plan: those of the plan, or rounds of them."""
     return plan if local_steps == 1 else Rounds(plan, local_steps)

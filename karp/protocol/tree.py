@@ -1,7 +1,7 @@
 """The sum over shards, in one order whatever the order of arrival.
 
-Floating-point addition is not associative, so the sum of n gradients has as many values as it has orders. karp fixes
-one: a binary tree over the shards 0 … n-1 in which a node of n shards splits at the largest power of two below n:
+Floating-point addition is not associative, so the bits of a sum of n gradients depend on the order. karp fixes one: a
+binary tree over the shards 0 … n-1 in which a node of n shards splits at the largest power of two below n:
 
         n = 5            (0,5)
                         /     \\
@@ -11,10 +11,10 @@ one: a binary tree over the shards 0 … n-1 in which a node of n shards splits 
                /   \\     /   \\
             (0,1)(1,2)(2,3)(3,4)
 
-A node's sum is the sum of its left half plus the sum of its right half, and nothing else. A worker that holds a lease
-of several shards sends one sum for each maximal node inside it; the server joins nodes as their siblings arrive. Both
-use the class below, and neither can see who computed what, or when. A tree over fewer shards is a subtree of a larger
-one, so shards that a small last batch leaves empty are absent, never zero (-0.0 + 0.0 would be +0.0).
+A node's sum is always the sum of its left half plus the sum of its right half. A worker with a lease of several shards
+sends one sum for each maximal node inside it, and the server joins nodes as their siblings arrive. Both use the class
+below, so the result does not depend on which worker computed a shard, or when. A tree over fewer shards is a subtree of
+a larger one, so shards that a small last batch leaves empty are absent, never zero (-0.0 + 0.0 would be +0.0).
 """
 
 from bisect import bisect_left, insort
@@ -31,7 +31,7 @@ Vector = np.ndarray[Any, np.dtype[Any]]
 class Node(NamedTuple):
     """The sum over shards start … stop-1: their weighted loss and their weighted gradient, a flat vector.
 
-    Shards that are left out are absent, never zero: a sum over nothing but such has no vector.
+    Shards that are left out are absent, never zero: where all are left out, there is no vector.
     """
 
     start: int
@@ -41,7 +41,7 @@ class Node(NamedTuple):
 
 
 def middle(start: int, stop: int) -> int:
-    """Where the node (start, stop) splits; it has at least two shards.
+    """Return the shard at which the node (start, stop), of at least two shards, splits.
 
     >>> middle(0, 5), middle(0, 4), middle(4, 7)
     (4, 2, 6)
@@ -49,9 +49,9 @@ def middle(start: int, stop: int) -> int:
     return start + (1 << (stop - start - 1).bit_length() - 1)
 
 
-@lru_cache(1 << 12)  # asked several times for each contribution, and for the same ones at every step
+@lru_cache(1 << 12)  # it is called several times for each contribution, with the same arguments at every step
 def parent(start: int, stop: int, shards: int) -> tuple[int, int]:
-    """The node above (start, stop) in the tree over `shards` shards.
+    """Return the parent of the node (start, stop) in the tree over `shards` shards; raise ProtocolError for no node.
 
     >>> parent(2, 4, 5), parent(4, 5, 5)
     ((0, 4), (0, 5))
@@ -59,7 +59,7 @@ def parent(start: int, stop: int, shards: int) -> tuple[int, int]:
     size = stop - start
     if size > 0 and size & (size - 1) == 0 == start & (size - 1) and start >= 0:
         low = start & -2 * size
-        if low + 2 * size <= shards:  # inside of a whole power of two, and so are almost all of many
+        if low + 2 * size <= shards:  # the parent is a complete power of two, as most are in a large tree
             return low, low + 2 * size
     low, high = 0, shards
     while high - low > 1:
@@ -76,10 +76,10 @@ def parent(start: int, stop: int, shards: int) -> tuple[int, int]:
 
 
 class TreeSum:
-    """Collects nodes of the tree over `shards` shards and joins those whose halves are both there.
+    """Collects nodes of the tree over `shards` shards, and joins two nodes as soon as both halves of one are there.
 
-    Whether a shard was added before is not asked here: a worker computes each once, and the server has its ledger.
-    With `defer_last_join` the last two halves are not joined: an update adds them up as it goes over the weights.
+    It does not check whether a shard was added before: a worker computes each once, and the server has its ledger.
+    With `defer_last_join` the last two halves are not joined: an update adds them up piece by piece.
 
     >>> tree = TreeSum(3)
     >>> tree.add(Node(1, 2, 0.5, np.array([2.0])))
@@ -96,24 +96,24 @@ class TreeSum:
     def __init__(self, shards: int, defer_last_join: bool = False) -> None:
         self.shards = shards
         self.defer_last_join = defer_last_join
-        self.nodes: dict[int, Node] = {}  # by start; disjoint
-        self._starts: list[int] = []  # of the nodes, in order: what lies near a shard is found by halving
-        self.complete = False  # one node has them all
+        self.nodes: dict[int, Node] = {}  # start -> node; disjoint
+        self._starts: list[int] = []  # the nodes' starts, sorted, for binary search
+        self.complete = False  # whether all shards are there
 
     def add(self, node: Node) -> None:
-        """Add a node none of whose shards is there.
+        """Add a node none of whose shards was added before.
 
         The tree may overwrite the node's vector if it is writable. Raises ProtocolError for a pair of numbers that is
         no node of this tree.
         """
         start, stop, shards = node.start, node.stop, self.shards
-        whole = start == 0 and stop == shards
-        if not whole:
-            parent(start, stop, shards)  # refuses what is no node
-        if not self.nodes:  # nobody to meet
+        is_root = start == 0 and stop == shards
+        if not is_root:
+            parent(start, stop, shards)  # raises for what is no node
+        if not self.nodes:  # there is no sibling to join it with
             self.nodes[start] = node
             self._starts = [start]
-            self.complete = whole
+            self.complete = is_root
             return
         while node.stop - node.start < shards:
             low, high = parent(node.start, node.stop, shards)
@@ -133,13 +133,13 @@ class TreeSum:
         self.complete = self.complete or node.stop - node.start == shards
 
     def total(self) -> Node:
-        """The sum over all shards, once it is complete."""
+        """Return the sum over all shards; call it once the tree is complete."""
         left, *right = (self.nodes[start] for start in self._starts)
         return join(left, right[0]) if right else left
 
 
 def join(left: Node, right: Node) -> Node:
-    """left + right, written over left's vector where that is writable."""
+    """Return the sum of two sibling nodes, written over left's vector where that is writable."""
     if left.vector is None or right.vector is None:
         total = right.vector if left.vector is None else left.vector
     else:
@@ -149,7 +149,7 @@ def join(left: Node, right: Node) -> Node:
 
 
 def merge_ranges(ranges: list[tuple[int, int]]) -> list[tuple[int, int]]:
-    """Return the same shards as few ranges in order.
+    """Return the shards of these ranges as the fewest possible ranges, in order.
 
     >>> merge_ranges([(3, 4), (0, 2), (2, 3), (6, 7)])
     [(0, 4), (6, 7)]

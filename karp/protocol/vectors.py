@@ -1,4 +1,4 @@
-"""What the vectors of a run look like when they arrive; they are checked before anything else looks at them."""
+"""The check of a run's vectors, which is made before anything else uses them: size, dtype, codec, finiteness."""
 
 import math
 from collections.abc import Iterable
@@ -14,24 +14,24 @@ from karp.protocol.tree import Node, Vector, in_words, parent
 
 
 class VectorSpec:
-    """Size, dtype and codec of a run's vectors."""
+    """The size, dtype and codec of a run's vectors, against which those that arrive are checked."""
 
     def __init__(self, settings: Settings) -> None:
         self.size = settings.layout.size
         self.shape = (self.size,)
         self.dtype: np.dtype[Any] = np.dtype(settings.layout.dtype)
         self.codec = settings.codec
-        self.single_shards = settings.staleness is None or settings.codec is not None  # no sums over several shards
+        self.single_shards = settings.staleness is None or settings.codec is not None  # whether sums are not accepted
 
     def check_weights(self, what: str, vector: Vector) -> None:
-        """Raise ProtocolError for what cannot be the model's weights."""
+        """Raise ProtocolError unless a vector has the size and dtype of the model's weights."""
         if vector.shape != self.shape or vector.dtype != self.dtype:
             raise ProtocolError(
                 f"{what}: {vector.shape} {vector.dtype}, but the model has {self.shape} {self.dtype}"
             )
 
     def check_nodes(self, nodes: Iterable[Node], step: int, shards: int) -> None:
-        """Raise ProtocolError for what cannot be sums of this step's gradients."""
+        """Raise ProtocolError unless these are nodes of the step's tree with vectors as the codec makes them."""
         for start, stop, _, vector in nodes:
             if vector is None or not (
                 vector.shape == self.shape and vector.dtype == self.dtype
@@ -42,12 +42,12 @@ class VectorSpec:
                 what = f"the gradient of step {step}, {in_words(start, stop)}"
                 raise ProtocolError(f"{what}: {found}, but {self._expected()}")
             if start != 0 or stop != shards:
-                parent(start, stop, shards)  # refuses what is no node
+                parent(start, stop, shards)  # raises for what is no node
             if stop - start > 1 and self.single_shards:
                 raise ProtocolError(f"step {step}: a sum over {in_words(start, stop)}, but here each comes by itself")
 
     def decode(self, nodes: list[Node]) -> list[Node]:
-        """Return the nodes with their vectors as they are added up."""
+        """Return the nodes with their vectors decoded, as they are added up."""
         if self.codec is None:
             return nodes
         return [
@@ -65,22 +65,22 @@ class VectorSpec:
 
 
 class Memory(Protocol):
-    """Memory for the server's weights that other processes read while it writes there."""
+    """Memory for the server's weights that other processes read while the server writes to it."""
 
     def allocate(self, layout: Layout) -> Vector | None:
-        """Return the vector to keep them in; None if there is none."""
+        """Allocate the vector of the weights; None if there is no memory for it."""
 
     def begin_write(self) -> None:
-        """The weights are about to change."""
+        """Mark the weights as being written."""
 
     def end_write(self, version: int) -> None:
-        """The weights are now those of this version."""
+        """Mark the weights as complete, and of this version."""
 
 
 def no_overflow(vector: Vector) -> bool:
-    """Whether every element is finite and so small that sums of them, however many, are finite too.
+    """Return whether every element is finite and so small that no sum of such vectors overflows.
 
-    Where the sum of squares does not overflow, no element is beyond the root of the largest number there is.
+    If the sum of squares does not overflow, no element is beyond the square root of the largest number of the dtype.
     (vdot does not warn of an overflow.)
 
     >>> no_overflow(np.array([1e100, 1.0])), no_overflow(np.array([1e300, 1.0])), no_overflow(np.array([1.0, np.nan]))
@@ -90,7 +90,7 @@ def no_overflow(vector: Vector) -> bool:
 
 
 def is_finite(vector: Vector) -> bool:
-    """Whether every element is finite.
+    """Return whether every element is finite.
 
     >>> is_finite(np.array([1e300, 1e300])), is_finite(np.array([1.0, np.nan]))
     (True, False)

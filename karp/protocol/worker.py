@@ -1,15 +1,15 @@
 """The worker's half of the protocol: a state machine without I/O.
 
-The program pulls: it asks what to do (`task`), computes, and tells (`computed`, `scored`); the messages that follow
-from it are returned, to be sent. What the server answers goes in through `receive`. A contribution is sent when the
-program asks for more, not at once, so that `trainer.stop()` and `trainer.log()` between the two travel with the shard
-they belong to and do not depend on timing. (In one process most steps need no message: `hand_over`.)
+The caller, a Trainer, reads its `task`, computes it, and reports the result (`computed`, `scored`); methods return the
+messages to send. The server's answers are passed to `receive`. A contribution is sent when the program asks for its
+next batch, not before, so that `trainer.stop()` and `trainer.log()` in the loop's body travel with the shard they
+belong to and do not depend on timing. (In one process most steps need no message: `offer_step_sum`.)
 
     joining --Welcome--> waiting --Lease--> computing --the lease's last shard--> waiting --Finish--> over
        ^                    |
        +------Rejoin--------+    the server was restarted, or took this worker for lost
 
-After a silence `tick` repeats whatever the server may not have got.
+Where no answer comes, `tick` repeats the message that the server may not have received.
 """
 
 from collections.abc import Sequence
@@ -48,7 +48,7 @@ from karp.protocol.settings import Settings
 from karp.protocol.tree import Node, TreeSum, Vector
 from karp.text import sendable
 
-PING_SECONDS = 1.0  # a worker that has heard nothing for so long asks
+PING_SECONDS = 1.0  # a worker that has had no answer for so long sends a Ping
 FINITE = "its data are finite: a smaller learning rate, clip_norm or scaled inputs help most often"
 LOST_SECONDS = 60.0  # a server that has not answered for so long is lost
 
@@ -57,44 +57,44 @@ LOST_SECONDS = 60.0  # a server that has not answered for so long is lost
 class Worker:
     """The state of one worker.
 
-    `weights` is the model's flat vector, into which arriving weights are copied. Those that come as a read-only vector
-    are not: whoever hands them out keeps that memory as it is until the next task, so they are computed on where they
+    `weights` is the model's flat vector, into which arriving weights are copied. Weights that arrive as a read-only
+    vector are not copied: their memory does not change until the next task, so the worker computes on them where they
     lie. `current` is the vector to compute on, one or the other.
     """
 
     weights: Vector
-    number: int = -1  # what the launcher, then the server, calls it
+    number: int = -1  # the worker's number, from its launcher, then from the server
     current: Vector = field(init=False)
-    joining: Join | None = None  # until the server has answered
+    joining: Join | None = None  # the request to join, until the server has answered
     join: Join | None = None
     incarnation: int = 0  # of the server
-    shards: int = 0  # of a whole global batch
+    shards: int = 0  # of a full global batch
     version: int = -1  # of the weights
     seen: int = 0  # the number of the last task
     task: Lease | Evaluation | None = None
-    shard: int = -1  # of the lease, the one to be computed next
+    shard: int = -1  # the next shard of the lease to compute
     over: Finish | None = None
     leaving: Leave | None = None  # the last message, once it is sent
     closed: bool = False
-    waits_for: str = "the server to answer"  # what the server said last
-    heard: float = 0.0
-    asked: float | None = 0.0  # when the server was last asked, or told this worker what to wait for; None: not yet
+    waits_for: str = "the server to answer"  # the reason that the server gave last
+    heard: float = 0.0  # when the last message arrived
+    asked: float | None = 0.0  # since when it waits for an answer; None: since its message, whose time is unknown
     refused: bool = False
     tree: TreeSum = field(default_factory=lambda: TreeSum(1))
-    codec: str | None = None  # as the settings say
+    codec: str | None = None  # from the settings
     codec_weights: str | None = None
-    sums: list[Node] = field(default_factory=list)  # of what is computed of the lease
-    of: int = 0  # how many shards its step has
+    sums: list[Node] = field(default_factory=list)  # of the lease's shards computed so far
+    step_shards: int = 0  # the number of shards of the lease's step
     logs: Logs = field(default_factory=list)
     remarks: list[str] = field(default_factory=list)  # on the program's data
     reason: str = ""  # why the gradient of a suspect lease is not finite
-    last: bool = False
-    stopped: bool = False
+    last: bool = False  # the program has called trainer.stop() or left its loop: the current step is the last
+    stopped: bool = False  # the program has left its loop
 
     def __post_init__(self) -> None:
         self.current = self.weights
 
-    def enter(
+    def request_join(
         self,
         settings: Settings,
         host: str,
@@ -103,7 +103,7 @@ class Worker:
         kernels: Kernels = UNKNOWN,
         remarks: Sequence[str] = (),
     ) -> FromWorker:
-        """The first message; the remarks go with the initial weights, and so are said by one worker of a run."""
+        """Return the first message; the remarks are sent with the initial weights, and so by one worker of a run."""
         self.remarks = list(remarks)
         self.heard = self.asked = now
         self.codec, self.codec_weights = settings.codec, settings.codec_weights
@@ -111,19 +111,19 @@ class Worker:
         return self.joining
 
     def receive(self, message: FromServer, incarnation: int, now: float) -> FromWorker | None:
-        """A message has arrived; returns the reply it asks for, if any.
+        """Handle a message that has arrived, and return the reply, if any.
 
         Raises RefusedError if the server does not take this worker, RunError if the run has failed.
         """
         if incarnation < self.incarnation:
-            return None  # of a server that is gone
+            return None  # it is from a server before the restart
         self.heard = now
         known = incarnation == self.incarnation and self.joining is None
-        if isinstance(message, Lease | Evaluation):  # first, as almost every message is one
+        if isinstance(message, Lease | Evaluation):  # this is first, as almost every message is one
             self.asked = now
-            return self._take(message) if known else None
+            return self._accept(message) if known else None
         if isinstance(message, Waiting) and not message.reason:
-            return self._ask(now)  # a sign of life is no answer
+            return self._remind(now)  # a sign of life is no answer
         self.asked = now
         match message:
             case Welcome():
@@ -144,77 +144,80 @@ class Worker:
 
     def _welcome(self, message: Welcome, incarnation: int) -> FromWorker | None:
         if incarnation != self.incarnation:
-            self.version = -1  # with staleness, another server's weights of this version may be others
+            self.version = -1  # with staleness, a restarted server's weights of this version may differ
         self.incarnation, self.number, self.shards = incarnation, message.worker, message.shards
         self.joining, self.seen = None, 0
         if not message.initial:
             return None
-        if self.current is not self.weights:  # else its own vector may be of a later version already
+        if self.current is not self.weights:  # otherwise its own vector may already be of a later version
             self.current, self.version = self.weights, 0
         self.version = max(self.version, 0)
         return Initial(self.weights, self.remarks)
 
-    def _take(self, task: Lease | Evaluation) -> FromWorker | None:
-        """A new task, unless it is one that was given before, or the program has left."""
-        if self.over is not None:  # of a server that was restarted from before the end: others are to do it
+    def _accept(self, task: Lease | Evaluation) -> FromWorker | None:
+        """Take a task, unless it is old or its weights are missing; leave the run if it is over for this worker."""
+        if self.over is not None:  # a server restarted from before the end leases once more: other workers compute it
             return Leave([])
         weights, codec = task.weights, self.codec_weights
-        if task.number <= self.seen or self._lacks(weights, task.version):
+        if task.number <= self.seen or self._lacks_weights(weights, task.version):
             return None
         self.seen = task.number
         if codec is not None and isinstance(task, Lease) and weights is not None:
             weights = codecs.decode(codec, weights, self.weights.size, self.weights.dtype)
-        self._load(weights, task.version)
+        self._load_weights(weights, task.version)
         if not self.stopped:
             self.task = task
             self.shard = task.start if isinstance(task, Lease) else -1
         return None
 
     def _finish(self, message: Finish) -> FromWorker | None:
-        """The run is over; a server that says so again has not got this worker's last message."""
+        """End the run; to a repeated Finish reply with the last message, which the server has not received."""
         if message.failure:
             self.over, self.task = message, None
             raise RunError(f"the run has failed: {message.failure}")
         if self.over is not None:
             self.over.main = message.main
             return self.leaving
-        if not self._lacks(message.weights, message.version):
+        if not self._lacks_weights(message.weights, message.version):
             self.over, self.task = message, None
-            self._load(message.weights, message.version)
-            self.keep(self.current)
-            message.weights = None  # need not be kept as well
+            self._load_weights(message.weights, message.version)
+            self.keep_weights(self.current)
+            message.weights = None  # so that their memory is freed
         return None
 
     @property
     def settings(self) -> Settings:
+        """The settings of this worker's program."""
         assert self.join is not None
         return self.join.settings
 
-    def _lacks(self, weights: Vector | None, version: int) -> bool:
-        """Whether a message relies on weights that have not come, because it overtook or outlived another."""
+    def _lacks_weights(self, weights: Vector | None, version: int) -> bool:
+        """Return whether a message needs weights that have not arrived, as an earlier message was lost or overtaken."""
         return weights is None and version != self.version
 
-    def _load(self, weights: Vector | None, version: int) -> None:
+    def _load_weights(self, weights: Vector | None, version: int) -> None:
+        """Compute on these weights from now on: a copy if they are writable or local steps change them."""
         if weights is not None:
-            if weights.flags.writeable or self.settings.local_steps > 1:  # which change them
-                self.keep(weights)
+            if weights.flags.writeable or self.settings.local_steps > 1:
+                self.keep_weights(weights)
             else:
                 self.current = weights
         self.version = version
 
-    def keep(self, weights: Vector) -> None:
-        """These are the worker's own."""
+    def keep_weights(self, weights: Vector) -> None:
+        """Copy these weights into the model's own vector, and compute on that."""
         if weights is not self.weights:  # in one process they are the same vector
             np.copyto(self.weights, weights)
         self.current = self.weights
 
-    def tick(self, now: float, where: str, trouble: str = "") -> FromWorker | None:
-        """Time has passed without a message; raises LostError if the server at `where` is silent for too long.
+    def tick(self, now: float, where: str, diagnosis: str = "") -> FromWorker | None:
+        """Return a reminder to send if no answer has come for a while.
 
-        `trouble` is what whoever carries messages knows of the reason.
+        `where` is the server's address and `diagnosis` what the transport knows of its silence. Raises LostError if the
+        server has been silent for too long.
         """
         silent = now - self.heard
-        known = f": {trouble}" if trouble else ""
+        known = f": {diagnosis}" if diagnosis else ""
         if silent >= LOST_SECONDS and not self.incarnation and self.shards == 0:
             raise LostError(
                 f"no server has answered at {where} for {silent:.0f} s{known}; is that its address, and does its run "
@@ -226,28 +229,28 @@ class Worker:
             )
         if self.asked is None:
             self.asked = now - PING_SECONDS
-        return self._ask(now)
+        return self._remind(now)
 
-    def _ask(self, now: float) -> FromWorker | None:
-        """What the server may not have got, or whether it has something to do; not too often."""
-        waits, self.asked = self.asked, now if self.asked is None else self.asked
-        if waits is None or now - waits < PING_SECONDS:
+    def _remind(self, now: float) -> FromWorker | None:
+        """Return the message that the server may not have received, or a Ping, at most once in PING_SECONDS."""
+        since, self.asked = self.asked, now if self.asked is None else self.asked
+        if since is None or now - since < PING_SECONDS:
             return None
         self.asked = now
         if self.joining is not None:
             return self.joining
         return Stop() if self.stopped and self.over is None else Ping(self.seen)
 
-    # What the program has done.
+    # Events of the program.
 
     def computed(self, gradient: Vector, loss: float, shards: int) -> None:
-        """The current shard's weighted gradient and loss; `shards` is how many the step has."""
+        """Add the weighted gradient and loss of the current shard, one of `shards` of its step."""
         lease, shard = self.task, self.shard
         if not isinstance(lease, Lease) or shard >= lease.stop:
             raise ProgramError("no shard is waiting for a gradient")
         if shard == lease.start:
             self.sums = []
-        if self.codec is not None:  # a sum would show which shards this worker had
+        if self.codec is not None:  # the bits of an encoded sum would depend on which shards this worker had
             vector = codecs.encode(self.codec, gradient, self.settings.seed, lease.step, shard)
             self.sums.append(Node(shard, shard + 1, loss, vector))
         elif lease.stop - lease.start == 1:
@@ -259,10 +262,10 @@ class Worker:
                 gradient = gradient.copy()  # the next backward writes into the same vector
             self.tree.add(Node(shard, shard + 1, loss, gradient))
             self.sums = list(self.tree.nodes.values())
-        self.shard, self.of = shard + 1, shards
+        self.shard, self.step_shards = shard + 1, shards
 
     def contribution(self, seconds: float = 0.0) -> FromWorker:
-        """The message for the lease, as far as it is computed, in so many seconds of work."""
+        """End the lease: return the contribution of the shards that are computed, which took so many seconds."""
         lease = self.task
         assert isinstance(lease, Lease)
         self.task = None
@@ -273,53 +276,54 @@ class Worker:
             message.reason, self.reason = self.reason or FINITE, ""
         return message
 
-    def hand_over(self, lease: Lease) -> Node | None:
-        """The sum over all shards of the step, if the lease has them all and there is nothing else to be told.
+    def offer_step_sum(self, lease: Lease) -> Node | None:
+        """Return the sum over all shards of the step, if the lease has them all and there is nothing else to send.
 
-        It is this worker's no more, so that whatever comes between cannot have it contribute twice; see `take_back`.
+        The worker forgets it, so that an exception before the update cannot make it contribute twice; if the sum is not
+        taken, call `withdraw_offer`.
         """
-        whole = lease.stop - lease.start == self.of and self.codec is None
-        if not whole or self.last or self.logs:
+        complete = lease.stop - lease.start == self.step_shards and self.codec is None
+        if not complete or self.last or self.logs:
             return None
         self.shard = lease.start
         return self.sums[0]
 
-    def take_back(self, lease: Lease) -> None:
-        """What was handed over was not taken: it is to be contributed."""
+    def withdraw_offer(self, lease: Lease) -> None:
+        """Keep the sum that was offered and not taken: it will be contributed."""
         self.shard = lease.stop
 
     def discard(self, last: bool) -> None:
-        """What is computed of the lease, and logged, is worth nothing: its weights changed meanwhile."""
+        """Drop what is computed of the lease and what was logged, as the lease's weights have changed meanwhile."""
         assert isinstance(self.task, Lease)
         self.shard, self.logs, self.last = self.task.start, [], last or self.stopped
 
     def scored(self, scores: dict[str, float]) -> FromWorker:
-        """The message with the scores of the evaluation that was leased."""
+        """End the evaluation that was leased: return the message with its scores."""
         evaluation = self.task
         assert isinstance(evaluation, Evaluation)
         self.task = self.asked = None
         return Score(evaluation.epoch, scores, self.last)
 
     def log(self, name: str, value: float, shard: int) -> None:
-        """A number to travel with the next message; raises ProgramError for more than that takes."""
+        """Add a number to the next message; raises ProgramError for more than MOST_LOGGED."""
         if len(self.logs) == MOST_LOGGED:
             raise ProgramError(f"more than {MOST_LOGGED:,} numbers were logged in one step: log fewer, or their mean")
         self.logs.append((shard, name, value))
 
     def stop(self) -> list[FromWorker]:
-        """The program left its loop early: what is computed of the current lease, and no more leases."""
+        """Leave the loop early: return the contribution of what is computed of the lease, and Stop."""
         self.last = self.stopped = True
         messages = [self.contribution()] if isinstance(self.task, Lease) else []
         self.task = None
         return [*messages, Stop()]
 
     def leave(self) -> FromWorker:
-        """The last message, once the run is over."""
+        """Return the last message, once the run is over."""
         self.leaving = Leave(self._logs())
         return self.leaving
 
     def failed(self, error: str, traceback: str, certain: bool = False) -> FromWorker:
-        """The program has raised; if only because the server refused this worker, the others go on."""
+        """Return the message that the program has raised; only Leave if the server had refused this worker."""
         if self.refused:
             return Leave([])
         task, self.task = self.task, None

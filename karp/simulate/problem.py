@@ -52,7 +52,7 @@ class Problem:
             "seed": scenario.seed,
             "threads": 1,
             "evaluate": scenario.evaluate,
-            "steering": scenario.wait_for_score,
+            "wait_for_score": scenario.wait_for_score,
             "staleness": scenario.staleness,
         }
         return Settings.from_dict(plain)

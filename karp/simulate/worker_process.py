@@ -53,7 +53,7 @@ class WorkerProcess:
 
     def start(self) -> None:
         """Join the run."""
-        self.send(self.worker.enter(self.cluster.problem.settings, "host", 1, self.cluster.clock.now))
+        self.send(self.worker.request_join(self.cluster.problem.settings, "host", 1, self.cluster.clock.now))
         if not self.killed_at("joining"):
             self.proceed()
 

@@ -88,7 +88,7 @@ class ReplayLink:
     def _join(self, message: Join) -> None:
         if differences := self.settings.differences(message.settings):
             raise RefusedError("this program differs from the recorded run's: " + "; ".join(differences))
-        self.training.use(replace(self.settings, evaluate=False, steering=False))
+        self.training.use(replace(self.settings, evaluate=False, wait_for_score=False))
         self.inbox.append(Welcome(0, self.settings.shards, True))
 
     def _go_on(self) -> None:

@@ -39,7 +39,7 @@ class Session:
         """Ask to take part in the run of these settings; the remarks are said once in it."""
         faults.reach("join")
         host = sendable(socket.gethostname(), HOST)
-        self.send(self.worker.enter(settings, host, os.getpid(), time.monotonic(), kernels(), remarks))
+        self.send(self.worker.request_join(settings, host, os.getpid(), time.monotonic(), kernels(), remarks))
 
     def send(self, message: FromWorker) -> None:
         self.link.send(message, self.worker.incarnation)

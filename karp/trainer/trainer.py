@@ -149,7 +149,7 @@ class Trainer:
     def __reduce_ex__(self, protocol: object) -> NoReturn:
         raise ProgramError("a Trainer takes part in one run: it cannot be copied or pickled; make one where it trains")
 
-    def batches(self, *data: Any, evaluate: Evaluate | None = None, steering: bool = False) -> Iterator[Any]:
+    def batches(self, *data: Any, evaluate: Evaluate | None = None, wait_for_score: bool = False) -> Iterator[Any]:
         """The batches that this process is to compute, each to be given to `backward` exactly once.
 
         Within the loop the model's weights are read-only (but with local steps, which change them), and may lie in
@@ -160,7 +160,7 @@ class Trainer:
             evaluate: called once per epoch in one of the workers, with the weights of that epoch's end; returns a
                 number or a map of numbers, which go to the terminal and the record. Should that worker or the server
                 die, it is called again: what it gives must depend on the weights alone.
-            steering: the score steers the run (`evaluate` may call `stop`), so the next epoch waits for it.
+            wait_for_score: the score steers the run (`evaluate` may call `stop`), so the next epoch waits for it.
 
         Raises:
             SettingError: no rows, or arrays of unequal length.
@@ -176,8 +176,8 @@ class Trainer:
             self._parameters, self.optimizer, self.outer,
             samples=len(source), data_sha256=source.fingerprint(), batch_size=self.batch_size, epochs=self.epochs,
             shards=ANY_SHARDS if self.shards is None else self.shards, seed=self.seed, threads=self.threads,
-            evaluate=evaluates(evaluate), steering=steering, staleness=self.staleness, local_steps=self.local_steps,
-            codec=self.codec, codec_weights=self.codec_weights,
+            evaluate=evaluates(evaluate), wait_for_score=wait_for_score, staleness=self.staleness,
+            local_steps=self.local_steps, codec=self.codec, codec_weights=self.codec_weights,
         )  # fmt: skip
         with self._interrupts.kept_back():
             link = connect(self._worker, self._parameters.layout, *self._files, self.show, self._claims.launched)
@@ -250,10 +250,10 @@ class Trainer:
                     loss = self._inner.end(self._share)
                     worker.computed(self._parameters.grad, loss, steps.shards_of(step))
             self._shard = -1
-            if (node := worker.hand_over(lease)) is None:
+            if (node := worker.offer_step_sum(lease)) is None:
                 break
             if not link.at_once(lease, node):
-                worker.take_back(lease)
+                worker.withdraw_offer(lease)
                 break
             worker.version = lease.version
             placement.place_weights()

@@ -186,9 +186,9 @@ class WorkerSocket:
         worker, shared = self.worker, self.shared
         if shared is not None and worker.current is shared.weights.vector:
             shared.copy(worker.weights)
-            worker.keep(worker.weights)
+            worker.keep_weights(worker.weights)
         else:
-            worker.keep(worker.current)
+            worker.keep_weights(worker.current)
 
     @property
     def gradients(self) -> Vector | None:

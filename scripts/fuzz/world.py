@@ -50,7 +50,7 @@ def settings() -> Settings:
         "seed": 0,
         "threads": 1,
         "evaluate": True,
-        "steering": False,
+        "wait_for_score": False,
     }
     return Settings.from_dict(plain)
 
@@ -130,7 +130,7 @@ class World:
         self.plan = Plan(settings().samples, settings().batch_size, SHARDS, 0)
         self.honest = {b"w%d" % number: HonestWorker(b"w%d" % number, number) for number in range(3)}
         for peer, honest in self.honest.items():
-            self.arrive(peer, honest.worker.enter(settings(), "host", 1, self.now), 0)
+            self.arrive(peer, honest.worker.request_join(settings(), "host", 1, self.now), 0)
 
     def arrive(self, peer: bytes, message: FromWorker, incarnation: int) -> None:
         """Deliver a message to the server, its vectors read-only as from a wire, and perform its actions."""

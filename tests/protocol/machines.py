@@ -40,7 +40,7 @@ def settings(**changes: Any) -> Settings:
         "seed": 0,
         "threads": 1,
         "evaluate": False,
-        "steering": False,
+        "wait_for_score": False,
     }
     return Settings.from_dict(plain | changes)
 

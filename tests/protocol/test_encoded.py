@@ -49,7 +49,7 @@ def train(count: int, choose: Any, seen: list[Any], **changes: Any) -> tuple[Run
     workers = {b"%d" % number: Worker(weights(), number) for number in range(count)}
     mail: deque[tuple[bytes, Any]] = deque()
     for peer, worker in workers.items():
-        mail.append((peer, worker.enter(run.settings, "host", 1, 0.0)))
+        mail.append((peer, worker.request_join(run.settings, "host", 1, 0.0)))
     while mail:
         mail.rotate(-choose(len(mail)))
         peer, message = mail.popleft()
@@ -91,7 +91,7 @@ def test_the_bits_do_not_depend_on_workers_and_order(
 def test_a_contribution_carries_each_shard_by_itself() -> None:
     run = Run(1, codec="int8")
     worker = Worker(weights(), 0)
-    (_, welcome), *_ = run.send(b"0", worker.enter(run.settings, "host", 1, 0.0))
+    (_, welcome), *_ = run.send(b"0", worker.request_join(run.settings, "host", 1, 0.0))
     ((_, lease),) = run.send(b"0", worker.receive(welcome, 0, 0.0))
     worker.receive(lease, 0, 0.0)
     for shard in range(4):

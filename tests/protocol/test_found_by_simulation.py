@@ -50,7 +50,7 @@ def finished(workers: int) -> Run:
 def contributed(initial: bool) -> Worker:
     """A worker that has contributed to step 3, with weights that the server has sent it."""
     worker = Worker(weights(), 1)
-    worker.enter(settings(), "host", 1, 0.0)
+    worker.request_join(settings(), "host", 1, 0.0)
     worker.receive(Welcome(1, 4, initial), 0, 0.0)
     worker.receive(Lease(1, 3, 0, 1, 3, gradient(3, 3)), 0, 0.0)
     worker.computed(gradient(3, 0), 0.0, 1)
@@ -296,7 +296,7 @@ def test_a_second_copy_of_a_contribution_does_not_end_another_lease() -> None:
 def test_a_worker_that_was_refused_does_not_end_the_run_for_the_others() -> None:
     """It said that its program had failed outside of its loop, which no other worker can do better."""
     worker = Worker(weights(), 1)
-    worker.enter(settings(), "host", 1, 0.0)
+    worker.request_join(settings(), "host", 1, 0.0)
     worker.receive(Welcome(1, 4, False), 0, 0.0)
     with pytest.raises(RefusedError):
         worker.receive(Refusal("a gradient of another shape"), 0, 0.0)
@@ -306,7 +306,7 @@ def test_a_worker_that_was_refused_does_not_end_the_run_for_the_others() -> None
 def test_signs_of_life_do_not_keep_a_worker_from_asking() -> None:
     """One came every second, just before the worker would have asked: what was lost was never found."""
     worker = Worker(weights(), 1)
-    worker.enter(settings(), "host", 1, 0.0)
+    worker.request_join(settings(), "host", 1, 0.0)
     worker.receive(Welcome(1, 4, False), 0, 0.0)
     assert worker.receive(Waiting(""), 0, 0.5 * PING_SECONDS) is None
     assert Ping(0) == worker.receive(Waiting(""), 0, PING_SECONDS)
@@ -315,7 +315,7 @@ def test_signs_of_life_do_not_keep_a_worker_from_asking() -> None:
 
 def test_signs_of_life_that_have_waited_through_a_computation_are_no_reason_to_ask() -> None:
     worker = Worker(weights(), 1)
-    worker.enter(settings(), "host", 1, 0.0)
+    worker.request_join(settings(), "host", 1, 0.0)
     worker.receive(Welcome(1, 4, False), 0, 0.0)
     worker.receive(Lease(1, 0, 0, 1, 0, weights()), 0, 0.0)
     worker.computed(gradient(0, 0), 0.0, 1)

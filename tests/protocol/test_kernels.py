@@ -8,7 +8,7 @@ from machines import Run, leases
 from karp.data import Plan
 from karp.errors import ProtocolError
 from karp.protocol import reports
-from karp.protocol.kernels import Kernels, Uses
+from karp.protocol.kernels import Kernels, KernelUses
 from karp.protocol.messages import FROM_WORKER, Join, Lease, Refusal, Welcome, decode, encode
 from karp.protocol.server.machine import Server
 from karp.protocol.server.snapshot import restore, take
@@ -104,8 +104,8 @@ def test_a_run_that_goes_on_elsewhere_is_compared_with_its_record(same: bool) ->
 
 
 def test_nothing_is_said_of_a_run_that_nobody_has_computed() -> None:
-    assert {} == Uses().summary()
-    assert "" == Uses().differences(OURS)
+    assert {} == KernelUses().summary()
+    assert "" == KernelUses().differences(OURS)
 
 
 @pytest.mark.parametrize("odd", [None, [], {}, OURS.to_dict() | {"cpu": 1}, OURS.to_dict() | {"cpu": "x" * 301}])

@@ -76,7 +76,7 @@ def test_all_workers_of_a_run_that_goes_on_bring_one_program() -> None:
 @pytest.mark.parametrize(
     ("name", "value"),
     [("batch_size", 4), ("seed", 1), ("epochs", 3), ("data_sha256", "other"), ("weights_sha256", "c" * 64),
-     ("shards", 2), ("threads", 2), ("samples", 16), ("steering", True)],
+     ("shards", 2), ("threads", 2), ("samples", 16), ("wait_for_score", True)],
 )  # fmt: skip
 def test_nothing_that_steers_the_bits_changes_with_the_program(name: str, value: Any) -> None:
     run = resumed(begun(), changed=True)

@@ -269,23 +269,23 @@ def test_each_epoch_is_evaluated_once_with_its_own_weights() -> None:
 
 
 def test_training_goes_on_during_an_evaluation_unless_the_score_steers() -> None:
-    for steering in (False, True):
-        run = Run(2, evaluate=True, steering=steering, shards=1)
+    for wait_for_score in (False, True):
+        run = Run(2, evaluate=True, wait_for_score=wait_for_score, shards=1)
         todo = leases(run.join(0) + run.join(1))
         for _ in range(3):
             ((worker, lease),) = todo.items()
             answers = run.contribute(worker, lease)
             todo = leases(answers)
         assert 1 == sum(isinstance(message, Evaluation) for _, message in answers)
-        assert (0 if steering else 1) == len(todo)
+        assert (0 if wait_for_score else 1) == len(todo)
         (peer,) = [peer for peer, message in answers if isinstance(message, Evaluation)]
         answers = run.send(peer, Score(0, {}, True))
-        assert (3 if steering else 4) == run.server.training.ledger.final
-        assert steering == (["0 Finish", "1 Finish"] == kinds(answers))
+        assert (3 if wait_for_score else 4) == run.server.training.ledger.final
+        assert wait_for_score == (["0 Finish", "1 Finish"] == kinds(answers))
 
 
 def test_the_clock_is_looked_at_often_only_while_a_lease_may_soon_be_given_again() -> None:
-    run = Run(3, evaluate=True, steering=True, shards=2)
+    run = Run(3, evaluate=True, wait_for_score=True, shards=2)
     todo = leases(run.join(0) + run.join(1) + run.join(2))
     assert run.server.restless  # worker 2 has nothing to do and could take over
     for _ in range(3):

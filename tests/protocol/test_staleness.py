@@ -213,7 +213,7 @@ def test_a_loop_that_everybody_leaves_ends_with_what_is_applied(staleness: int |
 
 @pytest.mark.parametrize("staleness", [2, None])
 def test_no_step_of_the_next_epoch_is_leased_before_a_score_that_steers(staleness: int | None) -> None:
-    run, held = begin(2, staleness=staleness, evaluate=True, steering=True)
+    run, held = begin(2, staleness=staleness, evaluate=True, wait_for_score=True)
     slow = held.pop(1)
     while held:
         lease = held.pop(0)

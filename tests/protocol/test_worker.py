@@ -31,14 +31,14 @@ from karp.protocol.worker import LOST_SECONDS, PING_SECONDS, Worker
 
 def joined() -> Worker:
     worker = Worker(weights(), 3)
-    assert Join(3, settings(), "host", 1) == worker.enter(settings(), "host", 1, 0.0)
+    assert Join(3, settings(), "host", 1) == worker.request_join(settings(), "host", 1, 0.0)
     assert worker.receive(Welcome(3, 4, False), 0, 0.0) is None
     return worker
 
 
 def test_the_weights_are_sent_when_they_are_asked_for() -> None:
     worker = Worker(weights())
-    worker.enter(settings(), "host", 1, 0.0)
+    worker.request_join(settings(), "host", 1, 0.0)
     answer = worker.receive(Welcome(0, 4, True), 0, 0.0)
     assert isinstance(answer, Initial)
     assert answer.weights is worker.weights
@@ -141,7 +141,7 @@ def test_a_worker_that_is_asked_for_the_initial_weights_again_computes_with_them
 
 def test_a_second_copy_of_a_welcome_does_not_give_the_initial_weights_a_later_version() -> None:
     worker = Worker(weights())
-    worker.enter(settings(), "host", 1, 0.0)
+    worker.request_join(settings(), "host", 1, 0.0)
     worker.receive(Welcome(0, 4, True), 0, 0.0)
     worker.receive(Lease(1, 1, 0, 1, 1, read_only(gradient(9, 9))), 0, 0.0)
     worker.receive(Welcome(0, 4, True), 0, 0.0)
@@ -177,7 +177,7 @@ def test_at_the_end_the_weights_are_the_workers_own() -> None:
 
 def test_local_steps_are_made_on_weights_of_ones_own() -> None:
     worker = Worker(weights(), 3)
-    worker.enter(settings(local_steps=2, outer=optim.to_dict(optim.SGD(lr=1.0))), "host", 1, 0.0)
+    worker.request_join(settings(local_steps=2, outer=optim.to_dict(optim.SGD(lr=1.0))), "host", 1, 0.0)
     worker.receive(Welcome(3, 4, False), 0, 0.0)
     lent = read_only(gradient(9, 9))
     worker.receive(Lease(1, 5, 1, 2, 5, lent), 0, 0.0)

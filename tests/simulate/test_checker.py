@@ -97,7 +97,7 @@ def believe_that_a_worker_has_the_weights(monkeypatch: pytest.MonkeyPatch) -> No
         give(leasing, member, task, now)
 
     monkeypatch.setattr(Leasing, "_give", without)
-    monkeypatch.setattr(Worker, "_lacks", lambda *arguments: False)
+    monkeypatch.setattr(Worker, "_lacks_weights", lambda *arguments: False)
 
 
 def report_a_score_twice(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -136,7 +136,7 @@ def test_a_score_that_steers_stops_the_run(tmp_path: Path) -> None:
             training.stop()
             return 1.0
 
-        for x, y in training.batches(X, Y, evaluate=evaluate, steering=True):
+        for x, y in training.batches(X, Y, evaluate=evaluate, wait_for_score=True):
             training.backward(nn.cross_entropy(net(x), y))
     assert (4, {"score": 1.0}) == (summary(tmp_path)["steps"], summary(tmp_path)["metrics"])
 

@@ -36,10 +36,10 @@ class Pair:
         settings = settings_of(
             parameters, optim.SGD(lr=0.1), None,
             samples=8, data_sha256="", batch_size=4, epochs=1, shards=1, seed=0, threads=1, evaluate=True,
-            steering=False, staleness=0, local_steps=1, codec=None, codec_weights=None,
+            wait_for_score=False, staleness=0, local_steps=1, codec=None, codec_weights=None,
         )  # fmt: skip
         self.peer = b""
-        self.worker.send(self.machine.enter(settings, "host", 1, 0.0), 0)
+        self.worker.send(self.machine.request_join(settings, "host", 1, 0.0), 0)
         self.receive()
         self.deliver(Welcome(0, 1, False))
 

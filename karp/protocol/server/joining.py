@@ -15,7 +15,7 @@ from typing import Any
 
 from karp.errors import ProtocolError
 from karp.protocol import reports
-from karp.protocol.kernels import Kernels, Uses
+from karp.protocol.kernels import Kernels, KernelUses
 from karp.protocol.messages import Initial, Join, Welcome
 from karp.protocol.server import sizes
 from karp.protocol.server.actions import Action, Save, Send
@@ -60,7 +60,7 @@ class Joining:
         self.notice_at = now + NOTICE_SECONDS
         self.asked = b""  # the peer that was asked for the initial weights
         self.same_kernels = same_kernels
-        self.uses = Uses()
+        self.uses = KernelUses()
 
     def known(self, peer: bytes, message: Join) -> int | None:
         """The number of a worker whose Join, or one before it, has come twice; None if it is to enter.
@@ -103,7 +103,7 @@ class Joining:
 
     def _change(self, run: Settings, program: Settings) -> None:
         """Go on with the program of the first worker, if what steers the bits of the weights is the same."""
-        evaluate = run.evaluate if run.steering else program.evaluate
+        evaluate = run.evaluate if run.wait_for_score else program.evaluate
         new = replace(run, program_sha256=program.program_sha256, evaluate=evaluate)
         if new.differences(program):
             return

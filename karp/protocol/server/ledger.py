@@ -253,7 +253,7 @@ class Ledger:
         first, per_epoch = self.step.number, self.steps.steps_per_epoch
         epoch_end = first - first % per_epoch + per_epoch
         horizon = epoch_end + per_epoch if self.max_staleness is None else first + self.max_staleness + 1
-        return min(horizon, self.final, epoch_end if self.settings.steering else horizon)
+        return min(horizon, self.final, epoch_end if self.settings.wait_for_score else horizon)
 
     def close_oldest(self) -> None:
         """The oldest step is applied; the next one that is not complete is the oldest now."""
@@ -300,7 +300,7 @@ class Ledger:
     @property
     def waits_for_score(self) -> bool:
         """Whether a score must be known before the next epoch."""
-        return self.settings.steering and bool(self.evaluations)
+        return self.settings.wait_for_score and bool(self.evaluations)
 
     def end_after(self, steps: int) -> None:
         """Training is over after so many steps; an asynchronous one also completes those that are open."""

@@ -9,7 +9,7 @@ from typing import Any
 
 from karp.errors import SettingError
 from karp.protocol import reports
-from karp.protocol.kernels import Use
+from karp.protocol.kernels import KernelUse
 from karp.protocol.server import sizes
 from karp.protocol.server.machine import Server
 from karp.protocol.settings import Settings
@@ -70,7 +70,7 @@ def restore(server: Server, snapshot: Snapshot) -> None:
         training.dropped, server.refusals.messages = int(plain["dropped"]), int(plain["refused"])
         server.leasing.leased_again = int(plain["leased_again"])
         training.progress.restore(plain["progress"], server.now)
-        server.joining.uses.all = [Use.from_dict(use) for use in plain["kernels"]]
+        server.joining.uses.all = [KernelUse.from_dict(use) for use in plain["kernels"]]
         server.joining.restore(plain["programs"])
         if plain["main"] is not None and server.incarnation > 0:
             main, peer = plain["main"]

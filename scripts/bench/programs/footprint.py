@@ -66,7 +66,7 @@ def evaluate() -> float:
 with karp.Trainer(
     model, optim.SGD(lr=RATE), batch_size=workers * case.batch, shards=workers, epochs=10_000, show=False
 ) as trainer:
-    for xs, ys in trainer.batches(x, y, evaluate=evaluate if what == "idle" else None, steering=what == "idle"):
+    for xs, ys in trainer.batches(x, y, evaluate=evaluate if what == "idle" else None, wait_for_score=what == "idle"):
         step = trainer.step
         if what == "start" and step == 1:
             report["at"] = time.monotonic()
