@@ -30,8 +30,19 @@ def integer(value: object) -> int | None:
         return None
 
 
-def whole(name: str, value: object, low: int = 0, high: float = LARGEST_WHOLE) -> int:
+def digits(text: str) -> int | str:
+    """Return the whole number in a text from outside; another text as it is, for `whole` to refuse.
+
+    >>> digits("42"), digits("-1"), digits("4.0")
+    (42, '-1', '4.0')
+    """
+    return int(text) if text.isdecimal() and len(text) < 20 else text
+
+
+def whole(name: str, value: object, low: int = 0, high: float = LARGEST_WHOLE, *, besides: str = "") -> int:
     """Return `value` as a Python int from `low` to `high`; raise SettingError, naming `name`, if it is none.
+
+    `besides` is what the error names besides whole numbers, where the caller takes something else, too.
 
     >>> whole("Linear: inputs", 3.0, 1)
     Traceback (most recent call last):
@@ -42,7 +53,7 @@ def whole(name: str, value: object, low: int = 0, high: float = LARGEST_WHOLE) -
     if plain is not None and low <= plain <= high:
         return plain
     limit = "" if high in (LARGEST_WHOLE, INFINITE) else f" to {high}"
-    raise refusal(name, value, f"a whole number from {low}{limit}")
+    raise refusal(name, value, f"a whole number from {low}{limit}{besides}")
 
 
 def number(name: str, value: object, low: float, high: float, *, below: bool = False) -> float:

@@ -20,9 +20,8 @@ from typing import Any
 
 from karp import __version__
 from karp.errors import KarpError, SettingError
+from karp.limits import DEAD_SECONDS
 from karp.monitor import streams
-
-DEAD_SECONDS = 6.0  # as in transport/zeromq.py, which only a run imports
 
 DESCRIPTION = """\
 karp trains multi-layer perceptrons with its own autograd engine, in one process or in many.

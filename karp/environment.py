@@ -24,8 +24,9 @@ import os
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
+from karp.checks import digits, whole
 from karp.errors import SettingError
-from karp.limits import GRADIENT_CODECS, LIMITS, STALENESS, WEIGHT_CODECS, check_codec
+from karp.limits import GRADIENT_CODECS, WEIGHT_CODECS, check_codec, setting
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -89,10 +90,7 @@ def worker() -> int:
 def number(name: str, default: int) -> int:
     """Return the whole number in a variable; `default` if it is not set."""
     text = read(name)
-    try:
-        return int(text) if text else default
-    except ValueError:
-        raise SettingError(f"the environment variable {name} is {text!r}; it must be a whole number") from None
+    return whole(f"the environment variable {name}", digits(text)) if text else default
 
 
 def agreed(name: str, given: Any, parse: Callable[[str], Any], left_out: Any = None) -> Any:
@@ -141,10 +139,7 @@ def local_steps(text: str) -> int:
     >>> local_steps("8")
     8
     """
-    most = LIMITS["local_steps"] - 1
-    if not is_whole(text) or not 1 <= int(text) <= most:
-        raise SettingError(f"{text!r:.60} is no number of local steps; it must be a whole number from 1 to {most}")
-    return int(text)
+    return setting("local_steps", digits(text))
 
 
 def staleness(text: str) -> int | None:
@@ -153,15 +148,7 @@ def staleness(text: str) -> int | None:
     >>> staleness("2"), staleness("none")
     (2, None)
     """
-    if text != ASYNCHRONOUS and not (is_whole(text) and int(text) < STALENESS):
-        wanted = f"a whole number from 0 to {STALENESS - 1}, or {ASYNCHRONOUS!r}: asynchronous"
-        raise SettingError(f"staleness is {text!r:.60}; it must be {wanted}")
-    return None if text == ASYNCHRONOUS else int(text)
-
-
-def is_whole(text: str) -> bool:
-    """Return whether a text is a whole number of fewer than 20 digits."""
-    return text.isdecimal() and len(text) < 20
+    return None if text == ASYNCHRONOUS else setting("staleness", digits(text))
 
 
 def given_directory(argument: str | os.PathLike[str] | None) -> "Path | None":

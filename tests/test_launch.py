@@ -219,7 +219,7 @@ def test_threads_are_handed_on_and_too_many_are_said_once(tmp_path: Path) -> Non
 @pytest.mark.parametrize(
     ("arguments", "reason"),
     [
-        (["-n", 0, DIGITS], "0 workers"),
+        (["-n", 0, DIGITS], "-n must be a whole number from 1 to 9999, not 0"),
         (["-n", 2, "missing.py"], "there is no program 'missing.py'"),
         (["-n", 2, "--run-dir", "file/run", DIGITS], "the run directory file/run cannot be made"),
         (["-n", 2, "--run-dir", "taken", DIGITS], "taken holds a run already"),

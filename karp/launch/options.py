@@ -3,9 +3,10 @@
 import os
 
 from karp import environment
+from karp.checks import whole
 from karp.errors import SettingError
 from karp.launch import program
-from karp.limits import LIMITS
+from karp.limits import setting
 from karp.record.launched import Launched
 
 WORKERS = 10_000  # fewer than so many on one machine
@@ -18,9 +19,8 @@ class Options(Launched):
         """Raise SettingError if the run cannot be launched with these arguments."""
         if not program.exists(self.program):
             raise SettingError(f"there is no program {self.program!r}: pass the path of a Python file")
-        if not 1 <= self.workers < WORKERS or not 1 <= self.threads < LIMITS["threads"]:
-            few = f"at least 1, and below {WORKERS} and {LIMITS['threads']}"
-            raise SettingError(f"{self.workers} workers with {self.threads} threads each: both must be {few}")
+        whole("-n", self.workers, 1, WORKERS - 1)
+        setting("threads", self.threads)
         self.modes()  # this raises SettingError for a mode that does not exist
         if self.on_nonfinite not in ("stop", "skip") or self.exchange not in ("auto", "zeromq"):
             found = f"{self.on_nonfinite} and {self.exchange}"

@@ -34,7 +34,7 @@ from karp.errors import ProtocolError
 from karp.protocol.kernels import UNKNOWN, Kernels
 from karp.protocol.settings import Settings
 from karp.protocol.tree import Node, Vector
-from karp.text import NAME_CHARACTERS
+from karp.text import NAME_CHARACTERS, REASON_CHARACTERS
 
 ERROR, TRACEBACK, HOST = 2_000, 200_000, 255  # the most characters of a text
 MOST_NUMBERS = 1_000  # in a score
@@ -348,7 +348,7 @@ def logs(value: object) -> Logs:
 def remarks(value: object) -> list[str]:
     if type(value) is not list or len(value) > 100:
         raise ValueError("a list of at most 100 texts")
-    return [text(10_000)(item) for item in value]
+    return [text(REASON_CHARACTERS)(item) for item in value]
 
 
 def vectors(value: object) -> int:
@@ -377,7 +377,7 @@ CHECKS: dict[str, Callable[[Any], Any]] = {
     "logs": logs,
     "epoch": from_minus_one,
     "scores": numbers,
-    "error": text(10_000),
+    "error": text(REASON_CHARACTERS),
     "traceback": text(TRACEBACK),
     "certain": flag,
     "initial": flag,
@@ -385,10 +385,10 @@ CHECKS: dict[str, Callable[[Any], Any]] = {
     "last": flag,
     "lease": count,
     "seconds": seconds,
-    "reason": text(10_000),
+    "reason": text(REASON_CHARACTERS),
     "remarks": remarks,
     "suspect": flag,
-    "failure": text(10_000),
+    "failure": text(REASON_CHARACTERS),
 }
 LOCAL_FIELDS = {"no_overflow"}  # these are not sent
 FIELD_CHECKS: dict[type, dict[str, Callable[[Any], Any]]] = {  # the fields of each kind in order, with their checks

@@ -8,31 +8,10 @@ from collections.abc import Mapping
 from dataclasses import MISSING, dataclass, fields, replace
 from typing import Any
 
-from karp import checks, optim
+from karp import optim
 from karp.errors import SettingError
-from karp.limits import GRADIENT_CODECS, LIMITS, SEEDS, STALENESS, WEIGHT_CODECS, check_codec
+from karp.limits import ANY_SHARDS, GRADIENT_CODECS, RANGES, WEIGHT_CODECS, check_codec, setting
 from karp.parameters import Layout
-
-ANY_SHARDS = 0  # the `shards` of a program that leaves the number to the run
-RANGES = {name: (1, limit, f"1 to {limit - 1}") for name, limit in LIMITS.items()}  # (lowest, limit, in words)
-RANGES["shards"] = (ANY_SHARDS, *RANGES["shards"][1:])
-RANGES["seed"] = (0, SEEDS, "0 to 2**63 - 1")
-RANGES["staleness"] = (0, STALENESS, f"0 to {STALENESS - 1}, or None: asynchronous")
-
-
-def whole(name: str, value: object) -> int:
-    """Return the setting of this name as a Python int; raise SettingError if it is outside of its range.
-
-    >>> whole("epochs", 2.5)
-    Traceback (most recent call last):
-    ...
-    karp.errors.SettingError: epochs is 2.5; it must be a whole number from 1 to 4294967295
-    """
-    least, below, wanted = RANGES[name]
-    number = checks.integer(value)
-    if number is None or not least <= number < below:
-        raise SettingError(f"{name} is {value!r:.60}; it must be a whole number from {wanted}")
-    return number
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,7 +74,7 @@ class Settings:
         for name in ("program", "program_sha256", "weights_sha256", "data_sha256"):
             if type(plain[name]) is not str or len(plain[name]) > 1000:
                 raise SettingError(f"settings: {name} is {plain[name]!r:.60}, not a text")
-        plain |= {name: whole(name, plain[name]) for name in RANGES if name != "staleness" or plain[name] is not None}
+        plain |= {name: setting(name, plain[name]) for name in RANGES if name != "staleness" or plain[name] is not None}
         check_codec("codec", plain["codec"], GRADIENT_CODECS)
         check_codec("codec_weights", plain["codec_weights"], WEIGHT_CODECS)
         for name in ("evaluate", "wait_for_score"):

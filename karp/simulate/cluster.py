@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterable
 
 import numpy as np
 
+from karp.limits import DEAD_SECONDS
 from karp.protocol.messages import FromServer, FromWorker
 from karp.protocol.server.machine import Server
 from karp.simulate.checker import Checker, Violation
@@ -15,7 +16,6 @@ from karp.simulate.randomness import Randomness
 from karp.simulate.scenario import Scenario, draw_scenario
 from karp.simulate.server_process import ServerProcess
 from karp.simulate.worker_process import WorkerProcess
-from karp.transport.zeromq import DEAD_SECONDS
 
 LIMIT_SECONDS = 900.0  # of the virtual clock; a small run ends earlier, whatever its faults
 REINFORCE_SECONDS = 30.0  # between two looks whether a worker is left

@@ -6,8 +6,8 @@
 from dataclasses import dataclass, field, replace
 
 from karp import optim
+from karp.checks import whole
 from karp.data import Plan
-from karp.errors import SettingError
 from karp.limits import SEEDS
 from karp.simulate.randomness import Randomness
 
@@ -149,8 +149,7 @@ def draw_scenario(seed: int) -> Scenario:
 
 def check_seed(seed: int) -> None:
     """Raise SettingError for a seed that no run can have."""
-    if not 0 <= seed < SEEDS:
-        raise SettingError(f"--seed is {seed}; it must be a whole number from 0 to 2**63 - 1")
+    whole("--seed", seed, 0, SEEDS - 1)
 
 
 # The order in which these three draw is part of what a seed means: a draw that is moved changes every scenario.

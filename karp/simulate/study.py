@@ -11,7 +11,7 @@ from typing import Any
 
 from karp import optim
 from karp.errors import SettingError
-from karp.limits import LIMITS
+from karp.limits import RANGES
 from karp.simulate.cluster import Cluster
 from karp.simulate.scenario import Scenario, check_seed
 
@@ -65,7 +65,7 @@ class Study:
             raise SettingError(f"--target is {self.target}; it must be a number")
         shards = self.shards_of_step
         numbers = shards * self.rows * min(self.steps, EPOCH_STEPS) * WIDTH
-        if numbers > MAX_TABLE_NUMBERS or shards >= LIMITS["shards"]:
+        if numbers > MAX_TABLE_NUMBERS or shards > RANGES["shards"][1]:
             raise SettingError(f"{shards} shards of {self.rows} rows make too large a table: take fewer")
         if min(self.workers, shards, self.steps, self.rows, self.factor) < 1 or self.compute == 0.0:
             raise SettingError("--workers, --shards, --steps, --rows, --factor must be at least 1, --compute above 0")

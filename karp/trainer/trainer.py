@@ -17,8 +17,9 @@ from karp.autograd import Value, dropping
 from karp.data import Plan, generator
 from karp.environment import agreed
 from karp.errors import ProgramError, RecordError, SettingError
+from karp.limits import ANY_SHARDS, setting
 from karp.protocol.messages import Evaluation, Lease
-from karp.protocol.settings import ANY_SHARDS, Settings, whole
+from karp.protocol.settings import Settings
 from karp.protocol.steps import Rounds, Steps, steps_of
 from karp.protocol.worker import Worker
 from karp.trainer import stage
@@ -101,18 +102,18 @@ class Trainer:
     ) -> None:
         self.model = model
         self.optimizer = optimizer
-        self.batch_size = whole("batch_size", batch_size)
-        self.epochs = whole("epochs", epochs)
-        self.shards = None if shards is None else whole("shards", shards)
+        self.batch_size = setting("batch_size", batch_size)
+        self.epochs = setting("epochs", epochs)
+        self.shards = None if shards is None else setting("shards", shards)
         if self.shards == ANY_SHARDS:
-            raise SettingError("shards is 0; it must be a whole number of at least 1, or be left out")
-        self.seed = whole("seed", seed)
+            raise SettingError("shards must be a whole number from 1, or be left out, not 0")
+        self.seed = setting("seed", seed)
         staleness = agreed("staleness", staleness, environment.staleness, left_out=...)
         bound = 0 if isinstance(staleness, EllipsisType) else staleness
-        self.staleness = None if bound is None else whole("staleness", bound)
+        self.staleness = None if bound is None else setting("staleness", bound)
         agreed_steps = agreed("local_steps", local_steps, environment.local_steps)
-        self.local_steps = 1 if agreed_steps is None else whole("local_steps", agreed_steps)
-        self.threads = whole("threads", environment.threads() if threads is None else threads)
+        self.local_steps = 1 if agreed_steps is None else setting("local_steps", agreed_steps)
+        self.threads = setting("threads", environment.threads() if threads is None else threads)
         optim.to_dict(optimizer)  # raises SettingError for what is none
         self.outer = OUTER if outer is None and self.local_steps > 1 else outer
         self.codec = agreed("codec", codec, str)

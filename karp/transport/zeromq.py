@@ -13,11 +13,11 @@ the other workers too, need its core.
 
 import zmq
 
+from karp.limits import DEAD_SECONDS
 from karp.transport.keys import Keys
 
 MESSAGE_BYTES = 1 << 32  # ZeroMQ drops the connection of a peer that announces a longer frame
 HEARTBEAT_SECONDS = 2.0
-DEAD_SECONDS = 6.0  # a peer without a heartbeat for so long is gone
 # In one of so many waits a busy end does not spin but polls every source. Otherwise messages on the socket could be
 # starved, and two workers could stay on one core for ever, as the kernel moves them only when a process sleeps.
 POLL_EVERY = 256

@@ -131,7 +131,7 @@ def test_what_a_damaged_directory_says_of_its_launch_is_not_believed(
 @pytest.mark.parametrize("change", [{"exchange": "pigeons"}, {"on_nonfinite": "hope"}, {"workers": 10**30}])
 def test_what_no_launch_can_be_told_is_refused_of_a_directory_too(tmp_path: Path, change: dict[str, object]) -> None:
     Options(str(program(tmp_path)), [], 1)._replace(**change).write(tmp_path)  # type: ignore[arg-type]
-    with pytest.raises(SettingError, match=r"auto or zeromq|must be at least 1"):
+    with pytest.raises(SettingError, match=r"auto or zeromq|-n must be a whole number from 1"):
         resume(str(tmp_path), {})
 
 

@@ -250,11 +250,11 @@ def test_a_gradient_that_is_not_finite_ends_the_run(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("changes", "reason"),
     [
-        ({"batch_size": 0}, "batch_size is 0"),
-        ({"epochs": -1}, "epochs is -1"),
-        ({"shards": 0}, "shards is 0"),
-        ({"seed": -1}, "seed is -1"),
-        ({"threads": 0}, "threads is 0"),
+        ({"batch_size": 0}, "batch_size must be a whole number from .*, not 0"),
+        ({"epochs": -1}, "epochs must be a whole number from .*, not -1"),
+        ({"shards": 0}, "shards must be a whole number from .*, not 0"),
+        ({"seed": -1}, "seed must be a whole number from .*, not -1"),
+        ({"threads": 0}, "threads must be a whole number from .*, not 0"),
     ],
 )
 def test_arguments_that_cannot_be_are_named(tmp_path: Path, changes: dict[str, Any], reason: str) -> None:
@@ -346,10 +346,10 @@ def test_progress_is_plain_lines_where_there_is_no_terminal(tmp_path: Path, caps
         ({"optimizer": optim.SGD}, "is no optimiser; one is made like"),
         ({"outer": "nesterov", "local_steps": 2}, "'nesterov' is no optimiser"),
         ({"outer": optim.SGD(lr=0.7)}, "outer is given with local_steps=1"),
-        ({"local_steps": "4"}, "local_steps is '4'; it must be a whole number"),
-        ({"threads": "x"}, "threads is 'x'; it must be a whole number"),
-        ({"local_steps": 1 << 40}, "it must be a whole number from 1 to 4294967295"),
-        ({"staleness": 70_000}, "it must be a whole number from 0 to 65535, or None"),
+        ({"local_steps": "4"}, "local_steps must be a whole number from 1 to 4294967295, not '4'"),
+        ({"threads": "x"}, "threads must be a whole number from 1 to 65535, not 'x'"),
+        ({"local_steps": 1 << 40}, "local_steps must be a whole number from 1 to 4294967295, not 1099511627776"),
+        ({"staleness": 70_000}, "staleness must be a whole number from 0 to 65535, or None: asynchronous, not 70000"),
     ],
 )
 def test_an_argument_that_cannot_be_is_named(tmp_path: Path, arguments: dict[str, Any], reason: str) -> None:

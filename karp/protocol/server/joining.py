@@ -14,6 +14,7 @@ from itertools import count
 from typing import Any
 
 from karp.errors import ProtocolError
+from karp.limits import ANY_SHARDS
 from karp.protocol import reports
 from karp.protocol.kernels import Kernels, KernelUses
 from karp.protocol.messages import Initial, Join, Welcome
@@ -24,7 +25,7 @@ from karp.protocol.server.leasing import NOTICE_SECONDS, Leasing
 from karp.protocol.server.states import RunState, WorkerState
 from karp.protocol.server.training import Training
 from karp.protocol.server.workers import WorkerInfo
-from karp.protocol.settings import ANY_SHARDS, Settings
+from karp.protocol.settings import Settings
 
 JOIN_SECONDS = 60.0  # the run begins without the workers that have not joined by then
 

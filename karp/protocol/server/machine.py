@@ -236,7 +236,7 @@ class Server:
         self.now = self.training.now = now
         why = self.training.failure or f"it was stopped after step {self.training.version}"
         for member in self.members.values():
-            stopped = Finish(self.training.version, False, why[:10_000], None, self.training.number)
+            stopped = Finish(self.training.version, False, why, None, self.training.number)
             self._send(member, Closed() if member.state is WorkerState.NOTIFIED else stopped)
         self.ending.close()
         return self._take()

@@ -4,6 +4,7 @@ from karp.protocol import reports
 from karp.protocol.messages import Refusal
 from karp.protocol.server.actions import Action, Send
 from karp.protocol.server.training import Training
+from karp.text import REASON_CHARACTERS
 
 
 class Refusals:
@@ -18,7 +19,7 @@ class Refusals:
     def refuse(self, peer: bytes, reason: str) -> None:
         """Count a message, and tell its sender why it is not taken."""
         self.messages += 1
-        self.out.append(Send(peer, Refusal(reason[:10_000])))
+        self.out.append(Send(peer, Refusal(reason[:REASON_CHARACTERS])))
         if is_power_of_two(self.messages):
             count = f"{self.messages} message{'s' * (self.messages > 1)} refused so far"
             self.training.report(reports.Refused, f"{reason[:2000]} ({count})")

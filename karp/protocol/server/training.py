@@ -20,6 +20,7 @@ from karp.protocol.settings import Settings
 from karp.protocol.steps import Steps, steps_of
 from karp.protocol.tree import Node, Vector, in_words, merge_ranges
 from karp.protocol.vectors import Memory
+from karp.text import REASON_CHARACTERS
 
 SAVE_SECONDS = 10.0  # between two checkpoints
 P = ParamSpec("P")
@@ -286,7 +287,7 @@ class Training:
     def fail(self, failure: str) -> None:
         """The run has failed; the first reason counts."""
         if not self.failure:
-            self.failure = failure[:10_000]  # as long as a message takes
+            self.failure = failure[:REASON_CHARACTERS]  # as long as a message takes
             self.report(reports.Failure, failure)
 
     def report_begin(self, workers: int) -> None:
