@@ -265,13 +265,14 @@ def add_keys(commands: Commands) -> None:
 
 
 def run_keys(options: argparse.Namespace) -> int:
+    from karp.record.files import reason
     from karp.transport import keys
 
     directory = Path(options.directory)
     try:
         directory.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise SettingError(f"the directory {directory} cannot be made: {error.strerror}") from None
+        raise SettingError(f"the directory {directory} cannot be made: {reason(error)}") from None
     keys.write(keys.make(), directory / keys.FILE)
     print(f"keys written to {directory / keys.FILE}")
     return 0

@@ -126,6 +126,11 @@ def test_protocol_uses_only_what_is_named_for_it() -> None:
         assert set() == {module.split(".")[0] for module in imports_of(path)} & FORBIDDEN_IN_PROTOCOL, path
 
 
+def test_the_record_knows_no_server() -> None:
+    for path in files("record"):
+        assert set() == {module for module in imports_of(path) if module.startswith("karp.protocol.server")}, path
+
+
 def test_no_pickle_and_no_eval() -> None:
     for path in files():
         assert set() == imports_of(path) & {"pickle", "_pickle", "marshal", "shelve", "dill", "cloudpickle", "joblib"}

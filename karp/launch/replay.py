@@ -34,7 +34,7 @@ def replay(run_dir: str, program: str | None, arguments: list[str]) -> int:
     try:
         (directory / FILE).unlink(missing_ok=True)
     except OSError as error:
-        raise RecordError(f"{directory / FILE} cannot be written: {error.strerror}") from None
+        raise RecordError(f"{directory / FILE} cannot be written: {files.reason(error)}") from None
     line = [sys.executable, WORKER_MAIN, options.program, *options.arguments]
     done = subprocess.run(line, cwd=cwd, env=of_child(given), check=False)
     if done.returncode != 0:

@@ -37,7 +37,7 @@ from karp.launch.recorded import Recorded, enter, options_of
 from karp.monitor import streams
 from karp.monitor.terminal import Display
 from karp.record import files
-from karp.record.paths import fresh_directory
+from karp.record.paths import check_unused, fresh_directory
 from karp.record.server_address import publish, withdraw
 from karp.serve.config import Config
 from karp.transport.listening import address_of, listen
@@ -61,16 +61,12 @@ def launch(options: Options, run_dir: str | None) -> int:
     if run_dir == "":
         raise SettingError("--run-dir is empty: pass a directory, or leave it out")
     directory = Path(run_dir) if run_dir is not None else fresh_directory(options.program)
-    if (directory / "metrics.jsonl").exists():
-        raise RecordError(
-            f"{directory} holds a run already: pass another directory, "
-            f"or go on with it: karp launch --resume {directory}"
-        )
+    check_unused(directory)
     try:
         make_logs(directory)
         options.write(directory)
     except OSError as error:
-        raise RecordError(f"the run directory {directory} cannot be made: {error.strerror}") from None
+        raise RecordError(f"the run directory {directory} cannot be made: {files.reason(error)}") from None
     return Launch(options, directory.resolve(), resume=False).run()
 
 
@@ -87,7 +83,7 @@ def resume(run_dir: str, changes: dict[str, Any], changed: bool = False) -> int:
     try:
         make_logs(directory)
     except OSError as error:
-        raise RecordError(f"the run directory {directory} cannot be written: {error.strerror}") from None
+        raise RecordError(f"the run directory {directory} cannot be written: {files.reason(error)}") from None
     return Launch(options, directory, resume=True, shards=settings.shards, changed=changed).run()
 
 

@@ -12,6 +12,8 @@ from karp.parameters import Layout
 from karp.protocol.settings import Settings
 from karp.protocol.tree import Node, Vector, in_words, parent
 
+Snapshot = tuple[dict[str, Any], dict[str, Vector]]  # a server's state as a checkpoint holds it: plain types, vectors
+
 
 class VectorSpec:
     """The size, dtype and codec of a run's vectors, against which those that arrive are checked."""

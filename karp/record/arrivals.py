@@ -8,7 +8,6 @@ from typing import Any
 
 from karp.data import Plan
 from karp.errors import DataError
-from karp.protocol.server.ledger import Step
 from karp.protocol.settings import Settings
 from karp.protocol.steps import Steps, steps_of
 from karp.record import files
@@ -87,9 +86,10 @@ def check(good: bool, what: str) -> None:
 def in_order(plan: Steps, steps: int, left_out: list[Arrival]) -> Iterator[Arrival]:
     """Yield what a run without staleness applies: every step with its own weights; its record has what was left out."""
     for number in range(steps):
-        step = Step(number, plan.shards_of(number))
-        for arrival in left_out:
-            if arrival.step == number:
-                yield arrival
-                step.leave_out(arrival.start)
-        yield from (Arrival(number, number, start, stop) for start, stop in step.missing(0, step.shards))
+        here = [arrival for arrival in left_out if arrival.step == number]
+        yield from here
+        at, shards = 0, plan.shards_of(number)
+        for start, stop in [*sorted((arrival.start, arrival.stop) for arrival in here), (shards, shards)]:
+            if at < start:
+                yield Arrival(number, number, at, start)
+            at = stop

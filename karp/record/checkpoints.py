@@ -19,7 +19,7 @@ import numpy as np
 
 from karp import faults
 from karp.errors import DataError
-from karp.protocol.server.snapshot import Snapshot
+from karp.protocol.vectors import Snapshot
 from karp.record.files import reason, replacing
 
 FOLDER = "checkpoints"
@@ -31,10 +31,11 @@ class FormatError(DataError):
     """A checkpoint is one of another version of karp."""
 
 
-def write(directory: Path, snapshot: Snapshot, keep: int) -> Path:
+def write(directory: Path, snapshot: Snapshot, keep: int, say: Callable[[str], None] = lambda text: None) -> Path:
     """Write a checkpoint and remove all but the newest `keep`; raises OSError if the disk is full or gone.
 
-    One of a later step is of no use: the run has gone back behind it because it is damaged. So it goes first.
+    One of a later step is of no use: the run has gone back behind it because it is damaged. So it goes first. `say` is
+    told what cannot be removed; the new checkpoint is whole all the same.
     """
     from safetensors.numpy import save
 
@@ -52,10 +53,13 @@ def write(directory: Path, snapshot: Snapshot, keep: int) -> Path:
         file.flush()
         faults.reach("written", step=plain["version"])
     faults.reach("renamed", step=plain["version"])
-    files = paths(directory)
-    place = files.index(path)
-    for useless in files[:place] + files[place + max(1, keep) :]:
-        useless.unlink(missing_ok=True)
+    try:
+        files = paths(directory)
+        place = files.index(path)
+        for useless in files[:place] + files[place + max(1, keep) :]:
+            useless.unlink(missing_ok=True)
+    except (OSError, ValueError) as error:  # ValueError: somebody has removed the new one
+        say(f"old checkpoints in {folder} cannot be removed ({reason(error)}); it is tried again after the next")
     return path
 
 
@@ -132,6 +136,7 @@ class Writer:
         self.keep = keep
         self.troubles: list[str] = []  # to be said; `take_troubles` empties it
         self.failure = ""  # which file could not be written last, and why; said once until it is over
+        self.unremoved = False  # old ones could not be removed last; that is said once until it is over, too
         self._next: Snapshot | None = None
         self._busy = False
         self._changed = threading.Condition()
@@ -178,13 +183,17 @@ class Writer:
             if snapshot is None:
                 return
             failure = trouble = ""
+            unremoved: list[str] = []
             try:
-                write(self.directory, snapshot, self.keep)
+                write(self.directory, snapshot, self.keep, unremoved.append)
             except Exception as error:  # whatever it is: training goes on, and so does this thread
                 failure, trouble = self._describe(snapshot[0]["version"], reason(error))
             with self._changed:
                 if trouble and not self.failure:
                     self.troubles.append(trouble)
+                if not self.unremoved:
+                    self.troubles += unremoved
+                self.unremoved = bool(unremoved)
                 self.failure, self._busy = failure, False
                 self._changed.notify_all()
 

@@ -25,11 +25,12 @@ import numpy as np
 from karp.errors import RecordError
 from karp.parameters import Layout
 from karp.protocol import reports
-from karp.protocol.server.snapshot import Snapshot
+from karp.protocol.vectors import Snapshot
 from karp.record import files
 from karp.record.checkpoints import FOLDER, Writer, newest
 from karp.record.launched import FILE, Launched
-from karp.record.lines import Lines
+from karp.record.lines import LineLog
+from karp.record.paths import check_unused
 
 BUFFER_BYTES = 1 << 14  # of arrivals are written together
 
@@ -48,20 +49,32 @@ class Record:
         self.path = path
         self._kept: dict[str, Any] = {}  # file -> what it is to hold at the end, should somebody have removed it
         self._unwritten: dict[str, Any] = {}  # file -> what it is to hold, while it cannot be written
+        self._made = not resume  # the directory holds no other run
         mode = os.O_RDWR | os.O_CREAT | (0 if resume else os.O_EXCL)
+        if not resume:
+            check_unused(path)
         try:
             path.mkdir(parents=True, exist_ok=True)
-            self._metrics = Lines(path / "metrics.jsonl", self.say, mode)
+            self._metrics = LineLog(path / "metrics.jsonl", self.say, mode)
         except FileExistsError:
             if not path.is_dir():
                 raise RecordError(f"{path} is a file: pass a directory for the run") from None
-            go_on = f", or go on with it: karp launch --resume {path}" if (path / FILE).exists() else ""
-            raise RecordError(f"{path} holds a run already: pass another directory{go_on}") from None
+            check_unused(path)  # another run has begun here at this moment
+            raise
         except OSError as error:
             raise self._refused(error) from None
-        self._lock()
         self.writer = Writer(path, keep)
-        self._arrivals = Lines(path / "arrivals.jsonl", self.say, buffer=BUFFER_BYTES)
+        try:
+            self._enter(resume)
+        except BaseException:
+            self._abandon()
+            raise
+
+    def _enter(self, resume: bool) -> None:
+        """Lock the directory, and find what there is to go on from."""
+        path = self.path
+        self._lock()
+        self._arrivals = LineLog(path / "arrivals.jsonl", self.say, buffer=BUFFER_BYTES)
         self._snapshot = newest(path, self.say) if resume else None
         try:
             if resume:
@@ -85,7 +98,6 @@ class Record:
         try:
             fcntl.flock(self._metrics.descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            self._metrics.close()
             raise RecordError(f"another run is writing to {self.path}: wait for its end, or pass another") from None
         except OSError:  # not on this file system
             return
@@ -95,11 +107,16 @@ class Record:
         try:
             launched.write(self.path, cwd)
         except OSError as error:
-            self._metrics.close()
-            with contextlib.suppress(OSError):
-                (self.path / "metrics.jsonl").unlink()  # else it would hold a run
+            self._abandon()
             raise self._refused(error) from None
         self._keep_launch_file()
+
+    def _abandon(self) -> None:
+        """Let go of a directory that cannot be used; it holds no run, unless it did before."""
+        self._metrics.close()
+        if self._made:
+            with contextlib.suppress(OSError):
+                self._metrics.path.unlink()
 
     def _keep_launch_file(self) -> None:
         """Remember what launch.json holds, if it is there."""

@@ -13,7 +13,7 @@ from karp.record.files import reason
 PENDING_BYTES = 1 << 20  # are kept while the disk is full; lines that come then are lost
 
 
-class Lines:
+class LineLog:
     """Appends lines to a file.
 
     Args:

@@ -1,9 +1,27 @@
-"""A fresh directory for a run that was given none."""
+"""Directories for new runs: one for a run that was given none, and whether one that was given is unused."""
 
 import time
 from pathlib import Path
 
 from karp.errors import RecordError
+from karp.record import launched
+from karp.record.files import reason
+
+RUN_FILES = ("metrics.jsonl", "arrivals.jsonl", "settings.json", "weights.safetensors", "summary.json", "checkpoints")
+
+
+def check_unused(directory: Path) -> None:
+    """Raise RecordError, saying what to do, if the directory holds a run, or a file of one."""
+    try:
+        files = [name for name in RUN_FILES if (directory / name).exists()]
+    except OSError as error:
+        raise RecordError(f"the run directory {directory} cannot be used: {reason(error)}; pass another") from None
+    if not files:
+        return
+    if files[0] != RUN_FILES[0]:
+        raise RecordError(f"{directory} holds {files[0]}, as of an earlier run: pass another directory, or remove it")
+    go_on = f", or go on with it: karp launch --resume {directory}" if (directory / launched.FILE).exists() else ""
+    raise RecordError(f"{directory} holds a run already: pass another directory{go_on}")
 
 
 def fresh_directory(program: str) -> Path:
@@ -20,6 +38,6 @@ def fresh(parent: Path, name: str) -> Path:
         except FileExistsError:
             continue
         except OSError as error:
-            raise RecordError(f"the run directory {path} cannot be made: {error.strerror}; pass another") from None
+            raise RecordError(f"the run directory {path} cannot be made: {reason(error)}; pass another") from None
         return path
     raise RecordError(f"{parent / name} and 9,999 more are taken: remove old runs")

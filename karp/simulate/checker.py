@@ -25,9 +25,9 @@ from karp.protocol import reports
 from karp.protocol.messages import Contribution, Evaluation, FromWorker, Lease
 from karp.protocol.server.ledger import Step
 from karp.protocol.server.machine import Server
-from karp.protocol.server.snapshot import Snapshot
 from karp.protocol.server.states import WorkerState
 from karp.protocol.tree import Vector
+from karp.protocol.vectors import Snapshot
 from karp.simulate.problem import Reference
 from karp.simulate.scenario import ALWAYS, BadShard
 

@@ -12,9 +12,9 @@ import numpy as np
 
 from karp.optim import Updater, to_dict
 from karp.parameters import Layout
-from karp.protocol.server.snapshot import Snapshot
 from karp.protocol.settings import Settings
 from karp.protocol.tree import Vector
+from karp.protocol.vectors import Snapshot
 from karp.simulate.scenario import Scenario
 
 NOISE = 0.1  # standard deviation of the noise in the table's target; the lowest loss is near its square

@@ -7,7 +7,8 @@ from karp.protocol import reports
 from karp.protocol.messages import FromWorker
 from karp.protocol.server.actions import Action, Save, Send
 from karp.protocol.server.machine import Server
-from karp.protocol.server.snapshot import Snapshot, restore, take
+from karp.protocol.server.snapshot import restore, take
+from karp.protocol.vectors import Snapshot
 from karp.serve.process import RESTLESS_SECONDS, TICK_SECONDS
 
 if TYPE_CHECKING:

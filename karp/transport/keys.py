@@ -90,6 +90,6 @@ def read(path: Path) -> Keys:
             raise SettingError(f"{file} may be read by others: chmod 600 it")
         text = file.read_text(errors="replace")
     except OSError as error:
-        why = f"the keys {file} cannot be read: {error.strerror}"
+        why = f"the keys {file} cannot be read: {files.reason(error)}"
         raise SettingError(f"{why}; make them with `karp keys DIR`") from None
     return Keys.from_text(text, str(file))

@@ -4,7 +4,6 @@ import os
 import re
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -13,6 +12,7 @@ from running import PATIENCE, PROGRAM, command, environment, karp, program, star
 from karp.launch.options import Options
 from karp.launch.processes import Child, output_text, start_worker
 from karp.launch.run import Launch
+from karp.protocol.reports import Joined, Report
 
 BITS: dict[int, str] = {}
 
@@ -94,8 +94,8 @@ class Told:
 
     released = False
 
-    def reports(self, seconds: float, ends: object = ()) -> Iterator[dict[str, object]]:
-        yield {"report": "joined", "worker": 0}
+    def reports(self, seconds: float, ends: object = ()) -> list[Report]:
+        return [Joined(0.0, 0, 0, "host", 1)]
 
     def tell(self, **order: object) -> None:
         assert {"ended": 0, "well": False} == order

@@ -11,9 +11,10 @@ from karp.protocol.messages import Contribution, Initial, Join, Lease
 from karp.protocol.reports import Report
 from karp.protocol.server.actions import Save, Send
 from karp.protocol.server.machine import Server
-from karp.protocol.server.snapshot import Snapshot, take
+from karp.protocol.server.snapshot import take
 from karp.protocol.settings import Settings
 from karp.protocol.tree import Node
+from karp.protocol.vectors import Snapshot
 
 Kind = TypeVar("Kind", bound=Report)
 LAYOUT = Layout({"weight": (3, 2), "bias": (2,)}, "float32")

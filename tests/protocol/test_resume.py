@@ -11,7 +11,8 @@ from karp.data import Plan
 from karp.protocol import reports
 from karp.protocol.messages import Evaluation, Refusal, Score
 from karp.protocol.server.machine import Server
-from karp.protocol.server.snapshot import Snapshot, restore, take
+from karp.protocol.server.snapshot import restore, take
+from karp.protocol.vectors import Snapshot
 
 
 def resumed(run: Run, changed: bool = False) -> Run:

@@ -203,6 +203,27 @@ def test_a_full_disk_is_said_once_with_the_last_good_one_and_writing_is_tried_ag
     assert 2 == len(list((tmp_path / checkpoints.FOLDER).iterdir()))  # no half file
 
 
+def test_a_checkpoint_is_whole_though_an_old_one_cannot_be_removed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(path: Path, missing_ok: bool = False) -> None:
+        raise PermissionError(errno.EPERM, os.strerror(errno.EPERM))
+
+    writer = Writer(tmp_path, 1)
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "unlink", refuse)
+        for version in (1, 2, 3):
+            writer.submit(snapshot(version))
+            writer.wait()
+    (trouble,) = writer.take_troubles()
+    assert "old checkpoints in" in trouble
+    assert "cannot be removed (Operation not permitted)" in trouble
+    assert ("", 3) == (writer.failure, len(paths(tmp_path)))
+    writer.submit(snapshot(4))
+    writer.close()
+    assert ([], 1) == (writer.take_troubles(), len(paths(tmp_path)))
+
+
 def test_a_wait_for_a_disk_has_a_deadline(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     go_on = threading.Event()
     monkeypatch.setattr(checkpoints, "write", lambda *arguments: go_on.wait())

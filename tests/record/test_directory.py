@@ -1,6 +1,8 @@
 """What a run's directory holds, what cannot be one, and files of it that cannot be written."""
 
+import errno
 import json
+import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -15,7 +17,7 @@ from karp.protocol import reports
 from karp.record import lines
 from karp.record.directory import Record
 from karp.record.launched import Launched
-from karp.record.lines import Lines
+from karp.record.lines import LineLog
 
 LAYOUT = Layout({"weight": (2, 2)}, "float32")
 SETTINGS = {"seed": 1}
@@ -42,6 +44,46 @@ def test_every_line_is_json_whatever_the_numbers_are(tmp_path: Path) -> None:
     assert {"loss": None, "metrics": {"v": None}} == found
 
 
+@pytest.mark.parametrize("name", ["arrivals.jsonl", "settings.json", "summary.json", "weights.safetensors"])
+def test_a_directory_with_a_file_of_an_earlier_run_is_refused_and_left_as_it_is(tmp_path: Path, name: str) -> None:
+    (tmp_path / name).write_text("[0,[]]\n")
+    with pytest.raises(RecordError, match=f"^{tmp_path} holds {name}, as of an earlier run: pass another directory"):
+        Record(tmp_path)
+    assert [(name, "[0,[]]\n")] == [(path.name, path.read_text()) for path in tmp_path.iterdir()]
+
+
+@pytest.mark.parametrize("resume", [False, True])
+def test_a_record_that_cannot_be_entered_lets_go_of_its_lock_and_leaves_no_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, resume: bool
+) -> None:
+    if resume:
+        finish(Record(tmp_path / "run"))
+    with monkeypatch.context() as patch:
+        patch.setattr(LineLog, "cut", refuse)
+        patch.setattr(os, "close", (closed := Closed()).close)
+        with pytest.raises(RecordError, match="cannot be written: No space left on device"):
+            Record(tmp_path / "run", resume)
+    assert 1 == closed.count
+    assert resume is (tmp_path / "run" / "metrics.jsonl").exists()
+    finish(Record(tmp_path / "run", resume))
+
+
+def refuse(log: LineLog, size: int) -> None:
+    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
+class Closed:
+    """Counts the descriptors that are closed."""
+
+    def __init__(self) -> None:
+        self.count = 0
+        self._close = os.close
+
+    def close(self, descriptor: int) -> None:
+        self.count += 1
+        self._close(descriptor)
+
+
 def test_a_file_is_no_directory(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(RecordError, match="is a file: pass a directory"):
@@ -51,9 +93,9 @@ def test_a_file_is_no_directory(tmp_path: Path) -> None:
 def test_a_file_that_is_shorter_than_its_checkpoint_is_said(tmp_path: Path) -> None:
     path, said = tmp_path / "lines.jsonl", list[str]()
     path.write_text("[1]\n")
-    Lines(path, said.append).cut(4)
+    LineLog(path, said.append).cut(4)
     assert [] == said
-    short = Lines(path, said.append)
+    short = LineLog(path, said.append)
     short.cut(10)
     assert ["lines.jsonl is shorter than its run's checkpoint: 6 bytes are lost"] == said
     short.append("[2]")
@@ -163,7 +205,7 @@ def test_lines_for_which_there_is_no_room_are_counted_and_none_is_torn(
     monkeypatch.setattr(lines, "PENDING_BYTES", 20)
     path, said = tmp_path / "lines.jsonl", list[str]()
     path.mkdir()
-    file = Lines(path, said.append)
+    file = LineLog(path, said.append)
     for number in range(1000, 1008):
         file.append(str(number))
     assert (4, 20, "Is a directory") == (file.lost, file.end, file.settle())

@@ -14,10 +14,9 @@ from karp.protocol.server import sizes
 from karp.protocol.server.machine import Server
 from karp.protocol.settings import Settings
 from karp.protocol.tree import Vector
+from karp.protocol.vectors import Snapshot
 
 RETURN_SECONDS = 10.0  # for the main worker's connection to come back
-
-Snapshot = tuple[dict[str, Any], dict[str, Vector]]
 
 
 def take(server: Server) -> Snapshot:
