@@ -376,7 +376,7 @@ def main(line: Sequence[str] | None = None) -> int:
     """The `karp` command; returns its exit status."""
     with streams.command():
         status = perform(list(sys.argv[1:] if line is None else line))
-        if (why := streams.lost()) and status == 0:
+        if (why := streams.output_failure()) and status == 0:
             print(f"karp: what was to be printed could not be written: {why}", file=sys.stderr)
             status = 1
         return status

@@ -59,7 +59,7 @@ def conclude(
     if ended_well and leader is not None:
         try:
             streams.show(output(leader.log, leader.begin))
-            why = streams.lost()
+            why = streams.output_failure()
         except OSError as error:
             why = reason(error)
         if why:

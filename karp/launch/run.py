@@ -125,7 +125,7 @@ class Launch:
 
     def run(self) -> int:
         """Start the run's processes, watch them until they end, and return the exit status."""
-        streams.open_closed()
+        streams.open_standard_descriptors()
         before = {number: signal.signal(number, self._interrupt) for number in (signal.SIGINT, signal.SIGTERM)}
         try:
             self._start()

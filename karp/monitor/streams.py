@@ -1,10 +1,10 @@
-"""Standard streams that may be closed, or whose reader may go, while the work goes on.
+"""Standard streams that may be closed, or whose reader may end, while a run goes on.
 
-What Python does about a stream that cannot be written is made for programs whose output is all they do: print raises,
-what stays in the buffer is tried once more when the interpreter ends, and if that fails the exit status is 120. For
-karp a reader that has gone (`karp launch … 2>&1 | head -1`) is no failure of a run. So karp's own lines go through an
-`Output`: what cannot be written is thrown away, and nothing is left to be tried again. Whether that is a failure of the
-command too, its exit status says (`lost`).
+Python's treatment of a stream that cannot be written suits programs that exist for their output: print raises, what is
+left in the buffer is written again when the interpreter ends, and if that fails the exit status is 120. For karp a
+reader that has ended (`karp launch … 2>&1 | head -1`) is no failure of a run. So karp's own lines go through an
+`Output`: it discards what cannot be written, so nothing is left to be written again. `output_failure` tells whether the
+command has failed for it.
 """
 
 import contextlib
@@ -18,29 +18,29 @@ if TYPE_CHECKING:
     from _typeshed import ReadableBuffer
 
 OUTPUT, ERRORS = 1, 2
-FAILS_ON_TEXT = ("strict", "surrogateescape")  # handlers that raise for a character which the encoding lacks
+FAILS_ON_TEXT = ("strict", "surrogateescape")  # error handlers that raise for a character that the encoding lacks
 
 
-def open_closed() -> None:
+def open_standard_descriptors() -> None:
     """Open the null device on each standard descriptor that is closed.
 
-    Else the next file or socket would be opened there, and whoever starts a child or says an error would take it for
-    the standard stream.
+    Otherwise the next file or socket would get its number, and a child process or a print would write to it as to the
+    standard stream.
     """
     for standard in range(3):
         try:
             os.fstat(standard)
         except OSError:
-            os.set_inheritable(os.open(os.devnull, os.O_RDWR), True)  # it gets the lowest number that is free
+            os.set_inheritable(os.open(os.devnull, os.O_RDWR), True)  # the system gives it the lowest free number
 
 
 class Output(io.FileIO):
-    """A descriptor to write to; what cannot be written is thrown away, and what follows may be written again."""
+    """A raw output stream that discards what cannot be written, and goes on with what follows."""
 
-    failure: OSError | None = None  # the first one, but for readers that have gone
+    failure: OSError | None = None  # the first one that is not a closed pipe
 
     def write(self, data: "ReadableBuffer", /) -> int:
-        """Write, waiting where the descriptor would not; raises nothing."""
+        """Write the data, waiting for a non-blocking descriptor; raises nothing."""
         written: int | None = None
         while written is None:
             try:
@@ -54,7 +54,7 @@ class Output(io.FileIO):
 
 
 def wait_for(descriptor: int) -> None:
-    """Wait until a descriptor that another process has made non-blocking can be written."""
+    """Wait until a descriptor that another process has made non-blocking can be written to."""
     import select
 
     poll = select.poll()
@@ -62,10 +62,10 @@ def wait_for(descriptor: int) -> None:
     poll.poll()
 
 
-def guarded(stream: TextIO | None, descriptor: int) -> TextIO:
-    """Return a stream that writes through an `Output` to the descriptor of this one.
+def safe_stream(stream: TextIO | None, descriptor: int) -> TextIO:
+    """Return a stream that writes to this descriptor through an `Output`, with the encoding of `stream`.
 
-    A character that its encoding lacks, or a byte of a file's name that is no text, is written as an escape.
+    A character that the encoding lacks, or a byte of a file's name that is no text, is written as an escape.
     """
     encoding, errors = ("utf-8", "strict") if stream is None else (stream.encoding, stream.errors or "strict")
     return io.TextIOWrapper(
@@ -77,29 +77,29 @@ def guarded(stream: TextIO | None, descriptor: int) -> TextIO:
 
 
 def for_progress() -> TextIO | None:
-    """Return a stream to standard error beside the program's own, whose failures are none of the program's.
+    """Return a stream of karp's own to standard error, whose failures do not affect the program's.
 
-    Where a program has put another stream in its place, that one; None where it is closed.
+    If the program has replaced standard error by another stream, that one is returned; None if it is closed.
     """
     if sys.stderr is None or sys.stderr is not sys.__stderr__:
         return sys.stderr
     try:
-        return guarded(sys.stderr, ERRORS)
+        return safe_stream(sys.stderr, ERRORS)
     except OSError:  # the descriptor is closed
         return None
 
 
 @contextlib.contextmanager
 def command() -> Iterator[None]:
-    """Within this, a command of karp's writes through `Output`s, and no standard stream is closed."""
-    open_closed()
+    """Run a command of karp's in this block: its standard streams are open and write through `Output`s."""
+    open_standard_descriptors()
     before = sys.stdin, sys.stdout, sys.stderr
     if sys.stdin is None:
         sys.stdin = open(0, closefd=False)  # noqa: SIM115
-    if sys.stdout is sys.__stdout__:  # nobody has put another in its place
-        sys.stdout = guarded(sys.stdout, OUTPUT)
+    if sys.stdout is sys.__stdout__:  # it was not replaced
+        sys.stdout = safe_stream(sys.stdout, OUTPUT)
     if sys.stderr is sys.__stderr__:
-        sys.stderr = guarded(sys.stderr, ERRORS)
+        sys.stderr = safe_stream(sys.stderr, ERRORS)
     try:
         yield
     finally:
@@ -109,7 +109,7 @@ def command() -> Iterator[None]:
 
 
 def show(content: bytes) -> None:
-    """Print what another process has printed, byte by byte where standard output takes bytes."""
+    """Print the output of another process: its bytes as they are, where standard output takes bytes."""
     binary = getattr(sys.stdout, "buffer", None)
     if binary is None:
         sys.stdout.write(content.decode(errors="replace"))
@@ -119,8 +119,8 @@ def show(content: bytes) -> None:
     sys.stdout.flush()
 
 
-def lost() -> str:
-    """Return why standard output could not be written; '' if it could, or if nobody reads it any more."""
+def output_failure() -> str:
+    """Return why standard output could not be written; '' if it could, or if its reader has ended."""
     sys.stdout.flush()
     output = getattr(getattr(sys.stdout, "buffer", None), "raw", None)
     failure = output.failure if isinstance(output, Output) else None

@@ -1,4 +1,4 @@
-"""A run on the terminal: a progress bar, or plain lines where the output is no terminal."""
+"""The display of a run: a progress bar on a terminal, plain lines elsewhere."""
 
 import contextlib
 import math
@@ -10,24 +10,24 @@ from typing import TYPE_CHECKING, Any, TextIO
 if TYPE_CHECKING:
     from karp.protocol.reports import Progress, Report
 
-HASH_DIGITS = 12  # of the weights' SHA-256 are enough to compare two runs by eye
+HASH_DIGITS = 12  # the digits of the weights' SHA-256 that are shown, enough to compare two runs by eye
 
 
 class Display:
-    """Shows reports as they come; with no stream it shows nothing."""
+    """Shows reports on a stream; without one it shows nothing."""
 
     def __init__(self, stream: TextIO | None) -> None:
         self.stream = stream
         self.plain = stream is None or os.environ.get("TERM") in ("dumb", "unknown") or not stream.isatty()
         self.steps = 0
-        self.scores = ""  # of the epoch that was evaluated last, and which one that is
-        self.bar: Any = None  # rich's, where the stream is a terminal
+        self.scores = ""  # of the epoch that was evaluated last, and its number
+        self.bar: Any = None  # rich's `Live`, where the stream is a terminal
         self.progress: Any = None
         self.line: Any = None
 
     def report(self, report: "Report") -> None:
-        """Show a report, if a person is to see it."""
-        from karp.protocol import reports  # whose classes take longer to make than all else that a launcher begins with
+        """Show a report, if it is of a kind that users see."""
+        from karp.protocol import reports  # imported here, as its classes would take a large part of a launcher's start
 
         if self.stream is None:
             return
@@ -51,7 +51,7 @@ class Display:
                 self._write(report.traceback.rstrip())
 
     def say(self, text: str) -> None:
-        """A line of karp's own."""
+        """Print a line of karp's own, which begins with "karp: "."""
         self._write(f"karp: {text}")
 
     def _write(self, text: str) -> None:
@@ -60,11 +60,11 @@ class Display:
                 self.bar.console.print(text, markup=False, highlight=False, soft_wrap=True)
             elif self.stream is not None:
                 print(text, file=self.stream, flush=True)
-        except (OSError, ValueError):  # a program's own stream that is closed: the run goes on
+        except (OSError, ValueError):  # the program has closed its stream; the run goes on without a display
             self.stream = self.bar = None
 
     def _begin_bar(self) -> None:
-        """Two lines: how far, and how well."""
+        """Start the live display of two lines: the progress bar, and loss, speed and scores."""
         from rich.console import Console, Group
         from rich.live import Live
         from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
@@ -75,8 +75,8 @@ class Display:
         self.progress.add_task("", total=self.steps)
         self.line = Text("", no_wrap=True, overflow="ellipsis")
         lines, console = Group(self.progress, self.line), Console(file=self.stream)
-        prints_there = sys.stdout is not None and sys.stdout.isatty()  # else it is a file's, or another process's
-        self.bar = Live(lines, console=console, refresh_per_second=8, redirect_stdout=prints_there)
+        prints_to_terminal = sys.stdout is not None and sys.stdout.isatty()  # then rich keeps prints above the bar
+        self.bar = Live(lines, console=console, refresh_per_second=8, redirect_stdout=prints_to_terminal)
         self.bar.start()
 
     def _progress(self, report: "Progress") -> None:
@@ -88,40 +88,40 @@ class Display:
             self._write(f"step {report.step}/{self.steps}  {line}")
 
     def close(self) -> None:
-        """Leave the bar as it stands."""
+        """End the live display; the bar stays as it is."""
         if self.bar is not None:
             self.bar.stop()
             self.bar = None
 
     def abandon(self, text: str) -> None:
-        """Say a last line, and give the terminal its cursor back, as this process ends at once.
+        """Print a last line and show the terminal's cursor again, as this process ends at once.
 
-        It goes past the stream and the bar: whoever was interrupted may hold their locks.
+        It writes to the descriptor itself: the code that was interrupted may hold the locks of the stream and the bar.
         """
         if self.stream is not None:
             cursor = "\x1b[?25h\n" if self.bar is not None else ""
-            with contextlib.suppress(OSError, ValueError):  # it is closed
+            with contextlib.suppress(OSError, ValueError):  # the stream may be closed
                 os.write(self.stream.fileno(), f"{cursor}karp: {text}\n".encode(errors="backslashreplace"))
 
     def conclude(self, summary: dict[str, Any], directory: Path | None) -> None:
-        """What came out, and where the files are, if there are any."""
+        """Show the results of a run that has ended, and the directory of its files, if it has any."""
         self.close()
         if self.stream is None:
             return
         metrics = summary["metrics"].items()
-        found = [f"{name} {number(value, 6)}" for name, value in metrics]
+        results = [f"{name} {number(value, 6)}" for name, value in metrics]
         if summary["epoch_loss"] is not None:
-            found.append(f"epoch loss {number(summary['epoch_loss'], 6)}")
-        found.append(f"{summary.get('steps', 0):,} steps in {summary['seconds']:.2f} s")
+            results.append(f"epoch loss {number(summary['epoch_loss'], 6)}")
+        results.append(f"{summary.get('steps', 0):,} steps in {summary['seconds']:.2f} s")
         if digest := summary.get("weights_sha256"):
-            found.append(f"weights {digest[:HASH_DIGITS]}")
+            results.append(f"weights {digest[:HASH_DIGITS]}")
         if directory is not None:
-            found.append(f"files in {directory}")
-        self.say("  ".join(found))
+            results.append(f"files in {directory}")
+        self.say("  ".join(results))
 
 
 def describe(report: "Progress", scores: str) -> str:
-    """Return what a line of progress says beside the step and the epoch.
+    """Return the text of a progress line after the step and the epoch.
 
     >>> from karp.protocol.reports import Progress
     >>> describe(Progress(2.5, 40, 1, 0.5, 0.4, 1234.5, 2, {}), "test_accuracy 0.975 (epoch 1)")
@@ -135,7 +135,7 @@ def describe(report: "Progress", scores: str) -> str:
 
 
 def number(value: float | None, digits: int) -> str:
-    """Return a number in so many digits; one that is not finite may have come as None.
+    """Return a number as text with so many digits; None stands for one that is not finite.
 
     >>> number(0.123456, 4), number(float("nan"), 4), number(None, 4)
     ('0.1235', 'not finite', 'not finite')

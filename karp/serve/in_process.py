@@ -46,10 +46,10 @@ class LocalLink:
         self.inbox: deque[FromServer] = deque()
         self.at_work = False  # stays True if an exception breaks the machine off
 
-    def settle(self) -> None:
+    def release_weights(self) -> None:
         """The model's weights are its own."""
 
-    def at_once(self, lease: Lease, node: Node) -> bool:
+    def try_apply(self, lease: Lease, node: Node) -> bool:
         """Most steps: an update and no message, as both machines share their vectors and the lease."""
         return self.server.fast_path.try_apply(self.peer, lease, node, time.monotonic())
 

@@ -1,7 +1,7 @@
-"""How many threads the BLAS uses. That is a setting of the process, so Trainers in several threads share it.
+"""The number of threads that the BLAS uses: a setting of the process, which Trainers in several threads share.
 
-The first Trainer that is entered sets it, the last that is left restores what was there. One that asks for another
-number meanwhile is refused: the number steers the bits of the others.
+The first Trainer to be entered sets the limit, and the last to be left restores the one before. A Trainer that needs
+another number meanwhile is refused, as the bits of the others depend on theirs.
 """
 
 import os
@@ -12,19 +12,19 @@ from karp.errors import SettingError
 
 
 class Limit:
-    """The number of BLAS threads of this process, and how many Trainers hold it there."""
+    """The limit of this process's BLAS threads, and the number of Trainers that hold it."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self.holders = 0
-        self._threads = 0  # as the holders agree
-        self._before: Any = None  # restores what was there before the first of them
+        self._threads = 0  # the limit that the holders have set
+        self._before: Any = None  # threadpoolctl's object that restores the limit before the first holder's
         self._follows_forks = False
 
-    def take(self, threads: int) -> None:
-        """Limit the BLAS to so many threads, until `give_back` is called as often as this.
+    def acquire(self, threads: int) -> None:
+        """Limit the BLAS to so many threads, until `release` has been called as often as this.
 
-        Raises SettingError if another number is held.
+        Raises SettingError if other Trainers hold another limit.
         """
         from threadpoolctl import threadpool_limits
 
@@ -40,15 +40,15 @@ class Limit:
             if not self.holders:
                 self._restore()
             take_control()
-            limit = threadpool_limits(threads, user_api="blas")  # each time: with OpenMP it is the calling thread's
+            limit = threadpool_limits(threads, user_api="blas")  # by each, as with OpenMP it is its thread's
             take_control()
             if self._before is None:
                 self._before = limit
             self._threads = threads
             self.holders += 1
 
-    def give_back(self) -> None:
-        """End one hold; the last one restores what was there before the first."""
+    def release(self) -> None:
+        """Release one hold; the last one restores the limit before the first."""
         with self._lock:
             self.holders -= 1
             if not self.holders:
@@ -62,16 +62,16 @@ class Limit:
             self._before = None
 
     def _forked(self) -> None:
-        """Begin afresh in a child: the runs that held the limit go on in its parent alone."""
+        """Forget the holders in a forked child: their runs go on only in the parent."""
         self._lock = threading.Lock()
         self.holders = 0
 
 
 def take_control() -> None:
-    """Let any thread set the limit next.
+    """Allow the calling thread to set the limit.
 
-    threadpoolctl (3.8) obeys one thread alone, the first that has set a limit of OpenBLAS, for as long as it lives;
-    what others ask for is passed over in silence.
+    threadpoolctl (3.8) accepts limits of OpenBLAS from one thread, the first that has set one, for as long as that
+    lives, and ignores those of other threads without a word.
     """
     import threadpoolctl
 

@@ -1,7 +1,7 @@
-"""What a Trainer takes of its process between the beginning and the end of its `with` block.
+"""The resources of its process that a Trainer claims between the beginning and the end of its `with` block.
 
-The number of BLAS threads, the handlers of signals, and, once and for all, to be the first: a launcher that runs the
-program again lets it train only once.
+They are the number of BLAS threads and the signal handlers. The first Trainer also claims, for good, to be the first:
+only its training can be run again by a launcher, which lets a program train once.
 """
 
 import os
@@ -13,19 +13,19 @@ from karp.trainer import script
 from karp.trainer.blas_threads import LIMIT
 from karp.trainer.interrupts import Interrupts
 
-_first = threading.Lock()  # taken by the first Trainer of this process, and given back by none
+_first = threading.Lock()  # the first Trainer of this process acquires it and never releases it
 
 
 class Claims:
-    """One Trainer's claims."""
+    """The claims of one Trainer on its process."""
 
     def __init__(self) -> None:
         self.interrupts = Interrupts()
         self.launched: tuple[Launched, str] | None = None  # how a launcher would run this program, and where
         self._process = -1
 
-    def take(self, threads: int, under_launcher: bool) -> None:
-        """Begin; raises ProgramError or SettingError, and has taken nothing, if that cannot be."""
+    def acquire(self, threads: int, under_launcher: bool) -> None:
+        """Claim the resources; raises ProgramError or SettingError, and claims nothing, if one cannot be had."""
         first = _first.acquire(blocking=False)
         if under_launcher and not first:
             raise ProgramError("a second Trainer: a program that a launcher has started takes part in one run only")
@@ -35,7 +35,7 @@ class Claims:
         try:
             if first and not under_launcher:
                 self.launched = script.launched(threads)
-            LIMIT.take(threads)  # the last that may fail
+            LIMIT.acquire(threads)  # nothing after this may fail
         except BaseException:
             self.interrupts.restore()
             if first:
@@ -44,12 +44,12 @@ class Claims:
         self._process = os.getpid()
         self.interrupts.working = False
 
-    def give_back(self) -> None:
-        """End; the handlers that the program has installed meanwhile stay."""
-        LIMIT.give_back()
+    def release(self) -> None:
+        """Release the resources; signal handlers that the program has installed meanwhile stay."""
+        LIMIT.release()
         self.interrupts.restore()
 
     @property
     def inherited(self) -> bool:
-        """Whether this process is a fork of the one that has taken them."""
+        """Whether this process is a fork of the one that made the claims."""
         return os.getpid() != self._process

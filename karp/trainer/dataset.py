@@ -1,6 +1,6 @@
-"""The rows that batches are drawn from, and what is odd about their numbers.
+"""The data that batches are taken from, and checks of its numbers.
 
-Both looks are cheap: at the beginning at a sample of the rows, and later at a batch whose gradient was not finite.
+Both checks are cheap: at the beginning of a sample of the rows, and later of a batch whose gradient was not finite.
 """
 
 from typing import Any
@@ -12,44 +12,45 @@ from karp.errors import SettingError, ShapeError
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
-SAMPLE = 1 << 16  # numbers of an array that are looked at
-LARGE = 100.0  # root mean square of a column that is not scaled; a standardised one has 1, pixels of digits up to 12
-PIXEL = 255.0  # the same for whole numbers, as images come so, and a program that reads them scales
-NAMED = 3  # columns by name, then only how many
+SAMPLE = 1 << 16  # the most numbers of an array that are checked
+LARGE = 100.0  # a larger root mean square is not scaled; standardised columns have 1, pixels of digits up to 12
+PIXEL = 255.0  # the same limit for whole numbers: images are stored so, and a program that reads them scales them
+NAMED = 3  # columns that a message names; of others it says how many there are
 
 
 class Dataset:
-    """What a program hands to `trainer.batches`: a Table or another source of rows, or arrays of equal length."""
+    """The argument of `trainer.batches`: a Table or another source of rows, or arrays of equal length."""
 
     def __init__(self, *data: Any) -> None:
-        """Raises SettingError for what is neither."""
+        """Convert the data to a source; raises SettingError for what is none, or has no rows."""
         self.source = source_of(*data)
         self.parts = list(self.source.parts)
         if not len(self.source):
             raise SettingError("trainer.batches: there are no rows to train on, so look at what has selected them")
 
     def unscaled(self) -> list[str]:
-        """Of each part with columns so large that steps are too: which they are, and what to do."""
-        sizes = [self._largest(place, part) for place, part in enumerate(self.parts)]
+        """Return, for each part with columns of so large numbers that training may diverge, a text that names them."""
+        sizes = [self._largest(index, part) for index, part in enumerate(self.parts)]
         wide = (int(np.prod(part.shape)) for part, size in zip(self.parts, sizes, strict=True) if np.isfinite(size))
         widest = max(wide, default=0)
         if not widest:
             return []
         every = max(1, len(self.source) * widest // SAMPLE)
         samples = self.source.take(np.arange(0, len(self.source), every))
-        texts = [self._unscaled(*each) for each in zip(self.parts, samples, sizes, strict=True)]
+        texts = [self._unscaled(*arguments) for arguments in zip(self.parts, samples, sizes, strict=True)]
         return [text for text in texts if text]
 
-    def _largest(self, place: int, part: Part) -> float:
-        """Return the size up to which a column of this part counts as scaled; of what has none it is infinite.
+    def _largest(self, index: int, part: Part) -> float:
+        """Return the root mean square up to which a column of a part counts as scaled; infinite for classes and texts.
 
-        Whole numbers are features where a row has several, before the last part, which is the target; else classes.
+        Whole numbers are features if a row has several of them and the part is not the last, which is the target.
         """
         if part.dtype.kind == "f":
             return LARGE
-        return PIXEL if part.dtype.kind in "iu" and part.shape and place + 1 < len(self.parts) else float("inf")
+        return PIXEL if part.dtype.kind in "iu" and part.shape and index + 1 < len(self.parts) else float("inf")
 
     def _unscaled(self, part: Part, sample: Array, largest: float) -> str:
+        """Return the text for a part of which this is a sample; '' if all its columns are scaled."""
         if largest == float("inf") or sample.size == 0:
             return ""
         sample = sample.reshape(len(sample), -1)
@@ -58,7 +59,7 @@ class Dataset:
             large = np.flatnonzero(np.isfinite(size) & (size > largest))
         if not large.size:
             return ""
-        what = named(part, [int(column) for column in large])
+        what = describe_columns(part, [int(column) for column in large])
         which = "is not scaled: its size is" if large.size == 1 else "are not scaled: their sizes are up to"
         return (
             f"{what} {which} {size[large].max():,.0f} (root mean square). Unless the program scales, training may "
@@ -66,29 +67,29 @@ class Dataset:
         )
 
     def not_finite(self, rows: Array) -> str:
-        """The first number of these rows that is not finite, by row and column; '' if all are."""
-        found, count = "", 0
+        """Describe the first number of these rows that is not finite, by row and column; '' if all are."""
+        first, count = "", 0
         for part, batch in zip(self.parts, self.source.take(rows), strict=True):
             if part.dtype.kind not in "fc":
                 continue
             batch = batch.reshape(len(rows), -1)
             bad = np.argwhere(~np.isfinite(batch))
             count += len(bad)
-            if len(bad) and not found:
+            if len(bad) and not first:
                 row, column = map(int, bad[0])
-                found = f"in row {int(rows[row])}, {named(part, [column])} is {batch[row, column]}"
-        return f"{found}, and {count - 1:,} more of its batch are not finite" if count > 1 else found
+                first = f"in row {int(rows[row])}, {describe_columns(part, [column])} is {batch[row, column]}"
+        return f"{first}, and {count - 1:,} more of its batch are not finite" if count > 1 else first
 
     def explain(self, error: Exception, rows: Array) -> None:
-        """Add to an error that a program raised at these rows what about them may be the reason."""
-        if found := self.not_finite(rows):
-            error.add_note(f"karp: {found}")
+        """Add a note to an error that a program raised at these rows, if their data may be the reason."""
+        if reason := self.not_finite(rows):
+            error.add_note(f"karp: {reason}")
         if isinstance(error, ShapeError) and (0,) in [part.shape for part in self.parts]:
             error.add_note("karp: the table has no target: data.read(…, target=NAME) says which column to predict")
 
 
-def named(part: Part, columns: list[int]) -> str:
-    """Return what to call these columns of a part, the first few of them by name."""
+def describe_columns(part: Part, columns: list[int]) -> str:
+    """Describe these columns of a part for a message, the first few of them by name."""
     if not part.shape:
         return part.title
     names = [_column(part, column) for column in columns[:NAMED]]

@@ -1,4 +1,4 @@
-"""What a program hands to a Trainer, in the form the protocol carries: data, settings, scores, its time, its end."""
+"""Conversion of a program's arguments, settings, scores and losses to what messages carry, with their checks."""
 
 import hashlib
 import sys
@@ -29,7 +29,7 @@ def parameters_of(model: nn.Module) -> Parameters:
     return model.parameters
 
 
-def evaluates(evaluate: object) -> bool:
+def has_scores(evaluate: object) -> bool:
     """Return whether a run has scores; raises SettingError for what is no function, such as a score."""
     if evaluate is not None and not callable(evaluate):
         raise SettingError(f"evaluate is {evaluate!r:.60}; it must be a function, which is called once per epoch")
@@ -39,7 +39,7 @@ def evaluates(evaluate: object) -> bool:
 def settings_of(
     parameters: Parameters, optimizer: optim.Optimizer, outer: optim.Optimizer | None, **others: Any
 ) -> Settings:
-    """The settings of the run that this program asks for; `others` are their fields as they stand there."""
+    """Return the settings of this program's run; `others` are fields of `Settings` as they are."""
     file = program_file()
     return Settings.from_dict({
         "program": program_name(),
@@ -53,19 +53,20 @@ def settings_of(
 
 
 def program_file() -> Path | None:
-    """Return the file with the text of this process's program, whatever has become of its arguments and folder since.
+    """Return the file of this process's program; None in a session, a notebook and the like.
 
-    An archive is such a file; a folder is not, but its `__main__.py`. None in a session, a notebook and the like.
+    Of a folder that is run it is the `__main__.py`, of an archive the archive. It does not depend on sys.argv or the
+    current directory.
     """
     main = getattr(sys.modules.get("__main__"), "__file__", None)
-    places = [Path(main), Path(main).parent] if isinstance(main, str) else []
-    return next((path for path in places if path.is_file()), None)
+    candidates = [Path(main), Path(main).parent] if isinstance(main, str) else []
+    return next((path for path in candidates if path.is_file()), None)
 
 
 def program_name() -> str:
-    """Return what this process's program is called: the name of its file, archive or folder.
+    """Return the name of this process's program: that of its file, archive or folder.
 
-    Where there is no file it is 'session' if statements are typed in, as in a notebook, and 'python' for a text of -c.
+    Without a file it is 'session' if statements are typed in, as in a notebook, and 'python' for `python -c`.
     """
     path = program_file()
     if path is None:
@@ -75,29 +76,29 @@ def program_name() -> str:
 
 
 def scores(values: Mapping[str, Any] | float) -> dict[str, float]:
-    """Return numbers under names, as messages carry them.
+    """Convert logged numbers or scores to a dict of floats, as messages carry them.
 
-    Raises ProgramError for a name or a value that cannot be one, and for more than a message takes.
+    Raises ProgramError for a name or a value that cannot be one, and for more numbers than a message takes.
     """
     named = values if isinstance(values, Mapping) else {"score": values}
     if len(named) > MOST_NUMBERS:
         raise ProgramError(f"{len(named):,} numbers at once; at most {MOST_NUMBERS:,} can be logged")
-    found: dict[str, float] = {}
+    numbers: dict[str, float] = {}
     for key, value in named.items():
         name = str(key)
-        if not is_name(name) or name in found:
+        if not is_name(name) or name in numbers:
             wanted = f"a text of 1 to {NAME_CHARACTERS} characters on one line, and there only once"
             raise ProgramError(f"the name of a number is {name!r:.60}; it must be {wanted}")
-        found[name] = _number(name, value)
-    return found
+        numbers[name] = _number(name, value)
+    return numbers
 
 
 def _number(name: str, value: object) -> float:
-    """Return the number in a number, a Value, or an array or list of one element."""
+    """Return a number, a Value, or an array or list of one element as a float; raise ProgramError for anything else."""
     data = value.data if isinstance(value, Value) else value
     try:
         array = plain_array(data)
-        if array.size == 1 and array.dtype.kind not in "SU":  # text is no number, though float would read it
+        if array.size == 1 and array.dtype.kind not in "SU":  # float would parse a text, which is no number
             return float(array.item())
     except (TypeError, ValueError, OverflowError):
         pass
@@ -105,7 +106,7 @@ def _number(name: str, value: object) -> float:
 
 
 def loss_number(loss: Value) -> float:
-    """Return the number in a loss."""
+    """Return a loss as a float; raise ProgramError unless it is a Value of one element."""
     if type(loss) is not Value:
         raise ProgramError(f"trainer.backward takes the loss, a Value, not {type(loss).__name__}")
     data = loss.data
@@ -117,20 +118,20 @@ def loss_number(loss: Value) -> float:
 
 
 class Inspection:
-    """Looks for what would be wrong in silence: a model that has changed, a dropout that dropped nothing.
+    """Checks a loss for mistakes that raise nothing: a model that has changed, a dropout that dropped nothing.
 
-    It is needed at a program's first loss, and where a dropout was called without rng since the last.
+    The check is needed at a program's first loss, and when a dropout was called without rng since the last check.
     """
 
     def __init__(self, model: nn.Module, parameters: Parameters) -> None:
         self.model = model
         self.parameters = parameters
-        self.newest: int | None = None  # `dropping.newest` at the last inspection
+        self.newest: int | None = None  # `dropping.newest` at the last check
 
-    def inspect(self, loss: Value) -> None:
-        """Raise ProgramError if a loss is not to be trained on."""
+    def check_loss(self, loss: Value) -> None:
+        """Raise ProgramError if a loss must not be trained on."""
         if self.newest is None:
-            self.compare(dict(self.model.named_parameters()))
+            self.check_parameters(dict(self.model.named_parameters()))
         newest = dropping.newest
         if dropping.has_inactive_dropout(loss):
             raise ProgramError(
@@ -140,8 +141,8 @@ class Inspection:
             )
         self.newest = newest
 
-    def compare(self, named: Mapping[str, Value]) -> None:
-        """Raise ProgramError if the model has other parameters by now than those that are trained."""
+    def check_parameters(self, named: Mapping[str, Value]) -> None:
+        """Raise ProgramError if the model's parameters are no longer those that are trained."""
         parameters = self.parameters
         if parameters.holds(named):
             return
@@ -197,7 +198,7 @@ def sleeps() -> int:
 
 
 def status_of(error: BaseException | None) -> int:
-    """The exit status that Python ends with after this exception."""
+    """Return the exit status with which Python ends after this exception; 0 for None."""
     if error is None:
         return 0
     if isinstance(error, KeyboardInterrupt):

@@ -1,12 +1,12 @@
-"""Ctrl-C, and the signals that ask a process to end, while it trains by itself.
+"""Ctrl-C, and the other signals that ask a process to end, during a training in one process.
 
-A signal may come in the middle of an update. Then it is kept until the program's own code goes on, where it raises:
+A signal may come in the middle of an update. Then it is deferred until the program's own code runs, where it raises:
 
-    karp is at work  --a batch, an evaluation, the end of the block-->  the program
-    (a signal is kept)  <--the next batch, trainer.batches, ...--  (a signal raises)
+    karp is at work      --a batch, an evaluation, the end of the block-->  the program
+    (a signal is pending)  <--the next batch, trainer.batches, ...--        (a signal raises)
 
-The second one raises wherever it comes. A handler that the program has installed is left alone, a signal that is
-ignored stays so, and only the main thread of a process can have handlers at all.
+A second signal raises wherever it comes. A handler that the program has installed is left alone, an ignored signal
+stays ignored, and only the main thread of a process can have handlers.
 """
 
 import contextlib
@@ -16,11 +16,11 @@ from collections.abc import Iterator
 from types import FrameType
 from typing import Any
 
-ENDING = ("SIGINT", "SIGTERM", "SIGHUP")  # those that this system has
+ENDING = ("SIGINT", "SIGTERM", "SIGHUP")  # the last does not exist on every system
 
 
 class Interrupted(KeyboardInterrupt, SystemExit):
-    """Ctrl-C. If nobody catches it, the interpreter ends with its code, and shows no traceback."""
+    """Ctrl-C in a script: if it is not caught, the interpreter ends with its code and shows no traceback."""
 
     def __init__(self) -> None:
         super().__init__("Ctrl-C")
@@ -28,77 +28,77 @@ class Interrupted(KeyboardInterrupt, SystemExit):
 
 
 class Terminated(SystemExit):
-    """Another signal has asked the process to end."""
+    """A signal other than Ctrl-C that asks the process to end."""
 
 
 class Interrupts:
-    """What happens on a signal between `install` and `restore`."""
+    """The signal handlers of a Trainer, in force between `install` and `restore`."""
 
     def __init__(self) -> None:
-        self.working = False  # whether karp is, and may not be interrupted
-        self.kept = 0  # the signal that has come meanwhile, or has been raised before the block is left
+        self.working = False  # whether karp is at work and must not be interrupted
+        self.pending = 0  # the number of a signal that is deferred, or that has ended the block; 0: none
         self._script = False
         self._before: dict[int, Any] = {}  # signal -> its handler
 
     def install(self, script: bool) -> None:
-        """Handle the signals that would end the process; outside of a script that is Ctrl-C alone."""
+        """Install handlers for the signals that would end the process; in a session or a notebook only for Ctrl-C."""
         if threading.current_thread() is not threading.main_thread():
             return
         self._script = script
         for name in ENDING if script else ENDING[:1]:
             number = getattr(signal, name, None)
             if number is not None and is_default(signal.getsignal(number)):
-                with contextlib.suppress(ValueError):  # not in this interpreter
-                    self._before[number] = signal.signal(number, self._arrived)
+                with contextlib.suppress(ValueError):  # in a subinterpreter there can be no handlers
+                    self._before[number] = signal.signal(number, self._handle)
 
     def restore(self) -> None:
-        """Give back the handlers, where the program has not installed its own meanwhile."""
+        """Restore the handlers before `install`, except where the program has installed its own meanwhile."""
         for number, handler in self._before.items():
-            if signal.getsignal(number) == self._arrived:
+            if signal.getsignal(number) == self._handle:
                 signal.signal(number, handler)
         self._before.clear()
 
-    def _arrived(self, number: int, frame: FrameType | None) -> None:
-        if self.working and not self.kept:
-            self.kept = number
+    def _handle(self, number: int, frame: FrameType | None) -> None:
+        if self.working and not self.pending:
+            self.pending = number
         else:
             raise self._exception(number)
 
     @contextlib.contextmanager
-    def kept_back(self) -> Iterator[None]:
-        """Keep signals back while this block is at work."""
+    def deferred(self) -> Iterator[None]:
+        """Defer signals during this block, and raise a pending one at its end."""
         self.working = True
         try:
             yield
         finally:
             self.working = False
-        if self.kept:
-            self.strike()
+        if self.pending:
+            self.raise_pending()
 
     @contextlib.contextmanager
-    def let_through(self) -> Iterator[None]:
-        """Let signals raise while karp calls a function of the program."""
+    def allowed(self) -> Iterator[None]:
+        """Let signals raise during this block, in which karp calls a function of the program."""
         self.working = False
-        if self.kept:
-            self.strike()
+        if self.pending:
+            self.raise_pending()
         yield
         self.working = True
 
-    def strike(self) -> None:
-        """Raise what was kept."""
-        number, self.kept = self.kept, 0
+    def raise_pending(self) -> None:
+        """Raise the exception of the pending signal."""
+        number, self.pending = self.pending, 0
         raise self._exception(number)
 
-    def leave(self, error: BaseException | None) -> BaseException | None:
-        """Keep signals back while the block is left with this error; returns what was kept until now, to be raised.
+    def leave_block(self, error: BaseException | None) -> BaseException | None:
+        """Defer signals while the `with` block is left with this error; return the error, or the pending signal's.
 
-        If that or the error is an interrupt, the next signal is the second.
+        If it is an interrupt, the next signal counts as the second, which raises at once.
         """
         self.working = True
-        if error is None and self.kept:
-            error = self._exception(self.kept)
+        if error is None and self.pending:
+            error = self._exception(self.pending)
         if isinstance(error, KeyboardInterrupt | Terminated):
-            self.kept = self.kept or signal.SIGINT
+            self.pending = self.pending or signal.SIGINT
         return error
 
     def _exception(self, number: int) -> BaseException:
@@ -108,6 +108,6 @@ class Interrupts:
 
 
 def is_default(handler: Any) -> bool:
-    """Return whether nobody but a Trainer further out has installed this handler."""
-    ours = isinstance(getattr(handler, "__self__", None), Interrupts)
-    return ours or handler in (signal.SIG_DFL, signal.default_int_handler)
+    """Return whether a signal handler is Python's default, or that of an enclosing Trainer."""
+    is_trainers = isinstance(getattr(handler, "__self__", None), Interrupts)
+    return is_trainers or handler in (signal.SIG_DFL, signal.default_int_handler)

@@ -1,4 +1,4 @@
-"""How a worker's messages reach the server and its answers come back: over a wire, or called directly."""
+"""The link between a worker and its server: over a network, or by direct calls within one process."""
 
 import os
 from pathlib import Path
@@ -21,24 +21,24 @@ Array = np.ndarray[Any, np.dtype[Any]]
 
 
 class Link(Protocol):
-    """What a Trainer needs of the way to its server."""
+    """The protocol of a connection to the server, or to what takes its place."""
 
     address: str
     diagnosis: str  # why no message has come, as far as it is known; `receive` updates it
 
     @property
     def gradients(self) -> Array | None:
-        """Where gradients may be written so that they need not be copied; None if nowhere."""
+        """A vector to write gradients to that is then sent without a copy; None if there is none."""
 
     @property
     def overtaken(self) -> bool:
-        """Whether the weights have changed while the worker computed on them."""
+        """Whether the weights have changed since the worker began to compute on them."""
 
-    def settle(self) -> None:
-        """Give the worker weights of its own."""
+    def release_weights(self) -> None:
+        """Copy the worker's current weights to its own vector, so that it needs no memory of the server's."""
 
-    def at_once(self, lease: Lease, node: Node) -> bool:
-        """Whether the server has taken the sum over the lease's whole step, and moved the lease on to the next one."""
+    def try_apply(self, lease: Lease, node: Node) -> bool:
+        """Apply the sum over the lease's step, and move the lease to the next step; False if that needs messages."""
 
     def send(self, message: FromWorker, incarnation: int) -> None: ...
 
@@ -55,12 +55,12 @@ def connect(
     show: bool,
     launched: tuple[Launched, str] | None,
 ) -> Link:
-    """Return the link of this process: to a recorded run, the launcher's server, or a server's machine of its own.
+    """Return the link of this process: to a recorded run, to the launcher's server, or to a server's machine in it.
 
-    In the last case `launched` says how a launcher could go on with the run, and without `record` it leaves no files.
-    Raises SettingError where the run is then given a directory.
+    In the last case `launched` says how a launcher could resume the run, and without `record` the run leaves no files.
+    Raises SettingError if it is then given a directory.
     """
-    streams.open_closed()
+    streams.open_standard_descriptors()
     if recorded := environment.read(environment.REPLAY):
         from karp.trainer.replay import ReplayLink
 

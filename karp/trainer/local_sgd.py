@@ -1,10 +1,10 @@
-"""The local steps of a worker: from the step's weights along the batches of one shard, and what that contributes.
+"""Local SGD: a worker's local steps on the batches of one shard, and the contribution that they make.
 
-A worker starts every shard of a step from the step's weights, with a fresh optimiser state, takes one step of the inner
-optimiser on each of the shard's batches, and contributes how far it has come: start - end, weighted by the shard's
+A worker starts every shard of a step from the step's weights, with an optimiser state of zeros, takes one step of the
+local optimiser on each of the shard's batches, and contributes the difference start - end, weighted by the shard's
 share of the round's samples. For the server that is a gradient like any other; the outer optimiser applies it (DiLoCo:
-Douillard et al., 2023; with rate 1 and no momentum the weights are averaged: McMahan et al., 2017). Nothing of one
-shard is left when the next begins, so it does not show who computed which.
+Douillard et al., 2023; with rate 1 and no momentum the weights are averaged: McMahan et al., 2017). No state is carried
+from one shard to the next, so the bits do not depend on which worker computes a shard.
 """
 
 import numpy as np
@@ -12,21 +12,21 @@ import numpy as np
 from karp import optim
 from karp.parameters import Parameters
 
-OUTER = optim.SGD(lr=0.7, momentum=0.9, nesterov=True)  # DiLoCo's
+OUTER_OPTIMIZER = optim.SGD(lr=0.7, momentum=0.9, nesterov=True)  # DiLoCo's
 
 
-class Inner:
-    """Takes local steps on the weights of `parameters`, and puts them back."""
+class LocalSteps:
+    """Takes local steps on the weights of `parameters`, and restores the step's weights after each shard."""
 
     def __init__(self, optimizer: optim.Optimizer, parameters: Parameters) -> None:
         self.parameters = parameters
         self.start = parameters.layout.zeros()
         self.updater = optim.Updater(optimizer, parameters)
         self.losses = 0.0
-        self.samples = 0  # of the local steps taken; 0: the weights are the step's
+        self.samples = 0  # of the shard's local steps so far; at 0 the weights are the step's
 
-    def step(self, loss: float, samples: int, batch: int) -> None:
-        """Update by the gradient of a batch, a mean over so many samples; schedules count batches."""
+    def take_step(self, loss: float, samples: int, batch: int) -> None:
+        """Update the weights by the gradient of a batch, a mean over so many samples; schedules count batches."""
         if self.samples == 0:
             self.start[:] = self.parameters.data
             self.losses = 0.0
@@ -35,17 +35,17 @@ class Inner:
         self.losses += loss * samples
         self.samples += samples
 
-    def end(self, share: float) -> float:
-        """Write the contribution into the gradient and put the weights back; returns the weighted mean loss."""
+    def finish_shard(self, share: float) -> float:
+        """Write the contribution into the gradient, restore the weights, and return the weighted mean loss."""
         gradient, weights = self.parameters.grad, self.parameters.data
         np.subtract(self.start, weights, out=gradient)
         gradient *= gradient.dtype.type(share)
         loss = self.losses / self.samples * share
-        self.put_back()
+        self.restore_weights()
         return loss
 
-    def put_back(self) -> None:
-        """Leave the shard, wherever it is."""
+    def restore_weights(self) -> None:
+        """Restore the step's weights, also in the middle of a shard."""
         if self.samples:
             self.parameters.data[:] = self.start
             self.parameters.mark_modified()

@@ -1,8 +1,8 @@
-"""Where a model's weights and gradients lie while it is trained.
+"""The memory of a model's weights and gradients while it is trained.
 
 In the loop the model reads its weights where the worker has them: in memory of its own, in a message, or in the
-server's memory. Its gradients are written where the server can read them, if there is such a place. Outside of the loop
-both are the model's own.
+server's memory. Backward writes gradients to memory that the server can read, if there is some. Outside of the loop
+both lie in the model's own memory.
 """
 
 from typing import Any
@@ -16,21 +16,21 @@ Array = np.ndarray[Any, np.dtype[Any]]
 
 
 class Placement:
-    """Moves the values of these parameters to where this worker's weights and gradients lie."""
+    """Binds a model's parameters to the memory in which its worker's weights and gradients lie."""
 
     def __init__(self, parameters: Parameters, worker: Worker) -> None:
         self.parameters = parameters
         self.worker = worker
-        self._own = worker.weights  # as the model may see them
-        self._gradients: Array | None = None  # memory shared with the server; None: the model's own
+        self._own = worker.weights  # the worker's own vector, in the loop a read-only view of it
+        self._gradients: Array | None = None  # memory that the server reads; None: the model's own
 
-    def forbid_writing(self) -> None:
-        """Have the model see its weights read-only: a program's writes would reach nobody, or everybody."""
+    def make_read_only(self) -> None:
+        """Make the weights read-only for the program, whose writes would be lost, or change those of other workers."""
         self._own = self.worker.weights.view()
         self._own.flags.writeable = False
 
     def place_weights(self) -> None:
-        """Have the model read the weights that the worker has now: a graph of those before is stale."""
+        """Bind the model to the worker's current weights; graphs made before can no longer go backward."""
         worker, parameters = self.worker, self.parameters
         current = self._own if worker.current is worker.weights else worker.current
         if current is parameters.data:
@@ -39,12 +39,12 @@ class Placement:
             parameters.keep_weights_in(current)
 
     def place_gradients(self, vector: Array | None) -> None:
-        """Have backward write into this vector; None: into one of the model's own."""
+        """Have backward write gradients into this vector; None: into one of the model's own."""
         if vector is not self._gradients:
             self._gradients = vector
             self.parameters.keep_gradients_in(self.parameters.layout.zeros() if vector is None else vector)
 
-    def take_back(self) -> None:
-        """Give the model weights of its own again, once the worker has them."""
+    def restore_weights(self) -> None:
+        """Bind the model to the worker's own vector again, writable, after `Link.release_weights` has filled it."""
         self._own = self.worker.weights
         self.place_weights()

@@ -1,9 +1,9 @@
-"""A recorded run, repeated in one process: the record stands where the server would.
+"""Replay: a recorded run, repeated in one process, with the record in the place of the server.
 
-A contribution is a pure function of (weights at its version, step, shard, seed). So whatever a run's timing has chosen
-is in the order in which contributions were applied and in the versions of their weights, and the record holds both. The
-link below leases exactly what was applied, in that order, with the weights of the recorded version, and applies what
-comes back. Old weights are kept for as long as a contribution ahead needs them. Nothing is evaluated.
+A contribution is a pure function of (weights at its version, step, shard, seed). So all that depended on timing is the
+order in which contributions were applied and the versions of their weights, and the record holds both. The link below
+leases the shards that were applied, in that order, with the weights of the recorded version, and applies the
+contributions. Old weights are kept for as long as a later contribution needs them. Nothing is evaluated.
 """
 
 from collections import deque
@@ -36,7 +36,7 @@ NEVER = float("inf")
 
 
 class ReplayLink:
-    """Leases what the record in `directory` says, and in the end writes down whether the weights are the same."""
+    """Leases shards in the order of the record in `directory`, and finally compares the weights with the recorded."""
 
     address = "the record"
     diagnosis = ""
@@ -47,17 +47,17 @@ class ReplayLink:
         self.directory = directory
         self.settings, self.summary, self.order = read(directory)
         self.last_use = {arrival.version: index for index, arrival in enumerate(self.order)}
-        self.at = 0  # in the order
-        self.versions: dict[int, Vector] = {}
+        self.at = 0  # the index of the next arrival
+        self.versions: dict[int, Vector] = {}  # version -> weights that are needed again
         self.inbox: deque[FromServer] = deque()
-        self.actions: list[Action] = []  # nobody performs them
+        self.actions: list[Action] = []  # these are not performed
         self.training = Training(Plan, 0.0, self.actions, save_seconds=NEVER)
 
-    def settle(self) -> None:
-        """The model's weights are its own."""
+    def release_weights(self) -> None:
+        """Do nothing: the worker's weights lie in its own vector."""
 
-    def at_once(self, lease: Lease, node: Node) -> bool:
-        """What follows is looked up in the record."""
+    def try_apply(self, lease: Lease, node: Node) -> bool:
+        """Return False: the record decides which shards are leased next."""
         return False
 
     def send(self, message: FromWorker, incarnation: int) -> None:
@@ -66,12 +66,12 @@ class ReplayLink:
                 self._join(message)
             case Initial():
                 weights = message.weights.view()
-                weights.flags.writeable = False  # the model goes through other versions than the training
+                weights.flags.writeable = False  # the model gets weights of other versions than the training's
                 self.training.weights.start_from(weights)
                 self._go_on()
             case Contribution():
                 step = self.training.ledger.open[message.step]
-                message.last = False  # the recorded run knows where it ended
+                message.last = False  # the record says where the run ended
                 for index, node in enumerate(message.nodes):  # the next backward writes into the same vector
                     message.nodes[index] = node._replace(vector=None if node.vector is None else node.vector.copy())
                 self.training.accept(b"", 0, message, step, True)
@@ -92,7 +92,7 @@ class ReplayLink:
         self.inbox.append(Welcome(0, self.settings.shards, True))
 
     def _go_on(self) -> None:
-        """Apply what is complete, then lease what the record says was applied next."""
+        """Apply steps that are complete, then lease the shards that were applied next in the recorded run."""
         training = self.training
         training.advance(0.0, 1)
         self.actions.clear()
@@ -120,7 +120,7 @@ class ReplayLink:
         )
 
     def _step(self, number: int) -> Step:
-        """This step, opened if it has not been."""
+        """Return the step of this number, opened if it has not been; raise DataError if the record cannot have it."""
         ledger = self.training.ledger
         while number not in ledger.open:
             if ledger.opened > number or ledger.open_next() is None:
@@ -128,7 +128,7 @@ class ReplayLink:
         return ledger.open[number]
 
     def _keep(self, version: int) -> None:
-        """Keep weights that are needed once more, and no others."""
+        """Keep the weights of this version if a later contribution needs them, and drop those that none needs."""
         for old in [old for old in self.versions if self.last_use[old] < self.at]:
             del self.versions[old]
         if version not in self.versions and self.last_use.get(version, -1) >= self.at:
@@ -138,15 +138,15 @@ class ReplayLink:
         return self.inbox.popleft(), 0
 
     def close(self, status: int) -> None:
-        """Write both hashes, unless the program has failed."""
+        """Write both hashes of the weights to a file, unless the program has failed."""
         if status != 0 or not self.training.ready:
             return
-        found = self.settings.layout.sha256(self.training.weights.vector)
+        repeated = self.settings.layout.sha256(self.training.weights.vector)
         plain = {
             "contributions": len(self.order),
-            "weights_sha256": found,
+            "weights_sha256": repeated,
             "recorded_sha256": self.summary.get("weights_sha256", ""),
-            "equal": found == self.summary.get("weights_sha256"),
+            "equal": repeated == self.summary.get("weights_sha256"),
         }
         try:
             files.write_json(self.directory / FILE, plain)

@@ -1,4 +1,4 @@
-"""A worker's conversation with its server, from the first message to the last."""
+"""A worker's session with its server: all messages from the first to the last."""
 
 import atexit
 import os
@@ -19,13 +19,13 @@ from karp.text import sendable
 from karp.trainer.interrupts import Terminated
 from karp.trainer.link import Link
 
-HOUSE = os.path.join(os.path.dirname(os.path.dirname(__file__)), "")  # where karp's own files are
+PACKAGE = os.path.join(os.path.dirname(os.path.dirname(__file__)), "")  # the folder of karp's own files
 
 
 class Session:
-    """Carries the messages of this worker over a link, and its server's answers back.
+    """Sends the messages of a worker over a link, and passes the server's answers to the worker's machine.
 
-    A worker that was started by hand says on standard error when it has joined and left; of others the launcher knows.
+    A worker that was started by hand prints when it has joined and left; of others the launcher shows that.
     """
 
     def __init__(self, worker: Worker, link: Link) -> None:
@@ -33,10 +33,10 @@ class Session:
         self.link = link
         by_hand = environment.read(environment.SERVER) and not environment.read(environment.LEASH)
         self.display = Display(streams.for_progress() if by_hand else None)
-        self.joined = not by_hand  # or it need not be said
+        self.joined = not by_hand  # whether the user knows, or need not know, that it has joined
 
     def join(self, settings: Settings, remarks: list[str]) -> None:
-        """Ask to take part in the run of these settings; the remarks are said once in it."""
+        """Send the request to join the run of these settings; the remarks are for the run's user."""
         faults.reach("join")
         host = sendable(socket.gethostname(), HOST)
         self.send(self.worker.request_join(settings, host, os.getpid(), time.monotonic(), kernels(), remarks))
@@ -44,13 +44,13 @@ class Session:
     def send(self, message: FromWorker) -> None:
         self.link.send(message, self.worker.incarnation)
 
-    def wait(self) -> None:
-        """Listen until there is something to do, or the run is over."""
+    def wait_for_task(self) -> None:
+        """Handle messages until there is a task, or the run is over."""
         while self.worker.task is None and self.worker.over is None:
-            self.listen()
+            self.handle_next()
 
-    def listen(self) -> None:
-        """Take the next message, or do what silence asks for."""
+    def handle_next(self) -> None:
+        """Wait for the next message and handle it; if none comes, remind the server."""
         worker, link = self.worker, self.link
         faults.reach("waiting", step=worker.version)
         arrived = link.receive(PING_SECONDS)
@@ -63,17 +63,17 @@ class Session:
         if reply is not None:
             self.send(reply)
 
-    def part(self, error: BaseException | None, launched: bool) -> None:
-        """Leave the run, in good order or with this error; a launched program has a last word when it ends."""
+    def leave(self, error: BaseException | None, launched: bool) -> None:
+        """Leave the run, in good order or with this error; a launched program sends Done when it ends."""
         over = self.worker.over is not None
         if error is None:
             if not over:
-                self._stop()
+                self._stop_run()
             self.send(self.worker.leave())
             self.display.say("left the run, which has ended")
             faults.reach("left")
             if launched:
-                atexit.register(self._depart, os.getpid())
+                atexit.register(self._send_done, os.getpid())
         elif isinstance(error, KeyboardInterrupt | Terminated):
             self.send(self.worker.leave())
             self.display.say("left the run; what this worker was at goes to others")
@@ -81,15 +81,15 @@ class Session:
             line = "".join(traceback.format_exception_only(error)).strip()
             self.send(self.worker.failed(line, text_of(error), certain=isinstance(error, ProgramError)))
 
-    def _stop(self) -> None:
+    def _stop_run(self) -> None:
         """End the run for every worker after the current step, and wait for that."""
         for message in self.worker.stop():
             self.send(message)
-        self.wait()
+        self.wait_for_task()
 
-    def _depart(self, process: int) -> None:
-        """Say that the program ends, if this is the main worker and it ends well."""
-        if os.getpid() != process:  # a fork of it
+    def _send_done(self, process: int) -> None:
+        """Tell the server that the program ends, if this worker is the leader and ends well; close the link."""
+        if os.getpid() != process:  # this process is a fork of the worker's
             return
         faults.reach("done")
         if self.worker.over is not None and self.worker.over.main and getattr(sys, "last_value", None) is None:
@@ -98,9 +98,9 @@ class Session:
 
 
 def text_of(error: BaseException) -> str:
-    """Return an exception with its traceback; where karp refuses something, that ends with the program's line."""
+    """Return the text of an exception with its traceback, for errors of karp without karp's own last lines."""
     shown = traceback.TracebackException.from_exception(error)
     if isinstance(error, KarpError):
-        while len(shown.stack) > 1 and shown.stack[-1].filename.startswith(HOUSE):
+        while len(shown.stack) > 1 and shown.stack[-1].filename.startswith(PACKAGE):
             shown.stack.pop()
     return "".join(shown.format())

@@ -1,10 +1,10 @@
-"""At which point of its life a Trainer is, and what may be called there.
+"""The stages of a Trainer, and the calls that each permits.
 
     made --with--> entered --batches--> training --the with block is left--> left
                       |                                                       ^
                       +------------- the with block is left ------------------+
 
-A Trainer is for one run, so it goes this way once. Everything else is a ProgramError that says what to do.
+A Trainer is for one run, so it goes through them once. Any other call is a ProgramError that says what to do.
 """
 
 from collections.abc import Mapping
@@ -14,7 +14,7 @@ from karp.errors import ProgramError
 
 
 class Stage(Enum):
-    """A point in the life of a Trainer."""
+    """A stage of a Trainer."""
 
     MADE = 0
     ENTERED = 1
@@ -52,6 +52,6 @@ POSITION = {
 
 
 def check(stage: Stage, wrong: Mapping[Stage, str]) -> None:
-    """Raise ProgramError with the reason if what is asked for is wrong at this stage."""
+    """Raise ProgramError if the call, whose table of wrong stages this is, is not permitted at this stage."""
     if (reason := wrong.get(stage)) is not None:
         raise ProgramError(reason)

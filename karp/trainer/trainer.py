@@ -1,8 +1,8 @@
-"""What a program sees of a run: a Trainer, and the batches it yields.
+"""The Trainer: a program's side of a run, and the batches that it computes.
 
-A Trainer drives the worker's state machine: it asks it what to do, lets the program do it, and carries its messages
-over a link. Under a launcher (KARP_SERVER names the server) the link is a socket. In one process it is the server's
-state machine itself, called directly: no socket, no copy of the weights, the same steps and the same bits.
+A Trainer drives the worker's state machine: it reads the machine's task, yields the batches to the program, and sends
+the machine's messages over a link. Under a launcher (KARP_SERVER names the server) the link is a socket. In one process
+it is the server's state machine itself, called directly: no socket, no copy of the weights, the same steps and bits.
 """
 
 import os
@@ -25,9 +25,9 @@ from karp.protocol.worker import Worker
 from karp.trainer import stage
 from karp.trainer.claims import Claims
 from karp.trainer.dataset import Dataset
-from karp.trainer.inputs import Inspection, Work, evaluates, loss_number, parameters_of, scores, settings_of, status_of
+from karp.trainer.inputs import Inspection, Work, has_scores, loss_number, parameters_of, scores, settings_of, status_of
 from karp.trainer.link import connect
-from karp.trainer.local_sgd import OUTER, Inner
+from karp.trainer.local_sgd import OUTER_OPTIMIZER, LocalSteps
 from karp.trainer.placement import Placement
 from karp.trainer.session import Session
 from karp.trainer.stage import Stage, check
@@ -115,7 +115,7 @@ class Trainer:
         self.local_steps = 1 if agreed_steps is None else setting("local_steps", agreed_steps)
         self.threads = setting("threads", environment.threads() if threads is None else threads)
         optim.to_dict(optimizer)  # raises SettingError for what is none
-        self.outer = OUTER if outer is None and self.local_steps > 1 else outer
+        self.outer = OUTER_OPTIMIZER if outer is None and self.local_steps > 1 else outer
         self.codec = agreed("codec", codec, str)
         self.codec_weights = agreed("codec_weights", codec_weights, str)
         self.show = show
@@ -128,22 +128,22 @@ class Trainer:
         self._claims = Claims()
         self._interrupts = self._claims.interrupts
         self._stage = Stage.MADE
-        self._begun = False  # the loop over the batches is
+        self._begun = False  # whether the loop over the batches has begun
         self._plan: Plan
-        self._steps: Steps | None = None  # the plan's, or rounds of them; known in the loop
-        self._batch = 0  # the global batch; without local steps the step
-        self._inner = Inner(optimizer, self._parameters) if self.local_steps > 1 else None
+        self._steps: Steps | None = None  # the plan's steps, or rounds of them; known in the loop
+        self._batch = 0  # the number of the global batch; without local steps it is the step
+        self._local_sgd = LocalSteps(optimizer, self._parameters) if self.local_steps > 1 else None
         self._dataset: Dataset | None = None
-        self._shard = -1  # the one the program is at; -1: none
+        self._shard = -1  # the shard that the program computes; -1: none
         self._share = 1.0
-        self._given: bool | None = True  # whether the current shard's loss went to backward; None: there is no shard
+        self._given: bool | None = True  # whether the current batch's loss was given to backward; None after the block
         self._inspection = Inspection(model, self._parameters)
         self._rng: np.random.Generator | None = None
         self._work = Work() if self.server else None  # one process is not compared with itself
 
     def __enter__(self) -> Self:
         check(self._stage, stage.ENTER)
-        self._claims.take(self.threads, bool(self.server))
+        self._claims.acquire(self.threads, bool(self.server))
         self._stage = Stage.ENTERED
         return self
 
@@ -151,17 +151,17 @@ class Trainer:
         raise ProgramError("a Trainer takes part in one run: it cannot be copied or pickled; make one where it trains")
 
     def batches(self, *data: Any, evaluate: Evaluate | None = None, wait_for_score: bool = False) -> Iterator[Any]:
-        """The batches that this process is to compute, each to be given to `backward` exactly once.
+        """Iterate over the batches that this process has to compute; the loss of each goes to `backward` once.
 
-        Within the loop the model's weights are read-only (but with local steps, which change them), and may lie in
-        other memory than before it: look at them through the model.
+        Within the loop the model's weights are read-only (except with local steps, which change them), and may lie in
+        other memory than before it: read them through the model.
 
         Args:
             data: a `data.Table` or other `data.Source`, or arrays of equal length; a batch has the same parts.
             evaluate: called once per epoch in one of the workers, with the weights of that epoch's end; returns a
-                number or a map of numbers, which go to the terminal and the record. Should that worker or the server
-                die, it is called again: what it gives must depend on the weights alone.
-            wait_for_score: the score steers the run (`evaluate` may call `stop`), so the next epoch waits for it.
+                number or a map of numbers, which go to the terminal and the record. If that worker or the server
+                dies, it is called again, so the numbers must depend on the weights alone.
+            wait_for_score: the next epoch begins only when the score is known, as `evaluate` may call `stop`.
 
         Raises:
             SettingError: no rows, or arrays of unequal length.
@@ -177,10 +177,10 @@ class Trainer:
             self._parameters, self.optimizer, self.outer,
             samples=len(source), data_sha256=source.fingerprint(), batch_size=self.batch_size, epochs=self.epochs,
             shards=ANY_SHARDS if self.shards is None else self.shards, seed=self.seed, threads=self.threads,
-            evaluate=evaluates(evaluate), wait_for_score=wait_for_score, staleness=self.staleness,
+            evaluate=has_scores(evaluate), wait_for_score=wait_for_score, staleness=self.staleness,
             local_steps=self.local_steps, codec=self.codec, codec_weights=self.codec_weights,
         )  # fmt: skip
-        with self._interrupts.kept_back():
+        with self._interrupts.deferred():
             link = connect(self._worker, self._parameters.layout, *self._files, self.show, self._claims.launched)
             self._session, self._stage = Session(self._worker, link), Stage.TRAINING
             self._session.join(settings, dataset.unscaled())
@@ -192,10 +192,10 @@ class Trainer:
         check(self._stage, stage.ITERATE)
         self._begun = self._interrupts.working = True
         worker, placement, interrupts = self._worker, self._placement, self._interrupts
-        if self._inner is None:
-            placement.forbid_writing()
+        if self._local_sgd is None:
+            placement.make_read_only()
         try:
-            session.wait()
+            session.wait_for_task()
             self._plan = Plan(settings.samples, settings.batch_size, worker.shards, settings.seed)
             self._steps = steps_of(self._plan, settings.local_steps)
             while worker.over is None:
@@ -206,19 +206,19 @@ class Trainer:
                     assert isinstance(worker.task, Evaluation)
                     assert evaluate is not None
                     faults.reach("evaluation", step=worker.task.version)
-                    with interrupts.let_through():
+                    with interrupts.allowed():
                         values = scores(evaluate())
                     session.send(worker.scored(values))
-                session.wait()
+                session.wait_for_task()
         finally:
             interrupts.working = True
-            self._settle()
+            self._restore_weights()
             interrupts.working = False
-        if interrupts.kept:
-            interrupts.strike()
+        if interrupts.pending:
+            interrupts.raise_pending()
 
     def _leased(self, session: Session, lease: Lease, dataset: Dataset) -> Iterator[Any]:
-        """The batches of a lease; when all are computed it is answered, or moves on to the next step at once."""
+        """Yield the batches of a lease, and of the leases that follow without a message; then send the contribution."""
         worker, link, plan, steps, placement = self._worker, session.link, self._plan, self._steps, self._placement
         interrupts = self._interrupts
         assert steps is not None
@@ -239,40 +239,40 @@ class Trainer:
                     self._given, self._rng = False, None
                     batch = take(rows)
                     interrupts.working = False
-                    if interrupts.kept:
-                        interrupts.strike()
+                    if interrupts.pending:
+                        interrupts.raise_pending()
                     yield batch if len(batch) > 1 else batch[0]
                     interrupts.working = True
                     if self._given is not True:
                         check(self._stage, stage.ITERATE)
                         where = f"the batch of step {step}, shard {shard}"
                         raise ProgramError(f"{where} was not given to trainer.backward: {stage.EACH_BATCH}")
-                if self._inner is not None:
-                    loss = self._inner.end(self._share)
+                if self._local_sgd is not None:
+                    loss = self._local_sgd.finish_shard(self._share)
                     worker.computed(self._parameters.grad, loss, steps.shards_of(step))
             self._shard = -1
             if (node := worker.offer_step_sum(lease)) is None:
                 break
-            if not link.at_once(lease, node):
+            if not link.try_apply(lease, node):
                 worker.withdraw_offer(lease)
                 break
             worker.version = lease.version
             placement.place_weights()
-        if link.overtaken:  # what the program has seen is of no version
+        if link.overtaken:  # the program may have read weights of two versions
             worker.discard(last)
         session.send(worker.contribution(0.0 if work is None else work.seconds()))
 
-    def _settle(self) -> None:
-        """Outside of the loop the model has weights of its own."""
+    def _restore_weights(self) -> None:
+        """Have the model read weights in its own memory, outside of the loop."""
         if self._session is not None:
-            self._session.link.settle()
-        self._placement.take_back()
+            self._session.link.release_weights()
+        self._placement.restore_weights()
 
     def backward(self, loss: Value) -> None:
-        """Take the gradient of the current batch's loss, a mean over its samples, as this shard's contribution.
+        """Compute the gradient of the current batch's loss, a mean over its samples: the shard's contribution.
 
-        Raises ProgramError if there is no batch to give, it was given already, or the loss does not fit it: it has more
-        than one element, depends on no parameter, or on a dropout that was called without `rng`.
+        Raises ProgramError outside of the loop, for a second loss of one batch, and for a loss that has more than one
+        element, depends on no parameter, or depends on a dropout that was called without `rng`.
         """
         if self._given is not False:
             raise ProgramError(
@@ -282,18 +282,18 @@ class Trainer:
             )
         number = loss_number(loss)
         if self._inspection.newest != dropping.newest:
-            self._inspection.inspect(loss)
-        parameters, inner, share = self._parameters, self._inner, self._share
+            self._inspection.check_loss(loss)
+        parameters, local_sgd, share = self._parameters, self._local_sgd, self._share
         parameters.zero_grad()
-        loss.backward(share if inner is None else 1.0)
+        loss.backward(share if local_sgd is None else 1.0)
         if faults.PLAN is not None:
             faults.reach("computing", step=self.step)
         if parameters.values[-1].grad is None and all(value.grad is None for value in parameters.values):
             raise ProgramError("the loss depends on none of the model's parameters")
-        if inner is None:
+        if local_sgd is None:
             self._worker.computed(parameters.grad, number * share, self._plan.shards_of(self._batch))
         else:
-            inner.step(number, self._plan.samples_in(self._batch, self._shard), self._batch)
+            local_sgd.take_step(number, self._plan.samples_in(self._batch, self._shard), self._batch)
         self._given = True
 
     def stop(self) -> None:
@@ -301,9 +301,9 @@ class Trainer:
         self._worker.last = True
 
     def log(self, **values: float) -> None:
-        """Numbers for the terminal and the record, with the step and, inside the loop, the shard they belong to.
+        """Log numbers to the terminal and the record, with the step and, inside the loop, the shard.
 
-        After the loop every worker runs the same code: what the main worker logs there is kept.
+        After the loop every worker runs the same code, and what the leader logs there is recorded.
         """
         check(self._stage, stage.LOG)
         for name, value in scores(values).items():
@@ -335,12 +335,12 @@ class Trainer:
 
     @property
     def shard(self) -> int:
-        """Which shard of the step the current batch is."""
+        """The number of the current batch's shard in its step; -1 outside of a batch."""
         return self._shard
 
     @property
     def rng(self) -> np.random.Generator:
-        """A generator of (seed, step, shard): for dropout, noise and the like, the same whoever computes the shard."""
+        """The random generator of (seed, step, shard), for dropout, noise and the like: the same in any worker."""
         if self._shard < 0:
             raise ProgramError("trainer.rng belongs to a batch: use it in the loop over trainer.batches")
         if self._rng is None:
@@ -349,34 +349,35 @@ class Trainer:
 
     @property
     def main(self) -> bool:
-        """After the loop: whether this worker is the one that speaks for all.
+        """Whether this worker is the leader, whose output is shown; known after the loop.
 
-        It is true in one worker. The others wait here until that one has ended; should it die, one of them takes over.
+        It is true in one worker. The others wait here until that one has ended; if it dies, one of them takes its
+        place.
         """
         worker = self._worker
         if worker.over is None:
             raise ProgramError("trainer.main is known when the run is over: read it after the loop")
         while not worker.over.main and not worker.closed and self._stage is Stage.LEFT:
             assert self._session is not None
-            self._session.listen()
+            self._session.handle_next()
         return worker.over.main
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if self._claims.inherited:  # the run is this process's parent's
+        if self._claims.inherited:  # this process is a fork, and the run belongs to its parent
             return
         if isinstance(error, Exception) and self._shard >= 0 and self._dataset is not None:
             self._dataset.explain(error, self._plan.rows(self._batch, self._shard))
         interrupts, session, self._shard = self._interrupts, self._session, -1
-        raised = interrupts.leave(error)
+        raised = interrupts.leave_block(error)
         if raised is None and session is not None and not self._begun:
             raised = ProgramError(stage.NOT_ITERATED)
         try:
-            if self._inner is not None:
-                self._inner.put_back()
+            if self._local_sgd is not None:
+                self._local_sgd.restore_weights()
             if session is not None:
-                session.part(raised, launched=bool(self.server))
+                session.leave(raised, launched=bool(self.server))
             if raised is not None and raised is not error:
                 raise raised
         except BaseException as failure:
@@ -385,14 +386,14 @@ class Trainer:
         finally:
             self._given, self._stage = None, Stage.LEFT
             try:
-                self._settle()
+                self._restore_weights()
                 if session is not None and (raised is not None or not self.server):
-                    session.link.close(status_of(raised))  # else it is needed until the main worker is done
+                    session.link.close(status_of(raised))  # otherwise it is needed until the leader has ended
             except RecordError as lost:
                 if raised is None:
                     raise
                 raised.add_note(f"karp: {lost}")
             finally:
-                self._claims.give_back()
-        if error is None and interrupts.kept:
-            interrupts.strike()
+                self._claims.release()
+        if error is None and interrupts.pending:
+            interrupts.raise_pending()

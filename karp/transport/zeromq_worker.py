@@ -177,11 +177,11 @@ class WorkerSocket:
         shared = self.shared
         return shared is not None and self.worker.current is shared.weights.vector and shared.changed
 
-    def at_once(self, lease: Lease, node: Node) -> bool:
+    def try_apply(self, lease: Lease, node: Node) -> bool:
         """Return False: the server is another process, so a contribution has to be sent."""
         return False
 
-    def settle(self) -> None:
+    def release_weights(self) -> None:
         """Copy the weights that the worker computes on to its own vector, where they stay as they are."""
         worker, shared = self.worker, self.shared
         if shared is not None and worker.current is shared.weights.vector:

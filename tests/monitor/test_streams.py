@@ -38,11 +38,11 @@ def test_what_nobody_reads_is_thrown_away_until_somebody_does(tmp_path: Path, mo
     os.mkfifo(tmp_path / "pipe")
     end = os.open(tmp_path / "pipe", os.O_RDONLY | os.O_NONBLOCK)
     descriptor = os.open(tmp_path / "pipe", os.O_WRONLY)
-    monkeypatch.setattr(sys, "stdout", streams.guarded(None, descriptor))
+    monkeypatch.setattr(sys, "stdout", streams.safe_stream(None, descriptor))
     os.close(end)
     for _ in range(3):
         print("x" * 100_000)
-    assert "" == streams.lost()
+    assert "" == streams.output_failure()
     end = os.open(tmp_path / "pipe", os.O_RDONLY | os.O_NONBLOCK)
     print("heard")
     assert b"heard\n" == os.read(end, 100)
@@ -52,9 +52,9 @@ def test_what_nobody_reads_is_thrown_away_until_somebody_does(tmp_path: Path, mo
 
 def test_what_a_full_disk_has_swallowed_is_lost(monkeypatch: pytest.MonkeyPatch) -> None:
     with open("/dev/full", "w") as full:
-        monkeypatch.setattr(sys, "stdout", streams.guarded(full, full.fileno()))
+        monkeypatch.setattr(sys, "stdout", streams.safe_stream(full, full.fileno()))
         print("lost")
-        assert "No space left on device" == streams.lost()
+        assert "No space left on device" == streams.output_failure()
 
 
 def test_a_descriptor_that_does_not_block_is_waited_for() -> None:
@@ -68,7 +68,7 @@ def test_a_descriptor_that_does_not_block_is_waited_for() -> None:
 
     reader = threading.Thread(target=read)
     reader.start()
-    stream = streams.guarded(None, descriptor)
+    stream = streams.safe_stream(None, descriptor)
     stream.write("x" * 1_000_000)
     stream.flush()
     os.close(descriptor)
@@ -83,13 +83,13 @@ def test_a_descriptor_that_does_not_block_is_waited_for() -> None:
 )
 def test_what_the_encoding_lacks_is_written_as_an_escape(tmp_path: Path, encoding: str, expected: str) -> None:
     with (tmp_path / "file").open("w", encoding=encoding) as file:
-        stream = streams.guarded(file, file.fileno())
+        stream = streams.safe_stream(file, file.fileno())
         Display(stream).say("é ×  caf\udce9")
     assert f"karp: {expected}\n".encode(encoding) == (tmp_path / "file").read_bytes()
 
 
 def test_bytes_of_another_process_are_shown_as_they_are(capfdbinary: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sys, "stdout", streams.guarded(None, 1))
+    monkeypatch.setattr(sys, "stdout", streams.safe_stream(None, 1))
     print("before", end=" ")
     streams.show(b"caf\xe9\x00\n")
     assert b"before caf\xe9\x00\n" == capfdbinary.readouterr().out
@@ -108,7 +108,8 @@ def test_closed_descriptors_are_the_null_device_and_nothing_else_is_opened_there
     tmp_path: Path, closed: tuple[str, ...]
 ) -> None:
     code = (
-        "import os; from karp.monitor.streams import open_closed; open_closed(); fd = os.open('file', os.O_CREAT); "
+        "import os; from karp.monitor.streams import open_standard_descriptors; open_standard_descriptors(); "
+        "fd = os.open('file', os.O_CREAT); "
         "names = [os.readlink(f'/proc/self/fd/{n}') for n in range(3)]; inherited = [os.get_inheritable(n) for n in "
         "range(3)]; open('found', 'w').write(f'{fd > 2} {names.count(os.devnull)} {all(inherited)}')"
     )

@@ -76,15 +76,15 @@ def test_another_number_meanwhile_is_refused_and_changes_nothing() -> None:
 def test_a_child_has_no_part_in_what_its_parent_trains() -> None:
     with threadpool_limits(2, user_api="blas"):
         limit = Limit()
-        limit.take(1)
+        limit.acquire(1)
         child = os.fork()
         if not child:
             good = limit.holders == 0
-            limit.take(2)
+            limit.acquire(2)
             good &= threads() == {2}
-            limit.give_back()
+            limit.release()
             os._exit(not good)
         assert 0 == os.waitpid(child, 0)[1]
         assert ({1}, 1) == (threads(), limit.holders)
-        limit.give_back()
+        limit.release()
         assert {2} == threads()

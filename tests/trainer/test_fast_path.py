@@ -99,7 +99,7 @@ def test_what_a_run_leaves_is_the_same(
 ) -> None:
     monkeypatch.setattr(time, "monotonic", lambda: 0.0)  # else a report is due now in one run and then in the other
     found = outcome(tmp_path / "a", program, **changes)
-    monkeypatch.setattr(LocalLink, "at_once", lambda *_: False)
+    monkeypatch.setattr(LocalLink, "try_apply", lambda *_: False)
     assert outcome(tmp_path / "b", program, **changes) == found
 
 

@@ -46,7 +46,7 @@ def test_it_leaves_no_file_and_the_same_weights(folder: Path, modes: dict[str, A
 def test_the_terminal_shows_what_it_shows_with_one(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     weights = train().parameters.sha256()
     last = capsys.readouterr().err.splitlines()[-1]
-    assert re.fullmatch(rf"karp: score 0\.5  loss \S+  8 steps in \S+ s  weights {weights[:12]}", last)
+    assert re.fullmatch(rf"karp: score 0\.5  epoch loss \S+  8 steps in \S+ s  weights {weights[:12]}", last)
     train(show=False)
     assert "" == capsys.readouterr().err
 

@@ -112,7 +112,7 @@ def test_weights_arrive_as_they_were_when_they_were_sent(pair: Pair) -> None:
 def test_outside_of_the_loop_the_weights_are_the_workers_own(pair: Pair) -> None:
     own = pair.machine.weights
     pair.deliver(Lease(1, 0, 0, 1, 0, numbered(own, 1)))
-    pair.worker.settle()
+    pair.worker.release_weights()
     assert pair.machine.current is own
     assert numbered(own, 1).tobytes() == own.tobytes()
     pair.deliver(Finish(1, True, "", numbered(own, 5), 1))
