@@ -31,17 +31,29 @@ from dataclasses import dataclass, field, fields
 from typing import Any, TypeVar
 
 from karp.errors import ProtocolError
+from karp.protocol.fields import (
+    Logs,
+    amounts,
+    count,
+    flag,
+    from_minus_one,
+    logs,
+    nodes,
+    numbers,
+    ordinal,
+    remarks,
+    seconds,
+    text,
+    vectors,
+)
 from karp.protocol.kernels import UNKNOWN, Kernels
 from karp.protocol.settings import Settings
 from karp.protocol.tree import Node, Vector
-from karp.text import NAME_CHARACTERS, REASON_CHARACTERS
+from karp.text import REASON_CHARACTERS
 
 ERROR, TRACEBACK, HOST = 2_000, 200_000, 255  # the most characters of a text
-MOST_NUMBERS = 1_000  # in a score
 MOST_LOGGED = 10_000  # the most logged numbers in one message
-PROTOCOL = 8  # counts the changes that make two versions of karp unable to work in one run
-
-Logs = list[tuple[int, str, float]]  # (shard, name, value); shard -1: logged outside of a shard
+PROTOCOL = 9  # counts the changes that make two versions of karp unable to work in one run
 
 
 @dataclass(slots=True)
@@ -76,6 +88,7 @@ class Contribution:
     seconds: float = 0.0  # how long it took to compute, alone on a processor; 0 if that was not measured
     no_overflow: bool | None = None  # whether no sum of its vectors can overflow; None: not checked yet
     reason: str = ""  # why the gradient of a suspect lease is not finite, as far as its worker can tell
+    sample_weights: list[float] = field(default_factory=list)  # their sums, of the step, then of each node; if any
 
 
 @dataclass(slots=True)
@@ -280,83 +293,6 @@ def attach_vectors(name: str, values: dict[str, Any], payload: Sequence[Vector])
     return values
 
 
-def whole(low: int) -> Callable[[object], int]:
-    def check(value: object) -> int:
-        if type(value) is not int or not low <= value < 1 << 48:
-            raise ValueError(f"a whole number of at least {low}")
-        return value
-
-    return check
-
-
-from_minus_one, count, ordinal = whole(-1), whole(0), whole(1)
-
-
-def number(value: object) -> float:
-    if type(value) not in (int, float):
-        raise ValueError("a number")
-    return float(value)  # type: ignore[arg-type]
-
-
-def seconds(value: object) -> float:
-    if type(value) is not float or not 0.0 <= value < 1e9:
-        raise ValueError("seconds, from 0")
-    return value
-
-
-def flag(value: object) -> bool:
-    if type(value) is not bool:
-        raise ValueError("true or false")
-    return value
-
-
-def text(limit: int) -> Callable[[object], str]:
-    def check(value: object) -> str:
-        if type(value) is not str or len(value) > limit:
-            raise ValueError(f"a text of at most {limit} characters")
-        return value
-
-    return check
-
-
-def numbers(value: object) -> dict[str, float]:
-    if type(value) is not dict or len(value) > MOST_NUMBERS:
-        raise ValueError(f"a map of at most {MOST_NUMBERS} numbers")
-    return {text(NAME_CHARACTERS)(name): number(item) for name, item in value.items()}
-
-
-def nodes(value: object) -> list[tuple[int, int, float]]:
-    if type(value) is not list:
-        raise ValueError("a list of [start, stop, loss]")
-    checked = []
-    for item in value:
-        if type(item) is not list or len(item) != 3:
-            raise ValueError("a list of [start, stop, loss]")
-        start, stop, loss = item
-        if count(start) >= count(stop):
-            raise ValueError("a list of [start, stop, loss] with start < stop")
-        checked.append((start, stop, number(loss)))
-    return checked
-
-
-def logs(value: object) -> Logs:
-    if type(value) is not list or any(type(item) not in (list, tuple) or len(item) != 3 for item in value):
-        raise ValueError("a list of [shard, name, value]")
-    return [(from_minus_one(shard), text(NAME_CHARACTERS)(name), number(item)) for shard, name, item in value]
-
-
-def remarks(value: object) -> list[str]:
-    if type(value) is not list or len(value) > 100:
-        raise ValueError("a list of at most 100 texts")
-    return [text(REASON_CHARACTERS)(item) for item in value]
-
-
-def vectors(value: object) -> int:
-    if type(value) is not int or value not in (0, 1):
-        raise ValueError("0 or 1, the number of vectors that follow")
-    return value
-
-
 CHECKS: dict[str, Callable[[Any], Any]] = {
     "worker": from_minus_one,
     "settings": Settings.from_dict,
@@ -387,6 +323,7 @@ CHECKS: dict[str, Callable[[Any], Any]] = {
     "seconds": seconds,
     "reason": text(REASON_CHARACTERS),
     "remarks": remarks,
+    "sample_weights": amounts,
     "suspect": flag,
     "failure": text(REASON_CHARACTERS),
 }

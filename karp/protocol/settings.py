@@ -23,7 +23,8 @@ class Settings:
     gradient may be old, None for an asynchronous run. `codec` and `codec_weights` encode gradients on their way to the
     server and weights on theirs to the workers. With `local_steps` above 1 a step is a round of so many global batches:
     `optimizer` is that of the workers' local steps, `outer` that of the server. With `wait_for_score` an epoch begins
-    only when the score of the one before is known. A field with a default may be left out of a dict.
+    only when the score of the one before is known. `weighted`: samples have weights, and contributions carry their
+    sums. A field with a default may be left out of a dict.
     """
 
     program: str
@@ -45,6 +46,7 @@ class Settings:
     codec_weights: str | None = None
     local_steps: int = 1
     outer: optim.Optimizer | None = None
+    weighted: bool = False
 
     @property
     def applied(self) -> optim.Optimizer:
@@ -77,7 +79,7 @@ class Settings:
         plain |= {name: setting(name, plain[name]) for name in RANGES if name != "staleness" or plain[name] is not None}
         check_codec("codec", plain["codec"], GRADIENT_CODECS)
         check_codec("codec_weights", plain["codec_weights"], WEIGHT_CODECS)
-        for name in ("evaluate", "wait_for_score"):
+        for name in ("evaluate", "wait_for_score", "weighted"):
             if type(plain[name]) is not bool:
                 raise SettingError(f"settings: {name} is {plain[name]!r:.60}, not true or false")
         layout, optimizer = Layout.from_dict(plain["layout"]), optim.from_dict(plain["optimizer"])

@@ -12,13 +12,14 @@ belong to and do not depend on timing. (In one process most steps need no messag
 Where no answer comes, `tick` repeats the message that the server may not have received.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 
 from karp import codecs
 from karp.errors import LostError, ProgramError, RefusedError, RunError
+from karp.protocol.fields import Logs
 from karp.protocol.kernels import UNKNOWN, Kernels
 from karp.protocol.messages import (
     ERROR,
@@ -35,7 +36,6 @@ from karp.protocol.messages import (
     Join,
     Lease,
     Leave,
-    Logs,
     Ping,
     Refusal,
     Rejoin,
@@ -83,6 +83,7 @@ class Worker:
     tree: TreeSum = field(default_factory=lambda: TreeSum(1))
     codec: str | None = None  # from the settings
     codec_weights: str | None = None
+    weigh: Callable[[int, int, int], float] | None = None  # sums the sample weights of (step, start, stop); None: none
     sums: list[Node] = field(default_factory=list)  # of the lease's shards computed so far
     step_shards: int = 0  # the number of shards of the lease's step
     logs: Logs = field(default_factory=list)
@@ -272,6 +273,9 @@ class Worker:
         self.asked = None
         sums = self.sums if self.shard > lease.start else []
         message = Contribution(lease.step, lease.version, sums, self._logs(), self.last, lease.number, seconds)
+        if self.weigh is not None and sums:
+            spans = [(0, self.step_shards), *((node.start, node.stop) for node in sums)]
+            message.sample_weights = [self.weigh(lease.step, *span) for span in spans]
         if lease.suspect:
             message.reason, self.reason = self.reason or FINITE, ""
         return message
@@ -287,6 +291,10 @@ class Worker:
             return None
         self.shard = lease.start
         return self.sums[0]
+
+    def weight_of(self, step: int) -> float:
+        """Return the sum of the sample weights of the step that is computed; 0 where samples have none."""
+        return 0.0 if self.weigh is None else self.weigh(step, 0, self.step_shards)
 
     def withdraw_offer(self, lease: Lease) -> None:
         """Keep the sum that was offered and not taken: it will be contributed."""

@@ -49,9 +49,9 @@ class LocalLink:
     def release_weights(self) -> None:
         """The model's weights are its own."""
 
-    def try_apply(self, lease: Lease, node: Node) -> bool:
+    def try_apply(self, lease: Lease, node: Node, weight: float) -> bool:
         """Most steps: an update and no message, as both machines share their vectors and the lease."""
-        return self.server.fast_path.try_apply(self.peer, lease, node, time.monotonic())
+        return self.server.fast_path.try_apply(self.peer, lease, node, weight, time.monotonic())
 
     def send(self, message: FromWorker, incarnation: int) -> None:
         if isinstance(message, Failure) and self.record is not None:

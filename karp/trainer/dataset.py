@@ -3,12 +3,16 @@
 Both checks are cheap: at the beginning of a sample of the rows, and later of a batch whose gradient was not finite.
 """
 
-from typing import Any
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import numpy as np
 
+from karp.data import Plan, fingerprint
+from karp.data.sample_weights import ShardWeights, checked_weights
 from karp.data.source import Part, source_of
 from karp.errors import SettingError, ShapeError
+from karp.protocol.steps import Rounds, Steps
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
@@ -19,14 +23,57 @@ NAMED = 3  # columns that a message names; of others it says how many there are
 
 
 class Dataset:
-    """The argument of `trainer.batches`: a Table or another source of rows, or arrays of equal length."""
+    """The argument of `trainer.batches`: a Table or another source of rows, or arrays of equal length.
 
-    def __init__(self, *data: Any) -> None:
-        """Convert the data to a source; raises SettingError for what is none, or has no rows."""
+    With weights, a batch has those of its samples as its last part, and rows of weight 0 are left out.
+    """
+
+    def __init__(self, *data: Any, sample_weights: Any = None) -> None:
+        """Convert the data to a source; raises SettingError for what is none, has no rows, or has wrong weights."""
         self.source = source_of(*data)
         self.parts = list(self.source.parts)
-        if not len(self.source):
+        self.samples = len(self.source)
+        self.take: Callable[[Array], list[Array]] = self.source.take
+        self.weights: Array | None = None  # of the samples, each above 0
+        self.weighted_rows: Array | None = None  # the rows of the source that are trained on; None: all
+        if not self.samples:
             raise SettingError("trainer.batches: there are no rows to train on, so look at what has selected them")
+        if sample_weights is not None:
+            self._weigh(checked_weights(sample_weights, self.samples))
+
+    def _weigh(self, weights: Array) -> None:
+        if not weights.all():
+            self.weighted_rows = np.flatnonzero(weights)
+            weights = weights[self.weighted_rows]
+        self.samples, self.weights = len(weights), weights
+        self.take = self._take_weighted
+
+    def _take_weighted(self, rows: Array) -> list[Array]:
+        assert self.weights is not None
+        return [*self.source.take(self._in_source(rows)), self.weights.take(rows)]
+
+    def _in_source(self, rows: Array) -> Array:
+        """Return where these rows stand in the source."""
+        return rows if self.weighted_rows is None else self.weighted_rows[rows]
+
+    def fingerprint(self) -> str:
+        """Return a digest of all rows and their weights."""
+        digest = self.source.fingerprint()
+        if self.weights is None:
+            return digest
+        rows = [] if self.weighted_rows is None else [self.weighted_rows]
+        return f"{digest} weighted {fingerprint([self.weights, *rows])}"
+
+    def settings(self) -> dict[str, Any]:
+        """Return what a run's settings say of the data."""
+        weighted = self.weights is not None
+        return {"samples": self.samples, "data_sha256": self.fingerprint(), "weighted": weighted}
+
+    def remarks(self) -> list[str]:
+        """Return what is to be said of the data before the first step."""
+        left_out = len(self.source) - self.samples
+        weightless = f"{left_out:,} of {len(self.source):,} rows have the sample weight 0 and are left out"
+        return [*([weightless] if left_out else []), *self.unscaled()]
 
     def unscaled(self) -> list[str]:
         """Return, for each part with columns of so large numbers that training may diverge, a text that names them."""
@@ -69,6 +116,7 @@ class Dataset:
     def not_finite(self, rows: Array) -> str:
         """Describe the first number of these rows that is not finite, by row and column; '' if all are."""
         first, count = "", 0
+        rows = self._in_source(rows)
         for part, batch in zip(self.parts, self.source.take(rows), strict=True):
             if part.dtype.kind not in "fc":
                 continue
@@ -86,6 +134,22 @@ class Dataset:
             error.add_note(f"karp: {reason}")
         if isinstance(error, ShapeError) and (0,) in [part.shape for part in self.parts]:
             error.add_note("karp: the table has no target: data.read(…, target=NAME) says which column to predict")
+
+
+class Counts(NamedTuple):
+    """What counts in a run: samples or, where they have weights, the sums of these."""
+
+    share: Callable[[int, int], float]  # the part of (step, shard) in its step, where backward starts
+    in_batch: Callable[[int, int], float]  # of (batch, shard)
+    weigh: Callable[[int, int, int], float] | None  # the weights of (step, start, stop); None: samples have none
+
+
+def counts_of(weights: Array | None, plan: Plan, steps: Steps) -> Counts:
+    """Return what counts in a run on this plan, whose samples have these weights, if any."""
+    if weights is None:
+        return Counts(steps.share, plan.samples_in, None)
+    sums = ShardWeights(weights, plan, steps if isinstance(steps, Rounds) else None)
+    return Counts(sums.share, sums.in_batch, sums)
 
 
 def describe_columns(part: Part, columns: list[int]) -> str:

@@ -15,7 +15,7 @@ from karp.autograd import Value, dropping
 from karp.autograd.convert import plain_array
 from karp.errors import ProgramError, SettingError
 from karp.parameters import Parameters
-from karp.protocol.messages import MOST_NUMBERS
+from karp.protocol.fields import MOST_NUMBERS
 from karp.protocol.settings import Settings
 from karp.text import NAME_CHARACTERS, is_name, sendable
 

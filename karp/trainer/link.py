@@ -37,8 +37,11 @@ class Link(Protocol):
     def release_weights(self) -> None:
         """Copy the worker's current weights to its own vector, so that it needs no memory of the server's."""
 
-    def try_apply(self, lease: Lease, node: Node) -> bool:
-        """Apply the sum over the lease's step, and move the lease to the next step; False if that needs messages."""
+    def try_apply(self, lease: Lease, node: Node, weight: float) -> bool:
+        """Apply the sum over the lease's step, and move the lease to the next step; False if that needs messages.
+
+        `weight` is the sum of the step's sample weights; 0 where samples have none.
+        """
 
     def send(self, message: FromWorker, incarnation: int) -> None: ...
 
@@ -50,6 +53,7 @@ class Link(Protocol):
 def connect(
     worker: Worker,
     layout: Layout,
+    sample_weights: Array | None,
     run_dir: str | os.PathLike[str] | None,
     record: bool,
     show: bool,
@@ -64,7 +68,7 @@ def connect(
     if recorded := environment.read(environment.REPLAY):
         from karp.trainer.replay import ReplayLink
 
-        return ReplayLink(Path(recorded))
+        return ReplayLink(Path(recorded), sample_weights)
     directory = environment.given_directory(run_dir)
     if address := environment.read(environment.SERVER):
         from karp.transport.frames import ANY_RUN

@@ -23,30 +23,30 @@ class LocalSteps:
         self.start = parameters.layout.zeros()
         self.updater = optim.Updater(optimizer, parameters)
         self.losses = 0.0
-        self.samples = 0  # of the shard's local steps so far; at 0 the weights are the step's
+        self.amount = 0.0  # samples of the shard's local steps, or their weights; at 0 the weights are the step's
 
-    def take_step(self, loss: float, samples: int, batch: int) -> None:
-        """Update the weights by the gradient of a batch, a mean over so many samples; schedules count batches."""
-        if self.samples == 0:
+    def take_step(self, loss: float, amount: float, batch: int) -> None:
+        """Update the weights by the gradient of a batch, a mean over this amount of samples; schedules count batches."""
+        if self.amount == 0:
             self.start[:] = self.parameters.data
             self.losses = 0.0
             self.updater.restart(batch)
         self.updater.update(self.parameters.grad)
-        self.losses += loss * samples
-        self.samples += samples
+        self.losses += loss * amount
+        self.amount += amount
 
     def finish_shard(self, share: float) -> float:
         """Write the contribution into the gradient, restore the weights, and return the weighted mean loss."""
         gradient, weights = self.parameters.grad, self.parameters.data
         np.subtract(self.start, weights, out=gradient)
         gradient *= gradient.dtype.type(share)
-        loss = self.losses / self.samples * share
+        loss = self.losses / self.amount * share
         self.restore_weights()
         return loss
 
     def restore_weights(self) -> None:
         """Restore the step's weights, also in the middle of a shard."""
-        if self.samples:
+        if self.amount:
             self.parameters.data[:] = self.start
             self.parameters.mark_modified()
-            self.samples = 0
+            self.amount = 0.0

@@ -27,9 +27,11 @@ from karp.protocol.messages import (
 from karp.protocol.server.actions import Action
 from karp.protocol.server.ledger import Step
 from karp.protocol.server.training import Training
+from karp.protocol.steps import steps_of
 from karp.protocol.tree import Node, Vector
 from karp.record import files
 from karp.record.arrivals import LEFT_OUT, read
+from karp.trainer.dataset import counts_of
 
 FILE = "replay.json"
 NEVER = float("inf")
@@ -43,9 +45,11 @@ class ReplayLink:
     gradients = None
     overtaken = False
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, sample_weights: Vector | None) -> None:
         self.directory = directory
         self.settings, self.summary, self.order = read(directory)
+        plan = Plan(self.settings.samples, self.settings.batch_size, self.settings.shards, self.settings.seed)
+        self.weigh = counts_of(sample_weights, plan, steps_of(plan, self.settings.local_steps)).weigh
         self.last_use = {arrival.version: index for index, arrival in enumerate(self.order)}
         self.at = 0  # the index of the next arrival
         self.versions: dict[int, Vector] = {}  # version -> weights that are needed again
@@ -56,7 +60,7 @@ class ReplayLink:
     def release_weights(self) -> None:
         """Do nothing: the worker's weights lie in its own vector."""
 
-    def try_apply(self, lease: Lease, node: Node) -> bool:
+    def try_apply(self, lease: Lease, node: Node, weight: float) -> bool:
         """Return False: the record decides which shards are leased next."""
         return False
 
@@ -100,7 +104,8 @@ class ReplayLink:
             arrival = self.order[self.at]
             step = self._step(arrival.step)
             for shard in range(arrival.start, arrival.stop):
-                training.leave_out(step, shard)
+                weight = 0.0 if self.weigh is None else self.weigh(step.number, shard, shard + 1)
+                training.leave_out(step, shard, weight)
             training.accept(b"", 0, Contribution(arrival.step, training.version, [], [], False), step, True)
             training.advance(0.0, 1)
             self.at += 1

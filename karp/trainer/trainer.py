@@ -1,8 +1,7 @@
 """The Trainer: a program's side of a run, and the batches that it computes.
 
-A Trainer drives the worker's state machine: it reads the machine's task, yields the batches to the program, and sends
-the machine's messages over a link. Under a launcher (KARP_SERVER names the server) the link is a socket. In one process
-it is the server's state machine itself, called directly: no socket, no copy of the weights, the same steps and bits.
+A Trainer drives the worker's state machine and carries its messages over a link. Under a launcher that is a socket, in
+one process the server's state machine, called directly: no socket, no copy of the weights, the same steps and bits.
 """
 
 import os
@@ -24,7 +23,7 @@ from karp.protocol.steps import Rounds, Steps, steps_of
 from karp.protocol.worker import Worker
 from karp.trainer import stage
 from karp.trainer.claims import Claims
-from karp.trainer.dataset import Dataset
+from karp.trainer.dataset import Dataset, counts_of
 from karp.trainer.inputs import Inspection, Work, has_scores, loss_number, parameters_of, scores, settings_of, status_of
 from karp.trainer.link import connect
 from karp.trainer.local_sgd import OUTER_OPTIMIZER, LocalSteps
@@ -32,7 +31,6 @@ from karp.trainer.placement import Placement
 from karp.trainer.session import Session
 from karp.trainer.stage import Stage, check
 
-Array = np.ndarray[Any, np.dtype[Any]]
 Evaluate = Callable[[], Mapping[str, float] | float]
 
 
@@ -118,9 +116,8 @@ class Trainer:
         self.outer = OUTER_OPTIMIZER if outer is None and self.local_steps > 1 else outer
         self.codec = agreed("codec", codec, str)
         self.codec_weights = agreed("codec_weights", codec_weights, str)
-        self.show = show
         self.server = environment.read(environment.SERVER) or None
-        self._files = run_dir, checks.switch("record", record)
+        self._output = run_dir, checks.switch("record", record), show
         self._parameters = parameters_of(model)
         self._worker = Worker(self._parameters.data, environment.worker() if self.server else 0)
         self._placement = Placement(self._parameters, self._worker)
@@ -150,7 +147,9 @@ class Trainer:
     def __reduce_ex__(self, protocol: object) -> NoReturn:
         raise ProgramError("a Trainer takes part in one run: it cannot be copied or pickled; make one where it trains")
 
-    def batches(self, *data: Any, evaluate: Evaluate | None = None, wait_for_score: bool = False) -> Iterator[Any]:
+    def batches(
+        self, *data: Any, sample_weights: Any = None, evaluate: Evaluate | None = None, wait_for_score: bool = False
+    ) -> Iterator[Any]:
         """Iterate over the batches that this process has to compute; the loss of each goes to `backward` once.
 
         Within the loop the model's weights are read-only (except with local steps, which change them), and may lie in
@@ -158,6 +157,8 @@ class Trainer:
 
         Args:
             data: a `data.Table` or other `data.Source`, or arrays of equal length; a batch has the same parts.
+            sample_weights: (rows,), finite numbers from 0. Each batch then has those of its samples as its last part,
+                and the loss must be a mean weighted by them: `nn.mse(model(x), y, sample_weights=w)`.
             evaluate: called once per epoch in one of the workers, with the weights of that epoch's end; returns a
                 number or a map of numbers, which go to the terminal and the record. If that worker or the server
                 dies, it is called again, so the numbers must depend on the weights alone.
@@ -171,19 +172,17 @@ class Trainer:
         check(self._stage, stage.BATCHES)
         if self._parameters.data is not self._worker.weights or not self._worker.weights.flags.writeable:
             raise ProgramError("another Trainer is training this model: leave its loop first, or make a second model")
-        dataset = self._dataset = Dataset(*data)
-        source = dataset.source
+        dataset = self._dataset = Dataset(*data, sample_weights=sample_weights)
         settings = settings_of(
             self._parameters, self.optimizer, self.outer,
-            samples=len(source), data_sha256=source.fingerprint(), batch_size=self.batch_size, epochs=self.epochs,
-            shards=ANY_SHARDS if self.shards is None else self.shards, seed=self.seed, threads=self.threads,
-            evaluate=has_scores(evaluate), wait_for_score=wait_for_score, staleness=self.staleness,
-            local_steps=self.local_steps, codec=self.codec, codec_weights=self.codec_weights,
+            **dataset.settings(), batch_size=self.batch_size, epochs=self.epochs, shards=self.shards or ANY_SHARDS,
+            seed=self.seed, threads=self.threads, evaluate=has_scores(evaluate), wait_for_score=wait_for_score,
+            staleness=self.staleness, local_steps=self.local_steps, codec=self.codec, codec_weights=self.codec_weights,
         )  # fmt: skip
         with self._interrupts.deferred():
-            link = connect(self._worker, self._parameters.layout, *self._files, self.show, self._claims.launched)
+            link = connect(self._worker, self._parameters.layout, dataset.weights, *self._output, self._claims.launched)
             self._session, self._stage = Session(self._worker, link), Stage.TRAINING
-            self._session.join(settings, dataset.unscaled())
+            self._session.join(settings, dataset.remarks())
         return self._iterate(self._session, dataset, evaluate, settings)
 
     def _iterate(
@@ -198,6 +197,8 @@ class Trainer:
             session.wait_for_task()
             self._plan = Plan(settings.samples, settings.batch_size, worker.shards, settings.seed)
             self._steps = steps_of(self._plan, settings.local_steps)
+            self._counts = counts_of(dataset.weights, self._plan, self._steps)
+            worker.weigh = self._counts.weigh
             while worker.over is None:
                 placement.place_weights()
                 if isinstance(worker.task, Lease):
@@ -222,7 +223,7 @@ class Trainer:
         worker, link, plan, steps, placement = self._worker, session.link, self._plan, self._steps, self._placement
         interrupts = self._interrupts
         assert steps is not None
-        last, work, take = worker.last, self._work, dataset.source.take
+        last, work, take, share_of = worker.last, self._work, dataset.take, self._counts.share
         if work is not None:
             work.begin()
         placement.place_gradients(link.gradients)
@@ -231,7 +232,7 @@ class Trainer:
             if faults.PLAN is not None:
                 faults.reach("leased", step=step)
             for shard in range(lease.start, lease.stop):
-                self._shard, self._share = shard, steps.share(step, shard)
+                self._shard, self._share = shard, share_of(step, shard)
                 for self._batch in steps.batches(step, shard) if isinstance(steps, Rounds) else (step,):
                     rows = plan.rows(self._batch, shard)
                     if lease.suspect:
@@ -253,7 +254,7 @@ class Trainer:
             self._shard = -1
             if (node := worker.offer_step_sum(lease)) is None:
                 break
-            if not link.try_apply(lease, node):
+            if not link.try_apply(lease, node, worker.weight_of(step)):
                 worker.withdraw_offer(lease)
                 break
             worker.version = lease.version
@@ -293,7 +294,7 @@ class Trainer:
         if local_sgd is None:
             self._worker.computed(parameters.grad, number * share, self._plan.shards_of(self._batch))
         else:
-            local_sgd.take_step(number, self._plan.samples_in(self._batch, self._shard), self._batch)
+            local_sgd.take_step(number, self._counts.in_batch(self._batch, self._shard), self._batch)
         self._given = True
 
     def stop(self) -> None:

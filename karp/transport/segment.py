@@ -43,7 +43,8 @@ COPIES = 1000  # the most attempts at a copy of the weights of one version
 # The indices of the head's uint64 words, after the token.
 READY, SENT, TAKEN, GIVEN, READ, ASLEEP, VERSION, CHANGES = range(2, 10)
 OUT, IN = 256, 512  # the offsets of the worker's and of the server's mailbox
-CONTRIBUTION = struct.Struct("<QQQQddQ")  # step, version, start, stop, loss, seconds, whether no sum of it can overflow
+# Step, version, start, stop, loss, seconds, whether no sum can overflow, the sample weights of step and node, or zeros.
+CONTRIBUTION = struct.Struct("<QQQQddQdd")
 LEASE = struct.Struct("<QQQQQQ")  # number, step, start, stop, version, whether the weights are new
 
 _fence = threading.Lock()

@@ -141,9 +141,11 @@ class SharedSlot:
 
     def contribution(self) -> Contribution:
         """Return the contribution in the mailbox; its vector is the slot's own, not a copy."""
-        step, version, start, stop, loss, seconds, no_overflow = CONTRIBUTION.unpack_from(self.segment.memory, OUT)
+        step, version, start, stop, loss, seconds, no_overflow, *sums = CONTRIBUTION.unpack_from(
+            self.segment.memory, OUT
+        )
         nodes = [Node(start, stop, loss, self.segment.vector)]
-        return Contribution(step, version, nodes, [], False, 0, seconds, no_overflow == 1)
+        return Contribution(step, version, nodes, [], False, 0, seconds, no_overflow == 1, "", sums if sums[0] else [])
 
     def put(self, lease: Lease) -> bool:
         """Put a lease into the mailbox; False if the worker has not opened it, or has not read the last lease."""

@@ -67,7 +67,7 @@ class SharedWorker:
             np.copyto(self.slot.vector, node.vector)
         CONTRIBUTION.pack_into(
             self.slot.memory, OUT, contribution.step, contribution.version, node.start, node.stop, node.loss,
-            contribution.seconds, no_overflow(node.vector),
+            contribution.seconds, no_overflow(node.vector), *(contribution.sample_weights or (0.0, 0.0)),
         )
         faults.reach("half-sent", step=contribution.step)
         fence()

@@ -177,7 +177,7 @@ class WorkerSocket:
         shared = self.shared
         return shared is not None and self.worker.current is shared.weights.vector and shared.changed
 
-    def try_apply(self, lease: Lease, node: Node) -> bool:
+    def try_apply(self, lease: Lease, node: Node, weight: float) -> bool:
         """Return False: the server is another process, so a contribution has to be sent."""
         return False
 

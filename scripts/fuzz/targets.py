@@ -40,7 +40,7 @@ def corpus() -> list[list[bytes]]:
     examples: list[Any] = [
         say.Join(1, settings(), "host", 7),
         say.Initial(vector),
-        say.Contribution(3, 3, nodes, [(0, "norm", 1.0)], False),
+        say.Contribution(3, 3, nodes, [(0, "norm", 1.0)], False, sample_weights=[5.5, 4.0, 1.5]),
         say.Score(1, {"accuracy": 0.5}, False),
         say.Ping(3),
         say.Stop(),
@@ -174,7 +174,9 @@ def draw_message(world: World, peer: bytes, rng: random.Random) -> Any:
         case 2 | 3 | 4:
             nodes = [draw_node(world, step, rng) for _ in range(rng.randrange(4))]
             logs = [(rng.randrange(-1, 9), rng.choice("abc"), 0.5)] * rng.randrange(3)
-            return say.Contribution(step, rng.choice([step, step, version]), nodes, logs, rng.random() < 0.01)
+            sums = [1.0] * rng.choice([0, 0, 0, 1, len(nodes) + 1])
+            made_with, last = rng.choice([step, step, version]), rng.random() < 0.01
+            return say.Contribution(step, made_with, nodes, logs, last, sample_weights=sums)
         case 5:
             return say.Score(max(0, epoch), {"accuracy": rng.choice([0.5, float("nan")])}, rng.random() < 0.01)
         case 6:

@@ -52,8 +52,8 @@ def test_a_step_is_complete_with_what_is_left_out() -> None:
     assert step.fully_leased is True
     assert step.enter(1, 2)
     assert (False, False) == (step.complete, step.fully_leased)
-    assert step.leave_out(0)
-    assert (True, {0}) == (step.complete, step.left_out)
+    assert step.leave_out(0, 8)
+    assert (True, {0: 8}) == (step.complete, step.left_out)
 
 
 @pytest.mark.parametrize("missing", [[(1, 0)], [(0, 5)], [(2, 3), (1, 2)], [(-1, 1)]])

@@ -15,10 +15,10 @@ def after(seconds: float, samples: int, busy: float) -> tuple[float, float] | No
     """What is said of a run of so many samples in so many seconds, once it is warm."""
     progress = Progress(0.0)
     progress.begin(10.0)
-    progress.step(0.5, 999)
+    progress.step(0.5, 999, 999)
     progress.timed(999, 50.0)
     assert progress.compare(10.0 + WARM_SECONDS) is None
-    progress.step(0.5, samples)
+    progress.step(0.5, samples, samples)
     progress.timed(samples, busy)
     said = progress.compare(10.0 + WARM_SECONDS + seconds)
     assert progress.compare(1000.0) is None  # once is enough
@@ -38,7 +38,7 @@ def test_nothing_is_said_before_the_first_seconds_are_over() -> None:
     progress.begin(0.0)
     assert progress.compare(WARM_SECONDS) is None
     progress.timed(100, 1.0)
-    progress.step(0.5, 100)
+    progress.step(0.5, 100, 100)
     assert progress.compare(WARM_SECONDS + COMPARE_SECONDS - 0.1) is None
     assert progress.compare(WARM_SECONDS + COMPARE_SECONDS) is not None
 

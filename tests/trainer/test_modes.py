@@ -229,7 +229,7 @@ def test_a_run_that_goes_on_has_not_ended(record: Path, tmp_path: Path) -> None:
 
 
 def test_a_program_that_leaves_before_the_record_ends_is_told_how_to_end(record: Path) -> None:
-    link = ReplayLink(record)
+    link = ReplayLink(record, None)
     with pytest.raises(RunError, match="left each by itself"):
         link.send(Stop(), 0)
 

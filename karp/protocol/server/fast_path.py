@@ -33,8 +33,10 @@ class FastPath:
         """Something has happened."""
         self.known = False
 
-    def try_apply(self, peer: bytes, lease: Lease, node: Node, now: float) -> bool:
+    def try_apply(self, peer: bytes, lease: Lease, node: Node, weight: float, now: float) -> bool:
         """The sum over the whole step of this lease, from the only worker there is, in this process.
+
+        `weight` is the sum of the step's sample weights; 0 where samples have none.
 
         If all it takes is an update, that is done and the lease moves on to the next step. If there is more to it,
         nothing is done, and the contribution is to be sent.
@@ -50,7 +52,7 @@ class FastPath:
         training.weights.update(node.vector)
         training.ledger.repeat_step()
         lease.step, lease.version = lease.step + 1, lease.version + 1
-        training.progress.step(node.loss, self.samples)
+        training.progress.step(node.loss, self.samples, weight or self.samples)
         self.leasing.members[peer].since = now
         self.at_work = False
         return True

@@ -96,7 +96,7 @@ class Step:
     [(3, 5)]
     """
 
-    __slots__ = ("arrived", "entries", "left_out", "not_finite", "number", "shards", "unleased")
+    __slots__ = ("arrived", "entries", "left_out", "not_finite", "number", "shards", "unleased", "weight")
 
     def __init__(self, number: int, shards: int) -> None:
         self.number = number
@@ -104,7 +104,8 @@ class Step:
         self.arrived = Arrived(shards)
         self.unleased: Ranges = [(0, shards)] if shards else []  # in order
         self.not_finite: dict[int, bytes] = {}  # shard -> the peer whose gradient of it was not finite
-        self.left_out: set[int] = set()  # shards that the run goes on without
+        self.left_out: dict[int, float] = {}  # shard that the run goes on without -> its samples, or their weight
+        self.weight = 0.0  # the sum of the step's sample weights; 0: not known yet, or samples have none
         self.entries: list[list[int]] = []  # [worker, version, start, stop] as entered, in a run with staleness
 
     @property
@@ -176,9 +177,9 @@ class Step:
             return Verdict.RETRIED
         return Verdict.REFUSED
 
-    def leave_out(self, shard: int) -> bool:
-        """Go on without this shard; False if it had arrived."""
-        self.left_out.add(shard)
+    def leave_out(self, shard: int, weight: float) -> bool:
+        """Go on without this shard, of so many samples or of this weight; False if it had arrived."""
+        self.left_out[shard] = weight
         return self.enter(shard, shard + 1)
 
     def restore(self, missing: Ranges) -> None:

@@ -40,13 +40,14 @@ class Progress:
         """Return the seconds of training; 0 before the first step."""
         return round(max(0.0, now - self.began), 3)
 
-    def step(self, loss: float, samples: int) -> None:
+    def step(self, loss: float, samples: int, weight: float) -> None:
+        """Count a mean loss over so many samples, whose weights have this sum; without weights each counts 1."""
         self.samples += samples
         self.step_loss = loss
-        self.losses += loss * samples
-        self.weight += samples
-        self.epoch_losses += loss * samples
-        self.epoch_weight += samples
+        self.losses += loss * weight
+        self.weight += weight
+        self.epoch_losses += loss * weight
+        self.epoch_weight += weight
 
     def contributions(self, ages: Iterable[int]) -> None:
         """Contributions of this staleness are applied."""

@@ -5,12 +5,14 @@ next; the weights add gradients up and apply them. What a contribution, a score 
 and what is reported of it, is decided here. No worker is known here either.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from math import inf
 from typing import Concatenate, ParamSpec
 
 from karp.errors import ProtocolError
 from karp.protocol import reports
-from karp.protocol.messages import Contribution, Logs
+from karp.protocol.fields import Logs
+from karp.protocol.messages import Contribution
 from karp.protocol.server.actions import Action, Save
 from karp.protocol.server.ledger import Ledger, Step, Verdict
 from karp.protocol.server.progress import Progress
@@ -23,6 +25,7 @@ from karp.protocol.vectors import Memory
 from karp.text import REASON_CHARACTERS
 
 SAVE_SECONDS = 10.0  # between two checkpoints
+NO_WEIGHTS: Mapping[int, float] = {}
 P = ParamSpec("P")
 
 
@@ -124,6 +127,8 @@ class Training:
             known = f"{weights.version}" if oldest >= weights.version else f"{max(0, oldest)} to {weights.version}"
             raise ProtocolError(f"step {step.number}: a gradient of weights {message.version}, not {known}")
         weights.spec.check_nodes(message.nodes, step.number, step.shards)
+        weighted = message.sample_weights or weights.settings.weighted
+        weight_of = self._weights_of(message, step) if weighted else NO_WEIGHTS
         if message.seconds:
             samples = [self.steps.samples_in(step.number, start, stop) for start, stop, _, _ in message.nodes]
             self.progress.timed(sum(samples), message.seconds)
@@ -133,14 +138,14 @@ class Training:
                 finite.append(node)
                 continue
             verdict = step.reject(node.start, node.stop, peer, current)
-            self._not_finite(verdict, node, step, worker, message.reason)
+            self._not_finite(verdict, node, step, worker, message.reason, weight_of.get(node.start, 0.0))
         if self.failure:
             return
         entered = [node for node in finite if step.enter(node.start, node.stop)]
         self.dropped += len(finite) - len(entered)
         if max_staleness is None:
             for node in entered:
-                self._update_by(node, step, worker, message.version)
+                self._update_by(node, step, worker, message.version, weight_of.get(node.start, 0.0))
             self._report_arrivals(step, self.version)  # of what is left out
             self.ledger.close_complete(step)
         else:
@@ -154,7 +159,26 @@ class Training:
         if message.logs:
             self.log(message.logs, message.step)
 
-    def _not_finite(self, verdict: Verdict, node: Node, step: Step, worker: int, reason: str) -> None:
+    def _weights_of(self, message: Contribution, step: Step) -> Mapping[int, float]:
+        """Return the sample weights of a contribution's nodes, by their first shards, and keep that of its step.
+
+        Raises ProtocolError for what cannot be sums of them, or where samples have none.
+        """
+        sums, nodes = message.sample_weights, message.nodes
+        expected = len(nodes) + 1 if nodes and self.weights.settings.weighted else 0
+        if len(sums) != expected:
+            raise ProtocolError(f"step {step.number}: {len(sums)} sums of sample weights, not {expected}")
+        if not sums:
+            return NO_WEIGHTS
+        if not all(0.0 < total < inf for total in sums) or step.weight not in (0.0, sums[0]):
+            known = f", but its weight is {step.weight}" if step.weight else ""
+            raise ProtocolError(f"step {step.number}: the sums of sample weights are {sums!r:.80}{known}")
+        step.weight = sums[0]
+        return {node.start: total for node, total in zip(nodes, sums[1:], strict=True)}
+
+    def _not_finite(
+        self, verdict: Verdict, node: Node, step: Step, worker: int, reason: str, weight: float
+    ) -> None:
         """Say that a gradient is not finite, and why; for the second time, leave its shard out or end the run."""
         if verdict is Verdict.DROPPED:
             self.dropped += 1
@@ -165,25 +189,30 @@ class Training:
         if verdict is Verdict.RETRIED:
             self.notice(f"{what}; it is computed once more")
         elif self.skip:
-            self.leave_out(step, node.start)
+            self.leave_out(step, node.start, weight)
             step.entries.append([worker, -1, node.start, node.stop])
             self.notice(f"{what} again{known}: the shard is left out")
         else:
             self.fail(f"{what}, for the second time{known}; the weights are those of version {self.version}")
 
-    def leave_out(self, step: Step, shard: int) -> None:
-        """Go on without this shard: the others of its step count for it."""
-        if step.leave_out(shard) and self.ledger.max_staleness is not None:
+    def leave_out(self, step: Step, shard: int, weight: float) -> None:
+        """Go on without this shard: the others of its step count for it.
+
+        `weight` is the sum of its sample weights; 0 where samples have none.
+        """
+        new = step.leave_out(shard, weight or self.steps.samples_in(step.number, shard))
+        if new and self.ledger.max_staleness is not None:
             self.weights.add(Node(shard, shard + 1, 0.0, None), step)
 
-    def _update_by(self, node: Node, step: Step, worker: int, version: int) -> None:
-        """Update the weights by one shard's gradient, in an asynchronous run."""
+    def _update_by(self, node: Node, step: Step, worker: int, version: int, weight: float) -> None:
+        """Update the weights by the gradient of one shard, whose samples have this weight, in an asynchronous run."""
         assert node.vector is not None
         step.entries.append([worker, version, node.start, node.stop])
         self._report_arrivals(step, self.version)
         self.weights.update(node.vector)
         samples = self.steps.samples_in(step.number, node.start)
-        self.progress.step(node.loss * self.steps.samples_of(step.number) / samples, samples)
+        own, of_step = weight or samples, step.weight or self.steps.samples_of(step.number)
+        self.progress.step(node.loss * of_step / own, samples, own)
 
     def _report_arrivals(self, step: Step, version: int) -> None:
         """Record what is applied now, in the order of arrival, and count how old its weights were."""
@@ -208,20 +237,20 @@ class Training:
 
     def _apply(self, step: Step) -> bool:
         """Update the weights by a complete step; False, and the run has failed, if its sum is not finite."""
-        samples, absent = self.steps.samples_of(step.number), 0
-        if step.left_out:
-            absent = sum(self.steps.samples_in(step.number, shard) for shard in step.left_out)
-        loss = None if absent == samples else self.weights.apply(step, samples / (samples - absent))
+        samples = self.steps.samples_of(step.number)
+        weight: float = step.weight or samples
+        present = weight - sum(step.left_out[shard] for shard in sorted(step.left_out)) if step.left_out else weight
+        loss = self.weights.apply(step, weight / present) if present > 0 else None
         if loss is None:
             self.fail(
                 f"step {step.number}: the gradient of none of its shards is finite"
-                if absent == samples
+                if present <= 0
                 else f"the gradient of step {step.number} is not finite, though that of each of its shards is"
             )
             return False
         if step.entries:
             self._report_arrivals(step, step.number)
-        self.progress.step(loss, samples)
+        self.progress.step(loss, samples, weight)
         return True
 
     def _conclude(self, number: int, now: float, workers: int) -> None:
