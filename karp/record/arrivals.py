@@ -1,4 +1,4 @@
-"""What a run has applied, and in which order, as its record says."""
+"""Reading from a run's record which contributions it has applied, and in which order."""
 
 import json
 from collections.abc import Iterator
@@ -17,7 +17,7 @@ LEFT_OUT = -1  # the version of a shard whose gradient was never finite
 
 @dataclass(frozen=True, slots=True)
 class Arrival:
-    """The shards start … stop-1 of a step, made with the weights of a version, as they were applied."""
+    """Contributions that were applied: the shards start … stop-1 of a step, computed with weights of a version."""
 
     step: int
     version: int
@@ -26,9 +26,9 @@ class Arrival:
 
 
 def read(directory: Path) -> tuple[Settings, dict[str, Any], list[Arrival]]:
-    """Return the settings of a run, its summary, and what was applied in which order.
+    """Read the settings of a run, its summary, and the arrivals in the order in which they were applied.
 
-    Raises DataError if the directory does not hold the record of a whole run.
+    Raises DataError if the directory does not hold the complete record of a run that has ended.
     """
     if (directory / "settings.json").exists() and not (directory / "summary.json").exists():
         launched = (directory / "launch.json").exists()
@@ -50,7 +50,7 @@ def read(directory: Path) -> tuple[Settings, dict[str, Any], list[Arrival]]:
 
 
 def arrivals(path: Path, lines: list[str], bound: int | None, plan: Steps, updates: int) -> Iterator[Arrival]:
-    """Yield what the lines of a record say was applied; raises DataError, naming the line, for what cannot be."""
+    """Yield the arrivals in the lines of arrivals.jsonl; raise DataError, naming the line, for an impossible one."""
     version, applied = 0, set[tuple[int, int]]()
     for number, line in enumerate(lines, 1):
         try:
@@ -78,13 +78,13 @@ def arrivals(path: Path, lines: list[str], bound: int | None, plan: Steps, updat
 
 
 def check(good: bool, what: str) -> None:
-    """Raise ValueError unless it is good."""
+    """Raise ValueError with this text unless `good`."""
     if not good:
         raise ValueError(what)
 
 
 def in_order(plan: Steps, steps: int, left_out: list[Arrival]) -> Iterator[Arrival]:
-    """Yield what a run without staleness applies: every step with its own weights; its record has what was left out."""
+    """Yield the arrivals of a run without staleness, which are known: its record has only the shards left out."""
     for number in range(steps):
         here = [arrival for arrival in left_out if arrival.step == number]
         yield from here

@@ -1,11 +1,11 @@
-"""Checkpoints: all that steers a run, in one file that is either whole or not there.
+"""Checkpoints: the state from which a run can be resumed, in one file that is either complete or absent.
 
     checkpoints/step-00000120.safetensors     the newest `keep` of them
 
-The vectors of a snapshot are the file's tensors; the rest of it stands in its metadata as JSON, with a SHA-256 over
-both. All of that is one entry: safetensors writes several in an order that changes from call to call, and one state is
-to be one file. It is written in a thread of its own while training goes on. What cannot be read, or does not match its
-hash, is passed over for the one before it.
+The vectors of a snapshot are the file's tensors. The rest of it is JSON in the file's metadata, with a SHA-256 over
+both. The metadata has one entry, as safetensors writes several in an order that changes from call to call, and the same
+state should give the same file. Checkpoints are written in a thread while training goes on. For a file that cannot be
+read, or does not match its hash, the one before it is used.
 """
 
 import hashlib
@@ -23,8 +23,8 @@ from karp.protocol.vectors import Snapshot
 from karp.record.files import reason, replacing
 
 FOLDER = "checkpoints"
-ENTRY = "karp"  # of the metadata
-FORMAT = 2  # of the snapshot and of how it stands there; the first had no number
+ENTRY = "karp"  # the metadata's entry
+FORMAT = 2  # the number of the file's format; the first format had no number
 
 
 class FormatError(DataError):
@@ -34,8 +34,8 @@ class FormatError(DataError):
 def write(directory: Path, snapshot: Snapshot, keep: int, say: Callable[[str], None] = lambda text: None) -> Path:
     """Write a checkpoint and remove all but the newest `keep`; raises OSError if the disk is full or gone.
 
-    One of a later step is of no use: the run has gone back behind it because it is damaged. So it goes first. `say` is
-    told what cannot be removed; the new checkpoint is whole all the same.
+    Checkpoints of later steps are removed too: the run has gone back because they are damaged. `say` gets a line if old
+    ones cannot be removed, which does not affect the new one.
     """
     from safetensors.numpy import save
 
@@ -55,16 +55,16 @@ def write(directory: Path, snapshot: Snapshot, keep: int, say: Callable[[str], N
     faults.reach("renamed", step=plain["version"])
     try:
         files = paths(directory)
-        place = files.index(path)
-        for useless in files[:place] + files[place + max(1, keep) :]:
+        index = files.index(path)
+        for useless in files[:index] + files[index + max(1, keep) :]:
             useless.unlink(missing_ok=True)
-    except (OSError, ValueError) as error:  # ValueError: somebody has removed the new one
+    except (OSError, ValueError) as error:  # ValueError: the new one has been removed by somebody
         say(f"old checkpoints in {folder} cannot be removed ({reason(error)}); it is tried again after the next")
     return path
 
 
 def read(path: Path) -> Snapshot:
-    """Return the snapshot in a file; raises DataError, saying why, if it is not whole."""
+    """Read the snapshot in a file; raises DataError, saying why, if it is damaged."""
     from safetensors import SafetensorError, safe_open
 
     try:
@@ -87,9 +87,9 @@ def read(path: Path) -> Snapshot:
 
 
 def newest(directory: Path, say: Callable[[str], None]) -> Snapshot | None:
-    """Return the newest checkpoint that is whole; each that is not is named to `say`.
+    """Return the newest checkpoint that can be read, None if there is none; `say` gets a line for each that cannot.
 
-    Raises FormatError if there is none, but one that another version of karp can read.
+    Raises FormatError if none can be read, but another version of karp can read one.
     """
     other: FormatError | None = None
     for path in paths(directory):
@@ -110,12 +110,12 @@ def paths(directory: Path) -> list[Path]:
 
 
 def path_of(directory: Path, version: int) -> Path:
-    """Return where the checkpoint of this version is, or would be."""
+    """Return the path of the checkpoint of this version, whether there is one or not."""
     return directory / FOLDER / f"step-{version:08d}.safetensors"
 
 
 def entry(text: str, vectors: dict[str, Any]) -> str:
-    """Return the entry of a file's metadata: the text of a snapshot, with the hash of it and the vectors."""
+    """Return the entry for a file's metadata: a snapshot's text, with the hash over it and the vectors."""
     return f'{{"format": {FORMAT}, "sha256": "{digest(text, vectors)}", "snapshot": {text}}}'
 
 
@@ -129,14 +129,14 @@ def digest(text: str, vectors: dict[str, Any]) -> str:
 
 
 class Writer:
-    """Writes checkpoints in a thread; of those that come while one is being written, the newest is next."""
+    """Writes checkpoints in a thread; of those submitted while one is being written, only the newest is written."""
 
     def __init__(self, directory: Path, keep: int) -> None:
         self.directory = directory
         self.keep = keep
-        self.troubles: list[str] = []  # to be said; `take_troubles` empties it
-        self.failure = ""  # which file could not be written last, and why; said once until it is over
-        self.unremoved = False  # old ones could not be removed last; that is said once until it is over, too
+        self.troubles: list[str] = []  # lines for the user; `take_troubles` empties it
+        self.failure = ""  # the last file, if it could not be written, and why; the first of a row makes a trouble
+        self.unremoved = False  # whether old ones could not be removed last; the first of a row makes a trouble
         self._next: Snapshot | None = None
         self._busy = False
         self._changed = threading.Condition()
@@ -144,7 +144,7 @@ class Writer:
         self._thread: threading.Thread | None = None
 
     def submit(self, snapshot: Snapshot) -> None:
-        """Have a snapshot written soon; of several that wait only the newest is."""
+        """Have a snapshot written soon, instead of one that waits."""
         with self._changed:
             self._next = snapshot
             self._changed.notify()
@@ -158,7 +158,7 @@ class Writer:
             return self._changed.wait_for(lambda: self._next is None and not self._busy, seconds)
 
     def close(self) -> None:
-        """Write what is waiting, and end."""
+        """Write the snapshot that waits, if there is one, and end the thread."""
         with self._changed:
             self._closing = True
             self._changed.notify()
@@ -166,8 +166,8 @@ class Writer:
             self._thread.join()
 
     def take_troubles(self) -> list[str]:
-        """Return what is to be said, once."""
-        if not self.troubles:  # as after almost every message; what comes now is said after the next
+        """Return the troubles since the last call, each a line for the user."""
+        if not self.troubles:  # without the lock, as this runs after every message; a new one is found the next time
             return []
         with self._changed:
             troubles, self.troubles = self.troubles, []
@@ -186,7 +186,7 @@ class Writer:
             unremoved: list[str] = []
             try:
                 write(self.directory, snapshot, self.keep, unremoved.append)
-            except Exception as error:  # whatever it is: training goes on, and so does this thread
+            except Exception as error:  # of any kind, as training and this thread go on
                 failure, trouble = self._describe(snapshot[0]["version"], reason(error))
             with self._changed:
                 if trouble and not self.failure:
@@ -198,11 +198,11 @@ class Writer:
                 self._changed.notify_all()
 
     def _describe(self, version: int, why: str) -> tuple[str, str]:
-        """Return that a checkpoint could not be written, in short and as it is said."""
+        """Describe a checkpoint that could not be written: a few words for the summary, and a line for the user."""
         try:
             written = paths(self.directory)
             last = f"the last good one is {written[0]}" if written else "there is none yet"
-        except OSError as error:  # of the same disk
+        except OSError as error:  # the same disk may be unreadable
             last = f"which there are cannot be read ({reason(error)})"
         trouble = f"the checkpoint of step {version} could not be written ({why}); {last}"
         trouble = f"{trouble}; a run goes on and tries the next"

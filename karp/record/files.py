@@ -1,8 +1,8 @@
-"""Files that are whole or absent.
+"""Writing files so that they are complete or absent.
 
-A file is written aside, flushed to the disk and then given its name, so that neither a full disk nor a death nor a loss
-of power leaves half of it under that name, or takes the one that was there. What was written aside goes if it failed:
-it may hold the last blocks of the disk. This room is the launcher's, too, so it imports no NumPy.
+A file is written under a temporary name, flushed to the disk and then renamed. So neither a full disk nor a killed
+process nor a loss of power leaves an incomplete file under its name, or destroys the one before. If writing fails, the
+temporary file is removed, as it may hold the last blocks of the disk. A launcher uses this, so it imports no NumPy.
 """
 
 import contextlib
@@ -14,71 +14,71 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 STREAMS = {"/dev/stdout", "/dev/stderr"}
-DESCRIPTORS = ("/dev/fd/", "/proc/")  # what begins with these
-NO_FLUSHING = {errno.EINVAL, errno.ENOTSUP, errno.EACCES, errno.EPERM}  # of a directory, says its file system
+DESCRIPTORS = ("/dev/fd/", "/proc/")  # paths that begin so name open files
+NO_FLUSHING = {errno.EINVAL, errno.ENOTSUP, errno.EACCES, errno.EPERM}  # a file system cannot flush a directory
 
 
 @contextlib.contextmanager
 def replacing(path: Path, mode: int = 0o666, *, over: bool = True) -> Iterator[BinaryIO]:
-    """Yield a file that is `path`, with this mode, when the block has ended well; `over`: in the place of another.
+    """Yield a file to write, which gets the name `path` and this mode when the block ends without an exception.
 
-    Raises OSError if that cannot be, FileExistsError if it is not to take the place of one that is there.
+    With `over` it may replace a file. Raises OSError if that fails, and without `over` FileExistsError if there is one.
     """
     if is_stream(path):
         with path.open("wb") as file:
             yield file
         return
-    path = Path(os.path.realpath(path))  # what a link names, not the link
-    aside = path.with_name(f".{path.name[:50]}.{os.getpid()}.part")
+    path = Path(os.path.realpath(path))  # a link's target is replaced, not the link
+    temporary = path.with_name(f".{path.name[:50]}.{os.getpid()}.part")
     try:
-        descriptor = os.open(aside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, mode)
+        descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, mode)
         with open(descriptor, "wb") as file:
             yield file
             file.flush()
             os.fsync(file.fileno())
         if over:
-            os.replace(aside, path)
+            os.replace(temporary, path)
         else:
-            _move_to_new(aside, path)
+            _rename_to_new(temporary, path)
         flush_directory(path.parent)
     except BaseException:
         with contextlib.suppress(OSError):
-            aside.unlink()
+            temporary.unlink()
         raise
 
 
-def _move_to_new(aside: Path, path: Path) -> None:
-    """Rename a file; unlike `os.replace` raises FileExistsError if there is one of that name."""
+def _rename_to_new(temporary: Path, path: Path) -> None:
+    """Rename a file; unlike `os.replace` raise FileExistsError if there is a file of that name."""
     try:
-        os.link(aside, path)
+        os.link(temporary, path)
     except FileExistsError:
         raise
     except OSError:  # this file system has no links
         if path.exists():
             raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST)) from None
-        os.replace(aside, path)
+        os.replace(temporary, path)
     else:
-        aside.unlink()
+        temporary.unlink()
 
 
 def write(path: Path, content: bytes) -> None:
-    """Write a whole file; raises OSError if that cannot be, and leaves what was there."""
+    """Write a file completely; raises OSError if that fails, and leaves the file before as it was."""
     with replacing(path) as file:
         file.write(content)
 
 
 def write_json(path: Path, content: Any) -> None:
-    """Write a whole file of JSON that is indented; raises OSError if that cannot be."""
+    """Write a file of indented JSON completely; raises OSError if that fails."""
     write(path, to_json(content))
 
 
 def to_json(content: Any) -> bytes:
-    """Return the content of a file of JSON, indented."""
+    """Encode content as indented JSON, with a line end."""
     return (json.dumps(content, indent=2, allow_nan=False) + "\n").encode()
 
 
 def read_json(path: Path) -> Any:
-    """Return what a file of JSON holds; raises OSError or, for what is none, ValueError."""
+    """Read a file of JSON; raises OSError, or ValueError for what is no JSON."""
     try:
         return json.loads(path.read_bytes())
     except RecursionError:
@@ -86,13 +86,13 @@ def read_json(path: Path) -> Any:
 
 
 def is_stream(path: Path) -> bool:
-    """Return whether what is written to this path goes to a pipe, a device or an open file, such as /dev/stdout."""
+    """Return whether a path names a pipe, a device or an open file, such as /dev/stdout, and so is not replaced."""
     named = str(path) in STREAMS or str(path).startswith(DESCRIPTORS)
     return named or (path.exists() and not path.is_file() and not path.is_dir())
 
 
 def flush_directory(path: Path) -> None:
-    """Make a renaming in this directory outlive a loss of power."""
+    """Flush a directory to the disk, so that a renaming in it survives a loss of power."""
     try:
         descriptor = os.open(path, os.O_RDONLY)
         try:
@@ -105,7 +105,7 @@ def flush_directory(path: Path) -> None:
 
 
 def remove_parts(directory: Path) -> None:
-    """Remove what a death has left of files that were being written."""
+    """Remove temporary files that a killed process has left."""
     for part in directory.glob(".*.part"):
         with contextlib.suppress(OSError):
             part.unlink()

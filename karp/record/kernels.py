@@ -1,4 +1,4 @@
-"""What this process computes with, as `protocol/kernels.py` compares it."""
+"""Finding out the kernels of this process: NumPy, BLAS, C library and CPU, as `protocol/kernels.py` compares them."""
 
 import os
 import platform
@@ -10,7 +10,7 @@ from karp.protocol.kernels import TEXT, Kernels
 
 
 def kernels() -> Kernels:
-    """Return what this process computes with, in about a millisecond where threadpoolctl is imported already."""
+    """Return the kernels of this process; it takes about a millisecond, if threadpoolctl is imported already."""
     built = cast(dict[str, Any], np.show_config(mode="dicts"))
     compiler, simd = built.get("Compilers", {}).get("c", {}), built.get("SIMD Extensions", {})
     facts = {
@@ -26,7 +26,7 @@ def kernels() -> Kernels:
 
 
 def blas() -> str:
-    """Return library, version and kernels of each BLAS; where it does not say which it has chosen, the CPU's name."""
+    """Return library, version and kernels of each BLAS; the CPU's name where it does not tell its kernels."""
     from threadpoolctl import threadpool_info
 
     pools = [pool for pool in threadpool_info() if pool["user_api"] == "blas"]
@@ -35,15 +35,15 @@ def blas() -> str:
 
 
 def libc() -> str:
-    """Return the C library, from which NumPy has the functions that it has no loops of its own for."""
+    """Return name and version of the C library, whose functions NumPy uses where it has no loops of its own."""
     try:
         return os.confstr("CS_GNU_LIBC_VERSION") or ""
-    except (AttributeError, ValueError, OSError):  # another one than glibc
+    except (AttributeError, ValueError, OSError):  # the C library is not glibc
         return f"{platform.system()} {platform.release()}"
 
 
 def cpu() -> str:
-    """Return the CPU's name as the system gives it."""
+    """Return the name of the CPU's model."""
     try:
         with open("/proc/cpuinfo", encoding="utf-8", errors="replace") as file:
             return next(line.split(":", 1)[1].strip() for line in file if line.startswith("model name"))

@@ -1,7 +1,7 @@
 """A file of lines that grows while a run goes on, and is cut back when the run is resumed from a checkpoint.
 
-A disk that is full stops nothing: what cannot be written is kept and tried again with the next lines. At the end the
-file says whether it is whole.
+A full disk does not stop the run: lines that cannot be written are kept and written with later ones. At the end the log
+knows whether its file is complete.
 """
 
 import os
@@ -10,17 +10,17 @@ from pathlib import Path
 
 from karp.record.files import reason
 
-PENDING_BYTES = 1 << 20  # are kept while the disk is full; lines that come then are lost
+PENDING_BYTES = 1 << 20  # so many are kept while the disk is full; further lines are lost
 
 
 class LineLog:
     """Appends lines to a file.
 
     Args:
-        path: of the file; it is made with the first line unless it is there, or opened at once with `mode`.
-        say: is told, once until it is over, that the file cannot be written.
-        mode: flags of `os.open`, to open it at once.
-        buffer: bytes that may wait to be written together.
+        path: the file; it is created with the first line, unless it exists or `mode` opens it at once.
+        say: gets a line when the file cannot be written, for the first of consecutive failures.
+        mode: flags of `os.open`, to open the file at once.
+        buffer: the bytes that are collected before they are written.
     """
 
     def __init__(self, path: Path, say: Callable[[str], None], mode: int | None = None, buffer: int = 0) -> None:
@@ -30,17 +30,17 @@ class LineLog:
         self.descriptor = -1 if mode is None else os.open(path, mode, 0o644)
         self.written = path.stat().st_size if path.is_file() else 0
         self.pending = b""
-        self.lost = 0  # lines for which there was no room
-        self.gap = 0  # bytes that the run had written, and a resume did not find
+        self.lost = 0  # lines that were dropped as too many were pending
+        self.gap = 0  # bytes that the file lacked, compared with the checkpoint, when the run was resumed
         self.failure = ""  # why the last attempt to write failed
 
     @property
     def end(self) -> int:
-        """Return the file's length once all is written."""
+        """The length of the file once all lines are written."""
         return self.written + len(self.pending)
 
     def append(self, line: str) -> None:
-        """Add a line; it is written now, with later ones, or when the disk has room again."""
+        """Add a line, which is written now, with later lines, or when the disk has space again."""
         content = line.encode() + b"\n"
         if self.failure and len(self.pending) + len(content) > PENDING_BYTES:
             self.flush()
@@ -52,7 +52,7 @@ class LineLog:
             self.flush()
 
     def flush(self) -> None:
-        """Write what is waiting."""
+        """Write the pending lines."""
         try:
             if self.pending and self.descriptor < 0:
                 self.descriptor = os.open(self.path, os.O_WRONLY | os.O_CREAT, 0o644)
@@ -69,7 +69,7 @@ class LineLog:
                 self.say(text)
 
     def cut(self, size: int) -> None:
-        """Go on after so many bytes; what stands behind them is gone."""
+        """Cut the file to so many bytes, after which new lines are appended."""
         if size > self.written:
             self.gap = size - self.written
             self.say(f"{self.path.name} is shorter than its run's checkpoint: {self.gap} bytes are lost")
@@ -79,8 +79,8 @@ class LineLog:
         if self.descriptor >= 0:
             os.lseek(self.descriptor, self.written, os.SEEK_SET)
 
-    def settle(self) -> str:
-        """Bring all lines to the disk; return why the file is not whole, or ''."""
+    def sync(self) -> str:
+        """Flush all lines to the disk; return why the file is incomplete, or ''."""
         self.flush()
         if self.descriptor < 0:
             return self.failure
@@ -100,7 +100,7 @@ class LineLog:
         return ""
 
     def close(self) -> None:
-        """Let go of the file, and of its lock."""
+        """Close the file, which releases its lock."""
         if self.descriptor >= 0:
             os.close(self.descriptor)
             self.descriptor = -1

@@ -1,4 +1,4 @@
-"""Directories for new runs: one for a run that was given none, and whether one that was given is unused."""
+"""Directories for new runs: creating one where the user names none, and checking that a named one is unused."""
 
 import time
 from pathlib import Path
@@ -25,12 +25,12 @@ def check_unused(directory: Path) -> None:
 
 
 def fresh_directory(program: str) -> Path:
-    """Make a folder under runs/, named by time and program, and return it."""
+    """Create a directory under runs/, named by time and program, and return it."""
     return fresh(Path("runs"), f"{time.strftime('%Y%m%d-%H%M%S')}-{Path(program).stem or 'run'}")
 
 
 def fresh(parent: Path, name: str) -> Path:
-    """Make a directory below `parent` and return it; a number is appended where the name is taken."""
+    """Create a directory in `parent` and return it; a number is appended if the name is taken."""
     for number in range(1, 10_000):
         path = parent / (name if number == 1 else f"{name}-{number}")
         try:

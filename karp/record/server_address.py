@@ -1,6 +1,6 @@
-"""server.json: where a run's server is, for as long as the run goes on; only its owner can read it.
+"""server.json: the address and keys of a run's server, while the run goes on; only its owner can read it.
 
-Workers that the launcher starts get the same as variables. Others find it here, if they see the run's directory.
+Workers that the launcher starts get the same as variables. Others read it here, if they see the run's directory.
 """
 
 import contextlib
@@ -13,19 +13,19 @@ FILE = "server.json"
 
 
 def publish(directory: Path, address: str, worker_keys: str) -> None:
-    """Write the address of the server and its workers' keys as text, '' for none; raises OSError if that cannot be."""
+    """Write the server's address and its workers' keys as text, '' for none; raises OSError if that fails."""
     with files.replacing(directory / FILE, 0o600) as file:
         file.write(files.to_json({"address": address, "keys": worker_keys}))
 
 
 def withdraw(directory: Path) -> None:
-    """Remove what was published: the server is there no more."""
+    """Remove the file when the server has ended."""
     with contextlib.suppress(OSError):
         (directory / FILE).unlink()
 
 
 def published(directory: Path) -> tuple[str, str]:
-    """Return what was published; raises DataError if no run is under way in this directory."""
+    """Read the server's address and its workers' keys; raises DataError if no run is under way in this directory."""
     try:
         plain = files.read_json(directory / FILE)
         address, worker_keys = plain["address"], plain["keys"]

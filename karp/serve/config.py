@@ -1,6 +1,6 @@
-"""What the launcher tells the server first: a room of its own, so that a launcher imports nothing of a server.
+"""The configuration that a launcher sends to its server; in a file of its own, so that a launcher imports no server.
 
-A launcher's records are named tuples: importing `dataclasses` would take a fifth of its start.
+It is a named tuple, as importing `dataclasses` would take a fifth of the launcher's start.
 """
 
 import json
@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 
 class Config(NamedTuple):
-    """What the launcher tells the server first."""
+    """The configuration of a server process: the first line that its launcher sends."""
 
     run: str
     workers: int
@@ -24,8 +24,9 @@ class Config(NamedTuple):
     keys: str = ""
     shards: int = 0  # of a step, where the program leaves them to the run; 0: as many as workers
     changed: bool = False  # a run that is resumed may go on with a program file that has changed
-    exchange: str = "auto"  # or "zeromq": no shared memory
+    exchange: str = "auto"  # "zeromq" uses no shared memory
     same_kernels: bool = False
 
     def to_line(self) -> bytes:
+        """Encode the configuration as a line of JSON."""
         return json.dumps(self._asdict()).encode() + b"\n"

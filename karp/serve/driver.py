@@ -1,4 +1,7 @@
-"""What whoever drives the server's machine does, be it a process of its own or the program's."""
+"""Code that both drivers of the server's machine share: passing reports to viewers, and concluding the run.
+
+One driver is the server's own process, the other a Trainer in the program's process.
+"""
 
 from typing import Any
 
@@ -9,7 +12,7 @@ from karp.record.directory import Record
 
 
 class Audience:
-    """Hands every report to all viewers of a run; its record, if it has one, is the first of them."""
+    """Passes every report to all viewers of a run; its record, if it has one, is the first of them."""
 
     def __init__(self, server: Server, record: Record | None, *others: Viewer) -> None:
         self.server = server
@@ -17,28 +20,29 @@ class Audience:
         self.viewers: list[Viewer] = [*others] if record is None else [record, *others]
 
     def report(self, report: Report) -> None:
-        """Show everybody a report, and what the record then has to say of itself: a disk that is full, and the like."""
+        """Pass a report to all viewers, and then as notices the troubles of the record, such as a full disk."""
         for viewer in self.viewers:
             viewer.report(report)
         self.report_troubles()
 
     def report_troubles(self) -> None:
-        """Show everybody, as notices, what the record has to say of itself."""
+        """Pass new troubles of the record, such as a full disk, to all viewers as notices."""
         troubles = [] if self.record is None else self.record.writer.take_troubles()
         for trouble in troubles:
             self.report(Notice(self.server.seconds, self.server.step, trouble))
 
 
-def conclude(audience: Audience, program: str, workers: int, status: int, sound: bool = True) -> dict[str, Any]:
-    """Leave a last checkpoint, the weights and the summary; returns the summary, with the run's exit status.
+def conclude(audience: Audience, program: str, workers: int, status: int, intact: bool = True) -> dict[str, Any]:
+    """Write a last checkpoint, the weights and the summary; return the summary, with the run's exit status.
 
-    That is not 0 where a file cannot be written: the summary names it. Of a server that is not sound, since it was
-    broken off at work, weights and checkpoint are not written. Without a record there are no files, only the summary.
+    The status is not 0 if a file cannot be written, which the summary then names. Weights and checkpoint of a server
+    that is not `intact`, as an exception has interrupted an update, are not written. Without a record there are no
+    files, only the summary.
     """
     server, record = audience.server, audience.record
     training = server.training
     layout = training.settings.layout if training.settings is not None else None
-    weights = training.weights.vector if training.ready and sound else None
+    weights = training.weights.vector if training.ready and intact else None
     summary = summarise(server, program, workers, status)
     if record is None:
         return summary if layout is None or weights is None else summary | {"weights_sha256": layout.sha256(weights)}
@@ -51,7 +55,7 @@ def conclude(audience: Audience, program: str, workers: int, status: int, sound:
 
 
 def summarise(server: Server, program: str, workers: int, status: int) -> dict[str, Any]:
-    """Return the summary of the run that this server has steered."""
+    """Return the summary of this server's run."""
     summary: dict[str, Any] = {"program": program, "workers": workers}
     if (settings := server.training.settings) is not None:
         summary |= {
@@ -76,6 +80,6 @@ def summarise(server: Server, program: str, workers: int, status: int) -> dict[s
 
 
 def finished(server: Server) -> bool:
-    """Return whether the run of this server has come to its end: every step is in, every score due is known."""
+    """Return whether this server's run has come to its end: all steps are applied, and all scores are known."""
     training = server.training
     return training.done and not training.failure

@@ -1,4 +1,4 @@
-"""A run in one process: the server's state machine, called directly, with its display and, if asked for, its record."""
+"""The link of a run in one process: the server's state machine, called directly, with a display and a record."""
 
 import shlex
 import time
@@ -23,7 +23,7 @@ from karp.serve.driver import Audience, conclude
 
 
 class LocalLink:
-    """The server's state machine in this process, with its display, and its record if it has a directory."""
+    """The server's state machine in this process, with a display, and a record if it has a directory."""
 
     address = "this process"
     diagnosis = ""
@@ -44,19 +44,19 @@ class LocalLink:
         self.server = Server(1, Plan, time.monotonic())
         self.audience = Audience(self.server, self.record, self.display)
         self.inbox: deque[FromServer] = deque()
-        self.at_work = False  # stays True if an exception breaks the machine off
+        self.at_work = False  # whether the machine handles a message; it stays True if an exception interrupts it
 
     def release_weights(self) -> None:
-        """The model's weights are its own."""
+        """Do nothing: the worker's weights lie in its own vector."""
 
     def try_apply(self, lease: Lease, node: Node, weight: float) -> bool:
-        """Most steps: an update and no message, as both machines share their vectors and the lease."""
+        """Apply a whole step without a message, as most steps can be: both machines share vectors and the lease."""
         return self.server.fast_path.try_apply(self.peer, lease, node, weight, time.monotonic())
 
     def send(self, message: FromWorker, incarnation: int) -> None:
         if isinstance(message, Failure) and self.record is not None:
             self.record.report(Traceback(self.server.seconds, self.server.step, 0, message.traceback, False))
-        if self.sound:
+        if self.intact:
             self.at_work = True
             self._perform(message, incarnation)
             self.at_work = False
@@ -67,13 +67,13 @@ class LocalLink:
             )
 
     @property
-    def sound(self) -> bool:
-        """Whether the machine is whole: no exception has come out of it at work."""
+    def intact(self) -> bool:
+        """Whether the machine's state is valid: no exception has interrupted it while it handled a message."""
         return not (self.at_work or self.server.fast_path.at_work)
 
     def _perform(self, message: FromWorker, incarnation: int) -> None:
         now = time.monotonic()
-        if isinstance(message, Failure):  # there is no other worker to try it
+        if isinstance(message, Failure):  # no other worker can try the shard
             actions = self.server.fail(f"the program failed: {message.error}", now)
         else:
             actions = self.server.receive(self.peer, message, incarnation, now)
@@ -89,12 +89,12 @@ class LocalLink:
         return self.inbox.popleft(), self.server.incarnation
 
     def close(self, status: int) -> None:
-        """End the run; raises RecordError, naming them, if files of it cannot be written."""
-        self.server.computes_with(kernels(), time.monotonic())  # as its worker, but for the record
-        summary = conclude(self.audience, self.program, 1, status, self.sound)
+        """End the run; raises RecordError, naming the files, if some cannot be written."""
+        self.server.computes_with(kernels(), time.monotonic())  # the kernels are its worker's; this records the server
+        summary = conclude(self.audience, self.program, 1, status, self.intact)
         directory = None if self.record is None else self.record.path
         self.display.conclude(summary, directory)
-        self._say_how_to_go_on(summary)
+        self._say_how_to_resume(summary)
         if missing := summary.get("missing"):
             names = ", ".join(missing)
             raise RecordError(
@@ -102,9 +102,9 @@ class LocalLink:
                 "weights, to be saved elsewhere"
             )
 
-    def _say_how_to_go_on(self, summary: dict[str, Any]) -> None:
-        """After an interrupt, or another exception in the middle of an update, say what is left; shown or not."""
-        if self.sound and (summary["finished"] or summary["failure"] or not summary["exit"]):
+    def _say_how_to_resume(self, summary: dict[str, Any]) -> None:
+        """After an interrupt, or an exception in the middle of an update, say how to resume, even without a display."""
+        if self.intact and (summary["finished"] or summary["failure"] or not summary["exit"]):
             return
         if self.record is None:
             go_on = "no launcher can go on with it, as it keeps no record"
@@ -113,7 +113,7 @@ class LocalLink:
         else:
             go_on = "no launcher can go on with it, as it is not the first training of a program file"
         what = f"stopped after step {summary.get('steps', 0)}"
-        if not self.sound:
+        if not self.intact:
             left = "nothing is left of it" if self.record is None else "what is left is the newest checkpoint"
             what = f"broken off in the middle of a step: {left}"
         display = self.display if self.display.stream is not None else Display(streams.for_progress())

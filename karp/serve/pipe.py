@@ -1,19 +1,19 @@
-"""The pipe between a launcher and its server: lines of JSON, orders one way and reports the other."""
+"""The pipes between a launcher and its server: lines of JSON, commands to the server and reports from it."""
 
 import os
 
 
 class PipeLines:
-    """The lines that arrive on a descriptor; `ended` tells that the other end is closed."""
+    """Reads the lines that arrive on a descriptor; `ended` tells that the other end is closed."""
 
     def __init__(self, descriptor: int) -> None:
         self.descriptor = descriptor
         self.ended = False
-        self._rest = b""
+        self._partial = b""  # the beginning of a line that has not arrived completely
 
     def read(self) -> list[bytes]:
-        """Return the lines that have become whole; to be called when there is something to read, as it waits else."""
+        """Return the lines that are complete now; call it when the descriptor is readable, as it waits otherwise."""
         chunk = os.read(self.descriptor, 1 << 16)
         self.ended = not chunk
-        *lines, self._rest = (self._rest + chunk).split(b"\n")
+        *lines, self._partial = (self._partial + chunk).split(b"\n")
         return lines

@@ -1,7 +1,7 @@
-"""The server process: the protocol's state machine, the wire and the record in one loop.
+"""The server process: the server's state machine, its sockets and its record in one loop.
 
-It is started by a launcher and speaks with it in lines of JSON, over pipes that nobody else can reach and whose end
-tells each of them that the other is gone:
+A launcher starts it. The two exchange lines of JSON over pipes that no other process can reach, and that show each end
+when the other is gone:
 
     stdin     the first line: a `Config` (serve/config.py); then {"ended": 2, "well": false} for a worker's process,
               {"fail": "…"} to give the run up, and at last {"close": status}
@@ -37,23 +37,23 @@ from karp.transport.shared_server import SharedServer
 from karp.transport.zeromq_server import ServerSocket
 
 TICK_SECONDS = 0.25
-RESTLESS_SECONDS = 0.05  # between ticks, while a lease may soon have to be given again
+RESTLESS_SECONDS = 0.05  # between ticks, while a backup lease may be due soon
 LAUNCHER_GONE = 1
-LASTING_SECONDS = 30.0  # for the last checkpoint to reach the disk
-BATCH = 200  # messages taken before the pipe and the clock are looked at again
+DURABLE_SECONDS = 30.0  # for the last checkpoint to reach the disk
+BATCH = 200  # the most messages that are handled before the pipe and the clock are read again
 
 
 class LauncherPipe:
     """Writes reports to the launcher."""
 
     def report(self, report: Report) -> None:
-        """Write a line; not of arrivals, which nobody looks at while the run goes on."""
+        """Write a report as a line; arrivals are left out, as no viewer shows them."""
         if not isinstance(report, Arrivals):
             print(to_line(report), flush=True)
 
 
-class Process:
-    """Everything the server process holds."""
+class ServerProcess:
+    """The server's machine with its sockets, its record and its pipes."""
 
     def __init__(self, config: Config) -> None:
         self.config = config
@@ -76,7 +76,7 @@ class Process:
         )
         self.audience = Audience(self.server, self.record, LauncherPipe())
         self.server.joining.resume(config.shards, config.changed)
-        self.compared = False  # its kernels with those of the first worker
+        self.compared = False  # whether its kernels have been compared with those of the first worker
         keys = Keys.from_text(config.keys, environment.KEYS) if config.keys else None
         self.socket = ServerSocket(
             config.descriptor, config.address, config.run, config.incarnation, keys, self.shared
@@ -89,10 +89,10 @@ class Process:
             self.perform(self.server.tick(time.monotonic()))
 
     def perform(self, actions: list[Action]) -> None:
-        """Do what the machine says; a peer that turns out to be gone is one more event."""
-        for action in actions:  # no `match`, which takes longer than the rest
+        """Perform the machine's actions; a peer that turns out to be gone is one more event."""
+        for action in actions:  # `match` would take longer than all else here
             if isinstance(action, Send):
-                self.lend(action.peer, action.message)
+                self.keep_contribution(action.peer, action.message)
                 if not self.socket.send(action.peer, action.message):
                     self.perform(self.server.lost(action.peer, time.monotonic()))
                 if faults.PLAN is not None:
@@ -101,31 +101,31 @@ class Process:
                 self.audience.report(action)
             else:
                 self.record.save(take(self.server))
-                if action.lasting:
-                    self.outlast()
-        if self.record.writer.troubles:  # what comes while they are taken is said after the next event
+                if action.durable:
+                    self.wait_until_durable()
+        if self.record.writer.troubles:  # those that come during this are reported after the next event
             self.audience.report_troubles()
 
-    def outlast(self) -> None:
-        """Until the checkpoint is on the disk; whoever waits hears that this server lives."""
-        until = time.monotonic() + LASTING_SECONDS
+    def wait_until_durable(self) -> None:
+        """Wait until the checkpoint is on the disk; workers get a sign of life meanwhile."""
+        until = time.monotonic() + DURABLE_SECONDS
         while not self.record.writer.wait(ALIVE_SECONDS):
             for peer in self.server.members:
                 self.socket.send(peer, Waiting(""))
             if time.monotonic() > until:
-                late = f"the last checkpoint is not on the disk after {LASTING_SECONDS:.0f} s: the run ends without it"
+                late = f"the last checkpoint is not on the disk after {DURABLE_SECONDS:.0f} s: the run ends without it"
                 self.record.say(late)
                 return
 
-    def lend(self, peer: bytes, message: FromServer) -> None:
-        """Before a worker is given work, and so writes into its slot again, keep what it has contributed there."""
+    def keep_contribution(self, peer: bytes, message: FromServer) -> None:
+        """Copy a worker's contribution out of its slot before a new task lets the worker write into it again."""
         if self.shared is not None and isinstance(message, Lease | Evaluation):
             weights, slot = self.server.training.weights, self.shared.slots.get(peer)
             if slot is not None and weights.sums:
                 weights.copy_borrowed(slot.segment.vector)
 
     def receive(self) -> None:
-        """What has arrived on the wire."""
+        """Handle the messages that have arrived, at most BATCH."""
         version = self.server.version
         for _ in range(BATCH):
             arrived = self.socket.receive()
@@ -133,7 +133,7 @@ class Process:
                 return
             peer, message, incarnation = arrived
             if self.unopened:
-                self.forget()
+                self.free_slots()
             now = time.monotonic()
             if isinstance(message, ProtocolError):
                 self.perform(self.server.malformed(peer, str(message), now))
@@ -145,8 +145,8 @@ class Process:
                     version = newest
                 self.perform(actions)
 
-    def forget(self) -> None:
-        """Free the memory of workers that are here no more, or work without it."""
+    def free_slots(self) -> None:
+        """Free the slots of workers that are gone, or that cannot open theirs."""
         if self.shared is None:
             return
         without: dict[str, list[str]] = {}
@@ -161,59 +161,60 @@ class Process:
             who = f"worker{'s' * (len(workers) > 1)} {', '.join(workers)}"
             self.record.say(segment.not_shared(who, why))
 
-    def obey(self, order: dict[str, Any]) -> None:
-        """A line from the launcher."""
+    def handle_command(self, command: dict[str, Any]) -> None:
+        """Handle a command from the launcher."""
         now = time.monotonic()
-        if "close" in order:
-            self.status = order["close"]
-        elif "fail" in order:
-            self.perform(self.server.fail(order["fail"], now))
+        if "close" in command:
+            self.status = command["close"]
+        elif "fail" in command:
+            self.perform(self.server.fail(command["fail"], now))
         else:
-            self.perform(self.server.ended(order["ended"], order["well"], now))
+            self.perform(self.server.ended(command["ended"], command["well"], now))
 
-    def take_orders(self, orders: PipeLines) -> None:
-        for line in orders.read():
-            self.obey(json.loads(line))
-        if orders.ended and self.status is None:
+    def handle_commands(self, commands: PipeLines) -> None:
+        """Handle the commands that have arrived; close the run if the launcher is gone."""
+        for line in commands.read():
+            self.handle_command(json.loads(line))
+        if commands.ended and self.status is None:
             self.status = LAUNCHER_GONE
 
-    def run(self, orders: PipeLines) -> None:
-        """Serve until the launcher closes the run or is gone."""
-        self.socket.poller.register(orders.descriptor, zmq.POLLIN)
+    def run(self, commands: PipeLines) -> None:
+        """Serve until the launcher closes the run, or is gone."""
+        self.socket.poller.register(commands.descriptor, zmq.POLLIN)
         ticked = time.monotonic()
-        if select.select([orders.descriptor], [], [], 0)[0]:  # before anybody joins for a worker that has ended
-            self.take_orders(orders)
+        if select.select([commands.descriptor], [], [], 0)[0]:  # before anybody joins for a worker that has ended
+            self.handle_commands(commands)
         while self.status is None:
             seconds = RESTLESS_SECONDS if self.server.restless else TICK_SECONDS
-            ordered = self.socket.wait(seconds, orders.descriptor)
+            has_command = self.socket.wait(seconds, commands.descriptor)
             self.receive()
-            if ordered:
-                self.take_orders(orders)
+            if has_command:
+                self.handle_commands(commands)
             if (now := time.monotonic()) - ticked >= seconds:
                 self.perform(self.server.tick(now))
                 ticked = now
-                self.forget()
-                self.count_strangers()
+                self.free_slots()
+                self.report_rejected()
                 if self.server.begun and not self.compared:
                     self.compare_kernels()
         self.finish(self.status)
 
     def compare_kernels(self) -> None:
-        """Not before there is something to compare with: then nobody waits for this."""
+        """Compare the server's kernels with the first worker's, once that has joined and training has begun."""
         self.compared = True
         self.perform(self.server.computes_with(kernels(), time.monotonic()))
 
-    def count_strangers(self) -> None:
-        """Those who have been turned away at the door."""
+    def report_rejected(self) -> None:
+        """Report the connections that were rejected since the last call."""
         for reason in self.socket.rejected.take_reasons():
             self.perform(self.server.stranger(reason, time.monotonic()))
 
     def finish(self, status: int) -> None:
-        """Leave a checkpoint, the weights and the summary."""
+        """Handle what has arrived, and write the last checkpoint, the weights and the summary."""
         server = self.server
         self.socket.may_have_message = True  # so that whatever has arrived is received and counted
         self.receive()
-        self.count_strangers()
+        self.report_rejected()
         if not self.compared:
             self.compare_kernels()
         for action in server.closing(time.monotonic()):
@@ -224,9 +225,9 @@ class Process:
         self.socket.close()
 
 
-def more_descriptors() -> None:
-    """Idle strangers take one each: have as many as may be, so that files can still be opened."""
-    with contextlib.suppress(ImportError, OSError, ValueError):  # not on this system, or no more
+def raise_descriptor_limit() -> None:
+    """Raise the limit of open descriptors: idle connections use one each, and files must still be opened."""
+    with contextlib.suppress(ImportError, OSError, ValueError):  # this system has no such limit, or allows no more
         import resource
 
         _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
@@ -234,14 +235,14 @@ def more_descriptors() -> None:
 
 
 def main() -> int:
-    """Serve a run, with the pipes of its launcher; returns the exit status of this process."""
-    more_descriptors()
-    with open(sys.stdin.fileno(), "rb", buffering=0, closefd=False) as orders:  # unbuffered: the rest is for PipeLines
-        config = Config(**json.loads(orders.readline()))
-    with streams.command():  # a launcher that is gone is seen at the end of the orders, and the run is closed then
+    """Serve a run over the pipes of its launcher; return the exit status of this process."""
+    raise_descriptor_limit()
+    with open(sys.stdin.fileno(), "rb", buffering=0, closefd=False) as first_line:  # PipeLines reads what follows
+        config = Config(**json.loads(first_line.readline()))
+    with streams.command():  # when the launcher is gone, the commands end and the run is closed
         try:
-            Process(config).run(PipeLines(sys.stdin.fileno()))
+            ServerProcess(config).run(PipeLines(sys.stdin.fileno()))
         except KarpError as error:
             LauncherPipe().report(Failure(0.0, 0, str(error)))
             return 2
-    return 0  # it has closed the run, however that has ended
+    return 0  # the run is closed; its own exit status is in the summary

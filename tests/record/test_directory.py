@@ -99,7 +99,7 @@ def test_a_file_that_is_shorter_than_its_checkpoint_is_said(tmp_path: Path) -> N
     short.cut(10)
     assert ["lines.jsonl is shorter than its run's checkpoint: 6 bytes are lost"] == said
     short.append("[2]")
-    assert "6 bytes of it are lost" == short.settle()
+    assert "6 bytes of it are lost" == short.sync()
     short.close()
 
 
@@ -208,11 +208,11 @@ def test_lines_for_which_there_is_no_room_are_counted_and_none_is_torn(
     file = LineLog(path, said.append)
     for number in range(1000, 1008):
         file.append(str(number))
-    assert (4, 20, "Is a directory") == (file.lost, file.end, file.settle())
+    assert (4, 20, "Is a directory") == (file.lost, file.end, file.sync())
     path.rmdir()
     file.append("1008")
     assert ["1000", "1001", "1002", "1003", "1008"] == path.read_text().splitlines()
-    assert "4 lines of it are lost, as there was no room" == file.settle()
+    assert "4 lines of it are lost, as there was no room" == file.sync()
     file.close()
     assert 1 == len(said)
 

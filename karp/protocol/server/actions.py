@@ -1,4 +1,4 @@
-"""What the server's machine gives back for an event."""
+"""The actions that the server's machine returns for an event; its driver performs them."""
 
 from dataclasses import dataclass
 
@@ -8,7 +8,7 @@ from karp.protocol.reports import Report
 
 @dataclass(slots=True)
 class Send:
-    """This message to that peer."""
+    """Send this message to this peer."""
 
     peer: bytes
     message: FromServer
@@ -16,9 +16,9 @@ class Send:
 
 @dataclass(slots=True)
 class Save:
-    """Write a checkpoint of the server as it is now; a `lasting` one is on the disk before what follows is done."""
+    """Write a checkpoint of the server as it is now; a `durable` one reaches the disk before the next action."""
 
-    lasting: bool = False
+    durable: bool = False
 
 
-Action = Send | Report | Save  # a report goes to whoever shows or keeps the run
+Action = Send | Report | Save  # a report goes to all viewers of the run

@@ -45,7 +45,7 @@ class Ending:
         """This worker speaks for all, whatever happens to the server."""
         self.main = worker
         self.training.report(reports.Main, worker)
-        self._save(lasting=True)
+        self._save(durable=True)
 
     def name_another(self) -> None:
         """The main worker died before its program's end: another stands in for it."""
@@ -53,7 +53,7 @@ class Ending:
         if self.training.failure:
             return
         if not self.numbers:
-            self._save(lasting=True)  # the next one that joins is named
+            self._save(durable=True)  # the next one that joins is named
         else:
             worker, peer = min(self.numbers.items())
             self.name(worker)
@@ -102,7 +102,7 @@ class Ending:
         """What the main worker has logged after the loop."""
         if message.logs:
             self.training.log(message.logs, self.training.number)
-            self._save(lasting=False)
+            self._save(durable=False)
 
     def hear(self, peer: bytes, message: FromWorker) -> None:
         """A worker that has left is done, or asks whether it is to speak for all."""
@@ -133,9 +133,9 @@ class Ending:
         for peer in self.left:
             self._send(peer, Closed())
 
-    def _save(self, lasting: bool) -> None:
+    def _save(self, durable: bool) -> None:
         if self.training.ready:  # else there is nothing yet that could be lost
-            self.out.append(Save(lasting))
+            self.out.append(Save(durable))
 
     def _send_finish(self, member: WorkerInfo) -> None:
         training = self.training

@@ -119,7 +119,7 @@ class Joining:
         self.training.report(reports.Settings, new.to_dict())
         before, after = run.program_sha256[:12], new.program_sha256[:12]
         self.training.notice(f"the program has changed: from step {step} on it is {after} (SHA-256), before {before}")
-        self.out.append(Save(lasting=True))
+        self.out.append(Save(durable=True))
 
     def enter(self, peer: bytes, message: Join, now: float) -> None:
         """This worker is one of the run's."""
@@ -184,7 +184,7 @@ class Joining:
             self.training.change_state(RunState.TRAINING)
             self.training.progress.begin(now)
             self.training.report_begin(len(self.leasing.members))
-            self.out.append(Save(lasting=True))  # workers will soon have the initial weights no more
+            self.out.append(Save(durable=True))  # workers will soon have the initial weights no more
 
     def look_for_missing(self, now: float) -> None:
         """Before the first step: say who has not joined, and in the end begin without."""
