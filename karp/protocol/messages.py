@@ -85,7 +85,7 @@ class Contribution:
     logs: Logs
     last: bool  # the program called trainer.stop(): the run ends once this step is applied
     lease: int = 0  # the lease's number; 0 over a medium that duplicates no message
-    seconds: float = 0.0  # how long it took to compute, alone on a processor; 0 if that was not measured
+    seconds: float = 0.0  # from the lease's arrival at its worker until this was sent; 0: not measured
     no_overflow: bool | None = None  # whether no sum of its vectors can overflow; None: not checked yet
     reason: str = ""  # why the gradient of a suspect lease is not finite, as far as its worker can tell
     sample_weights: list[float] = field(default_factory=list)  # their sums, of the step, then of each node; if any

@@ -12,6 +12,9 @@ A line of metrics.jsonl is a JSON object. Its first field, `report`, names the k
     joined      the oldest open one       worker, host, pid
     begin       the first to be computed  steps, steps_per_epoch, workers
     progress    how many are applied      epoch (from 0), interval_loss, step_loss, samples_per_s, workers, staleness
+    workers     the oldest open one       workers: of each one since the last report: worker, host, state (computing,
+                                          evaluating, waiting, gone), since, lease [step, start, stop], samples_per_s,
+                                          computing, waiting, sending (shares of the time), staleness, restarts
     evaluation  the one evaluated after   epoch (from 0), scores {name: number}
     log         where it was logged       name, value, shard (null: outside of one)
     notice      the oldest open one       text
@@ -36,6 +39,7 @@ import json
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
+from enum import StrEnum
 from typing import Any, Protocol
 
 
@@ -174,11 +178,49 @@ class Arrivals(Report):
     of: list[list[int]]
 
 
+class Activity(StrEnum):
+    """What a worker is at."""
+
+    COMPUTING = "computing"
+    EVALUATING = "evaluating"
+    WAITING = "waiting"
+    GONE = "gone"
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerStatus:
+    """What a worker is at, and has done since the last of these; three shares of that time, which sum up to 1.
+
+    `computing` is the share in which it computed shards or an evaluation, `sending` that in which a lease or a
+    contribution was under way or waited for its receiver, `waiting` that in which it had no task.
+    """
+
+    worker: int
+    host: str
+    state: Activity
+    since: float  # seconds of training; of one that is gone up to a second later
+    lease: list[int] | None  # [step, start, stop]: the shards start … stop-1
+    samples_per_s: float  # as if all shards had equally many samples
+    computing: float
+    waiting: float
+    sending: float
+    staleness: int | None  # updates since the weights that it computes with; None: it has no lease
+    restarts: int  # processes with its number that came before, since the server was last started
+
+
+@dataclass(frozen=True, slots=True)
+class Workers(Report):
+    """What each worker is at, once a second while steps are to be computed (more rarely with more than 100 workers)."""
+
+    workers: list[WorkerStatus]
+
+
 ALL: tuple[type[Report], ...] = (
-    Settings, Kernels, Joined, Begin, Progress, Evaluation, Log, Notice, Refused, Stranger, Traceback, Lost, Main, Left,
-    Failure, Arrivals,
+    Settings, Kernels, Joined, Begin, Progress, Workers, Evaluation, Log, Notice, Refused, Stranger, Traceback, Lost,
+    Main, Left, Failure, Arrivals,
 )  # fmt: skip
 KINDS = {kind.__name__.lower(): kind for kind in ALL}
+STATUS = tuple(field.name for field in fields(WorkerStatus))
 FIELDS = {kind: tuple(field.name for field in fields(kind)) for kind in ALL}
 
 
@@ -196,7 +238,8 @@ def to_line(report: Report) -> str:
     '{"report": "log", "seconds": 1.5, "step": 40, "name": "norm", "value": null, "shard": 2}'
     """
     values = {name: getattr(report, name) for name in FIELDS[type(report)]}
-    return json.dumps(finite({"report": type(report).__name__.lower()} | values), allow_nan=False)
+    plain = finite({"report": type(report).__name__.lower()} | values)
+    return json.dumps(plain, allow_nan=False, default=lambda status: {name: getattr(status, name) for name in STATUS})
 
 
 def from_line(line: str | bytes) -> Report:
@@ -207,8 +250,13 @@ def from_line(line: str | bytes) -> Report:
     """
     values = json.loads(line)
     try:
-        return KINDS[values.pop("report")](**values)
-    except (AttributeError, LookupError, TypeError) as error:
+        kind = KINDS[values.pop("report")]
+        if kind is Workers:
+            values["workers"] = [
+                WorkerStatus(**status | {"state": Activity(status["state"])}) for status in values["workers"]
+            ]
+        return kind(**values)
+    except (AttributeError, LookupError, TypeError, ValueError) as error:
         raise ValueError(f"{line!r:.80} is no report: {error!r:.80}") from None
 
 

@@ -2,7 +2,6 @@
 
 import hashlib
 import sys
-import time
 from collections.abc import Mapping
 from pathlib import Path
 from reprlib import repr as short
@@ -153,48 +152,6 @@ class Inspection:
             f"the parameters of the model have changed since the Trainer was made ({what}), so some would be neither"
             " trained nor saved: make all of the model before the Trainer"
         )
-
-
-class Work:
-    """Measures what a lease would take the program alone: processor time, or all the time that passes if it has slept.
-
-    It measures some leases of the first seconds, in which a run is compared with one process, and then no more.
-    """
-
-    SECONDS = 10.0
-    EVERY = 8  # leases one is measured, as that takes 4 us
-
-    def __init__(self) -> None:
-        self.until = 0.0
-        self.leases = 0
-        self.began: tuple[float, float, int] | None = None
-
-    def begin(self) -> None:
-        """A lease has come."""
-        self.began = None
-        self.leases += 1
-        if self.leases % self.EVERY == 1:
-            now = time.perf_counter()
-            self.until = self.until or now + self.SECONDS
-            if now < self.until:
-                self.began = now, time.thread_time(), sleeps()
-
-    def seconds(self) -> float:
-        """Since then; 0 where it is not measured."""
-        if self.began is None:
-            return 0.0
-        passed, busy, slept = self.began
-        return time.thread_time() - busy if sleeps() == slept else time.perf_counter() - passed
-
-
-def sleeps() -> int:
-    """How often this thread has waited for anything but a processor."""
-    try:
-        import resource
-
-        return resource.getrusage(resource.RUSAGE_THREAD).ru_nvcsw
-    except (ImportError, AttributeError):  # not on this system: as if always
-        return time.perf_counter_ns()
 
 
 def status_of(error: BaseException | None) -> int:

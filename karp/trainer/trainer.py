@@ -5,6 +5,7 @@ one process the server's state machine, called directly: no socket, no copy of t
 """
 
 import os
+import time
 from collections.abc import Callable, Iterator, Mapping
 from types import EllipsisType, TracebackType
 from typing import Any, NoReturn, Self
@@ -24,7 +25,7 @@ from karp.protocol.worker import Worker
 from karp.trainer import stage
 from karp.trainer.claims import Claims
 from karp.trainer.dataset import Dataset, counts_of
-from karp.trainer.inputs import Inspection, Work, has_scores, loss_number, parameters_of, scores, settings_of, status_of
+from karp.trainer.inputs import Inspection, has_scores, loss_number, parameters_of, scores, settings_of, status_of
 from karp.trainer.link import connect
 from karp.trainer.local_sgd import OUTER_OPTIMIZER, LocalSteps
 from karp.trainer.placement import Placement
@@ -136,7 +137,6 @@ class Trainer:
         self._given: bool | None = True  # whether the current batch's loss was given to backward; None after the block
         self._inspection = Inspection(model, self._parameters)
         self._rng: np.random.Generator | None = None
-        self._work = Work() if self.server else None  # one process is not compared with itself
 
     def __enter__(self) -> Self:
         check(self._stage, stage.ENTER)
@@ -223,9 +223,7 @@ class Trainer:
         worker, link, plan, steps, placement = self._worker, session.link, self._plan, self._steps, self._placement
         interrupts = self._interrupts
         assert steps is not None
-        last, work, take, share_of = worker.last, self._work, dataset.take, self._counts.share
-        if work is not None:
-            work.begin()
+        last, take, share_of, began = worker.last, dataset.take, self._counts.share, time.perf_counter()
         placement.place_gradients(link.gradients)
         while True:
             step = lease.step
@@ -261,7 +259,7 @@ class Trainer:
             placement.place_weights()
         if link.overtaken:  # the program may have read weights of two versions
             worker.discard(last)
-        session.send(worker.contribution(0.0 if work is None else work.seconds()))
+        session.send(worker.contribution(time.perf_counter() - began if self.server else 0.0))
 
     def _restore_weights(self) -> None:
         """Have the model read weights in its own memory, outside of the loop."""

@@ -6,7 +6,7 @@ import re
 import pytest
 
 from karp.protocol import reports
-from karp.protocol.reports import FIELDS, KINDS, from_line, to_line
+from karp.protocol.reports import FIELDS, KINDS, STATUS, Activity, WorkerStatus, from_line, to_line
 
 EVERY = [
     reports.Settings(0.0, 0, {"seed": 0, "optimizer": {"name": "SGD", "lr": 0.1}}),
@@ -14,6 +14,8 @@ EVERY = [
     reports.Joined(0.0, 0, 1, "a", 17),
     reports.Begin(0.0, 0, 20, 10, 2),
     reports.Progress(1.5, 7, 0, 0.5, 0.25, 100.0, 2, {"0": 3}),
+    reports.Workers(2.0, 9, [WorkerStatus(0, "a", Activity.WAITING, 1.5, None, 100.0, 0.5, 0.25, 0.25, None, 0)]),
+    reports.Workers(2.0, 9, [WorkerStatus(0, "a", Activity.COMPUTING, 1.5, [9, 0, 2], 100.0, 0.5, 0.25, 0.25, 0, 1)]),
     reports.Evaluation(2.5, 10, 0, {"accuracy": 0.5}),
     reports.Log(2.5, 10, "norm", 1.0),
     reports.Notice(2.5, 10, "é, \udce9 and a line\nbreak"),
@@ -44,6 +46,7 @@ def test_every_kind_is_here_and_in_the_table_of_the_docstring() -> None:
         if kind is not reports.Arrivals:
             (row,) = re.findall(rf"^    {name} .*(?:\n {{10,}}.*)*", table, re.M)
             assert [] == [field for field in FIELDS[kind][2:] if field not in row]
+            assert kind is not reports.Workers or [] == [field for field in STATUS if field not in row]
 
 
 NO_REPORTS = ["", "{", "[]", "7", "{}", '{"report": "lost"}', '{"report": ["lost"]}', '{"report": 1}']

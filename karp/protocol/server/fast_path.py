@@ -53,7 +53,9 @@ class FastPath:
         training.ledger.repeat_step()
         lease.step, lease.version = lease.step + 1, lease.version + 1
         training.progress.step(node.loss, self.samples, weight or self.samples)
-        self.leasing.members[peer].since = now
+        member = self.leasing.members[peer]
+        member.shards += lease.stop
+        member.task_ends(now, 0.0)
         self.at_work = False
         return True
 

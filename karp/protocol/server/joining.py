@@ -130,7 +130,10 @@ class Joining:
         if worker < 0 or numbers.get(worker, peer) != peer:  # those below `launched` are the launcher's to give
             worker = next(number for number in count(self.launched) if number not in numbers)
         numbers[worker] = peer
-        member = self.leasing.members[peer] = WorkerInfo(peer, worker, now)
+        member = self.leasing.members[peer] = WorkerInfo(peer, worker, now, host=message.host)
+        if (before := self.leasing.known.get(worker)) is not None:
+            member.restarts = before.restarts + (before.peer != peer)
+        self.leasing.known[worker] = member
         asked = self.to_ask(peer)
         if asked:
             self.asked = peer

@@ -8,6 +8,7 @@ shows in the weights, so all of this may follow the clock.
 
 from collections.abc import Collection
 from dataclasses import dataclass
+from itertools import islice
 
 from karp.protocol.messages import Contribution, Evaluation, Lease
 from karp.protocol.server.actions import Action, Send
@@ -46,6 +47,7 @@ class Leasing:
         self.training = training
         self.out = out
         self.members: dict[bytes, WorkerInfo] = {}
+        self.known: dict[int, WorkerInfo] = {}  # the newest of each number, whether it is here or gone
         self.waiting: dict[bytes, WorkerInfo] = {}  # the idle ones
         self.throughput = Throughput()
         self.evaluators: dict[int, WorkerInfo] = {}  # epoch -> the worker that was last given its evaluation
@@ -204,8 +206,15 @@ class Leasing:
         if not isinstance(lease, Lease) or lease.step != message.step or message.lease not in (0, lease.number):
             return None
         self.throughput.measure(member, lease, now)
+        member.shards += lease.stop - lease.start
+        member.task_ends(now, message.seconds)
         self.mark_idle(member)
         return lease
+
+    def evaluated(self, member: WorkerInfo, now: float) -> None:
+        """A worker has done the evaluation that it held."""
+        member.task_ends(now, 0.0)
+        self.mark_idle(member)
 
     @property
     def restless(self) -> bool:
@@ -238,6 +247,11 @@ class Leasing:
         if found:
             self.leased_again += found
             self._lease(now)
+
+    def waited_for(self, now: float) -> str:
+        """Describe the tasks of the first workers that have one."""
+        busy = (member.doing(now) for member in self.members.values() if member.task is not None)
+        return "waiting for " + (", ".join(islice(busy, 4)) or "nobody")
 
     def overdue(self, now: float) -> list[WorkerInfo]:
         """Return the workers whose tasks are due for a notice; each of them again after twice as long."""

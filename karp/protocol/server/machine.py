@@ -12,7 +12,6 @@ epoch's weights, so that training goes on meanwhile (unless the next epoch waits
 """
 
 from collections.abc import Callable, Mapping
-from itertools import islice
 
 from karp.errors import ProtocolError
 from karp.protocol import reports
@@ -43,6 +42,7 @@ from karp.protocol.server.joining import Joining
 from karp.protocol.server.leasing import NOTICE_SECONDS, Leasing
 from karp.protocol.server.ledger import Step
 from karp.protocol.server.refusals import Refusals
+from karp.protocol.server.roster import Roster
 from karp.protocol.server.states import RunState, WorkerState
 from karp.protocol.server.training import SAVE_SECONDS, Training
 from karp.protocol.server.workers import WorkerInfo
@@ -83,8 +83,7 @@ class Server:
     ) -> None:
         self.now = now
         self.incarnation = incarnation
-        self.notice_at = now + NOTICE_SECONDS
-        self.alive_at = now + ALIVE_SECONDS
+        self.notice_at, self.alive_at = now + NOTICE_SECONDS, now + ALIVE_SECONDS
         self.out: list[Action] = []
         self.training = Training(plan, now, self.out, save_seconds, skip, memory)
         self.leasing = Leasing(self.training, self.out)
@@ -95,6 +94,7 @@ class Server:
         self.waiting = self.leasing.waiting
         self.numbers = self.ending.numbers
         self.failures = Failures(self.training)
+        self.roster = Roster(self.training, self.leasing, now)
         self.refusals = Refusals(self.training, self.out)
 
     # What whoever drives or watches it may ask.
@@ -250,8 +250,7 @@ class Server:
         elif state is TRAINING and not self.members and now >= self.notice_at:
             self.notice_at = now + NOTICE_SECONDS
             self.training.notice(f"no worker is here to compute step {self.step}; the run goes on when one joins")
-        alive = now >= self.alive_at
-        if alive:
+        if now >= self.alive_at:
             self.alive_at = now + ALIVE_SECONDS
             there = self.members if state is RunState.CLOSED else self.numbers.values()  # who has left may be gone
             self.out += [Send(peer, Waiting("")) for peer in there]
@@ -336,7 +335,7 @@ class Server:
     def _score(self, member: WorkerInfo, message: Score) -> None:
         task = member.task
         if isinstance(task, Evaluation) and task.epoch == message.epoch:
-            self.leasing.mark_idle(member)
+            self.leasing.evaluated(member, self.now)
         self.training.score(message.epoch, message.scores, message.last)
         self._hand_out()
 
@@ -361,8 +360,7 @@ class Server:
         """Who keeps the run waiting, since when, and with what."""
         if self.training.state is RunState.JOINING:
             return self.joining.waited_for()
-        busy = (member.doing(self.now) for member in self.members.values() if member.task is not None)
-        return "waiting for " + (", ".join(islice(busy, 4)) or "nobody")
+        return self.leasing.waited_for(self.now)
 
     # Leaving.
 
@@ -403,6 +401,8 @@ class Server:
 
     def _take(self) -> list[Action]:
         self.fast_path.forget()
+        if self.now >= self.roster.due_at:
+            self.roster.report(self.now)
         out = self.out[:]
         del self.out[:]
         return out

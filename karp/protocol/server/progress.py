@@ -9,8 +9,6 @@ from karp.protocol import reports
 
 REPORT_SECONDS = 1.0  # a report this often, and at the end of every epoch
 EPOCH_SECONDS = 0.05  # epochs shorter than this share one
-WARM_SECONDS = 1.0  # not counted when workers are compared with one process
-COMPARE_SECONDS = 3.0  # of training, after which they are
 
 
 class Progress:
@@ -28,9 +26,6 @@ class Progress:
         self.last: dict[str, tuple[int, float]] = {}
         self.ages: Counter[int] = Counter()  # staleness -> contributions, in a run that has any; since the last report
         self.all_ages: Counter[int] = Counter()  # and before
-        self.measured = (0, 0.0)  # samples of those leases that workers have timed, and the seconds they took
-        self.since: tuple[float, int] | None = None  # time and samples when the comparison began
-        self.compared = False
 
     def begin(self, now: float) -> None:
         """The first step is opened."""
@@ -82,27 +77,6 @@ class Progress:
         self.reported, self.samples_before = now, self.samples
         self.losses = self.weight = 0.0
         return report
-
-    def timed(self, samples: int, seconds: float) -> None:
-        """A lease of so many samples has kept a worker busy for so long."""
-        self.measured = self.measured[0] + samples, self.measured[1] + seconds
-
-    def compare(self, now: float) -> tuple[float, float] | None:
-        """Once, after the first seconds: samples/s of all together and of one process, if that would be faster.
-
-        One process makes no exchange and waits for nobody; it takes as long as the workers work, one after another, or
-        less, as nobody takes its caches and its batches may be larger. So the figure is not too high.
-        """
-        if self.since is None and now - self.began >= WARM_SECONDS:
-            self.since, self.measured = (now, self.samples), (0, 0.0)
-        if self.since is None or self.compared or not self.measured[1] or now - self.since[0] < COMPARE_SECONDS:
-            return None
-        self.compared = True
-        since, samples = self.since
-        together = (self.samples - samples) / (now - since)
-        timed, seconds = self.measured
-        alone = timed / seconds
-        return (together, alone) if alone > together else None
 
     def metrics(self, values: dict[str, float], order: int) -> None:
         """Keep these values, unless one of a later epoch or step is known under the same name."""

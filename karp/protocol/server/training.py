@@ -129,9 +129,6 @@ class Training:
         weights.spec.check_nodes(message.nodes, step.number, step.shards)
         weighted = message.sample_weights or weights.settings.weighted
         weight_of = self._weights_of(message, step) if weighted else NO_WEIGHTS
-        if message.seconds:
-            samples = [self.steps.samples_in(step.number, start, stop) for start, stop, _, _ in message.nodes]
-            self.progress.timed(sum(samples), message.seconds)
         finite = []
         for node in weights.spec.decode(message.nodes):
             if weights.finite(node, step, message.no_overflow):
@@ -260,13 +257,6 @@ class Training:
         epoch = number // self.steps.steps_per_epoch
         if number + 1 == self.ledger.final or self.progress.due(now, ends_epoch):
             self.out.append(self.progress.take(now, number + 1, epoch, workers))
-            if rates := self.progress.compare(now):
-                together, alone = (f"{rate:,.0f}" for rate in rates)
-                who = f"{workers} workers train" if workers > 1 else "1 worker trains"
-                self.notice(
-                    f"{who} {together} samples/s; one process, without exchange, would train about {alone}: "
-                    f"run {self.settings.program} with python, not karp launch, when you begin anew"
-                )
         if ends_epoch:
             self.progress.end_epoch()
             if self.settings.evaluate:

@@ -25,7 +25,7 @@ class WorkerInfo:
 
     peer: bytes
     worker: int
-    since: float  # when its task was given
+    since: float  # when its task was given, or since it has none
     version: int = -1  # of the weights it holds; -1: none of the server's
     number: int = 0  # of its last task
     task: Lease | Evaluation | None = None
@@ -34,10 +34,23 @@ class WorkerInfo:
     notice_at: float = 0.0
     pace: float = 0.0  # seconds per shard while it counts as slow; 0: as the others
     slow_until: float = 0.0
+    host: str = ""
+    restarts: int = 0  # processes that had its number before
+    shards: int = 0  # that it has contributed since the last report of it, as are the seconds below
+    leased: float = 0.0  # in which it had a task
+    computed: float = 0.0  # in which it has computed, as it says itself
+    counted: float = 0.0  # of its task, in the last report already
 
     def change_state(self, to: WorkerState) -> None:
         """Go on to this state of the worker."""
         self.state = changed(self.state, to)
+
+    def task_ends(self, now: float, computed: float) -> None:
+        """Its task has taken from `since` until now, and of that so many seconds of computing; 0: all of them."""
+        seconds = now - self.since
+        self.leased += seconds
+        self.computed += computed or seconds
+        self.since = now
 
     def doing(self, now: float) -> str:
         """Describe its task: 'worker 2 (step 41, shards 0 to 1, since 3.2 s)'."""
