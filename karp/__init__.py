@@ -1,15 +1,15 @@
 """karp: an autograd engine, MLPs on it, and their training in one process or in many.
 
-    Value, and what is done with graphs of them      karp.autograd
+    Value, its operations, and tools for graphs      karp.autograd
     MLP, losses                                      karp.nn
     SGD, Adam, schedules                             karp.optim
     tables and the sampling plan                     karp.data
     Trainer                                          karp.trainer
 
-What a process does not use is not imported, by a launcher not even NumPy: all comes when it is first asked for.
+Rooms are imported when they are first used, so that a process imports only what it needs; a launcher not even NumPy.
 
-One thing happens at import: a worker's process takes what its launcher has handed on (environment.py), so that what it
-starts from then on is no part of the run.
+One thing happens at import: a worker's process takes the variables of its launcher (environment.py), so that processes
+which it starts from then on are no part of the run.
 """
 
 from typing import TYPE_CHECKING, Any
@@ -59,7 +59,7 @@ def __getattr__(name: str) -> Any:
     if name in _ROOMS:
         return import_module(f"karp.{name}")
     if name in _NAMES:
-        found = getattr(import_module(f"karp.{_NAMES[name]}"), name)
-        globals()[name] = found
-        return found
+        attribute = getattr(import_module(f"karp.{_NAMES[name]}"), name)
+        globals()[name] = attribute
+        return attribute
     raise AttributeError(f"module 'karp' has no attribute {name!r}")

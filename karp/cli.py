@@ -31,7 +31,7 @@ process; `karp launch -n 4 program.py` starts a parameter server and four worker
 
 
 def parser() -> tuple["Command", "Commands"]:
-    """The command line, and its commands by name."""
+    """Return the parser of the command line, and those of its commands by name."""
     top = Command("karp", description=DESCRIPTION)
     top.add_argument("--version", action="version", version=f"karp {__version__}", help="say which karp this is")
     commands = top.add_subparsers(title="commands", metavar="COMMAND", required=True)
@@ -44,10 +44,10 @@ def parser() -> tuple["Command", "Commands"]:
 
 
 def parse(line: list[str]) -> argparse.Namespace:
-    """Return what a command line asks for.
+    """Parse a command line.
 
-    Ends the process where argparse does, after a help or an error; raises SettingError for an option of karp's behind
-    PROGRAM that was to stand before it.
+    Ends the process where argparse does, after a help or an error; raises SettingError for a required option that
+    stands after PROGRAM instead of before it.
     """
     top, commands = parser()
     command = commands.choices.get(line[0]) if line else None
@@ -73,7 +73,7 @@ def parse(line: list[str]) -> argparse.Namespace:
 
 
 class Command(argparse.ArgumentParser):
-    """A command, or all of them; it knows where the arguments of its PROGRAM begin."""
+    """The parser of a command, or of all commands, which finds where the arguments of PROGRAM begin."""
 
     def __init__(self, name: str | None = None, needed: Sequence[tuple[str, ...]] = (), **others: Any) -> None:
         self.needed = needed  # the names of each option that must be given
@@ -102,12 +102,12 @@ class Command(argparse.ArgumentParser):
         return [name for word in arguments[:end] if (name := word.split("=")[0]) in self.long]
 
     def add_program(self, help: str, **others: Any) -> None:
-        """PROGRAM, and what is handed to it: argparse tells of that, but never sees any."""
+        """Add PROGRAM and its arguments, which argparse shows in the help but never parses."""
         self.add_argument("program", metavar="PROGRAM", help=help, **others)
         self.add_argument("arguments", metavar="ARGS", nargs="*", default=[], help="handed to PROGRAM as they are")
 
     def cut(self, line: list[str]) -> tuple[list[str], list[str]]:
-        """Return a line up to PROGRAM, and what follows that.
+        """Split a line after PROGRAM: return the words up to it, and its arguments.
 
         >>> command = Command()
         >>> _ = command.add_argument("-n"), command.add_program("a file")
@@ -172,7 +172,7 @@ def add_launch(commands: Commands) -> None:
 
 
 def add_modes(command: argparse.ArgumentParser) -> None:
-    """Arguments of Trainer that may be given here instead: all of a run's workers must agree on them."""
+    """Add the arguments of Trainer that may be given here instead, and on which all workers must agree."""
     add = command.add_argument
     add("--staleness", metavar="S", help="how many steps old the weights under a gradient may be; none: asynchronous, "
         "each gradient is an update of its own (default: what the program says, or 0)")  # fmt: skip
@@ -341,7 +341,7 @@ def run_simulate(options: argparse.Namespace) -> int:
 
 
 def check_schedules(schedules: int, given: dict[str, Any], files: list[str | None]) -> int:
-    """Run small clusters with faults; exit status 1 where an invariant does not hold."""
+    """Simulate small clusters with faults; return exit status 1 if an invariant does not hold."""
     from karp.simulate import Violation, check_many
 
     if schedules < 1 or set(given) - {"seed"} or any(files):
@@ -358,11 +358,11 @@ def check_schedules(schedules: int, given: dict[str, Any], files: list[str | Non
 
 
 def perform(line: list[str]) -> int:
-    """Do what a command line asks for; returns the exit status."""
+    """Run the command of a command line; return the exit status."""
     try:
         options = parse(line)
         status: int = options.command(options)
-    except SystemExit as error:  # argparse has said what there is to say
+    except SystemExit as error:  # argparse has printed its help or error
         return error.code if isinstance(error.code, int) else 0
     except KeyboardInterrupt:
         return 130
@@ -373,7 +373,7 @@ def perform(line: list[str]) -> int:
 
 
 def main(line: Sequence[str] | None = None) -> int:
-    """The `karp` command; returns its exit status."""
+    """Run the `karp` command; return its exit status."""
     with streams.command():
         status = perform(list(sys.argv[1:] if line is None else line))
         if (why := streams.output_failure()) and status == 0:

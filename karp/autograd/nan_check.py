@@ -1,4 +1,4 @@
-"""Finding the operation that first made a NaN or an infinity, and the line of the program that called it."""
+"""Finding the operation that first produces a NaN or an infinity, and the line of the program that called it."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _KARP = os.path.dirname(os.path.dirname(os.path.abspath(__file__))) + os.sep
 
 
 def program_line() -> str:
-    """The file and line of the innermost call from outside karp and NumPy."""
+    """Return the file and line of the innermost call from outside karp and NumPy."""
     numpy = os.path.dirname(os.path.abspath(np.__file__)) + os.sep
     frame = sys._getframe(1)
     while frame.f_back is not None and frame.f_code.co_filename.startswith((_KARP, numpy)):
@@ -27,7 +27,7 @@ def program_line() -> str:
 
 
 def _faults(data: Any) -> str:
-    """How many NaNs and infinities, in words; empty if there are none."""
+    """Return the numbers of NaNs and infinities in words; '' if there are none."""
     if np.isfinite(data).all():
         return ""
     nans = int(np.isnan(data).sum())
@@ -41,24 +41,24 @@ def _faults(data: Any) -> str:
 
 
 def check_forward(node: Value) -> None:
-    """Remember where a node was made, and raise if its data is not finite."""
+    """Record the line of the program that made a node; raise NotFiniteError if its data is not finite."""
     node.line = program_line()
-    found = _faults(node.data)
-    if not found:
+    faults = _faults(node.data)
+    if not faults:
         return
     name = node.operation.name  # type: ignore[union-attr]
-    for place, operand in enumerate(node.operands):
+    for index, operand in enumerate(node.operands):
         if isinstance(operand, (np.ndarray, float)) and np.asarray(operand).dtype.kind == "f":
             before = _faults(operand)
             if before:
                 raise NotFiniteError(
-                    f"{name} was given {before} (operand {place}, shape {np.shape(operand)}) at {node.line}"
+                    f"{name} was given {before} (operand {index}, shape {np.shape(operand)}) at {node.line}"
                 )
-    raise NotFiniteError(f"{name} of shape {np.shape(node.data)} made {found} at {node.line}")
+    raise NotFiniteError(f"{name} of shape {np.shape(node.data)} made {faults} at {node.line}")
 
 
 def checked(order: Iterable[Value]) -> Iterator[Value]:
-    """Yield the nodes, and look at the gradients of each one's inputs when the next is asked for."""
+    """Yield the nodes for backward; after each, raise NotFiniteError if a gradient of its inputs is not finite."""
     for node in order:
         yield node
         for source in node.inputs:
@@ -67,10 +67,10 @@ def checked(order: Iterable[Value]) -> Iterator[Value]:
 
 
 def _check_gradient(node: Value, gradient: Any) -> None:
-    found = _faults(gradient)
-    if found:
+    faults = _faults(gradient)
+    if faults:
         line = getattr(node, "line", None)
         where = f"called at {line}" if line else "called before find_nan was on"
         raise NotFiniteError(
-            f"the gradient of {node.operation.name} of shape {np.shape(node.data)}, {where}, has {found}"  # type: ignore[union-attr]
+            f"the gradient of {node.operation.name} of shape {np.shape(node.data)}, {where}, has {faults}"  # type: ignore[union-attr]
         )

@@ -1,8 +1,8 @@
-"""`draw`: the graph under a value as a picture, in SVG, with nothing but the standard library.
+"""Drawing the graph under a value as SVG, with the standard library alone.
 
-One box per operation with its result in it, one per leaf and constant; time runs from left to right. Numbers show their
-data and gradient, arrays their shape, dtype and range. A frame holds what belongs to one layer: the parameters of
-one module if names are given (`layers.0.weight` belongs to `layers.0`), else each fused layer and its parameters.
+There is one box for each operation with its result, and one for each leaf and constant; the computation runs from left
+to right. Numbers show their data and gradient, arrays their shape, dtype and range. A frame holds the boxes of a layer:
+the parameters of a module if names are given (`layers.0.weight` belongs to `layers.0`), else those of a fused layer.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ _LINES = {"node": "#5b7fb5", "leaf": "#4f9a63", "constant": "#b0b0b0", "root": "
 
 
 class Drawing:
-    """A picture as SVG text. A notebook shows it by itself; `save` writes it to a file."""
+    """A picture as SVG text, which a notebook displays and `save` writes to a file."""
 
     def __init__(self, svg: str) -> None:
         self.svg = svg
@@ -65,9 +65,9 @@ def draw(
         raise GraphError(f"draw takes a Value, the result of a computation, not {type(value).__name__}")
     if hasattr(names, "named_parameters"):
         names = dict(names.named_parameters())
-    called = {id(one): name for name, one in (names or {}).items()}
-    boxes, inputs = _boxes(value, called, most)
-    _absorb(boxes, inputs, called)
+    name_of = {id(named): name for name, named in (names or {}).items()}
+    boxes, inputs = _make_boxes(value, name_of, most)
+    _frame_layers(boxes, inputs, name_of)
     size = {key: box.size for key, box in boxes.items()}
     layout = layered(list(boxes), inputs, size)
     picture = Drawing(_svg(boxes, inputs, layout))
@@ -77,7 +77,7 @@ def draw(
 
 
 class _Box:
-    """What one box shows: its kind, a title and lines under it."""
+    """A box of the drawing: its kind, a title and lines under it."""
 
     def __init__(self, kind: str, title: str, lines: list[str], value: Value | None) -> None:
         self.kind, self.title, self.lines, self.value = kind, title, lines, value
@@ -87,41 +87,41 @@ class _Box:
         self.stack: list[_Box] = []
 
     def enclose(self, frame: str, parameters: list[_Box]) -> None:
-        """Stand in a frame with these: the first above, the others below."""
+        """Put this box into a frame with those of its parameters: the first above it, the others below."""
         self.frame, self.stack = frame, [*parameters[:1], self, *parameters[1:]]
-        width = max(*(one.own_size[0] for one in self.stack), len(frame) * _CHARACTER)
-        self.size = (width + 2 * _PAD, sum(one.own_size[1] + _PAD for one in self.stack) + _PAD + _LINE)
+        width = max(*(box.own_size[0] for box in self.stack), len(frame) * _CHARACTER)
+        self.size = (width + 2 * _PAD, sum(box.own_size[1] + _PAD for box in self.stack) + _PAD + _LINE)
 
 
-def _boxes(root: Value, called: Mapping[int, str], most: int) -> tuple[dict[Any, _Box], dict[Any, list[Any]]]:
-    """The boxes, inputs before what they go into, and for each what comes into it."""
+def _make_boxes(root: Value, name_of: Mapping[int, str], most: int) -> tuple[dict[Any, _Box], dict[Any, list[Any]]]:
+    """Return key -> box, inputs before the boxes that use them, and key -> keys of its inputs."""
     values = list(itertools.islice(walk(root), most + 1))
     if len(values) > most:
         raise GraphError(f"draw: more than {most} values, too many to read; draw a smaller part or pass most=")
     boxes: dict[Any, _Box] = {}
     inputs: dict[Any, list[Any]] = {}
-    for value in sorted(values, key=lambda one: (one.operation is not None, one.number)):
+    for value in sorted(values, key=lambda value: (value.operation is not None, value.number)):
         sources: list[Any] = []
         settings = []
         rules = value.operation.gradients if value.operation is not None else ()
-        for place, one in enumerate(value.inputs):
-            if isinstance(one, Value):
-                sources.append(id(one))
-            elif isinstance(one, np.ndarray) or (isinstance(one, (float, int)) and place < len(rules)):
-                key = (id(value), place)
-                boxes[key] = _Box("constant", "", [_brief(one)], None)
+        for index, source in enumerate(value.inputs):
+            if isinstance(source, Value):
+                sources.append(id(source))
+            elif isinstance(source, np.ndarray) or (isinstance(source, (float, int)) and index < len(rules)):
+                key = (id(value), index)
+                boxes[key] = _Box("constant", "", [_brief(source)], None)
                 inputs[key] = []
                 sources.append(key)
-            elif isinstance(one, str):
-                settings.append(one)
+            elif isinstance(source, str):
+                settings.append(source)
         kind = "root" if value is root else "node" if value.operation is not None else "leaf"
-        boxes[id(value)] = _Box(kind, _title(value, called, settings), _lines(value), value)
+        boxes[id(value)] = _Box(kind, _title(value, name_of, settings), _lines(value), value)
         inputs[id(value)] = sources
     return boxes, inputs
 
 
-def _title(value: Value, called: Mapping[int, str], settings: list[str]) -> str:
-    name = called.get(id(value), "")
+def _title(value: Value, name_of: Mapping[int, str], settings: list[str]) -> str:
+    name = name_of.get(id(value), "")
     if value.operation is None:
         return name
     label = " ".join([value.operation.label, *settings])
@@ -151,29 +151,28 @@ def _range(what: str, data: Any) -> str:
     return f"{what} {np.min(data):.3g} to {np.max(data):.3g}" if data.size else f"{what} empty"
 
 
-def _absorb(boxes: dict[Any, _Box], inputs: dict[Any, list[Any]], called: Mapping[int, str]) -> None:
-    """Put the parameters of each fused layer into one frame with it, unless another operation uses them too."""
-    uses: dict[Any, int] = {}
+def _frame_layers(boxes: dict[Any, _Box], inputs: dict[Any, list[Any]], name_of: Mapping[int, str]) -> None:
+    """Put each fused layer into a frame with its parameters, except parameters that another operation uses too."""
+    use_count: dict[Any, int] = {}
     for sources in inputs.values():
         for source in set(sources):
-            uses[source] = uses.get(source, 0) + 1
+            use_count[source] = use_count.get(source, 0) + 1
     layer = 0
     for key in list(boxes):
         value = boxes[key].value
         if value is None or value.operation is None or value.operation.name not in _LAYERS:
             continue
         layer += 1
-        own = [one for one in inputs[key][1:] if boxes[one].kind == "leaf" and uses[one] == 1]
-        if value.operation.name == "embedding":
-            own = [one for one in inputs[key][:1] if boxes[one].kind == "leaf" and uses[one] == 1]
+        candidates = inputs[key][:1] if value.operation.name == "embedding" else inputs[key][1:]
+        own = [source for source in candidates if boxes[source].kind == "leaf" and use_count[source] == 1]
         if not own:
             continue
-        prefixes = {called[one].rpartition(".")[0] for one in own if one in called} - {""}
+        prefixes = {name_of[source].rpartition(".")[0] for source in own if source in name_of} - {""}
         frame = prefixes.pop() if len(prefixes) == 1 else f"layer {layer}"
-        boxes[key].enclose(frame, [boxes.pop(one) for one in own])
-        for one in own:
-            del inputs[one]
-        inputs[key] = [one for one in inputs[key] if one not in own]
+        boxes[key].enclose(frame, [boxes.pop(source) for source in own])
+        for source in own:
+            del inputs[source]
+        inputs[key] = [source for source in inputs[key] if source not in own]
 
 
 # --- SVG ------------------------------------------------------------------------------------------------------------
@@ -190,12 +189,12 @@ def _svg(boxes: Mapping[Any, _Box], inputs: Mapping[Any, list[Any]], layout: Lay
     for key, sources in inputs.items():
         for source in dict.fromkeys(sources):
             parts.append(_edge(source, key, boxes, layout))
-    parts += [_framed(box, layout.centre[key]) for key, box in boxes.items()]
+    parts += [_box_or_frame(box, layout.centre[key]) for key, box in boxes.items()]
     return "\n".join([*parts, "</svg>"])
 
 
-def _framed(box: _Box, centre: tuple[float, float]) -> str:
-    """A box, or a frame with the boxes of a layer."""
+def _box_or_frame(box: _Box, centre: tuple[float, float]) -> str:
+    """Return the SVG of a box, or of a frame with the boxes of a layer."""
     (x, y), (w, h) = centre, box.size
     if not box.stack:
         return _box(box, x, y, w, h)
@@ -206,9 +205,9 @@ def _framed(box: _Box, centre: tuple[float, float]) -> str:
         f'<text x="{left + 6:.1f}" y="{top + _LINE - 4:.1f}" fill="#666666">{escape(box.frame)}</text>',
     ]
     at = top + _LINE + _PAD
-    for one in box.stack:
-        height = one.own_size[1]
-        parts.append(_box(one, x, at + height / 2, w - 2 * _PAD, height))
+    for member in box.stack:
+        height = member.own_size[1]
+        parts.append(_box(member, x, at + height / 2, w - 2 * _PAD, height))
         at += height + _PAD
     return "\n".join(parts)
 

@@ -1,10 +1,10 @@
-"""Where the boxes of a drawing stand: a layered layout, left to right.
+"""The layout of a drawing's boxes: a layered layout, left to right.
 
-1. A node's column is one more than its inputs' largest; a leaf stands just before the first that uses it.
-2. An edge over several columns passes through an empty place in each between, so that it does not run through boxes.
-3. Within a column, places are ordered by the average place of their neighbours, sweeping to and fro; that leaves few
-   crossings (Sugiyama, Tagawa and Toda, 1981).
-4. Each place is drawn towards the average height of its neighbours as far as the order and the sizes allow.
+1. A node's column is one more than the largest of its inputs; a leaf's is the one before its first use.
+2. An edge over several columns passes through an empty slot in each column between, so that it runs through no box.
+3. Within a column, keys are ordered by the average position of their neighbours, in sweeps forward and backward, which
+   leaves few crossings (Sugiyama, Tagawa and Toda, 1981).
+4. Each key is moved towards the average height of its neighbours, as far as the order and the sizes allow.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ GAP_X, GAP_Y = 46.0, 14.0
 
 
 class Layout:
-    """The result: `centre` of every box, and the points that each edge passes through."""
+    """The result of a layout: the `centre` of every box, and the points that each edge passes through."""
 
     def __init__(self) -> None:
         self.centre: dict[Key, tuple[float, float]] = {}
@@ -27,7 +27,7 @@ class Layout:
 def layered(
     order: Sequence[Key], inputs: Mapping[Key, Sequence[Key]], size: Mapping[Key, tuple[float, float]]
 ) -> Layout:
-    """Lay out the graph `inputs` (key -> keys it comes from); `order` has inputs first, `size` is (width, height)."""
+    """Lay out the graph `inputs` (key -> keys of its inputs); `order` has inputs first, `size` is (width, height)."""
     rank = _ranks(order, inputs)
     columns: list[list[Key]] = [[] for _ in range(max(rank.values()) + 1)]
     for key in order:
@@ -63,29 +63,34 @@ def _ranks(order: Sequence[Key], inputs: Mapping[Key, Sequence[Key]]) -> dict[Ke
 def _chain(
     source: Key, key: Key, rank: Mapping[Key, int], columns: list[list[Key]], left: dict[Key, list[Key]]
 ) -> list[Key]:
-    """Join two keys through an empty place in every column between them."""
-    places: list[Key] = []
+    """Connect two keys through an empty slot in every column between them, and return the slots."""
+    slots: list[Key] = []
     before: Key = source
     for column in range(rank[source] + 1, rank[key]):
-        place: Key = ("through", source, key, column)
-        columns[column].append(place)
-        left[place] = [before]
-        places.append(place)
-        before = place
+        slot: Key = ("through", source, key, column)
+        columns[column].append(slot)
+        left[slot] = [before]
+        slots.append(slot)
+        before = slot
     left[key].append(before)
-    return places
+    return slots
 
 
 def _sort_columns(columns: list[list[Key]], left: Mapping[Key, list[Key]], right: Mapping[Key, list[Key]]) -> None:
-    at = {key: float(place) for column in columns for place, key in enumerate(column)}
+    at = {key: float(index) for column in columns for index, key in enumerate(column)}
     for sweep in range(8):
         forward = sweep % 2 == 0
-        near = left if forward else right
+        neighbours = left if forward else right
         for column in columns if forward else columns[::-1]:
-            mean = {key: sum(at[one] for one in near[key]) / len(near[key]) if near[key] else at[key] for key in column}
+            mean = {key: _mean(at, neighbours[key], at[key]) for key in column}
             column.sort(key=mean.__getitem__)
-            for place, key in enumerate(column):
-                at[key] = float(place)
+            for index, key in enumerate(column):
+                at[key] = float(index)
+
+
+def _mean(values: Mapping[Key, float], keys: Sequence[Key], otherwise: float) -> float:
+    """Return the mean of the values of these keys; `otherwise` if there are none."""
+    return sum(values[key] for key in keys) / len(keys) if keys else otherwise
 
 
 def _heights(
@@ -96,14 +101,13 @@ def _heights(
         _stack(column, dict.fromkeys(column, 0.0), height, y)
     for sweep in range(12):
         for column in columns if sweep % 2 else columns[::-1]:
-            near = {key: [*left[key], *right[key]] for key in column}
-            wish = {key: sum(y[one] for one in near[key]) / len(near[key]) if near[key] else y[key] for key in column}
+            wish = {key: _mean(y, [*left[key], *right[key]], y[key]) for key in column}
             _stack(column, wish, height, y)
     return y
 
 
 def _stack(column: list[Key], wish: Mapping[Key, float], height: Mapping[Key, float], y: dict[Key, float]) -> None:
-    """Heights as near as possible to the wishes, in order and without overlap: blocks that collide move as one."""
+    """Set heights as close as possible to the wishes, in order and without overlap: blocks that collide move as one."""
     blocks: list[tuple[float, float, list[tuple[Key, float]]]] = []  # (sum of wishes for its top, top offset, members)
     for key in column:
         members = [(key, 0.0)]
@@ -116,7 +120,7 @@ def _stack(column: list[Key], wish: Mapping[Key, float], height: Mapping[Key, fl
                 break
             blocks.pop()
             total = above + total - offset * len(members)
-            members = others + [(one, offset + by) for one, by in members]
+            members = others + [(member, offset + by) for member, by in members]
         blocks.append((total, 0.0, members))
     for total, _, members in blocks:
         for key, offset in members:
@@ -137,7 +141,7 @@ def _place(
             points[key] = (x + width / 2, y[key] - top)
         x += width + GAP_X
     layout.centre = {key: points[key] for key in size}
-    layout.route = {edge: [points[place] for place in places] for edge, places in chains.items()}
+    layout.route = {edge: [points[slot] for slot in slots] for edge, slots in chains.items()}
     layout.width = x - GAP_X
     layout.height = max(points[key][1] + size[key][1] / 2 for key in size)
     return layout

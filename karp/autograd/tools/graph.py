@@ -1,4 +1,4 @@
-"""Walk a graph: the values that a value was computed from."""
+"""Walking a graph: the values that a value was computed from."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from karp.autograd.value import Value
 def walk(root: Value) -> Iterator[Value]:
     """Yield `root` and every value that it was computed from, each once, in no particular order.
 
-    Without recursion: a chain of a million nodes is as good as any other graph.
+    It uses no recursion, so a chain of a million nodes works too.
 
     >>> x = Value(2.0)
     >>> sum(1 for _ in walk(x * x + 1.0))
@@ -27,5 +27,5 @@ def walk(root: Value) -> Iterator[Value]:
 
 
 def leaves(root: Value) -> list[Value]:
-    """Return the leaves under `root`, each once."""
+    """Return the leaves that `root` was computed from, each once."""
     return [value for value in walk(root) if value.operation is None]
