@@ -58,9 +58,11 @@ def gradient(step: int, shard: int) -> np.ndarray:
 class Run:
     """A server and what it has said; `now` is moved by the test."""
 
-    def __init__(self, workers: int, same_kernels: bool = False, skip: bool = False, **changes: Any) -> None:
+    def __init__(
+        self, workers: int, same_kernels: bool = False, skip: bool = False, save_seconds: float = 10.0, **changes: Any
+    ) -> None:
         self.settings = settings(**changes)
-        self.server = Server(workers, Plan, 0.0, same_kernels=same_kernels, skip=skip)
+        self.server = Server(workers, Plan, 0.0, same_kernels=same_kernels, skip=skip, save_seconds=save_seconds)
         self.now = 0.0
         self.actions: list[Any] = []
         self.reports: list[Report] = []

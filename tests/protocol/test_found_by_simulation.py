@@ -257,8 +257,11 @@ def test_a_lease_that_was_lost_and_is_not_needed_any_more_is_not_given_again() -
     """It would come without weights, as those of its version are gone, and come again at every Ping."""
     run = Run(2, shards=2)
     first = leases(run.join(0) + run.join(1))
+    run.now = 1.0
     run.contribute(0, first[0])
-    run.server.leasing.lease_backups(0.0)
+    run.now = 100.0
+    run.take(run.server.tick(run.now))  # it gets a backup of worker 1's lease
+    assert 1 == run.counts["leased_again"]
     nodes = [Node(1, 2, 0.0, read_only(gradient(0, 1)))]
     run.send(b"0", Contribution(0, 0, nodes, [], False))  # the step is whole without worker 1
     assert 1 == run.version

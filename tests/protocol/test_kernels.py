@@ -84,7 +84,7 @@ def test_a_server_that_must_not_differ_fails_the_run() -> None:
     run = Run(1, same_kernels=True)
     join(run, 0, OURS)
     run.take(run.server.computes_with(OTHERS, 0.0))
-    assert f"the server computes with other kernels than this run's: {WHAT}" == run.server.training.failure
+    assert f"the server computes with other kernels than this run's: {WHAT}" == run.failure
 
 
 @pytest.mark.parametrize("same", [False, True])

@@ -220,8 +220,7 @@ def test_the_shard_of_a_lease_that_is_not_finite_is_found_by_itself() -> None:
 
 
 def test_a_shard_may_be_left_out_and_the_others_count_for_it() -> None:
-    run = Run(1, shards=4)
-    run.server.training.skip = True
+    run = Run(1, shards=4, skip=True)
     answers = run.join(0)
     vector = gradient(0, 0)
     vector[0] = np.nan
