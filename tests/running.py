@@ -79,6 +79,15 @@ def karp(*arguments: object, cwd: Path, **variables: str) -> subprocess.Complete
     return completed(command(*arguments), cwd, **variables)
 
 
+def launch(
+    folder: Path, workers: int, path: Path, *arguments: object, run: str = "run", options: tuple[object, ...] = (),
+    **variables: str,
+) -> subprocess.CompletedProcess[str]:  # fmt: skip
+    """Launch a program with these arguments, to its end; `options` are the launcher's own."""
+    given = ["-n", workers, "--run-dir", folder / run, *options, path, *arguments]
+    return karp("launch", *given, cwd=folder, **variables)
+
+
 def alone(path: Path, *arguments: object, directory: Path, **variables: str) -> tuple[dict[str, Any], str]:
     """Run a program in one process; the summary that it leaves in this directory, and what it prints."""
     line = [sys.executable, str(path), *map(str, arguments)]

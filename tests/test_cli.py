@@ -3,7 +3,7 @@
 from pathlib import Path
 
 import pytest
-from running import HEAD, LOOP, karp, program
+from running import HEAD, LOOP, karp, launch, program
 
 from karp import cli
 
@@ -81,14 +81,14 @@ def test_an_option_of_karp_s_that_the_program_gets_is_named(
 def test_a_program_that_is_asked_for_its_help_gives_it(tmp_path: Path, arguments: list[str]) -> None:
     version = "p.add_argument('--version', action='version', version='7')"
     path = program(tmp_path, f"import argparse\np = argparse.ArgumentParser()\n{version}\np.parse_args()")
-    done = karp("launch", "-n", 2, "--run-dir", "run", path, *arguments, cwd=tmp_path)
+    done = launch(tmp_path, 2, path, *arguments)
     expected = "7\n" if arguments == ["--version"] else "usage: program.py"
     assert (0, "", expected) == (done.returncode, done.stderr, done.stdout[: len(expected)])
     assert done.stdout.count("usage") < 2
 
 
 def test_what_a_program_prints_that_ends_without_training_is_shown(tmp_path: Path) -> None:
-    done = karp("launch", "-n", 2, "--run-dir", "run", program(tmp_path, "print('hello')"), cwd=tmp_path)
+    done = launch(tmp_path, 2, program(tmp_path, "print('hello')"))
     assert (1, "hello\n") == (done.returncode, done.stdout)
     assert "no worker trained" in done.stderr
 
@@ -107,7 +107,7 @@ def test_names_and_texts_of_any_kind_are_trained_with(tmp_path: Path) -> None:
 def test_an_error_of_any_text_is_tried_elsewhere_and_then_ends_the_run(tmp_path: Path) -> None:
     body = "raise FileNotFoundError('no such file: caf\\udce9' + 'x' * 300_000 + '.csv')"
     path = program(tmp_path, HEAD + LOOP.format(body=body))
-    done = karp("launch", "-n", 2, "--run-dir", "run", path, cwd=tmp_path)
+    done = launch(tmp_path, 2, path)
     assert 1 == done.returncode
     assert "failed at step 0, shard" in done.stderr
     assert "FileNotFoundError: no such file: caf\\udce9xxx" in done.stderr
@@ -118,7 +118,7 @@ def test_an_error_of_any_text_is_tried_elsewhere_and_then_ends_the_run(tmp_path:
 
 def test_a_rule_that_a_program_breaks_is_said_at_once(tmp_path: Path) -> None:
     path = program(tmp_path, HEAD + LOOP.format(body="trainer.log(**{'n' * 201: 1})"))
-    done = karp("launch", "-n", 2, "--run-dir", "run", path, cwd=tmp_path)
+    done = launch(tmp_path, 2, path)
     assert 1 == done.returncode
     assert "the name of a number is 'nnn" in done.stderr
     assert "started again" not in done.stderr

@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from running import HEAD, LOOP, alone, completed, karp, program, summary
+from running import HEAD, LOOP, alone, completed, launch, program, summary
 
 from karp import environment
 from karp.environment import FAULT, KEYS, NAMES, RUN_DIR, SERVER, TAKEN, WORKER, given_directory, own
@@ -124,7 +124,7 @@ def test_a_program_that_a_launched_one_starts_trains_alone(tmp_path: Path) -> No
     (tmp_path / "teacher.py").write_text(TEACHER)
     loop = "\n".join("    " + line for line in LOOP.format(body="pass").splitlines())
     text = HEAD + WAYS + loop + "\n    if worker == 0: assert 0 == forked()\n"
-    done = karp("launch", "-n", 2, "--run-dir", "run", program(tmp_path, text), cwd=tmp_path)
+    done = launch(tmp_path, 2, program(tmp_path, text))
     assert 0 == done.returncode, done.stderr
     assert "refused" not in done.stderr
     assert 8 == summary(tmp_path / "run")["steps"]
@@ -137,7 +137,7 @@ def test_a_program_may_begin_anew_as_the_worker_that_it_is(tmp_path: Path) -> No
     again = "os.environ['AGAIN'] = ''\n    os.execv(sys.executable, [sys.executable, *sys.argv])"
     head, after = HEAD + f"if 'AGAIN' not in os.environ:\n    {again}", "print(worker, trainer.server is not None)"
     path = program(tmp_path, head + LOOP.format(body="pass") + after)
-    done = karp("launch", "-n", 2, "--run-dir", "run", path, cwd=tmp_path)
+    done = launch(tmp_path, 2, path)
     assert (0, "0 True\n") == (done.returncode, done.stdout), done.stderr
 
 

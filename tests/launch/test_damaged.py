@@ -9,7 +9,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from running import PATIENCE, PROGRAM, bound_by_permissions, command, completed, karp, program, start, summary
+from running import PATIENCE, PROGRAM, bound_by_permissions, command, completed, karp, launch, program, start, summary
 
 from karp.errors import DataError, RecordError, SettingError
 from karp.launch.options import Options
@@ -48,7 +48,7 @@ def refusal(done: subprocess.CompletedProcess[str]) -> str:
 def test_a_port_in_use(tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
-        done = karp("launch", "-n", 1, "--port", port, "--run-dir", tmp_path / "run", program(tmp_path), cwd=tmp_path)
+        done = launch(tmp_path, 1, program(tmp_path), options=("--port", port))
     assert f"the server cannot listen on 127.0.0.1:{port}" in refusal(done)
     assert "name another host or port" in done.stderr
 
@@ -69,16 +69,16 @@ def test_a_run_directory_that_may_not_be_written(tmp_path: Path) -> None:
 
 def test_a_second_run_in_the_same_directory(tmp_path: Path) -> None:
     path = program(tmp_path)
-    assert 0 == karp("launch", "-n", 1, "--run-dir", tmp_path / "run", path, cwd=tmp_path).returncode
+    assert 0 == launch(tmp_path, 1, path).returncode
     before = summary(tmp_path / "run")
-    done = karp("launch", "-n", 1, "--run-dir", tmp_path / "run", path, cwd=tmp_path)
+    done = launch(tmp_path, 1, path)
     assert f"{tmp_path / 'run'} holds a run already: pass another directory, or go on with it" in refusal(done)
     assert before == summary(tmp_path / "run")
 
 
 def test_two_launches_that_resume_one_directory_at_once(tmp_path: Path) -> None:
     path = program(tmp_path, epochs=100)
-    assert 0 == karp("launch", "-n", 1, "--run-dir", tmp_path / "once", path, cwd=tmp_path).returncode
+    assert 0 == launch(tmp_path, 1, path, run="once").returncode
     cut = karp(
         "launch", "-n", 1, "--checkpoint-every", 0, "--max-restarts", 0, "--run-dir", tmp_path / "run", path,
         cwd=tmp_path, KARP_FAULT="server: die applied step 100",
@@ -151,7 +151,7 @@ def test_keys_that_cannot_be_used(tmp_path: Path, content: str | None, mode: int
         (tmp_path / "keys" / "karp-keys.json").write_text(content)
         (tmp_path / "keys" / "karp-keys.json").chmod(mode)
     path = program(tmp_path)
-    done = karp("launch", "-n", 1, "--keys", "keys", "--run-dir", tmp_path / "run", path, cwd=tmp_path)
+    done = launch(tmp_path, 1, path, options=("--keys", "keys"))
     assert f"keys/karp-keys.json {reason}" in refusal(done)
     done = karp("worker", "--server", "tcp://127.0.0.1:9", "--keys", "keys", path, cwd=tmp_path)
     assert f"keys/karp-keys.json {reason}" in refusal(done)
@@ -173,7 +173,7 @@ def test_keys_are_not_overwritten(tmp_path: Path) -> None:
     ],
 )
 def test_a_program_that_cannot_be_run(tmp_path: Path, text: str, reason: str) -> None:
-    done = karp("launch", "-n", 2, "--run-dir", tmp_path / "run", program(tmp_path, text=text), cwd=tmp_path)
+    done = launch(tmp_path, 2, program(tmp_path, text=text))
     assert 1 == done.returncode
     assert reason in done.stderr
     assert re.search(r"^karp: what worker \d printed last:$", done.stderr, re.M)
@@ -190,7 +190,7 @@ def fingerprints(text: str) -> list[str]:
 def test_data_that_differ_between_workers_are_refused_with_both_fingerprints(tmp_path: Path) -> None:
     (tmp_path / "data.csv").write_text(ROWS)
     (tmp_path / "data-1.csv").write_text(ROWS.replace("7,1,1", "7,1,0"))
-    done = karp("launch", "-n", 2, "--run-dir", tmp_path / "run", program(tmp_path, text=DATA), cwd=tmp_path)
+    done = launch(tmp_path, 2, program(tmp_path, text=DATA))
     assert 1 == done.returncode
     one, other = fingerprints(done.stderr)
     assert one != other
@@ -215,7 +215,7 @@ def test_data_that_changed_before_a_resume_are_refused_with_both_fingerprints(tm
 
 def test_a_damaged_checkpoint_is_passed_over_with_a_message(tmp_path: Path) -> None:
     path = program(tmp_path, epochs=30)
-    assert 0 == karp("launch", "-n", 1, "--run-dir", tmp_path / "once", path, cwd=tmp_path).returncode
+    assert 0 == launch(tmp_path, 1, path, run="once").returncode
     arguments = ["launch", "-n", 2, "--checkpoint-every", 0, "--max-restarts", 0, "--run-dir", tmp_path / "run", path]
     assert 1 == karp(*arguments, cwd=tmp_path, KARP_FAULT="server: die renamed step 50").returncode
     newest = max((tmp_path / "run" / "checkpoints").glob("*.safetensors"))
@@ -229,7 +229,7 @@ def test_a_damaged_checkpoint_is_passed_over_with_a_message(tmp_path: Path) -> N
 
 def test_a_full_disk_is_said_and_costs_no_bits(tmp_path: Path) -> None:
     path = program(tmp_path)
-    assert 0 == karp("launch", "-n", 1, "--run-dir", tmp_path / "once", path, cwd=tmp_path).returncode
+    assert 0 == launch(tmp_path, 1, path, run="once").returncode
     arguments = ["launch", "-n", 2, "--checkpoint-every", 0, "--run-dir", tmp_path / "run", path]
     done = karp(*arguments, cwd=tmp_path, KARP_FAULT="server: full writing step 1")
     assert 0 == done.returncode, done.stderr
@@ -242,7 +242,7 @@ def test_weights_that_cannot_be_written_are_named_and_a_resume_writes_them(tmp_p
     obstacle = tmp_path / "run" / "weights.safetensors"
     obstruct = f"if 'FREE' not in os.environ: os.makedirs({str(obstacle)!r}, exist_ok=True)"
     path = program(tmp_path, text=f"{PROGRAM}\n{obstruct}\n")
-    done = karp("launch", "-n", 2, "--run-dir", tmp_path / "run", path, cwd=tmp_path)
+    done = launch(tmp_path, 2, path)
     assert (1, "trained 8\n") == (done.returncode, done.stdout)
     assert f"not all files of the run are in {tmp_path / 'run'}: weights.safetensors (Is a directory)" in done.stderr
     assert f"to have all of its files once they can be written: karp launch --resume {tmp_path / 'run'}" in done.stderr
@@ -267,7 +267,7 @@ def test_a_program_that_was_repaired_goes_on_where_it_is_said_to_have_changed(tm
     """The same bits as if it had never failed; the launcher refuses before it starts anything, and names the option."""
     broken = PROGRAM.replace("(x, y):", "(x, y, evaluate=lambda: 1 / (2 - trainer.epoch)):")
     path, run = program(tmp_path, text=broken, epochs=4), tmp_path / "run"
-    assert 1 == karp("launch", "-n", 2, "--run-dir", run, path, cwd=tmp_path).returncode
+    assert 1 == launch(tmp_path, 2, path).returncode
     before = {name: (run / name).read_bytes() for name in ("metrics.jsonl", "summary.json", "settings.json")}
     path.write_text(broken.replace("2 - trainer.epoch", "1 + trainer.epoch").replace("EPOCHS", "4"))
     refused = refusal(karp("launch", "--resume", run, cwd=tmp_path))
@@ -279,7 +279,7 @@ def test_a_program_that_was_repaired_goes_on_where_it_is_said_to_have_changed(tm
     programs = summary(run)["programs"]
     assert [0, 2] == [len(programs) - 2, len({ran["sha256"] for ran in programs})]
     assert "the program has changed: from step" in done.stderr
-    whole = karp("launch", "-n", 2, "--run-dir", tmp_path / "whole", path, cwd=tmp_path)
+    whole = launch(tmp_path, 2, path, run="whole")
     assert 0 == whole.returncode, whole.stderr
     assert summary(tmp_path / "whole")["weights_sha256"] == summary(run)["weights_sha256"]
     assert 0 == karp("launch", "--resume", run, cwd=tmp_path).returncode  # it is the run's now

@@ -11,7 +11,21 @@ from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
-from running import HEAD, LOOP, PROGRAM, ROOT, Process, command, completed, karp, metrics, program, started, summary
+from running import (
+    HEAD,
+    LOOP,
+    PROGRAM,
+    ROOT,
+    Process,
+    command,
+    completed,
+    karp,
+    launch,
+    metrics,
+    program,
+    started,
+    summary,
+)
 
 from karp.errors import SettingError
 from karp.launch import run
@@ -121,7 +135,7 @@ def test_a_server_that_hangs_at_the_end_is_named_and_killed(tmp_path: Path) -> N
 
 def test_a_program_that_ends_well_in_the_middle_does_not_end_the_run_well(tmp_path: Path) -> None:
     path = program(tmp_path, text=HEAD + LOOP.format(body="if trainer.step == 5: raise SystemExit(0)"))
-    done = karp("launch", "-n", 2, "--run-dir", tmp_path / "run", path, cwd=tmp_path)
+    done = launch(tmp_path, 2, path)
     assert 1 == done.returncode
     assert "ended in every worker before the run did: it is at step 5" in done.stderr
     found = summary(tmp_path / "run")
@@ -131,7 +145,7 @@ def test_a_program_that_ends_well_in_the_middle_does_not_end_the_run_well(tmp_pa
 def test_a_score_that_is_no_number_is_shown_as_such(tmp_path: Path) -> None:
     loop = LOOP.format(body="pass").replace("(x, y):", "(x, y, evaluate=lambda: {'auc': float('nan')}):")
     path = program(tmp_path, text=HEAD + loop + "print('end')")
-    done = karp("launch", "-n", 2, "--run-dir", tmp_path / "run", path, cwd=tmp_path)
+    done = launch(tmp_path, 2, path)
     assert (0, "end\n") == (done.returncode, done.stdout), done.stderr
     assert "karp: auc not finite" in done.stderr
 
@@ -166,7 +180,7 @@ def test_a_launch_leaves_no_descriptor_open(tmp_path: Path, monkeypatch: pytest.
 
 def test_one_error_of_all_workers_is_shown_once(tmp_path: Path) -> None:
     path = program(tmp_path, text=HEAD + LOOP.format(body="if trainer.step == 3: raise ValueError('boom')"))
-    done = karp("launch", "-n", 4, "--run-dir", tmp_path / "run", path, cwd=tmp_path)
+    done = launch(tmp_path, 4, path)
     assert 1 == done.returncode
     said = [line for line in done.stderr.splitlines() if line.startswith("karp: worker")]
     assert [("tries it", 1), ("is started again", 1), ("ValueError: boom", 2)] == [
@@ -178,7 +192,7 @@ def test_one_error_of_all_workers_is_shown_once(tmp_path: Path) -> None:
 
 def test_what_karp_refuses_is_shown_with_the_program_s_line_alone(tmp_path: Path) -> None:
     path = program(tmp_path, text=HEAD + "y[5] = 7" + LOOP.format(body="pass"))
-    done = karp("launch", "-n", 2, "--run-dir", tmp_path / "run", path, cwd=tmp_path)
+    done = launch(tmp_path, 2, path)
     assert 1 == done.returncode
     assert "class index 7 is none of the 2 classes" in done.stderr
     assert "trainer.backward(nn.cross_entropy(model(xs), ys))" in done.stderr
@@ -187,7 +201,7 @@ def test_what_karp_refuses_is_shown_with_the_program_s_line_alone(tmp_path: Path
 
 def test_a_rule_that_every_worker_breaks_at_once_is_said_once(tmp_path: Path) -> None:
     path = program(tmp_path, text=HEAD + LOOP.format(body="continue"))
-    done = karp("launch", "-n", 4, "--run-dir", tmp_path / "run", path, cwd=tmp_path)
+    done = launch(tmp_path, 4, path)
     assert 1 == done.returncode
     assert 1 == len(re.findall(r"^karp: .*not given to trainer.backward", done.stderr, re.M)), done.stderr
 
@@ -218,7 +232,7 @@ def test_a_terminal_that_is_gone_does_not_keep_a_launcher_from_its_end() -> None
 
 def test_what_an_earlier_launch_printed_is_not_printed_again(tmp_path: Path) -> None:
     path = program(tmp_path, text=HEAD + LOOP.format(body="pass") + "print('printed')")
-    first = karp("launch", "-n", 2, "--run-dir", tmp_path / "run", path, cwd=tmp_path)
+    first = launch(tmp_path, 2, path)
     again = karp("launch", "--resume", tmp_path / "run", "-n", 1, cwd=tmp_path)
     assert (0, "printed\n", 0, "printed\n") == (first.returncode, first.stdout, again.returncode, again.stdout)
 

@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from running import PATIENCE, PROGRAM, command, environment, karp, program, start, summary
+from running import PATIENCE, PROGRAM, command, environment, karp, launch, program, start, summary
 
 from karp.launch.options import Options
 from karp.launch.processes import Child, output_text, start_worker
@@ -20,7 +20,7 @@ BITS: dict[int, str] = {}
 def undisturbed(folder: Path) -> str:
     """The weights' hash of a run that nothing happens to."""
     if 2 not in BITS:
-        done = karp("launch", "-n", 2, "--run-dir", folder / "undisturbed", program(folder), cwd=folder)
+        done = launch(folder, 2, program(folder), run="undisturbed")
         assert (0, "trained 8\n") == (done.returncode, done.stdout), done.stderr
         BITS[2] = summary(folder / "undisturbed")["weights_sha256"]
     return BITS[2]
@@ -32,8 +32,7 @@ def struck(folder: Path, fault: str, *options: object) -> str:
     Its server writes checkpoints when the run begins and ends, not when the clock says so.
     """
     options = ("--checkpoint-every", 1000, *options)
-    arguments = ["launch", "-n", 2, "--run-dir", folder / "run", *options, program(folder)]
-    done = karp(*arguments, cwd=folder, KARP_FAULT=fault)
+    done = launch(folder, 2, program(folder), options=options, KARP_FAULT=fault)
     assert (0, "trained 8\n") == (done.returncode, done.stdout), done.stderr
     assert (folder / "run" / "faults" / "0").exists()
     assert undisturbed(folder) == summary(folder / "run")["weights_sha256"]
@@ -54,8 +53,7 @@ def test_the_program_is_gone_through_even_if_its_worker_dies_after_the_loop(
     tmp_path: Path, workers: int, point: str
 ) -> None:
     fault = f"worker 0: die {point}"
-    arguments = ["launch", "-n", workers, "--run-dir", tmp_path / "run", program(tmp_path)]
-    done = karp(*arguments, cwd=tmp_path, KARP_FAULT=fault)
+    done = launch(tmp_path, workers, program(tmp_path), KARP_FAULT=fault)
     assert 0 == done.returncode, done.stderr
     assert "trained 8\n" in done.stdout
     assert (tmp_path / "run" / "faults" / "0").exists()
@@ -69,10 +67,7 @@ def test_the_program_is_gone_through_once_if_the_server_dies_when_the_run_is_ove
 ) -> None:
     """After it has told one worker, or another, that all is over."""
     path = marking(tmp_path)
-    done = karp(
-        "launch", "-n", workers, "--run-dir", tmp_path / "run", path,
-        cwd=tmp_path, KARP_FAULT=f"server: die replied step 8 time {min(time, workers)}",
-    )  # fmt: skip
+    done = launch(tmp_path, workers, path, KARP_FAULT=f"server: die replied step 8 time {min(time, workers)}")
     assert (0, "trained 8\n") == (done.returncode, done.stdout), done.stderr
     assert "the server was killed by SIGKILL; it is started again" in done.stderr
     assert 1 == len(list(tmp_path.glob("main *")))
@@ -81,10 +76,7 @@ def test_the_program_is_gone_through_once_if_the_server_dies_when_the_run_is_ove
 def test_no_second_worker_speaks_for_all_if_the_server_dies_when_the_first_has_spoken(tmp_path: Path) -> None:
     """The launcher sees the main worker's end before it hears that it has left; the next server is told of it."""
     path = marking(tmp_path)
-    done = karp(
-        "launch", "-n", 2, "--run-dir", tmp_path / "run", path,
-        cwd=tmp_path, KARP_FAULT="server: delay 1 received step 8; server: die received step 8 time 3",
-    )  # fmt: skip
+    done = launch(tmp_path, 2, path, KARP_FAULT="server: delay 1 received step 8; server: die received step 8 time 3")
     assert (0, "trained 8\n") == (done.returncode, done.stdout), done.stderr
     assert 1 == len(list(tmp_path.glob("main *")))
 

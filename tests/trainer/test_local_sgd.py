@@ -1,6 +1,5 @@
 """Local steps in one process: a hand-written DiLoCo, whole epochs, what a loop that is left leaves behind."""
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +7,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from running import summary
 
 import karp
 from karp import data, nn, optim
@@ -30,11 +30,6 @@ def train(directory: Path, leave_at: tuple[int, int] | None = None, **changes: A
             if leave_at == (trainer.step, len(seen)):
                 break
     return net, seen
-
-
-def summary(directory: Path) -> dict[str, Any]:
-    found: dict[str, Any] = json.loads((directory / "summary.json").read_text())
-    return found
 
 
 @pytest.mark.parametrize("shards", [1, 2, 3])
@@ -110,7 +105,7 @@ def test_arguments_that_do_not_go_together_are_named(tmp_path: Path, monkeypatch
     with pytest.raises(SettingError, match="it goes with more than one local step, and only then"):
         train(tmp_path / "a", local_steps=1, outer=optim.SGD(lr=1.0))
     for wrong in (0, -1):
-        with pytest.raises(SettingError, match=f"local_steps is {wrong}"):
+        with pytest.raises(SettingError, match=rf"local_steps must be a whole number from 1 to .*, not {wrong}"):
             train(tmp_path / "b", local_steps=wrong)
     monkeypatch.setenv("KARP_LOCAL_STEPS", "4")
     with pytest.raises(SettingError, match=r"local_steps is 3 in the program, but KARP_LOCAL_STEPS .* says 4"):

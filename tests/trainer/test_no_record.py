@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from running import HEAD, LOOP, karp, program
+from running import HEAD, LOOP, launch, program
 
 import karp as library
 from karp import nn, optim
@@ -88,6 +88,6 @@ def test_what_is_broken_off_says_that_nothing_is_left(
 
 def test_the_record_of_a_launcher_is_the_launchers(tmp_path: Path) -> None:
     path = program(tmp_path, HEAD + LOOP.format(body="pass").replace("batch_size", "record=False, batch_size"))
-    done = karp("launch", "-n", 1, "--run-dir", tmp_path / "run", path, cwd=tmp_path)
+    done = launch(tmp_path, 1, path)
     assert 0 == done.returncode, done.stderr
     assert json.loads((tmp_path / "run" / "summary.json").read_text())["finished"]

@@ -1,11 +1,11 @@
 """A program in one process: the loop's rules, the record, the same bits as a hand-written loop."""
 
-import json
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from running import metrics, summary
 
 import karp
 from karp import data, nn, optim
@@ -32,15 +32,6 @@ def train(tmp_path: Path, **changes: Any) -> nn.Module:
     return net
 
 
-def summary(tmp_path: Path) -> dict[str, Any]:
-    found: dict[str, Any] = json.loads((tmp_path / "run" / "summary.json").read_text())
-    return found
-
-
-def metrics(tmp_path: Path) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
-
-
 def test_one_shard_equals_a_hand_written_loop(tmp_path: Path) -> None:
     trained = train(tmp_path)
     net = model()
@@ -51,7 +42,7 @@ def test_one_shard_equals_a_hand_written_loop(tmp_path: Path) -> None:
         net.zero_grad()
         nn.cross_entropy(net(X[rows]), Y[rows]).backward()
         updater.update(net.parameters.grad)
-    assert net.parameters.sha256() == trained.parameters.sha256() == summary(tmp_path)["weights_sha256"]
+    assert net.parameters.sha256() == trained.parameters.sha256() == summary(tmp_path / "run")["weights_sha256"]
 
 
 def test_shards_equal_the_whole_batch_up_to_rounding(tmp_path: Path) -> None:
@@ -64,7 +55,7 @@ def test_the_record_holds_what_was_trained(tmp_path: Path) -> None:
     from safetensors.numpy import load_file
 
     net = train(tmp_path, seed=3)
-    found = summary(tmp_path)
+    found = summary(tmp_path / "run")
     expected = {"workers": 1, "shards": 1, "seed": 3, "steps": 12, "epochs": 3.0, "samples": 150, "exit": 0}
     assert {} == found["metrics"]
     assert expected == {name: found[name] for name in expected}
@@ -75,10 +66,10 @@ def test_the_record_holds_what_was_trained(tmp_path: Path) -> None:
     assert (3, 8) == tensors["layers.0.weight"].shape
     for name, view in net.parameters.layout.views(net.parameters.data).items():
         assert view.tobytes() == tensors[name].tobytes()
-    kinds = [line["report"] for line in metrics(tmp_path)]
+    kinds = [line["report"] for line in metrics(tmp_path / "run")]
     assert ["settings", "joined", "kernels", "begin"] == kinds[:4]
     assert {"seconds", "step", "epoch", "interval_loss", "step_loss", "samples_per_s", "workers"} <= set(
-        next(line for line in metrics(tmp_path) if line["report"] == "progress")
+        next(line for line in metrics(tmp_path / "run") if line["report"] == "progress")
     )
 
 
@@ -96,14 +87,14 @@ def test_evaluation_and_logs_reach_the_record(tmp_path: Path) -> None:
                 training.log(norm=float(training.shard))
         training.log(after=1.5)
     assert training.main
-    lines = metrics(tmp_path)
+    lines = metrics(tmp_path / "run")
     assert [(4, 0, 1.0), (8, 1, 2.0), (12, 2, 3.0)] == [
         (line["step"], line["epoch"], line["scores"]["score"]) for line in lines if line["report"] == "evaluation"
     ]
     assert [(5, 0, "norm", 0.0), (5, 1, "norm", 1.0), (12, None, "after", 1.5)] == [
         (line["step"], line.get("shard"), line["name"], line["value"]) for line in lines if line["report"] == "log"
     ]
-    assert {"score": 3.0, "norm": 1.0, "after": 1.5} == summary(tmp_path)["metrics"]
+    assert {"score": 3.0, "norm": 1.0, "after": 1.5} == summary(tmp_path / "run")["metrics"]
 
 
 def test_stop_ends_after_the_current_step_with_every_shard_of_it(tmp_path: Path) -> None:
@@ -115,7 +106,7 @@ def test_stop_ends_after_the_current_step_with_every_shard_of_it(tmp_path: Path)
             if seen[-1] == (1, 0):
                 training.stop()
     assert [(step, shard) for step in range(2) for shard in range(4)] == seen
-    assert 2 == training.step == summary(tmp_path)["steps"]
+    assert 2 == training.step == summary(tmp_path / "run")["steps"]
 
 
 def test_break_ends_after_the_current_step(tmp_path: Path) -> None:
@@ -125,7 +116,7 @@ def test_break_ends_after_the_current_step(tmp_path: Path) -> None:
             training.backward(nn.cross_entropy(net(x), y))
             if training.step == 2:
                 break
-    assert (3, 0) == (summary(tmp_path)["steps"], summary(tmp_path)["exit"])
+    assert (3, 0) == (summary(tmp_path / "run")["steps"], summary(tmp_path / "run")["exit"])
     assert training.main
 
 
@@ -138,7 +129,7 @@ def test_a_score_that_steers_stops_the_run(tmp_path: Path) -> None:
 
         for x, y in training.batches(X, Y, evaluate=evaluate, wait_for_score=True):
             training.backward(nn.cross_entropy(net(x), y))
-    assert (4, {"score": 1.0}) == (summary(tmp_path)["steps"], summary(tmp_path)["metrics"])
+    assert (4, {"score": 1.0}) == (summary(tmp_path / "run")["steps"], summary(tmp_path / "run")["metrics"])
 
 
 def test_weights_are_read_only_in_the_loop_and_the_programs_own_after_it(tmp_path: Path) -> None:
@@ -227,9 +218,9 @@ def test_a_failure_is_recorded_and_raised(tmp_path: Path) -> None:
 
     with pytest.raises(ZeroDivisionError, match="here"):
         loop(trainer(tmp_path, net), net, fail)
-    found = summary(tmp_path)
+    found = summary(tmp_path / "run")
     assert (1, 0, "the program failed: ZeroDivisionError: here") == (found["exit"], found["steps"], found["failure"])
-    (traceback,) = [line["traceback"] for line in metrics(tmp_path) if line["report"] == "traceback"]
+    (traceback,) = [line["traceback"] for line in metrics(tmp_path / "run") if line["report"] == "traceback"]
     assert "in fail" in traceback
 
 
@@ -243,8 +234,8 @@ def test_a_gradient_that_is_not_finite_ends_the_run(tmp_path: Path) -> None:
 
     with pytest.raises(RunError, match=r"step 0, shard 0 from worker 0 is not finite .*, for the second time"):
         loop(trainer(tmp_path, net), net, poison)
-    assert before == net.parameters.sha256() == summary(tmp_path)["weights_sha256"]
-    assert 1 == summary(tmp_path)["exit"]
+    assert before == net.parameters.sha256() == summary(tmp_path / "run")["weights_sha256"]
+    assert 1 == summary(tmp_path / "run")["exit"]
 
 
 @pytest.mark.parametrize(
@@ -293,10 +284,10 @@ def test_main_is_known_at_the_end(tmp_path: Path) -> None:
 
 def test_a_second_run_in_the_same_directory_is_refused(tmp_path: Path) -> None:
     train(tmp_path)
-    before = summary(tmp_path)
+    before = summary(tmp_path / "run")
     with pytest.raises(RecordError, match="holds a run already"):
         train(tmp_path)
-    assert before == summary(tmp_path)
+    assert before == summary(tmp_path / "run")
 
 
 def test_a_directory_that_cannot_be_made_is_named(tmp_path: Path) -> None:
@@ -308,7 +299,7 @@ def test_a_directory_that_cannot_be_made_is_named(tmp_path: Path) -> None:
 def test_the_directory_may_come_from_the_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("KARP_RUN_DIR", str(tmp_path / "run"))
     train(tmp_path, run_dir=None)
-    assert 12 == summary(tmp_path)["steps"]
+    assert 12 == summary(tmp_path / "run")["steps"]
     with pytest.raises(SettingError, match=r"run_dir is .*other.* but KARP_RUN_DIR"):
         train(tmp_path, run_dir=tmp_path / "other")
 
@@ -381,7 +372,7 @@ def test_an_asynchronous_run_counts_steps_and_epochs_as_any_other(tmp_path: Path
             training.backward(nn.cross_entropy(net(x), y))
     assert [(4, 0), (8, 1), (12, 2)] == seen
     assert (12, 3) == (training.step, training.epoch)
-    assert 3 * (3 * 3 + 2) == summary(tmp_path)["updates"]  # the last batch of an epoch has two samples
+    assert 3 * (3 * 3 + 2) == summary(tmp_path / "run")["updates"]  # the last batch of an epoch has two samples
 
 
 def is_a_directory(run: Path) -> None:
@@ -419,4 +410,5 @@ def test_files_that_cannot_be_written_do_not_hide_why_the_program_failed(tmp_pat
         loop(trainer(tmp_path, net), net, fail)
     (note,) = raised.value.__notes__
     assert "weights.safetensors (Is a directory) cannot be written" in note
-    assert [1, ["weights.safetensors (Is a directory)"]] == [summary(tmp_path)[name] for name in ("exit", "missing")]
+    found = summary(tmp_path / "run")
+    assert (1, ["weights.safetensors (Is a directory)"]) == (found["exit"], found["missing"])

@@ -24,6 +24,7 @@ from running import (
     gated,
     gone,
     karp,
+    launch,
     launched,
     left_over,
     metrics,
@@ -36,19 +37,13 @@ from running import (
 from karp import __version__
 
 
-def launch(tmp_path: Path, workers: int, text: str, *arguments: object) -> subprocess.CompletedProcess[str]:
-    path = program(tmp_path, text)
-    return karp("launch", "-n", workers, "--run-dir", tmp_path / "run", path, *arguments, cwd=tmp_path)
-
-
 @pytest.mark.parametrize("optimizer", ["sgd", "adam"])
 def test_digits_ends_with_the_same_bits_for_any_number_of_workers(tmp_path: Path, optimizer: str) -> None:
     options = ["--shards", 8, "--epochs", 3, "--optimizer", optimizer]
     expected, printed = alone(DIGITS, *options, directory=tmp_path / "alone")
     for workers in (1, 2, 3, 5, 8):
-        exchange = ("auto", "zeromq")[workers % 2]
-        arguments = ["--exchange", exchange, "--run-dir", tmp_path / str(workers), DIGITS, *options]
-        done = karp("launch", "-n", workers, *arguments, cwd=tmp_path)
+        exchange = ("--exchange", ("auto", "zeromq")[workers % 2])
+        done = launch(tmp_path, workers, DIGITS, *options, run=str(workers), options=exchange)
         assert (0, printed) == (done.returncode, done.stdout), done.stderr
         found = summary(tmp_path / str(workers))
         assert expected["weights_sha256"] == found["weights_sha256"], workers
@@ -58,7 +53,7 @@ def test_digits_ends_with_the_same_bits_for_any_number_of_workers(tmp_path: Path
 
 
 def test_digits_reaches_97_percent_and_says_where_its_files_are(tmp_path: Path) -> None:
-    done = karp("launch", "-n", 2, "--run-dir", tmp_path / "run", DIGITS, cwd=tmp_path)
+    done = launch(tmp_path, 2, DIGITS)
     assert 0 == done.returncode, done.stderr
     found = summary(tmp_path / "run")
     assert found["metrics"]["test_accuracy"] >= 0.97
@@ -73,7 +68,7 @@ def test_digits_reaches_97_percent_and_says_where_its_files_are(tmp_path: Path) 
 @pytest.mark.parametrize("workers", [1, 3, 6])
 def test_four_points_under_workers_some_of_which_have_nothing_to_do(tmp_path: Path, workers: int) -> None:
     four_points = ROOT / "workers" / "four_points.py"
-    done = karp("launch", "-n", workers, "--run-dir", tmp_path / "run", four_points, cwd=tmp_path)
+    done = launch(tmp_path, workers, four_points)
     assert 0 == done.returncode, done.stderr
     values = [float(line.removeprefix("Value(").removesuffix(")")) for line in done.stdout.splitlines()]
     for expected, value in zip([1, -1, -1, 1], values, strict=True):
@@ -82,7 +77,7 @@ def test_four_points_under_workers_some_of_which_have_nothing_to_do(tmp_path: Pa
 
 def test_an_exception_at_the_same_shard_twice_ends_the_run_with_its_traceback(tmp_path: Path) -> None:
     body = "if (trainer.step, trainer.shard) == (5, 1): raise ZeroDivisionError('on purpose')"
-    done = launch(tmp_path, 3, HEAD + LOOP.format(body=body))
+    done = launch(tmp_path, 3, program(tmp_path, HEAD + LOOP.format(body=body)))
     assert 1 == done.returncode
     assert 1 == done.stderr.count("Traceback (most recent call last)")
     assert "failed at step 5, shard 1 (ZeroDivisionError: on purpose); another worker tries it" in done.stderr
@@ -96,7 +91,7 @@ def test_an_exception_at_the_same_shard_twice_ends_the_run_with_its_traceback(tm
 
 @pytest.mark.parametrize("fault", ["raise ZeroDivisionError", "os.kill(os.getpid(), 9)", "os._exit(3)"])
 def test_a_fault_that_does_not_come_again_costs_no_bits(tmp_path: Path, fault: str) -> None:
-    undisturbed = launch(tmp_path / "a", 2, HEAD + LOOP.format(body="pass"))
+    undisturbed = launch(tmp_path / "a", 2, program(tmp_path / "a", HEAD + LOOP.format(body="pass")))
     assert 0 == undisturbed.returncode, undisturbed.stderr
     body = f"if trainer.step == 3 and once('fault'): {fault}\n        {GATE.replace('600', '4')}"
     path = program(tmp_path / "b", HEAD + ONCE + LOOP.format(body=body))
@@ -124,7 +119,7 @@ def test_a_worker_that_keeps_dying_is_given_up_and_the_run_goes_on(tmp_path: Pat
 
 def test_the_run_fails_when_every_worker_keeps_dying(tmp_path: Path) -> None:
     path = program(tmp_path, HEAD + LOOP.format(body="os._exit(3)"))
-    done = karp("launch", "-n", 2, "--max-restarts", 1, "--run-dir", tmp_path / "run", path, cwd=tmp_path)
+    done = launch(tmp_path, 2, path, options=("--max-restarts", 1))
     assert 1 == done.returncode
     assert "once more, and no other is left" in done.stderr
     assert [] == left_over(tmp_path / "run")
@@ -132,7 +127,7 @@ def test_the_run_fails_when_every_worker_keeps_dying(tmp_path: Path) -> None:
 
 def test_the_main_worker_that_is_killed_after_the_run_is_replaced(tmp_path: Path) -> None:
     after = "\nif trainer.main and once('main'): os.kill(os.getpid(), 9)\nif trainer.main: print('main', worker)"
-    done = launch(tmp_path, 3, HEAD + ONCE + LOOP.format(body="pass") + after)
+    done = launch(tmp_path, 3, program(tmp_path, HEAD + ONCE + LOOP.format(body="pass") + after))
     assert (0, "main 1\n") == (done.returncode, done.stdout), done.stderr
     assert 1 == summary(tmp_path / "run")["main"]
 
@@ -150,7 +145,7 @@ def test_what_fails_before_or_after_the_loop_ends_the_run(
     tmp_path: Path, before: str, after: str, expected: str
 ) -> None:
     before, after = (f"if worker == 1: {fault}" if fault else "" for fault in (before, after))
-    done = launch(tmp_path, 2, HEAD + before + LOOP.format(body="pass") + after)
+    done = launch(tmp_path, 2, program(tmp_path, HEAD + before + LOOP.format(body="pass") + after))
     assert 1 == done.returncode, done.stderr
     assert expected in done.stderr
     assert 1 == summary(tmp_path / "run")["exit"]
@@ -159,7 +154,7 @@ def test_what_fails_before_or_after_the_loop_ends_the_run(
 
 def test_a_gradient_that_is_not_finite_ends_the_run(tmp_path: Path) -> None:
     body = "xs[0, 0] = np.nan if (trainer.step, trainer.shard) == (3, 1) else 0"
-    done = launch(tmp_path, 2, HEAD + LOOP.format(body=body))
+    done = launch(tmp_path, 2, program(tmp_path, HEAD + LOOP.format(body=body)))
     assert 1 == done.returncode
     assert re.search(r"the gradient of step 3, shard 1 from worker [01] is not finite", done.stderr)
     assert "for the second time" in done.stderr
@@ -168,7 +163,7 @@ def test_a_gradient_that_is_not_finite_ends_the_run(tmp_path: Path) -> None:
 
 def test_programs_that_differ_are_refused_with_both_values(tmp_path: Path) -> None:
     text = HEAD + LOOP.format(body="pass").replace("batch_size=16", "batch_size=16 + worker")
-    done = launch(tmp_path, 2, text)
+    done = launch(tmp_path, 2, program(tmp_path, text))
     assert 1 == done.returncode
     assert "batch_size is 1" in done.stderr
     assert " in the program, 1" in done.stderr
@@ -176,33 +171,34 @@ def test_programs_that_differ_are_refused_with_both_values(tmp_path: Path) -> No
 
 
 def test_a_second_trainer_is_refused(tmp_path: Path) -> None:
-    done = launch(tmp_path, 1, HEAD + LOOP.format(body="pass") + LOOP.format(body="pass"))
+    done = launch(tmp_path, 1, program(tmp_path, HEAD + LOOP.format(body="pass") + LOOP.format(body="pass")))
     assert 1 == done.returncode
     assert "a second Trainer" in done.stderr
 
 
 def test_a_program_without_a_trainer_is_told(tmp_path: Path) -> None:
-    done = launch(tmp_path, 2, "print('hello')")
+    done = launch(tmp_path, 2, program(tmp_path, "print('hello')"))
     assert 1 == done.returncode
     assert "no worker trained" in done.stderr
 
 
 def test_a_stop_in_one_worker_ends_the_run_for_all(tmp_path: Path) -> None:
     text = HEAD + LOOP.format(body="if (trainer.step, trainer.shard) == (2, 1): trainer.stop()")
-    done = launch(tmp_path, 3, text + "\nif trainer.main: print(trainer.step, *sys.argv[1:])", "--flag", "x y")
+    path = program(tmp_path, text + "\nif trainer.main: print(trainer.step, *sys.argv[1:])")
+    done = launch(tmp_path, 3, path, "--flag", "x y")
     assert (0, "3 --flag x y\n") == (done.returncode, done.stdout), done.stderr
     assert 3 == summary(tmp_path / "run")["steps"]
 
 
 def test_a_break_in_every_worker_ends_the_run(tmp_path: Path) -> None:
     text = HEAD + LOOP.format(body="pass") + "        if trainer.step == 2: break\n"
-    done = launch(tmp_path, 2, text + "\nif trainer.main: print(trainer.step)")
+    done = launch(tmp_path, 2, program(tmp_path, text + "\nif trainer.main: print(trainer.step)"))
     assert (0, "3\n") == (done.returncode, done.stdout), done.stderr
 
 
 def test_every_worker_has_the_final_weights(tmp_path: Path) -> None:
     text = HEAD + LOOP.format(body="pass") + "\nprint(model.parameters.sha256())"
-    done = launch(tmp_path, 3, text)
+    done = launch(tmp_path, 3, program(tmp_path, text))
     assert 0 == done.returncode, done.stderr
     expected = summary(tmp_path / "run")["weights_sha256"] + "\n"
     assert [expected] * 3 == [(tmp_path / "run" / "logs" / f"worker-{worker}.log").read_text() for worker in range(3)]
@@ -210,7 +206,7 @@ def test_every_worker_has_the_final_weights(tmp_path: Path) -> None:
 
 def test_threads_are_handed_on_and_too_many_are_said_once(tmp_path: Path) -> None:
     path = program(tmp_path, HEAD + LOOP.format(body="pass"))
-    done = karp("launch", "-n", 2, "--threads", 99, "--run-dir", tmp_path / "run", path, cwd=tmp_path)
+    done = launch(tmp_path, 2, path, options=("--threads", 99))
     assert 0 == done.returncode, done.stderr
     assert 1 == done.stderr.count("2 workers with 99 BLAS threads each on ")
     assert 99 == summary(tmp_path / "run")["threads_per_worker"]
@@ -236,7 +232,7 @@ def test_what_cannot_be_launched_is_said_at_once(tmp_path: Path, arguments: list
 
 
 def expected_bits(tmp_path: Path, path: Path) -> str:
-    done = karp("launch", "-n", 2, "--run-dir", tmp_path / "undisturbed", path, cwd=tmp_path)
+    done = launch(tmp_path, 2, path, run="undisturbed")
     assert 0 == done.returncode, done.stderr
     return str(summary(tmp_path / "undisturbed")["weights_sha256"])
 
@@ -317,13 +313,12 @@ def test_a_worker_joins_and_leaves_without_harm(tmp_path: Path, shell: list[str]
 
 def test_a_run_beyond_loopback_has_keys(tmp_path: Path) -> None:
     path = program(tmp_path, HEAD + LOOP.format(body="pass"))
-    done = karp("launch", "-n", 2, "--host", "0.0.0.0", "--run-dir", tmp_path / "run", path, cwd=tmp_path)
+    done = launch(tmp_path, 2, path, options=("--host", "0.0.0.0"))
     assert 0 == done.returncode, done.stderr
     assert 8 == summary(tmp_path / "run")["steps"]
     assert 0 == karp("keys", tmp_path / "keys", cwd=tmp_path).returncode
     assert 0o600 == (tmp_path / "keys" / "karp-keys.json").stat().st_mode & 0o777
-    arguments = ["--keys", tmp_path / "keys", "--run-dir", tmp_path / "run2", path]
-    done = karp("launch", "-n", 2, "--host", "0.0.0.0", *arguments, cwd=tmp_path)
+    done = launch(tmp_path, 2, path, run="run2", options=("--host", "0.0.0.0", "--keys", tmp_path / "keys"))
     assert 0 == done.returncode, done.stderr
 
 
@@ -344,8 +339,7 @@ def test_large_vectors_arrive_as_they_were_sent(tmp_path: Path, codec: str) -> N
     path, arguments = program(tmp_path, LARGE), [codec] if codec else []
     expected, _ = alone(path, *arguments, directory=tmp_path / "alone")
     for exchange in ("auto", "zeromq"):
-        options = ["--exchange", exchange, "--run-dir", tmp_path / exchange]
-        done = karp("launch", "-n", 2, *options, path, *arguments, cwd=tmp_path)
+        done = launch(tmp_path, 2, path, *arguments, run=exchange, options=("--exchange", exchange))
         assert 0 == done.returncode, done.stderr
         assert "started again" not in done.stderr
         found = summary(tmp_path / exchange)
@@ -354,10 +348,10 @@ def test_large_vectors_arrive_as_they_were_sent(tmp_path: Path, codec: str) -> N
 
 def test_a_program_that_looks_at_its_weights_trains_as_ever(tmp_path: Path) -> None:
     """They are the server's own, read where they lie."""
-    plain = launch(tmp_path / "a", 2, HEAD + LOOP.format(body="pass"))
+    plain = launch(tmp_path / "a", 2, program(tmp_path / "a", HEAD + LOOP.format(body="pass")))
     body = "model.parameters.data.sum()"
     after = "\nmodel.parameters.data *= 2\nif trainer.main: print(model.parameters.sha256())"
-    done = launch(tmp_path / "b", 2, HEAD + LOOP.format(body=body) + after)
+    done = launch(tmp_path / "b", 2, program(tmp_path / "b", HEAD + LOOP.format(body=body) + after))
     assert (0, 0) == (plain.returncode, done.returncode), done.stderr
     expected, found = summary(tmp_path / "a" / "run"), summary(tmp_path / "b" / "run")
     assert expected["weights_sha256"] == found["weights_sha256"] != done.stdout.strip()
@@ -366,7 +360,7 @@ def test_a_program_that_looks_at_its_weights_trains_as_ever(tmp_path: Path) -> N
 @pytest.mark.parametrize("exchange", ["auto", "zeromq"])
 def test_a_program_that_writes_to_its_weights_in_the_loop_is_told(tmp_path: Path, exchange: str) -> None:
     path = program(tmp_path, HEAD + LOOP.format(body="model.parameters.data *= 0.5"))
-    done = karp("launch", "-n", 2, "--exchange", exchange, "--run-dir", tmp_path / "run", path, cwd=tmp_path)
+    done = launch(tmp_path, 2, path, options=("--exchange", exchange))
     assert 1 == done.returncode
     assert "ValueError: output array is read-only" in done.stderr
 
