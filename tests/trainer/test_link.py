@@ -28,7 +28,7 @@ def _nothing_of_another_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
 
 
 def connected(run_dir: Any = None, record: bool = True) -> Link:
-    return connect(Worker(np.zeros(LAYOUT.size, np.float32)), LAYOUT, run_dir, record, False, None)
+    return connect(Worker(np.zeros(LAYOUT.size, np.float32)), LAYOUT, None, run_dir, record, False, None)
 
 
 def test_a_program_by_itself_has_a_server_of_its_own_and_a_fresh_directory(tmp_path: Path) -> None:
