@@ -130,7 +130,7 @@ def test_the_checkpoint_that_names_the_main_worker_is_written_before_anybody_is_
     plain, _ = run.saved[-1]
     assert (True, [0, b"0".hex()]) == (plain["finished"], plain["main"])
     kinds = [type(action).__name__ for action in run.actions]
-    last = max(index for index, action in enumerate(run.actions) if action == Save(lasting=True))
+    last = max(index for index, action in enumerate(run.actions) if action == Save(durable=True))
     assert last < kinds.index("Send", last)
     assert not any(isinstance(action, Send) and isinstance(action.message, Finish) for action in run.actions[:last])
 
