@@ -53,7 +53,8 @@ def cross_entropy(
     `logits` (..., classes). `target` holds class indices, integers of shape (...), or probabilities, floats of
     the shape of the logits, whose rows sum to 1. `label_smoothing` mixes that share of the uniform distribution into
     the target. `class_weights` (classes,) multiplies each class, `sample_weights` (...) each sample; the mean is then
-    weighted: with class indices it divides by the sum of the weights of the samples' classes, as torch does.
+    weighted: with class indices it divides by the sum of the weights of the samples' classes, as torch does. Shards of
+    a batch have other sums, so in a Trainer's loop class weights are given as `sample_weights=weights[y]` to `batches`.
 
     Raises ShapeError for shapes that do not fit or zero samples, SettingError for a class that does not exist,
     probabilities that are none, and weights that are negative, not finite or all 0.

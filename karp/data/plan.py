@@ -129,19 +129,23 @@ class Plan:
             shard = self._shard(step, shard)
         return (bounds[shard + 1] - bounds[shard]) / bounds[-1]
 
-    def rows(self, step: int, shard: int) -> NDArray[np.int64]:
-        """Return the rows of `shard` in `step`: (samples_in(step, shard),), a read-only view."""
+    def rows(self, step: int, shard: int, stop: int | None = None) -> NDArray[np.int64]:
+        """Return the rows of `shard` in `step`, or of the shards up to `stop`: (samples_in(step, shard, stop),).
+
+        The array is a read-only view.
+        """
         if type(step) is not int or step < 0:
             step = whole("step", step, 0, _LARGEST)
         epoch, batch = divmod(step, self.steps_per_epoch)
         bounds = self._last_bounds if batch == self.steps_per_epoch - 1 else self._bounds
-        if type(shard) is not int or not 0 <= shard < len(bounds) - 1:
-            shard = self._shard(step, shard)
+        last = shard if stop is None else stop - 1
+        if type(shard) is not int or type(last) is not int or not 0 <= shard <= last < len(bounds) - 1:
+            shard, last = self._shard(step, shard), self._shard(step, last)
         order = self._orders.get(epoch)
         if order is None:
             order = self._draw(epoch)
         start = batch * self.batch_size
-        return order[start + bounds[shard] : start + bounds[shard + 1]]
+        return order[start + bounds[shard] : start + bounds[last + 1]]
 
     def _bounds_of(self, step: int) -> tuple[int, ...]:
         """Return the bounds of the shards of `step` in its batch: where each begins, and where the last ends."""

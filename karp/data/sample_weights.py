@@ -7,7 +7,8 @@ step and shard: every worker, and whoever repeats a run, has the same.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
+from itertools import accumulate
 from typing import Any, Protocol
 
 import numpy as np
@@ -23,7 +24,7 @@ _KEPT = 64  # batches
 class Rounds(Protocol):
     """Steps that are rounds of several global batches, as local steps make them."""
 
-    def batches(self, step: int, shard: int) -> Iterable[int]: ...
+    def batches(self, step: int, shard: int) -> Sequence[int]: ...
 
 
 def checked_weights(given: Any, rows: int) -> NDArray[Any]:
@@ -69,12 +70,14 @@ class ShardWeights:
         self.plan = plan
         self.rounds = rounds
         self._sums: dict[int, list[float]] = {}  # batch -> of each of its shards
+        self._total = -1, 0.0  # the step that was asked for last, and its sum
 
     def __call__(self, step: int, start: int, stop: int) -> float:
         """Return the sum of the weights of the shards start … stop-1 of a step."""
         if self.rounds is None:
             return sum(self._of_shards(step)[start:stop])
-        return sum(self.in_batch(batch, shard) for shard in range(start, stop) for batch in self._batches(step, shard))
+        batches = self.rounds.batches
+        return sum(self._of_shards(batch)[shard] for shard in range(start, stop) for batch in batches(step, shard))
 
     def in_batch(self, batch: int, shard: int) -> float:
         """Return the sum of the weights of a shard of a global batch."""
@@ -82,18 +85,20 @@ class ShardWeights:
 
     def share(self, step: int, shard: int) -> float:
         """Return the part of a step's weights that a shard has, where backward starts."""
-        shards = len(self._of_shards(self._batches(step, 0)[0]))
-        return self(step, shard, shard + 1) / self(step, 0, shards)
-
-    def _batches(self, step: int, shard: int) -> Sequence[int]:
-        return [step] if self.rounds is None else [*self.rounds.batches(step, shard)]
+        known, total = self._total
+        if known != step:
+            first = step if self.rounds is None else self.rounds.batches(step, 0)[0]
+            total = self(step, 0, self.plan.shards_of(first))
+            self._total = step, total
+        return self(step, shard, shard + 1) / total
 
     def _of_shards(self, batch: int) -> list[float]:
         sums = self._sums.get(batch)
         if sums is None:
             if len(self._sums) >= _KEPT:
                 self._sums.clear()
-            shards = range(self.plan.shards_of(batch))
-            rows = [self.plan.rows(batch, shard) for shard in shards]
-            sums = self._sums[batch] = [float(self.weights.take(each).sum()) for each in rows]
+            plan, shards = self.plan, self.plan.shards_of(batch)
+            starts = [0, *accumulate(plan.samples_in(batch, shard) for shard in range(shards - 1))]
+            weights = self.weights.take(plan.rows(batch, 0, shards))
+            sums = self._sums[batch] = np.add.reduceat(weights, starts).tolist()
         return sums

@@ -51,6 +51,7 @@ def test_a_step_is_its_shards(plan: Plan, step: int) -> None:
     assert sum(sizes) == total
     assert len(sizes) == min(plan.shards, total)
     assert [plan.samples_in(step, shard) for shard in range(len(sizes))] == sizes
+    assert plan.rows(step, 0, len(sizes)).tolist() == [row for rows in shards(plan, step) for row in rows]
     assert [plan.share(step, shard) for shard in range(len(sizes))] == [size / total for size in sizes]
     assert sum(Fraction(size, total) for size in sizes) == 1
     assert min(sizes) >= 1
