@@ -12,7 +12,7 @@ from running import PATIENCE, PROGRAM, command, environment, karp, launch, progr
 from karp.launch.options import Options
 from karp.launch.processes import Child, output_text, start_worker
 from karp.launch.run import Launch
-from karp.protocol.reports import Joined, Report
+from karp.protocol.reports import Joined, Report, Traceback
 
 BITS: dict[int, str] = {}
 
@@ -82,12 +82,15 @@ def test_no_second_worker_speaks_for_all_if_the_server_dies_when_the_first_has_s
 
 
 class Told:
-    """A server that reports a join, of which the launcher has not heard yet."""
+    """A server that has reports of which the launcher has not heard yet; without any, of a join."""
 
     released = False
 
+    def __init__(self, *reports: Report) -> None:
+        self.unheard = list(reports) or [Joined(0.0, 0, 0, "host", 1)]
+
     def reports(self, seconds: float, ends: object = ()) -> list[Report]:
-        return [Joined(0.0, 0, 0, "host", 1)]
+        return self.unheard
 
     def tell(self, **order: object) -> None:
         assert {"ended": 0, "well": False} == order
@@ -105,6 +108,23 @@ def test_a_worker_that_dies_as_soon_as_it_has_joined_is_started_again(
     launch.children, launch.server = [child], Told()  # type: ignore[assignment]
     launch._watch()
     assert (True, [(0, 1)], 0) == (child.joined, started, launch.status)
+
+
+@pytest.mark.parametrize("repeated", [False, True])
+def test_a_restart_is_said_but_for_an_error_that_another_worker_has_had_at_the_same_step(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, repeated: bool
+) -> None:
+    started, said = [], list[str]()
+    monkeypatch.setattr(Launch, "_start_worker", lambda self, *which: started.append(which))
+    launch = Launch(Options("program.py", [], 2), tmp_path, resume=False)
+    monkeypatch.setattr(launch.display, "say", said.append)
+    process = subprocess.Popen([sys.executable, "-c", "raise SystemExit(1)"])
+    assert 1 == process.wait(PATIENCE)
+    launch.children = [Child(0, process, tmp_path / "log", 0, 0)]
+    launch.server = Told(Joined(0.0, 0, 0, "host", 1), Traceback(0.0, 3, 0, "…", repeated))  # type: ignore[assignment]
+    launch._watch()
+    assert [(0, 1)] == started
+    assert ([] if repeated else ["worker 0 ended with exit status 1: it is started again (1 of 3)"]) == said
 
 
 def test_a_worker_that_cannot_begin_again_leaves_the_run_to_the_others(tmp_path: Path) -> None:
