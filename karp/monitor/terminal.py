@@ -45,7 +45,7 @@ class Display:
                 self.say(report.text)
             case reports.Failure():
                 self.say(report.failure)
-            case reports.Refused() | reports.Stranger():
+            case reports.Refused() | reports.Rejected():
                 self.say(report.reason)
             case reports.Traceback():
                 self._write(report.traceback.rstrip())

@@ -1,1 +1,1 @@
-"""What server and workers say to each other, and the two state machines that say it. No I/O, no clock, no chance."""
+"""The protocol between server and workers: messages and the two state machines, without I/O, clock or randomness."""

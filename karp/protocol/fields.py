@@ -1,4 +1,4 @@
-"""Checks of what the fields of a message hold: each returns the value, or raises ValueError with what it must be."""
+"""Checks of the fields of a message: each returns the value, or raises ValueError that says what it must be."""
 
 from collections.abc import Callable
 

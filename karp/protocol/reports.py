@@ -1,7 +1,7 @@
-"""Reports: what a run says of itself, one class for each kind, and the lines of metrics.jsonl that they are.
+"""Reports: what a run tells its viewers, one class for each kind, and their form as lines of metrics.jsonl.
 
-The server's machine makes them. Whoever shows or keeps a run is a `Viewer`, and gets each of them: the record, the
-terminal, the pipe to the launcher.
+The server's machine makes them. Each report goes to all viewers of the run: the record, the terminal, the pipe to the
+launcher.
 
 A line of metrics.jsonl is a JSON object. Its first field, `report`, names the kind: a class below in lower case.
 `seconds` and `step` follow in every line, then the fields of the kind:
@@ -18,19 +18,19 @@ A line of metrics.jsonl is a JSON object. Its first field, `report`, names the k
     evaluation  the one evaluated after   epoch (from 0), scores {name: number}
     log         where it was logged       name, value, shard (null: outside of one)
     notice      the oldest open one       text
-    refused     the oldest open one       reason: why a message, or a worker, was not taken
-    stranger    the oldest open one       reason: why a connection was turned away
+    refused     the oldest open one       reason: why a message, or a worker, was refused
+    rejected    the oldest open one       reason: why a connection was rejected
     traceback   the oldest open one       worker, traceback: of a program that has raised; repeated: its error is known
-    lost        the oldest open one       worker: it was at work, and is gone
-    main        how many are applied      worker: it speaks for all
+    lost        the oldest open one       worker: it had a task, and is gone
+    main        how many are applied      worker: it is the leader
     left        how many are applied      worker: it has left the run in good order
     failure     the oldest open one       failure: why the run has failed
 
-`seconds` are those of training: 0 before the first step; a server that is started again goes on from those of its
-checkpoint, and the lines after that are cut off. A number that is not finite is null. Three means of the loss over
-samples have three names: `step_loss` is that of the last step, `interval_loss` that of the steps since the line of
-progress before, and `epoch_loss` (in summary.json) that of the last whole epoch. `staleness` says how many
-contributions since the line before had weights of which age ({} in a run without staleness).
+`seconds` are those of training: 0 before the first step; a restarted server goes on from those of its checkpoint, and
+later lines are cut off. A number that is not finite is null. Three means of the loss over samples have three names:
+`step_loss` is that of the last step, `interval_loss` that of the steps since the previous line of progress, and
+`epoch_loss` (in summary.json) that of the last complete epoch. `staleness` counts the contributions since the previous
+line by the age of their weights ({} in a run without staleness).
 
 `arrivals` are lines of arrivals.jsonl, in a form of their own (record/directory.py).
 """
@@ -45,7 +45,7 @@ from typing import Any, Protocol
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """What every report has: the seconds of training, and the step that it is about."""
+    """The base class of reports: the seconds of training, and the step that the report is about."""
 
     seconds: float
     step: int
@@ -53,14 +53,14 @@ class Report:
 
 @dataclass(frozen=True, slots=True)
 class Settings(Report):
-    """The run's settings, when they are known or have changed."""
+    """The run's settings, once they are known and when they change."""
 
     settings: dict[str, Any]
 
 
 @dataclass(frozen=True, slots=True)
 class Kernels(Report):
-    """Kernels that are new in this run; `worker` is None for the server's."""
+    """Kernels that are used for the first time in this run; `worker` is None for the server's."""
 
     worker: int | None
     kernels: dict[str, str]
@@ -68,7 +68,7 @@ class Kernels(Report):
 
 @dataclass(frozen=True, slots=True)
 class Joined(Report):
-    """A worker takes part."""
+    """A worker has joined the run."""
 
     worker: int
     host: str
@@ -77,7 +77,7 @@ class Joined(Report):
 
 @dataclass(frozen=True, slots=True)
 class Begin(Report):
-    """The run begins, or goes on from a checkpoint; it is to have so many steps."""
+    """The run begins, or is resumed from a checkpoint; `steps` is the number of all its steps."""
 
     steps: int
     steps_per_epoch: int
@@ -86,7 +86,7 @@ class Begin(Report):
 
 @dataclass(frozen=True, slots=True)
 class Progress(Report):
-    """How far the run is, and what has happened since the last of these; a loss is None before the first update."""
+    """The progress of the run since the previous report of this kind; a loss is None before the first update."""
 
     epoch: int
     interval_loss: float | None
@@ -98,7 +98,7 @@ class Progress(Report):
 
 @dataclass(frozen=True, slots=True)
 class Evaluation(Report):
-    """The scores of an epoch; one that is not finite is None once it has been read from a line."""
+    """The scores of an epoch; in a report read from a line, a score that is not finite is None."""
 
     epoch: int
     scores: dict[str, float]
@@ -115,28 +115,28 @@ class Log(Report):
 
 @dataclass(frozen=True, slots=True)
 class Notice(Report):
-    """Something that the user should know."""
+    """A text that the user should read."""
 
     text: str
 
 
 @dataclass(frozen=True, slots=True)
 class Refused(Report):
-    """A message was not taken; of these the 1st, 2nd, 4th, 8th, … are reported."""
+    """A message was refused; the 1st, 2nd, 4th, 8th, … of them are reported."""
 
     reason: str
 
 
 @dataclass(frozen=True, slots=True)
-class Stranger(Report):
-    """A connection was turned away; of these, too."""
+class Rejected(Report):
+    """A connection was rejected; the 1st, 2nd, 4th, 8th, … of them are reported."""
 
     reason: str
 
 
 @dataclass(frozen=True, slots=True)
 class Traceback(Report):
-    """A worker's program has raised; `repeated`: with an error that another has had at this step."""
+    """A worker's program has raised; `repeated` says that one had the same error at this step before."""
 
     worker: int
     traceback: str
@@ -152,14 +152,14 @@ class Lost(Report):
 
 @dataclass(frozen=True, slots=True)
 class Main(Report):
-    """The run is over, and this worker speaks for all."""
+    """The run is over, and this worker is the leader."""
 
     worker: int
 
 
 @dataclass(frozen=True, slots=True)
 class Left(Report):
-    """A worker has left the run, which is over."""
+    """A worker has left the run in good order."""
 
     worker: int
 
@@ -173,13 +173,13 @@ class Failure(Report):
 
 @dataclass(frozen=True, slots=True)
 class Arrivals(Report):
-    """What was applied now, in order: [worker, version, start, stop] each; version -1: left out."""
+    """The contributions of a step that were applied, in order: [worker, version, start, stop]; version -1: left out."""
 
     of: list[list[int]]
 
 
 class Activity(StrEnum):
-    """What a worker is at."""
+    """What a worker does at the moment."""
 
     COMPUTING = "computing"
     EVALUATING = "evaluating"
@@ -189,7 +189,7 @@ class Activity(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class WorkerStatus:
-    """What a worker is at, and has done since the last of these; three shares of that time, which sum up to 1.
+    """The status of a worker, with three shares of the time since the previous report, which add up to 1.
 
     `computing` is the share in which it computed shards or an evaluation, `sending` that in which a lease or a
     contribution was under way or waited for its receiver, `waiting` that in which it had no task.
@@ -198,25 +198,25 @@ class WorkerStatus:
     worker: int
     host: str
     state: Activity
-    since: float  # seconds of training; of one that is gone up to a second later
+    since: float  # when its state began, in seconds of training; for one that is gone up to a second later
     lease: list[int] | None  # [step, start, stop]: the shards start … stop-1
-    samples_per_s: float  # as if all shards had equally many samples
+    samples_per_s: float  # computed as if all shards had equally many samples
     computing: float
     waiting: float
     sending: float
-    staleness: int | None  # updates since the weights that it computes with; None: it has no lease
-    restarts: int  # processes with its number that came before, since the server was last started
+    staleness: int | None  # updates since the weights that it computes with; None if it has no lease
+    restarts: int  # earlier processes with its number, since the server was last started
 
 
 @dataclass(frozen=True, slots=True)
 class Workers(Report):
-    """What each worker is at, once a second while steps are to be computed (more rarely with more than 100 workers)."""
+    """The status of all workers, once a second during training, and less often with more than 100 workers."""
 
     workers: list[WorkerStatus]
 
 
 ALL: tuple[type[Report], ...] = (
-    Settings, Kernels, Joined, Begin, Progress, Workers, Evaluation, Log, Notice, Refused, Stranger, Traceback, Lost,
+    Settings, Kernels, Joined, Begin, Progress, Workers, Evaluation, Log, Notice, Refused, Rejected, Traceback, Lost,
     Main, Left, Failure, Arrivals,
 )  # fmt: skip
 KINDS = {kind.__name__.lower(): kind for kind in ALL}
@@ -225,14 +225,14 @@ FIELDS = {kind: tuple(field.name for field in fields(kind)) for kind in ALL}
 
 
 class Viewer(Protocol):
-    """Whoever shows or keeps what a run says."""
+    """The protocol of what shows or records a run's reports."""
 
     def report(self, report: Report) -> None:
-        """Take the next report."""
+        """Handle the next report."""
 
 
 def to_line(report: Report) -> str:
-    """Return a report as a line of metrics.jsonl.
+    """Encode a report as a line of metrics.jsonl.
 
     >>> to_line(Log(1.5, 40, "norm", float("inf"), shard=2))
     '{"report": "log", "seconds": 1.5, "step": 40, "name": "norm", "value": null, "shard": 2}'
@@ -243,7 +243,7 @@ def to_line(report: Report) -> str:
 
 
 def from_line(line: str | bytes) -> Report:
-    """Return the report in a line of metrics.jsonl; raises ValueError for what is none.
+    """Decode a line of metrics.jsonl to its report; raises ValueError for what is none.
 
     >>> from_line('{"report": "notice", "seconds": 1.5, "step": 40, "text": "waiting for worker 2"}')
     Notice(seconds=1.5, step=40, text='waiting for worker 2')
@@ -261,7 +261,7 @@ def from_line(line: str | bytes) -> Report:
 
 
 def finite(content: Any) -> Any:
-    """Return content as JSON can say it: numbers that are not finite as null.
+    """Replace numbers that are not finite by None, which JSON can encode, in nested maps and lists.
 
     >>> finite({"loss": float("nan"), "of": [1, 2.5]})
     {'loss': None, 'of': [1, 2.5]}

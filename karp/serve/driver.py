@@ -69,9 +69,9 @@ def summarise(server: Server, program: str, workers: int, status: int) -> dict[s
             "threads_per_worker": settings.threads,
             "programs": [{"step": step, "sha256": digest} for step, digest in server.joining.programs],
         }
-    summary |= server.training.progress.summary(server.now) | server.joining.uses.summary()
+    summary |= server.training.progress.summary(server.now) | server.joining.kernel_uses.summary()
     return summary | {
-        "main": server.ending.main,
+        "main": server.ending.leader,
         **server.counts,
         "failure": server.training.failure,
         "finished": finished(server),

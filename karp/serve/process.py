@@ -207,7 +207,7 @@ class ServerProcess:
     def report_rejected(self) -> None:
         """Report the connections that were rejected since the last call."""
         for reason in self.socket.rejected.take_reasons():
-            self.perform(self.server.stranger(reason, time.monotonic()))
+            self.perform(self.server.connection_rejected(reason, time.monotonic()))
 
     def finish(self, status: int) -> None:
         """Handle what has arrived, and write the last checkpoint, the weights and the summary."""

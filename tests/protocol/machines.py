@@ -122,7 +122,7 @@ class Run:
 
     @property
     def main(self) -> int:
-        return self.server.ending.main
+        return self.server.ending.leader
 
     @property
     def counts(self) -> dict[str, int]:

@@ -35,10 +35,10 @@ def test_a_shard_is_entered_once() -> None:
 
 def test_a_gradient_that_is_not_finite_is_computed_once_more_and_then_refused() -> None:
     step = Step(0, 4)
-    step.cut(4)
+    step.take_range(4)
     assert Verdict.RETRIED == step.reject(0, 4, b"a", True)
     step.lease_again(0, 4)
-    assert [(0, 1), (1, 2)] == [step.cut(4), step.cut(4)]  # each alone, so that it can be named
+    assert [(0, 1), (1, 2)] == [step.take_range(4), step.take_range(4)]  # each alone, so that it can be named
     assert Verdict.DROPPED == step.reject(0, 1, b"a", False)  # a second copy of the first
     assert step.enter(0, 1)
     assert Verdict.REFUSED == step.reject(1, 2, b"b", True)
@@ -48,7 +48,7 @@ def test_a_gradient_that_is_not_finite_is_computed_once_more_and_then_refused() 
 def test_a_step_is_complete_with_what_is_left_out() -> None:
     step = Step(3, 2)
     assert step.fully_leased is False
-    step.cut(2)
+    step.take_range(2)
     assert step.fully_leased is True
     assert step.enter(1, 2)
     assert (False, False) == (step.complete, step.fully_leased)

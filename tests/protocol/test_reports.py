@@ -20,7 +20,7 @@ EVERY = [
     reports.Log(2.5, 10, "norm", 1.0),
     reports.Notice(2.5, 10, "é, \udce9 and a line\nbreak"),
     reports.Refused(2.5, 10, "no message"),
-    reports.Stranger(2.5, 10, "no key"),
+    reports.Rejected(2.5, 10, "no key"),
     reports.Traceback(2.5, 10, 1, "Traceback …", False),
     reports.Lost(2.5, 10, 1),
     reports.Main(3.0, 20, 0),

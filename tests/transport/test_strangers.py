@@ -130,7 +130,7 @@ def test_without_the_key_nobody_is_heard(tmp_path: Path, expected: str, key: Cal
     with contextlib.ExitStack() as stack, run as (host, port):
         stack.enter_context(strangers.dealer(host, port, [b"hello"], **key()))
     assert (expected, 0) == (summary(tmp_path / "run")["weights_sha256"], summary(tmp_path / "run")["refused"])
-    assert summary(tmp_path / "run")["strangers"] > 0
+    assert summary(tmp_path / "run")["rejected_connections"] > 0
 
 
 def test_the_right_server_key_with_a_workers_key_that_is_not_the_runs(tmp_path: Path, expected: str) -> None:
@@ -150,7 +150,7 @@ def test_the_right_server_key_with_a_workers_key_that_is_not_the_runs(tmp_path: 
     with contextlib.ExitStack() as stack, run as (host, port):
         stack.enter_context(strangers.dealer(host, port, [b"hello"], **options))
     assert (expected, 0) == (summary(tmp_path / "run")["weights_sha256"], summary(tmp_path / "run")["refused"])
-    assert summary(tmp_path / "run")["strangers"] > 0
+    assert summary(tmp_path / "run")["rejected_connections"] > 0
 
 
 def test_a_worker_without_keys_ends_and_the_server_says_who_was_turned_away(tmp_path: Path, expected: str) -> None:
@@ -161,7 +161,7 @@ def test_a_worker_without_keys_ends_and_the_server_says_who_was_turned_away(tmp_
         assert f"karp: the server at tcp://{host}:{port} takes workers with its keys alone, and this" in done.stderr
         assert "Traceback" not in done.stderr
     assert expected == summary(tmp_path / "run")["weights_sha256"]
-    reasons = [line["reason"] for line in metrics(tmp_path / "run") if line["report"] == "stranger"]
+    reasons = [line["reason"] for line in metrics(tmp_path / "run") if line["report"] == "rejected"]
     assert "without keys" in reasons[0]
 
 

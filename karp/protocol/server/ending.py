@@ -1,8 +1,8 @@
-"""How a run ends: a leader is named, every worker is told that the run is over, all leave (states.py draws the states).
+"""The end of a run: a leader is named, every worker is notified that the run is over, and all leave.
 
-The main worker runs its program's code after the loop alone. So who it is must outlive the server: the checkpoint that
-names it is on the disk before it learns of it, and a server that is restored from it waits for the same one, for as
-long as that may live.
+(states.py draws the states.) Only the leader's output after the loop counts, so its name must survive the server: the
+checkpoint that names it is on the disk before the leader learns of it, and a server that is restored from it waits for
+the same leader, as long as that may live.
 """
 
 from karp.protocol import reports
@@ -16,132 +16,135 @@ from karp.protocol.tree import Vector
 
 
 class Ending:
-    """The end of the run that this training and these leases belong to."""
+    """The end of a run: it names the leader, notifies the workers and waits until they leave."""
 
     def __init__(self, training: Training, leasing: Leasing, out: list[Action]) -> None:
         self.training = training
         self.leasing = leasing
         self.out = out
-        self.main = -1  # the worker that speaks for all
-        self.numbers: dict[int, bytes] = {}  # of those that have joined, whether they have left or not
-        self.left: dict[bytes, WorkerInfo] = {}  # those that have left their `with`, and could stand in for it
+        self.leader = -1  # the number of the leader; -1 until it is named
+        self.numbers: dict[int, bytes] = {}  # number -> peer, of all that have joined, also of those that have left
+        self.left: dict[bytes, WorkerInfo] = {}  # those that have left their `with` block; one may become the leader
 
     @property
     def closed(self) -> bool:
-        """Whether the leader has done its work, or nobody is to wait for it."""
+        """Whether the leader's program has ended, or no worker has to wait for it."""
         return self.training.state is RunState.CLOSED
 
     def restore(self, main: int, peer: bytes) -> None:
-        """This worker had been named, and may be at its code after the loop."""
+        """Restore a leader that a checkpoint names, and that may be running its code after the loop."""
         self.training.change_state(RunState.OVER)
-        self.main = main
+        self.leader = main
         self.numbers[main] = peer
 
-    def is_main(self, peer: bytes) -> bool:
-        """Whether this is the main worker, which may not have joined again since a checkpoint named it."""
-        return peer == self.numbers.get(self.main)
+    def is_leader(self, peer: bytes) -> bool:
+        """Return whether this peer is the leader, which need not have joined since a checkpoint named it."""
+        return peer == self.numbers.get(self.leader)
 
-    def name(self, worker: int) -> None:
-        """This worker speaks for all, whatever happens to the server."""
-        self.main = worker
+    def name_leader(self, worker: int) -> None:
+        """Make this worker the leader, and write that to a durable checkpoint."""
+        self.leader = worker
         self.training.report(reports.Main, worker)
         self._save(durable=True)
 
-    def name_another(self) -> None:
-        """The main worker died before its program's end: another stands in for it."""
-        self.main = -1
+    def replace_leader(self) -> None:
+        """Name another leader, as the leader died before its program's end."""
+        self.leader = -1
         if self.training.failure:
             return
         if not self.numbers:
-            self._save(durable=True)  # the next one that joins is named
+            self._save(durable=True)  # the next worker that joins becomes the leader
         else:
             worker, peer = min(self.numbers.items())
-            self.name(worker)
-            if peer in self.leasing.members:  # it may not have got the weights yet
-                self.repeat(self.leasing.members[peer])
+            self.name_leader(worker)
+            if peer in self.leasing.members:  # it may not have the final weights yet
+                self.notify_again(self.leasing.members[peer])
             else:
                 self._send(peer, self._finish(main=True))
 
     def finish(self) -> None:
-        """Tell every worker that waits; the others are told when they next send."""
+        """End the run: notify every worker that waits; if the run has failed, notify all at once.
+
+        Other workers are notified when they next send a message.
+        """
         members, waiting = self.leasing.members, self.leasing.waiting
-        at_once = bool(self.training.failure)
-        everybody = list((waiting if self.training.over and not at_once else members).values())
+        failed = bool(self.training.failure)
+        candidates = list((waiting if self.training.over and not failed else members).values())
         if not self.training.over:
             self.training.change_state(RunState.OVER)
-            if members and not at_once:
-                self.name(min(member.worker for member in members.values()))
-        for member in [each for each in everybody if each.state is not WorkerState.NOTIFIED]:
-            if member.peer in waiting or member.state is WorkerState.STOPPED or at_once:
-                self.tell(member)
+            if members and not failed:
+                self.name_leader(min(member.worker for member in members.values()))
+        for member in [member for member in candidates if member.state is not WorkerState.NOTIFIED]:
+            if member.peer in waiting or member.state is WorkerState.STOPPED or failed:
+                self.notify(member)
 
-    def tell(self, member: WorkerInfo) -> None:
+    def notify(self, member: WorkerInfo) -> None:
         """Tell a worker that the run is over."""
         member.change_state(WorkerState.NOTIFIED)
         self.leasing.waiting.pop(member.peer, None)
         self._send_finish(member)
 
-    def repeat(self, member: WorkerInfo) -> None:
-        """It has been told, and asks nevertheless: the message was lost, or its Leave."""
+    def notify_again(self, member: WorkerInfo) -> None:
+        """Notify a worker again that asks although it was notified: Finish, or its Leave, was lost."""
         member.version = -1  # the weights may be lost, too
         self._send_finish(member)
         if self.closed:
             self._send(member.peer, Closed())
 
     def leave(self, member: WorkerInfo, message: Leave) -> None:
-        """A worker that has been told leaves its `with`."""
+        """Handle the Leave of a worker, which has left its `with` block."""
         del self.leasing.members[member.peer]
         self.leasing.waiting.pop(member.peer, None)
         member.change_state(WorkerState.LEFT)
         self.left[member.peer] = member
-        if member.worker == self.main:
+        if member.worker == self.leader:
             self.log(message)
         self.training.report(reports.Left, member.worker)
 
     def log(self, message: Leave) -> None:
-        """What the main worker has logged after the loop."""
+        """Record the numbers that the leader has logged after the loop."""
         if message.logs:
             self.training.log(message.logs, self.training.number)
             self._save(durable=False)
 
-    def hear(self, peer: bytes, message: FromWorker) -> None:
-        """A worker that has left is done, or asks whether it is to speak for all."""
-        main = self.left[peer].worker == self.main
-        if isinstance(message, Done) and main:
+    def handle(self, peer: bytes, message: FromWorker) -> None:
+        """Handle a message of a worker that has left: the leader is done, or a worker asks whether it is the leader."""
+        is_leader = self.left[peer].worker == self.leader
+        if isinstance(message, Done) and is_leader:
             self.close()
         elif isinstance(message, Ping) and self.closed:
             self._send(peer, Closed())
-        elif isinstance(message, Ping) and main:
+        elif isinstance(message, Ping) and is_leader:
             self._send(peer, self._finish(main=True))
         elif isinstance(message, Ping):
             self._send(peer, Waiting("the main worker to end"))
 
-    def hear_of_another(self, peer: bytes, message: Leave | Done) -> None:
-        """The last words to another server; if its main worker says them, this one has to hear them."""
-        if not self.training.over or not self.is_main(peer) or peer in self.leasing.members:
+    def handle_of_unknown(self, peer: bytes, message: Leave | Done) -> None:
+        """Handle the last message of a worker unknown to this server, if a checkpoint has named it as the leader."""
+        if not self.training.over or not self.is_leader(peer) or peer in self.leasing.members:
             return
-        self.left[peer] = WorkerInfo(peer, self.main, 0.0, state=WorkerState.LEFT)
+        self.left[peer] = WorkerInfo(peer, self.leader, 0.0, state=WorkerState.LEFT)
         if isinstance(message, Done):
             self.close()
         else:
             self.log(message)
 
     def close(self) -> None:
-        """The main worker has spoken for all; who is not known to have left is told at its Ping."""
+        """Close the run, as the leader has ended: tell workers that have left; others are told at their next Ping."""
         if not self.closed:
             self.training.change_state(RunState.CLOSED)
         for peer in self.left:
             self._send(peer, Closed())
 
     def _save(self, durable: bool) -> None:
-        if self.training.ready:  # else there is nothing yet that could be lost
+        if self.training.ready:  # before that there is nothing that could be lost
             self.out.append(Save(durable))
 
     def _send_finish(self, member: WorkerInfo) -> None:
         training = self.training
         new = training.ready and (member.version != training.version or training.weights.borrowed)
         weights = training.weights.vector if new else None
-        self._send(member.peer, self._finish(member.worker == self.main, weights))
+        self._send(member.peer, self._finish(member.worker == self.leader, weights))
 
     def _finish(self, main: bool, weights: Vector | None = None) -> Finish:
         training = self.training

@@ -1,4 +1,4 @@
-"""Programs that raise: once is tried on another worker, twice at the same place or for certain ends the run."""
+"""Programs that raise: another worker tries the shard; a second failure at the same point ends the run."""
 
 from karp.protocol import reports
 from karp.protocol.messages import Failure
@@ -6,28 +6,28 @@ from karp.protocol.server.training import Training
 
 
 class Failures:
-    """Where programs of this training's workers have raised."""
+    """The failures of the workers' programs, by step, shard and epoch."""
 
     def __init__(self, training: Training) -> None:
         self.training = training
-        self.places: set[tuple[int, int, int]] = set()  # (step, shard, epoch)
-        self.step = -1  # of the last one
-        self.errors: set[str] = set()  # that step's
+        self.points: set[tuple[int, int, int]] = set()  # (step, shard, epoch) at which a program has failed
+        self.step = -1  # the step of the last failure
+        self.errors: set[str] = set()  # the errors of that step
 
-    def hear(self, worker: int, message: Failure) -> None:
-        """A worker's program has raised. On another worker it may not, but at the same place once more it does."""
-        where = (message.step, message.shard, message.epoch)
+    def handle(self, worker: int, message: Failure) -> None:
+        """Report that a worker's program has raised; fail the run for a certain error or a second one at this point."""
+        point = (message.step, message.shard, message.epoch)
         place = f"at step {message.step}, shard {message.shard}" if message.shard >= 0 else "outside of its loop"
         if message.epoch >= 0:
             place = f"in the evaluation of epoch {message.epoch}"
         if message.step != self.step:
             self.step, self.errors = message.step, set()
-        repeated = message.error in self.errors  # as where all of a step's shards fail alike: it is said once
+        repeated = message.error in self.errors  # where all shards of a step fail alike, the user is told once
         self.errors.add(message.error)
         self.training.report(reports.Traceback, worker, message.traceback, repeated)
-        if message.certain or where in self.places or message.shard == message.epoch == -1:
+        if message.certain or point in self.points or message.shard == message.epoch == -1:
             self.training.fail(f"worker {worker} failed {place}: {message.error}")
         else:
-            self.places.add(where)
+            self.points.add(point)
             if not repeated:
                 self.training.notice(f"worker {worker} failed {place} ({message.error}); another worker tries it")

@@ -1,12 +1,12 @@
-"""How a run begins: who has joined, what the first of them settles, whose weights the model starts from.
+"""The beginning of a run: workers join, the first brings the settings, one sends the initial weights.
 
-It begins when all workers are here, or when the deadline for joining has passed and some are.
+A run begins when all workers have joined, or when the deadline for joining has passed and some have.
 
-The first worker's settings are the run's. A run that is resumed has them already; if it was told that its program has
-changed, the first worker may bring another file, of the same settings otherwise: `programs` says which ran when. One
-worker at a time is asked for the initial weights, which are all equal; should it be lost, the next one is. A worker
-that joins later, or once more, is given its number and takes part. What each of them computes with is kept, and
-compared with what the first does.
+The first worker's settings are the run's. A run that is resumed has them already. If it may go on with a changed
+program, the first worker may bring another file with otherwise equal settings: `programs` says which ran when. One
+worker at a time is asked for the initial weights, which are equal in all; if it is lost, the next one is asked. A
+worker that joins later, or again, gets its number and takes part. The kernels of each are recorded and compared with
+those of the first.
 """
 
 from dataclasses import replace
@@ -29,7 +29,7 @@ from karp.protocol.settings import Settings
 
 JOIN_SECONDS = 60.0  # the run begins without the workers that have not joined by then
 
-HINTS = {  # where settings differ
+HINTS = {  # what to do about settings that differ
     "program_sha256": "a run goes on with the file that it began with, but for karp launch --resume DIR --changed",
     "weights_sha256": "every worker must make the same weights: give the model a seed",
     "data_sha256": "every worker must have the same data: give what is random in them a seed",
@@ -37,7 +37,7 @@ HINTS = {  # where settings differ
 
 
 class Joining:
-    """The beginning of the run that this training and these leases belong to; `workers` are expected."""
+    """The beginning of a run: it checks and numbers the workers that join; `workers` are expected."""
 
     def __init__(
         self,
@@ -54,37 +54,38 @@ class Joining:
         self.ending = ending
         self.out = out
         self.workers = self.launched = workers
-        self.shards = workers  # of a step, where the program leaves them to the run
+        self.shards = workers  # the shards of a step, if the program leaves their number to the run
         self.may_change = False  # whether a run that is resumed may go on with a program file that has changed
         self.programs: list[tuple[int, str]] = []  # (step, SHA-256): from which step on which program file has run
         self.join_by = now + JOIN_SECONDS
         self.notice_at = now + NOTICE_SECONDS
         self.asked = b""  # the peer that was asked for the initial weights
         self.same_kernels = same_kernels
-        self.uses = KernelUses()
+        self.kernel_uses = KernelUses()
 
-    def known(self, peer: bytes, message: Join) -> int | None:
-        """The number of a worker whose Join, or one before it, has come twice; None if it is to enter.
+    def known_number(self, peer: bytes, message: Join) -> int | None:
+        """Return the number of a worker that has joined before, and is over or left; None for one that is to be added.
 
-        Raises ProtocolError for a program that differs from the run's, and for kernels that do where they must not.
+        Raises ProtocolError for a program that differs from the run's, and for other kernels if they must be the same.
         """
         if self.training.settings is None:
-            self._settle(message.settings)
+            self._adopt_settings(message.settings)
         assert self.training.settings is not None
         if self.may_change:
-            self._change(self.training.settings, message.settings)
+            self._change_program(self.training.settings, message.settings)
         if differences := self.training.settings.differences(message.settings):
-            advice = [hint for name, hint in HINTS.items() if any(one.startswith(name) for one in differences)]
+            advice = [hint for name, hint in HINTS.items() if any(text.startswith(name) for text in differences)]
             raise ProtocolError("this program differs from the run's: " + "; ".join([*differences, *advice]))
-        if self.same_kernels and (odd := self.uses.differences(message.kernels)):
-            raise ProtocolError(f"this worker on {message.host} computes with other kernels than the run's: {odd}")
+        if self.same_kernels and (others := self.kernel_uses.differences(message.kernels)):
+            raise ProtocolError(f"this worker on {message.host} computes with other kernels than the run's: {others}")
         member = self.leasing.members.get(peer)
         if member is None:
             member = self.ending.left.get(peer)
             return None if member is None else member.worker
         return member.worker if member.state is WorkerState.NOTIFIED else None
 
-    def _settle(self, settings: Settings) -> None:
+    def _adopt_settings(self, settings: Settings) -> None:
+        """Make the first worker's settings those of the run."""
         if settings.shards == ANY_SHARDS:
             settings = settings.with_shards(self.shards)
         self.training.use(settings)
@@ -94,21 +95,21 @@ class Joining:
             self.training.notice(text)
 
     def resume(self, shards: int, changed: bool) -> None:
-        """Go on with an earlier run of so many shards (0: not known), whose program file may have changed."""
+        """Prepare to resume a run of so many shards (0: not known); `changed` permits a changed program file."""
         self.shards, self.may_change = shards or self.workers, changed
 
     def restore(self, programs: Any) -> None:
-        """Go on with a run that has begun, and in which these programs have run."""
+        """Restore a run that has begun, in which these programs have run."""
         self.training.change_state(RunState.TRAINING)
         self.programs = [(int(step), str(digest)) for step, digest in programs]
 
-    def _change(self, run: Settings, program: Settings) -> None:
-        """Go on with the program of the first worker, if what steers the bits of the weights is the same."""
+    def _change_program(self, run: Settings, program: Settings) -> None:
+        """Go on with the program of the first worker, if it differs only in its file, and in evaluating or not."""
         evaluate = run.evaluate if run.wait_for_score else program.evaluate
         new = replace(run, program_sha256=program.program_sha256, evaluate=evaluate)
         if new.differences(program):
             return
-        self.may_change = False  # the others must bring the same
+        self.may_change = False  # further workers must have the same program
         if new == run:
             return
         self.training.settings = new
@@ -121,40 +122,40 @@ class Joining:
         self.training.notice(f"the program has changed: from step {step} on it is {after} (SHA-256), before {before}")
         self.out.append(Save(durable=True))
 
-    def enter(self, peer: bytes, message: Join, now: float) -> None:
-        """This worker is one of the run's."""
+    def add_worker(self, peer: bytes, message: Join, now: float) -> None:
+        """Add a worker to the run: give it a number, ask it for the initial weights if they are missing."""
         numbers, worker = self.ending.numbers, message.worker
         self.leasing.forget_division()
-        if self.ending.is_main(peer):
-            worker = self.ending.main
-        if worker < 0 or numbers.get(worker, peer) != peer:  # those below `launched` are the launcher's to give
+        if self.ending.is_leader(peer):
+            worker = self.ending.leader
+        if worker < 0 or numbers.get(worker, peer) != peer:  # numbers below `launched` are given by the launcher
             worker = next(number for number in count(self.launched) if number not in numbers)
         numbers[worker] = peer
         member = self.leasing.members[peer] = WorkerInfo(peer, worker, now, host=message.host)
-        if (before := self.leasing.known.get(worker)) is not None:
+        if (before := self.leasing.by_number.get(worker)) is not None:
             member.restarts = before.restarts + (before.peer != peer)
-        self.leasing.known[worker] = member
-        asked = self.to_ask(peer)
+        self.leasing.by_number[worker] = member
+        asked = self.needs_weights_from(peer)
         if asked:
             self.asked = peer
         self.welcome(peer, worker, asked)
         self.training.report(reports.Joined, worker, message.host, message.pid)
         self.compare(message.kernels, worker, f"worker {worker} on {message.host}")
-        if self.training.over and self.ending.main < 0:
-            self.ending.name(worker)
+        if self.training.over and self.ending.leader < 0:
+            self.ending.name_leader(worker)
         if not asked:
             self.leasing.mark_idle(member)
 
     def compare(self, kernels: Kernels, worker: int | None, who: str) -> None:
-        """Keep what a worker, or with None the server, computes with; say that a kind differs when it first comes."""
-        differences = self.uses.differences(kernels)
-        is_new = self.uses.add(kernels, worker)
+        """Record the kernels of a worker, or with None of the server; report those that differ from the first's."""
+        differences = self.kernel_uses.differences(kernels)
+        is_new = self.kernel_uses.add(kernels, worker)
         if is_new:
             self.training.report(reports.Kernels, worker, kernels.to_dict())
         if not differences:
             return
         what = f"{who} computes with other kernels than this run's: {differences}"
-        if self.same_kernels:  # of workers, those that differ have been refused
+        if self.same_kernels:  # this is the server, as workers with other kernels have been refused
             self.training.fail(what)
         elif is_new:
             self.training.notice(
@@ -167,12 +168,12 @@ class Joining:
         assert self.training.settings is not None
         self.out.append(Send(peer, Welcome(worker, self.training.settings.shards, asked)))
 
-    def to_ask(self, peer: bytes) -> bool:
-        """Whether the initial weights are to come from this peer, or still are."""
+    def needs_weights_from(self, peer: bytes) -> bool:
+        """Return whether this peer is asked for the initial weights, or has to be, as no other worker is."""
         return not self.training.ready and (self.asked == peer or self.asked not in self.leasing.members)
 
     def initial(self, member: WorkerInfo, message: Initial) -> None:
-        """The weights have come, with what their worker remarks; raises ProtocolError if the settings name others."""
+        """Start from the initial weights, and report the remarks; raises ProtocolError if the settings name others."""
         if not self.training.ready:
             self.training.weights.start_from(message.weights)
             for text in message.remarks:
@@ -187,10 +188,10 @@ class Joining:
             self.training.change_state(RunState.TRAINING)
             self.training.progress.begin(now)
             self.training.report_begin(len(self.leasing.members))
-            self.out.append(Save(durable=True))  # workers will soon have the initial weights no more
+            self.out.append(Save(durable=True))  # as workers will overwrite the initial weights
 
-    def look_for_missing(self, now: float) -> None:
-        """Before the first step: say who has not joined, and in the end begin without."""
+    def check_missing(self, now: float) -> None:
+        """Name the workers that have not joined, and after the deadline begin without them."""
         here = len(self.leasing.members)
         missing = ", ".join(str(number) for number in range(self.workers) if number not in self.ending.numbers)
         text = f"{here} of {self.workers} workers have joined; missing: worker {missing}; the run begins without"
@@ -201,6 +202,6 @@ class Joining:
             self.notice_at = now + NOTICE_SECONDS
             self.training.notice(f"{text} in {max(0.0, self.join_by - now):.0f} s")
 
-    def waited_for(self) -> str:
-        """Who keeps the run from beginning."""
+    def describe_wait(self) -> str:
+        """Describe why the run has not begun: how many workers have joined."""
         return f"{len(self.leasing.members)} of {self.workers} workers have joined; the run begins when all have"

@@ -2,8 +2,8 @@
 
 A worker holds one task at a time, a lease or an evaluation. A lease is revoked when its worker or a message is lost:
 the shards that have not arrived are leased again. A lease that is overdue is not revoked; its shards are leased to an
-idle worker as well (a backup lease), and the first contribution of a shard counts. Which worker computed a shard never
-shows in the weights, so all of this may follow the clock.
+idle worker as well (a backup lease), and the first contribution of a shard counts. The weights do not depend on which
+worker computed a shard, so all of this may depend on the clock.
 """
 
 from collections.abc import Collection
@@ -24,14 +24,14 @@ NOTICE_SECONDS = 10.0  # a wait of so long is reported, then one of twice the le
 
 @dataclass(frozen=True, slots=True)
 class Division:
-    """The division of a whole step among idle workers of the same speed; the next step is usually divided as it."""
+    """The division of a step's shards among idle workers of the same speed; the next step is usually divided alike."""
 
     waiting: int
     shards: int
     ranges: list[tuple[WorkerInfo, int, int]]  # member, start, stop
 
     def fits(self, waiting: Collection[bytes], shards: int) -> bool:
-        """Whether a whole step of so many shards can be divided in the same way among these idle workers."""
+        """Return whether a step of so many shards can be divided in the same way among these idle workers."""
         if len(waiting) != self.waiting or shards != self.shards:
             return False
         for member, _, _ in self.ranges:  # noqa: SIM110  (a generator takes three times as long)
@@ -47,23 +47,23 @@ class Leasing:
         self.training = training
         self.out = out
         self.members: dict[bytes, WorkerInfo] = {}
-        self.known: dict[int, WorkerInfo] = {}  # the newest of each number, whether it is here or gone
-        self.waiting: dict[bytes, WorkerInfo] = {}  # the idle ones
+        self.by_number: dict[int, WorkerInfo] = {}  # the newest worker of each number, whether it is here or gone
+        self.waiting: dict[bytes, WorkerInfo] = {}  # the idle workers
         self.throughput = Throughput()
-        self.evaluators: dict[int, WorkerInfo] = {}  # epoch -> the worker that was last given its evaluation
-        self.portions: dict[int, dict[bytes, int]] = {}  # open step -> how many shards each gets, with staleness
-        self.division: Division | None = None  # of the last step that was shared out at once
-        self.given = 0  # how many tasks have been given
+        self.evaluators: dict[int, WorkerInfo] = {}  # epoch -> the worker that was given its evaluation last
+        self.portions: dict[int, dict[bytes, int]] = {}  # open step -> peer -> number of shards, with staleness
+        self.division: Division | None = None  # of the last step that was leased all at once
+        self.task_count = 0  # how many tasks have been given
         self.leased_again = 0  # shards that were leased again
 
     def mark_idle(self, member: WorkerInfo) -> None:
-        """This worker has no task."""
+        """Mark a worker as having no task; if it takes tasks, it waits for one from now on."""
         member.task = None
         if member.state is TRAINING:
             self.waiting[member.peer] = member
 
     def forget_division(self) -> None:
-        """Divide the next step afresh: workers have come or gone."""
+        """Divide the next step anew, as workers have come or gone."""
         self.portions.clear()
         self.division = None
 
@@ -78,6 +78,7 @@ class Leasing:
             self._lease(now)
 
     def _evaluate(self, now: float) -> None:
+        """Give evaluations that are due to idle workers."""
         for epoch, version in self.training.ledger.evaluations.items():
             if self.waiting and not self._is_evaluated(epoch):
                 last = max(self.waiting.values(), key=lambda member: member.worker)
@@ -85,14 +86,14 @@ class Leasing:
                 self.evaluators[epoch] = last
 
     def _is_evaluated(self, epoch: int) -> bool:
-        """Whether a worker holds this evaluation as its task."""
+        """Return whether a worker holds this evaluation as its task."""
         member = self.evaluators.get(epoch)
         if member is None or self.members.get(member.peer) is not member:
             return False
         return isinstance(member.task, Evaluation) and member.task.epoch == epoch
 
     def _lease(self, now: float) -> None:
-        """Lease what is unleased, oldest step first, and open further steps for workers that are still idle."""
+        """Lease the unleased shards, oldest step first, and open further steps for workers that are still idle."""
         ledger = self.training.ledger
         if ledger.max_staleness == 0:
             self._lease_of(ledger.step, now)
@@ -104,73 +105,75 @@ class Leasing:
             self._lease_of(another, now)
 
     def _lease_of(self, step: Step, now: float) -> None:
-        """Lease what is unleased of a step to the idle workers, in the order of their numbers."""
-        division, whole = self.division, step.untouched
-        if division is not None and whole and self.throughput.even(now) and division.fits(self.waiting, step.shards):
+        """Lease the unleased shards of a step to the idle workers, in the order of their numbers."""
+        division, is_new, even = self.division, step.fully_unleased, self.throughput.even(now)
+        if division is not None and is_new and even and division.fits(self.waiting, step.shards):
             step.unleased = []
-            for member, start, stop in division.ranges:  # almost every step is shared out as the one before
+            for member, start, stop in division.ranges:  # almost every step is divided as the one before
                 self._grant(member, step, start, stop, now)
             return
         waiting = sorted(self.waiting.values(), key=lambda member: member.worker)
         if step.not_finite:
-            self._lease_refused(step, waiting, now)
+            self._lease_not_finite(step, waiting, now)
             return
         ranges = []
         for member, portion in zip(waiting, self._portions(step, waiting, now), strict=True):
-            if (cut := step.cut(portion)) is not None:
-                self._grant(member, step, *cut, now)
-                ranges.append((member, *cut))
-        if whole and self.training.ledger.max_staleness == 0 and self.throughput.even(now):
+            if (shards := step.take_range(portion)) is not None:
+                self._grant(member, step, *shards, now)
+                ranges.append((member, *shards))
+        if is_new and even and self.training.ledger.max_staleness == 0:
             self.division = Division(len(waiting), step.shards, ranges)
 
     def _portions(self, step: Step, waiting: list[WorkerInfo], now: float) -> list[int]:
-        """Return how many shards of the step each of these workers gets."""
+        """Return the number of the step's shards that each of these workers gets."""
         bound = self.training.ledger.max_staleness
         if bound == 0:
             return self.throughput.allocate(waiting, step.count_unleased, now)
         if bound is None:  # each shard is an update of its own
             return [1] * len(waiting)
-        if step.number not in self.portions:  # workers that are not idle now get theirs later
-            everybody = sorted(self.members.values(), key=lambda member: member.worker)
-            there = [member for member in everybody if member.state is TRAINING]
-            portions = self.throughput.allocate(there, step.shards, now)
+        if step.number not in self.portions:  # workers that are not idle now get their portions later
+            members = sorted(self.members.values(), key=lambda member: member.worker)
+            active = [member for member in members if member.state is TRAINING]
+            portions = self.throughput.allocate(active, step.shards, now)
             open_steps = self.training.ledger.open
             self.portions = {number: shares for number, shares in self.portions.items() if number in open_steps}
-            self.portions[step.number] = {member.peer: each for member, each in zip(there, portions, strict=True)}
+            self.portions[step.number] = {member.peer: count for member, count in zip(active, portions, strict=True)}
         return [self.portions[step.number].get(member.peer, 0) for member in waiting]
 
-    def _lease_refused(self, step: Step, waiting: list[WorkerInfo], now: float) -> None:
-        """Lease shards whose gradient was not finite to other workers than before, if there are any."""
+    def _lease_not_finite(self, step: Step, waiting: list[WorkerInfo], now: float) -> None:
+        """Lease shards of a step of which some gradients were not finite, those to other workers if there are any."""
         for member in waiting:
             if not step.unleased:
                 return
             if step.not_finite.get(step.unleased[0][0]) == member.peer and len(self.members) > 1:
                 continue
-            if (cut := step.cut(1 if self.training.ledger.max_staleness is None else step.count_unleased)) is not None:
-                self._grant(member, step, *cut, now)
+            most = 1 if self.training.ledger.max_staleness is None else step.count_unleased
+            if (shards := step.take_range(most)) is not None:
+                self._grant(member, step, *shards, now)
 
     def _grant(self, member: WorkerInfo, step: Step, start: int, stop: int, now: float) -> None:
-        """Lease this range of the step, to be computed with the newest weights."""
-        weights, suspect = self.training.weights, start in step.not_finite  # which is leased alone
+        """Lease a range of the step's shards to a worker, to be computed with the newest weights."""
+        weights, suspect = self.training.weights, start in step.not_finite  # a suspect shard is leased alone
         self._give(member, Lease(0, step.number, start, stop, weights.version, weights.outgoing(), suspect), now)
 
     def _give(self, member: WorkerInfo, task: Lease | Evaluation, now: float) -> None:
+        """Send a task to an idle worker, without the weights if it has them."""
         del self.waiting[member.peer]
-        self.given += 1
-        task.number = member.number = self.given
-        others = isinstance(task, Evaluation) and self.training.weights.borrowed  # other weights than those of leases
-        if member.version == task.version and not others:  # this worker has these weights already
+        self.task_count += 1
+        task.number = member.number = self.task_count
+        differ = isinstance(task, Evaluation) and self.training.weights.borrowed  # from the weights of leases
+        if member.version == task.version and not differ:  # the worker has these weights already
             task.weights = None
-        member.task, member.version = task, -1 if others else task.version
+        member.task, member.version = task, -1 if differ else task.version
         member.since, member.backed_up = now, False
         member.notice_at = now + NOTICE_SECONDS
         self.out.append(Send(member.peer, task))
 
     def send_task_again(self, member: WorkerInfo) -> None:
-        """Send a worker its task once more: the message was lost."""
+        """Send a worker its task again, as the message was lost; if its weights are gone, it will get another task."""
         assert member.task is not None
         weights = self._weights_of(member.task)
-        if weights is None:  # these weights exist no longer: the worker gets another task and its weights
+        if weights is None:  # the weights of the task's version exist no longer
             self.revoke(member)
             self.mark_idle(member)
             member.version = -1
@@ -179,13 +182,14 @@ class Leasing:
             self.out.append(Send(member.peer, member.task))
 
     def _weights_of(self, task: Lease | Evaluation) -> Vector | None:
+        """Return the weights of a task's version; None if they exist no longer."""
         weights = self.training.weights
         if isinstance(task, Evaluation):
             return self.training.weights_for(task.epoch)
         return weights.outgoing() if task.version == weights.version else None
 
     def revoke(self, member: WorkerInfo) -> None:
-        """Take a worker's task away; what has not arrived of its lease is leased again, unless another has it too."""
+        """Revoke a worker's task: shards that have not arrived are leased again, unless another worker has them too."""
         task, member.task = member.task, None
         step = self.training.ledger.open.get(task.step) if isinstance(task, Lease) else None
         if not isinstance(task, Lease) or step is None or step.complete:
@@ -201,7 +205,7 @@ class Leasing:
                 step.lease_again(shard, shard + 1)
 
     def returned(self, member: WorkerInfo, message: Contribution, now: float) -> Lease | None:
-        """A worker has contributed; return the lease that this ends, if the worker still holds it."""
+        """End the lease that a contribution answers, if the worker still holds it, and return it."""
         lease = member.task
         if not isinstance(lease, Lease) or lease.step != message.step or message.lease not in (0, lease.number):
             return None
@@ -212,13 +216,13 @@ class Leasing:
         return lease
 
     def evaluated(self, member: WorkerInfo, now: float) -> None:
-        """A worker has done the evaluation that it held."""
+        """End the evaluation that a worker held."""
         member.task_ends(now, 0.0)
         self.mark_idle(member)
 
     @property
     def restless(self) -> bool:
-        """Whether a worker is idle while another holds a lease of which no backup has been given."""
+        """Whether a worker is idle while another holds a lease without a backup, so that one may be due soon."""
         if not self.waiting:
             return False
         for member in self.members.values():  # noqa: SIM110  (a generator takes twice as long)
@@ -227,13 +231,13 @@ class Leasing:
         return False
 
     def lease_backups(self, now: float) -> None:
-        """Give backup leases of what is overdue to idle workers."""
+        """Give backups of overdue leases to idle workers."""
         open_steps = self.training.ledger.open
         if any(step.unleased for step in open_steps.values()):
             return
-        found = 0
+        backups = 0  # shards
         for member in list(self.members.values()):
-            if found >= len(self.waiting):
+            if backups >= len(self.waiting):
                 break
             lease = member.task
             if not isinstance(lease, Lease) or lease.step not in open_steps or member.backed_up:
@@ -242,24 +246,24 @@ class Leasing:
             if now >= self.throughput.overdue_at(member, lease):
                 member.backed_up = True
                 for start, stop in step.missing(lease.start, lease.stop):
-                    found += stop - start
+                    backups += stop - start
                     step.lease_again(start, stop)
-        if found:
-            self.leased_again += found
+        if backups:
+            self.leased_again += backups
             self._lease(now)
 
-    def waited_for(self, now: float) -> str:
+    def describe_wait(self, now: float) -> str:
         """Describe the tasks of the first workers that have one."""
-        busy = (member.doing(now) for member in self.members.values() if member.task is not None)
+        busy = (member.describe_task(now) for member in self.members.values() if member.task is not None)
         return "waiting for " + (", ".join(islice(busy, 4)) or "nobody")
 
-    def overdue(self, now: float) -> list[WorkerInfo]:
-        """Return the workers whose tasks are due for a notice; each of them again after twice as long."""
-        found = []
+    def due_for_notice(self, now: float) -> list[WorkerInfo]:
+        """Return the workers whose tasks take so long that a notice is due; each again after twice as long."""
+        due, open_steps = [], self.training.ledger.open
         for member in self.members.values():
             task = member.task
-            here = isinstance(task, Evaluation) or (isinstance(task, Lease) and task.step in self.training.ledger.open)
-            if here and now >= member.notice_at:
+            is_open = isinstance(task, Evaluation) or (isinstance(task, Lease) and task.step in open_steps)
+            if is_open and now >= member.notice_at:
                 member.notice_at = now + 2 * (now - member.since)
-                found.append(member)
-        return found
+                due.append(member)
+        return due

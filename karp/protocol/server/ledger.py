@@ -1,12 +1,12 @@
 """The ledger: which shards of which steps have arrived, which are leased, and what comes next. It knows no array.
 
-Each shard is entered once, whoever computed it. A step is complete when every one of its shards has arrived or was
+Each shard is entered once, whichever worker computed it. A step is complete when each of its shards has arrived or was
 left out; steps are closed in order.
 
-How many steps may be open is all that the bound on staleness decides. With a bound of s, step t is opened once t - s
-steps are closed, so its gradients come from weights of the versions t - s to t. An asynchronous run (bound None) has no
-whole steps: there the steps are only the order in which shards are leased. One of its epochs ends when its last shard
-has arrived; shards of the next epoch are leased before that, unless a score must be known first, but none beyond.
+The bound on staleness decides only how many steps may be open. With a bound of s, step t is opened once t - s steps are
+closed, so its gradients come from weights of the versions t - s to t. In an asynchronous run (bound None) updates are
+single shards, and the steps are only the order in which shards are leased. An epoch ends there when its last shard has
+arrived; before that, shards of the next epoch are leased (unless it waits for a score), but of none after it.
 """
 
 from bisect import bisect_left, bisect_right
@@ -18,19 +18,19 @@ from karp.protocol.settings import Settings
 from karp.protocol.steps import Steps
 from karp.protocol.tree import merge_ranges
 
-Ranges = list[tuple[int, int]]  # of shards: start, stop
+Ranges = list[tuple[int, int]]  # (start, stop) of shards
 
 
 class Verdict(Enum):
-    """What a step makes of a node whose gradient is not finite."""
+    """The consequence of a node whose gradient is not finite."""
 
-    DROPPED = "it is the second copy of an earlier one: nothing is learnt by it"
+    DROPPED = "it may be a second copy of an earlier contribution, so it does not count"
     RETRIED = "its shards are leased once more"
     REFUSED = "the gradient of this shard is not finite for the second time"
 
 
 class Arrived:
-    """The shards of a step that have arrived, as few ranges.
+    """The shards of a step that have arrived, as sorted ranges.
 
     >>> arrived = Arrived(6)
     >>> arrived.add(1, 3), arrived.add(3, 4), arrived.add(0, 2)
@@ -48,15 +48,15 @@ class Arrived:
         self.complete = False
 
     def holds(self, start: int, stop: int) -> bool:
-        """Whether all of the shards start … stop-1 have arrived."""
+        """Return whether all of the shards start … stop-1 have arrived."""
         after = bisect_right(self.starts, start)
         return after > 0 and self.stops[after - 1] >= stop
 
     def add(self, start: int, stop: int) -> bool:
-        """Enter the shards start … stop-1; False, and nothing changed, if any of them had arrived."""
+        """Enter the shards start … stop-1; return False, and change nothing, if one of them had arrived."""
         starts, stops = self.starts, self.stops
-        after = bisect_left(starts, stop)  # the range that touches it from above, or the first beyond it
-        low = stops[after - 1] if after else -1  # where the range below it ends
+        after = bisect_left(starts, stop)  # the index of the first range that begins at `stop` or beyond
+        low = stops[after - 1] if after else -1  # the end of the range before that
         if low > start:
             return False
         touches = after < len(starts) and starts[after] == stop
@@ -86,10 +86,10 @@ class Arrived:
 
 
 class Step:
-    """One open step: which of its shards have arrived, which are to be leased, which gave no finite gradient.
+    """An open step: which of its shards have arrived, which are to be leased, which had no finite gradient.
 
     >>> step = Step(7, 5)
-    >>> step.cut(3), step.cut(9), step.cut(1)
+    >>> step.take_range(3), step.take_range(9), step.take_range(1)  # to lease
     ((0, 3), (3, 5), None)
     >>> step.lease_again(3, 5)
     >>> step.unleased
@@ -104,7 +104,7 @@ class Step:
         self.arrived = Arrived(shards)
         self.unleased: Ranges = [(0, shards)] if shards else []  # in order
         self.not_finite: dict[int, bytes] = {}  # shard -> the peer whose gradient of it was not finite
-        self.left_out: dict[int, float] = {}  # shard that the run goes on without -> its samples, or their weight
+        self.left_out: dict[int, float] = {}  # shard that is left out -> its number of samples, or their weight
         self.weight = 0.0  # the sum of the step's sample weights; 0: not known yet, or samples have none
         self.entries: list[list[int]] = []  # [worker, version, start, stop] as entered, in a run with staleness
 
@@ -114,22 +114,22 @@ class Step:
         return self.arrived.complete
 
     @property
-    def untouched(self) -> bool:
-        """Whether all of it is to be leased, and every gradient was finite so far."""
+    def fully_unleased(self) -> bool:
+        """Whether all of its shards are to be leased, and no gradient was not finite."""
         return not self.not_finite and self.unleased == [(0, self.shards)]
 
     @property
     def fully_leased(self) -> bool:
-        """Whether all of it is leased for the first time: nothing has arrived, and nothing has gone wrong."""
+        """Whether all of its shards are leased for the first time, and none has arrived."""
         return not (self.unleased or self.arrived.starts or self.not_finite)
 
     @property
     def count_unleased(self) -> int:
-        """How many shards are to be leased."""
+        """The number of shards that are to be leased."""
         return sum(stop - start for start, stop in self.unleased)
 
-    def cut(self, shards: int) -> tuple[int, int] | None:
-        """Return the next range to lease, of at most so many shards; None if nothing is to be leased."""
+    def take_range(self, shards: int) -> tuple[int, int] | None:
+        """Remove the next range to lease, of at most so many shards, and return it; None if nothing is to be leased."""
         if not self.unleased or not shards:
             return None
         start, stop = self.unleased[0]
@@ -149,26 +149,26 @@ class Step:
         return start, start + shards
 
     def missing(self, start: int, stop: int) -> Ranges:
-        """Return what has not arrived of a range."""
+        """Return the ranges of start … stop-1 that have not arrived."""
         return self.arrived.missing(start, stop)
 
     def lease_again(self, start: int, stop: int) -> None:
-        """Have what has not arrived of a leased range leased again."""
+        """Have the shards of a range that have not arrived leased again."""
         self.unleased = merge_ranges([*self.unleased, *self.missing(start, stop)])
 
     def enter(self, start: int, stop: int) -> bool:
-        """Enter these shards; False if any of them had arrived."""
+        """Enter shards that have arrived; return False, and change nothing, if one of them had arrived before."""
         if not self.arrived.add(start, stop):
             return False
         if self.unleased:
-            self._take(start, stop)
+            self._remove_unleased(start, stop)
         return True
 
     def reject(self, start: int, stop: int, peer: bytes, current: bool) -> Verdict:
-        """Judge a node whose gradient is not finite.
+        """Decide what to do about a node whose gradient is not finite.
 
-        `current`: its contribution answers the lease that its worker holds. Another may be the second copy of an
-        earlier one.
+        `current` says that its contribution answers the lease that its worker holds; otherwise it may be a second copy
+        of an earlier contribution.
         """
         if not current:
             return Verdict.DROPPED
@@ -178,12 +178,12 @@ class Step:
         return Verdict.REFUSED
 
     def leave_out(self, shard: int, weight: float) -> bool:
-        """Go on without this shard, of so many samples or of this weight; False if it had arrived."""
+        """Leave out a shard of so many samples, or of this weight; return False if it had arrived."""
         self.left_out[shard] = weight
         return self.enter(shard, shard + 1)
 
     def restore(self, missing: Ranges) -> None:
-        """All but these shards have arrived; raises ValueError for what are none of its shards."""
+        """Enter all shards except those missing; raises ValueError for ranges that are none of its shards."""
         at = 0
         for start, stop in [*missing, (self.shards, self.shards)]:
             if not at <= start <= stop <= self.shards:
@@ -192,20 +192,20 @@ class Step:
                 self.enter(at, start)
             at = stop
 
-    def _take(self, start: int, stop: int) -> None:
-        """Shards that have arrived need not be leased, even where they were to be leased again."""
+    def _remove_unleased(self, start: int, stop: int) -> None:
+        """Remove shards that have arrived from those to be leased."""
         if any(low < stop and start < high for low, high in self.unleased):
-            cut = [(low, min(high, start)) for low, high in self.unleased]
-            cut += [(max(low, stop), high) for low, high in self.unleased]
-            self.unleased = merge_ranges([(low, high) for low, high in cut if low < high])
+            parts = [(low, min(high, start)) for low, high in self.unleased]
+            parts += [(max(low, stop), high) for low, high in self.unleased]
+            self.unleased = merge_ranges([(low, high) for low, high in parts if low < high])
 
 
 class Ledger:
     """The open steps of a run and the evaluations that are due, from its first step to its last.
 
     Args:
-        settings: the run's.
-        steps: how its steps make epochs and have shards.
+        settings: those of the run.
+        steps: the run's steps, with their epochs and shards.
     """
 
     def __init__(self, settings: Settings, steps: Steps) -> None:
@@ -213,16 +213,16 @@ class Ledger:
         self.steps = steps
         self.max_staleness = settings.staleness
         self.final = steps.steps_per_epoch * settings.epochs  # training is over after so many steps
-        self.step = Step(0, 0)  # the oldest open one: all before it are closed
-        self.open: dict[int, Step] = {}  # oldest first; at least one as long as training goes on
-        self.opened = 0  # all steps below this have been opened
+        self.step = Step(0, 0)  # the oldest open step; all before it are closed
+        self.open: dict[int, Step] = {}  # number -> step, oldest first; at least one as long as training goes on
+        self.opened = 0  # all steps below this number have been opened
         self.evaluations: dict[int, int] = {}  # epoch -> version of its weights; due or leased, oldest first
         self.restore(0)
 
     def restore(self, opened: int, partly: Iterable[tuple[int, Ranges]] = ()) -> None:
-        """Go on where all steps below `opened` are closed, but for those of which these shards are missing.
+        """Restore a ledger in which all steps below `opened` are closed, except those of which shards are missing.
 
-        Raises ValueError for steps and shards that there are not.
+        Raises ValueError for steps and shards that do not exist.
         """
         self.open.clear()
         for number, missing in partly:
@@ -234,7 +234,7 @@ class Ledger:
         self._find_oldest()
 
     def to_list(self) -> list[Any]:
-        """Return what `restore` takes to go on from here, as plain types; steps that are applied whole begin afresh."""
+        """Return the arguments of `restore` as plain types; only an asynchronous run keeps partly applied steps."""
         if self.max_staleness is not None:
             return [self.step.number]
         steps = self.open.values()
@@ -242,7 +242,7 @@ class Ledger:
         return [self.opened, *gaps]
 
     def open_next(self) -> Step | None:
-        """Open one more step, where the bound on staleness lets it be leased now."""
+        """Open one more step and return it; None if the bound on staleness does not permit it yet."""
         if self.opened >= self._horizon():
             return None
         step = self.open[self.opened] = Step(self.opened, self.steps.shards_of(self.opened))
@@ -257,12 +257,12 @@ class Ledger:
         return min(horizon, self.final, epoch_end if self.settings.wait_for_score else horizon)
 
     def close_oldest(self) -> None:
-        """The oldest step is applied; the next one that is not complete is the oldest now."""
+        """Close the oldest step, which is applied; the next open step becomes the oldest."""
         del self.open[self.step.number]
         self._find_oldest()
 
-    def repeat_step(self) -> None:
-        """The oldest step, the only open one, is applied; the same lease goes on with the next, which is like it."""
+    def advance_in_place(self) -> None:
+        """Close the only open step, which is applied, and turn it into the next step, which is leased the same way."""
         step = self.step
         del self.open[step.number]
         step.number += 1
@@ -270,11 +270,12 @@ class Ledger:
         self.opened += 1
 
     def close_complete(self, step: Step) -> None:
-        """Forget a step of an asynchronous run that is complete before an older one is."""
+        """Close a step of an asynchronous run that is complete before an older one is."""
         if step.complete and step is not self.step:
             del self.open[step.number]
 
     def _find_oldest(self) -> None:
+        """Set `step` to the oldest open step; if none is open, open the next one, if there is one."""
         if self.open:
             self.step = next(iter(self.open.values()))
             return
@@ -295,16 +296,16 @@ class Ledger:
         return not (self.open or self.evaluations)
 
     def ends_epoch(self, number: int) -> bool:
-        """Whether this step is the last one of its epoch, or of the run."""
+        """Return whether this step is the last of its epoch, or of the run."""
         return number + 1 == self.final or (number + 1) % self.steps.steps_per_epoch == 0
 
     @property
     def waits_for_score(self) -> bool:
-        """Whether a score must be known before the next epoch."""
+        """Whether the next epoch has to wait for a score that is not known."""
         return self.settings.wait_for_score and bool(self.evaluations)
 
     def end_after(self, steps: int) -> None:
-        """Training is over after so many steps; an asynchronous one also completes those that are open."""
+        """End training after so many steps; an asynchronous run also completes those that are open."""
         self.final = min(self.final, max(steps, self.opened) if self.max_staleness is None else steps)
         for number in [number for number in self.open if number >= self.final]:
             del self.open[number]
@@ -313,7 +314,7 @@ class Ledger:
             self.step = Step(self.final, 0)
 
     def end_now(self) -> None:
-        """Training is over with the steps that are closed."""
+        """End training with the steps that are closed."""
         self.final = self.opened = self.step.number
         self.open.clear()
         self.step = Step(self.final, 0)

@@ -52,20 +52,20 @@ from karp.protocol.tree import Node, Vector
 from karp.protocol.vectors import Memory
 
 TRAINING = RunState.TRAINING  # looking up a member of an enum takes 0.1 us in Python 3.11
-ALIVE_SECONDS = 1.0  # a sign of life to every worker this often; sending it is how a lost one is found
+ALIVE_SECONDS = 1.0  # between signs of life to every worker; sending one shows whether its connection is open
 
 
 class Server:
-    """The parameter server's state.
+    """The state machine of the parameter server.
 
     Args:
         workers: how many are expected; the run begins when so many have joined.
-        plan: makes the sampling plan of (samples, batch_size, shards, seed).
+        plan: returns the sampling plan of (samples, batch_size, shards, seed).
         now: the time, in seconds from any origin.
         incarnation: counts the restarts of this run's server.
         save_seconds: between two checkpoints; 0: after every step.
         skip: leave a shard out whose gradient is not finite twice, instead of ending the run.
-        memory: where the weights are to lie, if others than this process read them.
+        memory: the memory for the weights, if other processes read them.
         same_kernels: refuse workers whose kernels differ from those of the first.
     """
 
@@ -97,7 +97,7 @@ class Server:
         self.roster = Roster(self.training, self.leasing, now)
         self.refusals = Refusals(self.training, self.out)
 
-    # What whoever drives or watches it may ask.
+    # The state that drivers and tests read.
 
     @property
     def settings(self) -> Settings | None:
@@ -116,7 +116,7 @@ class Server:
 
     @property
     def version(self) -> int:
-        """How many updates have been applied."""
+        """The number of updates applied."""
         return self.training.version
 
     @property
@@ -126,7 +126,7 @@ class Server:
 
     @property
     def step(self) -> int:
-        """The number of the oldest step that is not applied: so many are."""
+        """The number of the oldest step that is not applied, which is the number of steps applied."""
         return self.training.number
 
     @property
@@ -135,23 +135,23 @@ class Server:
         return self.training.ledger.open if self.training.settings is not None else {}
 
     def sums(self, step: int) -> list[Node]:
-        """The sums of an open step's gradients that have arrived."""
+        """Return the sums of an open step's gradients that have arrived."""
         tree = self.training.weights.sums.get(step)
         return [] if tree is None else list(tree.nodes.values())
 
     @property
     def seconds(self) -> float:
-        """The seconds of training, until the last event."""
+        """The seconds of training until the last event."""
         return self.training.seconds
 
     @property
     def counts(self) -> dict[str, int]:
-        """How many nodes were dropped, shards leased again, messages refused and connections turned away."""
+        """The numbers of nodes dropped, shards leased again, messages refused and connections rejected."""
         return {
             "dropped": self.training.dropped,
             "leased_again": self.leasing.leased_again,
             "refused": self.refusals.messages,
-            "strangers": self.refusals.connections,
+            "rejected_connections": self.refusals.connections,
         }
 
     @property
@@ -161,13 +161,13 @@ class Server:
 
     @property
     def over(self) -> bool:
-        """Whether training has ended, well or not, and workers are told so."""
+        """Whether training has ended, well or not, and workers are notified."""
         return self.training.over
 
-    # Events: each returns the actions that follow from it.
+    # The events. Each method returns the actions that follow from it.
 
     def receive(self, peer: bytes, message: FromWorker, incarnation: int, now: float) -> list[Action]:
-        """A message has arrived from a peer, meant for this incarnation of the server."""
+        """Handle a message that has arrived from a peer, meant for this incarnation of the server."""
         self.now = self.training.now = now
         member = self.members.get(peer)
         try:
@@ -177,105 +177,105 @@ class Server:
             elif isinstance(message, Join):
                 self._join(peer, message)
             elif incarnation == self.incarnation and peer in self.ending.left:
-                self.ending.hear(peer, message)
+                self.ending.handle(peer, message)
             elif isinstance(message, Leave | Done):
-                self.ending.hear_of_another(peer, message)
+                self.ending.handle_of_unknown(peer, message)
             elif not isinstance(message, Failure):
                 self.out.append(Send(peer, Rejoin()))
-            elif not self.failure:  # else it has been seen to end, like the others of a run that has failed
+            elif not self.failure:  # when a run has failed, workers that were dropped may still fail, too
                 self.refusals.refuse(peer, f"a program that is not in this run has failed: {message.error:.500}")
         except ProtocolError as error:
             self.refusals.refuse(peer, str(error))
-        return self._take()
+        return self._take_actions()
 
     def malformed(self, peer: bytes, reason: str, now: float) -> list[Action]:
-        """Something that is no message has arrived."""
+        """Handle data from a peer that are no message."""
         self.now = self.training.now = now
         self.refusals.refuse(peer, reason)
-        return self._take()
+        return self._take_actions()
 
-    def stranger(self, reason: str, now: float) -> list[Action]:
-        """A connection was turned away."""
+    def connection_rejected(self, reason: str, now: float) -> list[Action]:
+        """Count a connection that was rejected."""
         self.now = self.training.now = now
         self.refusals.reject(reason)
-        return self._take()
+        return self._take_actions()
 
     def lost(self, peer: bytes, now: float) -> list[Action]:
-        """A peer is gone: its connection is, or the launcher has seen its process end."""
+        """Drop a peer whose connection is closed."""
         self.now = self.training.now = now
         self._drop(peer)
-        return self._take()
+        return self._take_actions()
 
     def ended(self, worker: int, well: bool, now: float) -> list[Action]:
-        """A worker's process has ended, `well` or not; the launcher tells."""
+        """Handle the end of a worker's process, of which the launcher tells; `well` means exit status 0."""
         self.now = self.training.now = now
-        if worker == self.ending.main and well:
+        if worker == self.ending.leader and well:
             self.ending.close()
         if worker in self.numbers:
             self._drop(self.numbers[worker])
         if self.training.state is RunState.JOINING and well:
             self.joining.workers -= 1
             self._hand_out()
-        return self._take()
+        return self._take_actions()
 
     def computes_with(self, kernels: Kernels, now: float) -> list[Action]:
-        """The server's own kernels, which apply the updates, are known."""
+        """Compare the server's own kernels, which apply the updates, with the run's."""
         self.now = self.training.now = now
         self.joining.compare(kernels, None, "the server")
-        return self._take()
+        return self._take_actions()
 
     def fail(self, reason: str, now: float) -> list[Action]:
-        """The launcher gives the run up."""
+        """Fail the run, as the launcher gives it up."""
         self.now = self.training.now = now
         self.training.fail(reason)
         self._hand_out()
-        return self._take()
+        return self._take_actions()
 
     def closing(self, now: float) -> list[Action]:
-        """The server is about to end: nobody is to wait for it."""
+        """Tell every worker that the server ends, so that none waits for it."""
         self.now = self.training.now = now
         why = self.training.failure or f"it was stopped after step {self.training.version}"
         for member in self.members.values():
             stopped = Finish(self.training.version, False, why, None, self.training.number)
             self._send(member, Closed() if member.state is WorkerState.NOTIFIED else stopped)
         self.ending.close()
-        return self._take()
+        return self._take_actions()
 
     def tick(self, now: float) -> list[Action]:
-        """Time has passed: look at the deadlines."""
+        """Handle the passing of time: signs of life, notices and backup leases that are due."""
         self.now = self.training.now = now
         state = self.training.state
         if state is RunState.JOINING:
-            self.joining.look_for_missing(now)
+            self.joining.check_missing(now)
         elif state is TRAINING and not self.members and now >= self.notice_at:
             self.notice_at = now + NOTICE_SECONDS
             self.training.notice(f"no worker is here to compute step {self.step}; the run goes on when one joins")
         if now >= self.alive_at:
             self.alive_at = now + ALIVE_SECONDS
-            there = self.members if state is RunState.CLOSED else self.numbers.values()  # who has left may be gone
-            self.out += [Send(peer, Waiting("")) for peer in there]
-        for member in self.leasing.overdue(now):
-            self.training.notice(f"waiting for {member.doing(now)}; it has not failed, so the run waits on")
+            peers = self.members if state is RunState.CLOSED else self.numbers.values()  # workers that left may be gone
+            self.out += [Send(peer, Waiting("")) for peer in peers]
+        for member in self.leasing.due_for_notice(now):
+            self.training.notice(f"waiting for {member.describe_task(now)}; it has not failed, so the run waits on")
         if self.restless:
             self.leasing.lease_backups(now)
         self._hand_out()
-        return self._take()
+        return self._take_actions()
 
     @property
     def restless(self) -> bool:
-        """Whether a lease may soon have to be given again, so that ticks should come quickly."""
+        """Whether a backup lease may be due soon, so that ticks should be frequent."""
         return self.leasing.restless and self.training.state is TRAINING
 
-    # Coming and going.
+    # Workers that join and leave.
 
     def _join(self, peer: bytes, message: Join) -> None:
-        if (number := self.joining.known(peer, message)) is not None:
+        if (number := self.joining.known_number(peer, message)) is not None:
             self.joining.welcome(peer, number)
             return
         if peer in self.members:
             message.worker = self.members[peer].worker
             self._drop(peer, joins_again=True)
-        self.joining.enter(peer, message, self.now)
+        self.joining.add_worker(peer, message, self.now)
         self._hand_out()
 
     def _initial(self, member: WorkerInfo, message: Initial) -> None:
@@ -283,13 +283,13 @@ class Server:
         self._hand_out()
 
     def _drop(self, peer: bytes, joins_again: bool = False) -> None:
-        """Give what a member was at to others, as it is gone; if it joins again it keeps its number, and stays main."""
+        """Remove a worker that is gone, and revoke its task; one that joins again stays the leader if it was."""
         self.waiting.pop(peer, None)
         member = self.members.pop(peer, None)
         known = member or self.ending.left.pop(peer, None)
         number = -1 if known is None else known.worker
-        if self.ending.is_main(peer):
-            number = self.ending.main
+        if self.ending.is_leader(peer):
+            number = self.ending.leader
         self.leasing.forget_division()
         if member is not None:
             if member.task is not None and not self.training.over:
@@ -297,14 +297,14 @@ class Server:
             self.leasing.revoke(member)
         if not joins_again:
             self.numbers.pop(number, None)
-            if self.training.over and 0 <= number == self.ending.main and not self.ending.closed:
-                self.ending.name_another()
+            if self.training.over and 0 <= number == self.ending.leader and not self.ending.closed:
+                self.ending.replace_leader()
         self._hand_out()
 
     # Training.
 
     def _hand_out(self) -> None:
-        """Give what there is to do to the workers that wait, in the order of their numbers."""
+        """Give tasks to idle workers; before training begin it if possible, after it notify the workers."""
         training = self.training
         if training.state is TRAINING and not (training.failure or training.ledger.done):
             self.leasing.hand_out(self.now)
@@ -340,15 +340,15 @@ class Server:
         self._hand_out()
 
     def _ping(self, member: WorkerInfo, message: Ping) -> None:
-        """A worker waits: if it should not, one of two messages was lost, the task or the answer to it."""
+        """Handle the Ping of a worker that has no answer: if it should have a task, that or its answer was lost."""
         if member.state is WorkerState.NOTIFIED:
-            self.ending.repeat(member)
+            self.ending.notify_again(member)
         elif member.task is None:
-            if self.joining.to_ask(member.peer):
-                self._send(member, Rejoin())  # the weights that were asked for have not come
+            if self.joining.needs_weights_from(member.peer):
+                self._send(member, Rejoin())  # the weights that it was asked for have not arrived
             else:
                 self.leasing.mark_idle(member)
-                self._send(member, Waiting(self.waited_for()))
+                self._send(member, Waiting(self.describe_wait()))
         elif message.seen < member.number:
             self.leasing.send_task_again(member)
         else:
@@ -356,25 +356,25 @@ class Server:
             self.leasing.mark_idle(member)
         self._hand_out()
 
-    def waited_for(self) -> str:
-        """Who keeps the run waiting, since when, and with what."""
+    def describe_wait(self) -> str:
+        """Describe whom the run waits for, since when, and for what."""
         if self.training.state is RunState.JOINING:
-            return self.joining.waited_for()
-        return self.leasing.waited_for(self.now)
+            return self.joining.describe_wait()
+        return self.leasing.describe_wait(self.now)
 
     # Leaving.
 
     def _stop(self, member: WorkerInfo, message: Stop) -> None:
-        """A program has left its loop: the current step is the last, if anybody is left to complete it."""
+        """Handle a program that has left its loop: the current step is the last, if a worker is left to complete it."""
         self.waiting.pop(member.peer, None)
         self.leasing.forget_division()
         if member.state is WorkerState.NOTIFIED:
-            self.ending.repeat(member)
+            self.ending.notify_again(member)
         elif member.state is WorkerState.TRAINING:
             member.change_state(WorkerState.STOPPED)
             self.leasing.revoke(member)
             if self.training.over:
-                self.ending.tell(member)
+                self.ending.notify(member)
             else:
                 self.training.end_after(self.training.number + 1)
         if not self.training.over and all(member.state is WorkerState.STOPPED for member in self.members.values()):
@@ -391,16 +391,16 @@ class Server:
             self._drop(member.peer)
 
     def _failed(self, member: WorkerInfo, message: Failure) -> None:
-        self.failures.hear(member.worker, message)
+        self.failures.handle(member.worker, message)
         self._drop(member.peer)
 
-    # What goes out.
+    # The actions.
 
     def _send(self, member: WorkerInfo, message: FromServer) -> None:
         self.out.append(Send(member.peer, message))
 
-    def _take(self) -> list[Action]:
-        self.fast_path.forget()
+    def _take_actions(self) -> list[Action]:
+        self.fast_path.forget_limits()
         if self.now >= self.roster.due_at:
             self.roster.report(self.now)
         out = self.out[:]
@@ -416,5 +416,5 @@ HANDLERS: dict[type, Callable[..., None]] = {
     Stop: Server._stop,
     Leave: Server._leave,
     Failure: Server._failed,
-    Done: lambda server, member, message: member.worker == server.ending.main and server.ending.close(),
+    Done: lambda server, member, message: member.worker == server.ending.leader and server.ending.close(),
 }

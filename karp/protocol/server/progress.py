@@ -1,4 +1,4 @@
-"""How far a run has come: counts, the mean loss, the last metrics. Time is an argument."""
+"""The progress of a run: counts, mean losses, the last metrics. Time is an argument."""
 
 from collections import Counter
 from collections.abc import Iterable
@@ -7,15 +7,15 @@ from typing import Any
 
 from karp.protocol import reports
 
-REPORT_SECONDS = 1.0  # a report this often, and at the end of every epoch
-EPOCH_SECONDS = 0.05  # epochs shorter than this share one
+REPORT_SECONDS = 1.0  # between two reports of progress; one is made at the end of an epoch, too
+EPOCH_SECONDS = 0.05  # but not sooner than this after the last
 
 
 class Progress:
-    """Sums up steps between two reports and over an epoch; `metrics` keeps what was logged last under each name."""
+    """Sums of steps since the last report and over an epoch, and the last value of each metric."""
 
     def __init__(self, now: float) -> None:
-        self.began = inf  # when the first step was opened, less the time that a restart has lost
+        self.began = inf  # when the first step was opened; after a restart as if the time between had not passed
         self.reported = now
         self.samples = self.samples_before = 0
         self.losses = self.weight = 0.0  # since the last report
@@ -23,12 +23,12 @@ class Progress:
         self.epoch_loss: float | None = None  # the mean over the samples of the last whole epoch
         self.interval_loss: float | None = None  # the mean loss that was reported last
         self.step_loss: float | None = None  # of the last step
-        self.last: dict[str, tuple[int, float]] = {}
-        self.ages: Counter[int] = Counter()  # staleness -> contributions, in a run that has any; since the last report
-        self.all_ages: Counter[int] = Counter()  # and before
+        self.last: dict[str, tuple[int, float]] = {}  # metric -> (order, its last value)
+        self.ages: Counter[int] = Counter()  # staleness -> contributions since the last report, in a run with staleness
+        self.all_ages: Counter[int] = Counter()  # the same before the last report
 
     def begin(self, now: float) -> None:
-        """The first step is opened."""
+        """Begin to count seconds, as the first step is opened."""
         self.began = self.reported = now
 
     def seconds(self, now: float) -> float:
@@ -36,7 +36,7 @@ class Progress:
         return round(max(0.0, now - self.began), 3)
 
     def step(self, loss: float, samples: int, weight: float) -> None:
-        """Count a mean loss over so many samples, whose weights have this sum; without weights each counts 1."""
+        """Count an update: a mean loss over so many samples, whose weights have this sum; without weights each is 1."""
         self.samples += samples
         self.step_loss = loss
         self.losses += loss * weight
@@ -45,21 +45,23 @@ class Progress:
         self.epoch_weight += weight
 
     def contributions(self, ages: Iterable[int]) -> None:
-        """Contributions of this staleness are applied."""
+        """Count contributions that are applied, by their staleness."""
         self.ages.update(ages)
 
     def due(self, now: float, epoch_ended: bool) -> bool:
+        """Return whether a report is due."""
         return now - self.reported >= (EPOCH_SECONDS if epoch_ended else REPORT_SECONDS)
 
     def end_epoch(self) -> None:
+        """Keep the mean loss of the epoch that has ended, and begin to sum the next."""
         if self.epoch_weight:  # in an asynchronous run the end of one epoch may wait for that of another
             self.epoch_loss = self.epoch_losses / self.epoch_weight
         self.epoch_losses = self.epoch_weight = 0.0
 
     def take(self, now: float, step: int, epoch: int, workers: int) -> reports.Progress:
-        """A report of what has happened since the last one: the mean loss and the rate."""
+        """Make a report of the steps since the last one, and begin to count the next."""
         seconds = max(now - self.reported, 1e-9)
-        if self.weight:  # several asynchronous steps may end with one contribution
+        if self.weight:  # it is 0 if several asynchronous steps end with one contribution
             self.interval_loss = self.losses / self.weight
         report = reports.Progress(
             self.seconds(now),
@@ -79,13 +81,13 @@ class Progress:
         return report
 
     def metrics(self, values: dict[str, float], order: int) -> None:
-        """Keep these values, unless one of a later epoch or step is known under the same name."""
+        """Keep these values of metrics, unless one of a later step is known under the same name."""
         for name, value in values.items():
             if order >= self.last.get(name, (-1, 0.0))[0]:
                 self.last[name] = (order, value)
 
     def to_dict(self, now: float) -> dict[str, Any]:
-        """For a checkpoint; `restore` takes it."""
+        """Return the argument of `restore` as plain types, for a checkpoint."""
         return {
             "samples": self.samples,
             "seconds": max(0.0, now - self.began),
@@ -97,6 +99,7 @@ class Progress:
         }
 
     def restore(self, plain: dict[str, Any], now: float) -> None:
+        """Restore the progress that `to_dict` returned."""
         self.samples = self.samples_before = int(plain["samples"])
         self.began, self.reported = now - float(plain["seconds"]), now
         self.epoch_losses, self.epoch_weight = float(plain["epoch_losses"]), float(plain["epoch_weight"])
@@ -105,7 +108,7 @@ class Progress:
         self.last = {str(name): (int(order), float(value)) for name, order, value in plain["metrics"]}
 
     def summary(self, now: float) -> dict[str, Any]:
-        """The totals of the run."""
+        """Return the totals of the run, for its summary."""
         seconds = max(now - self.began, 1e-9)
         ages = self.all_ages + self.ages
         partial = self.epoch_losses / self.epoch_weight if self.epoch_weight else None
@@ -119,5 +122,5 @@ class Progress:
 
 
 def histogram(ages: Counter[int]) -> dict[str, int]:
-    """As JSON keeps it: {"0": 120, "1": 30}."""
+    """Return the counts with texts as keys, as JSON needs them: {"0": 120, "1": 30}."""
     return {str(age): ages[age] for age in sorted(ages)}

@@ -1,4 +1,4 @@
-"""What the server does not take: messages that are wrong, and connections that were turned away."""
+"""Refused messages and rejected connections: counting and reporting them."""
 
 from karp.protocol import reports
 from karp.protocol.messages import Refusal
@@ -8,7 +8,7 @@ from karp.text import REASON_CHARACTERS
 
 
 class Refusals:
-    """Counts what is not taken; of both kinds the record gets the 1st, 2nd, 4th, 8th, …"""
+    """Counts refused messages and rejected connections, and reports the 1st, 2nd, 4th, 8th, … of each."""
 
     def __init__(self, training: Training, out: list[Action]) -> None:
         self.training = training
@@ -17,7 +17,7 @@ class Refusals:
         self.connections = 0
 
     def refuse(self, peer: bytes, reason: str) -> None:
-        """Count a message, and tell its sender why it is not taken."""
+        """Refuse a message: count it, and tell its sender the reason."""
         self.messages += 1
         self.out.append(Send(peer, Refusal(reason[:REASON_CHARACTERS])))
         if is_power_of_two(self.messages):
@@ -25,12 +25,12 @@ class Refusals:
             self.training.report(reports.Refused, f"{reason[:2000]} ({count})")
 
     def reject(self, reason: str) -> None:
-        """Count a connection that was turned away."""
+        """Count a connection that was rejected for this reason."""
         self.connections += 1
         if is_power_of_two(self.connections):
-            self.training.report(reports.Stranger, f"{reason} ({self.connections} turned away so far)")
+            self.training.report(reports.Rejected, f"{reason} ({self.connections} turned away so far)")
 
 
 def is_power_of_two(number: int) -> bool:
-    """Whether it is 1, 2, 4, 8, …"""
+    """Return whether a number from 1 is 1, 2, 4, 8, …"""
     return number & (number - 1) == 0

@@ -1,8 +1,8 @@
-"""What each worker of a run is at, reported once a second; and whether one process would be faster.
+"""The report of all workers, made once a second, and the notice that one process would be faster.
 
-The server knows nearly all of it: since when a worker has had its task, and how many shards have come back. How long it
-has computed, the worker says with each contribution. The rest of the time in which it holds a lease its message was
-under way, or waited for the server to take it: `sending`. An evaluation counts as computing.
+The server measures how long a worker holds a task and how many shards it contributes. Each contribution says how long
+the worker has computed. For the remaining time of a lease its messages were under way, or waited to be read: `sending`.
+An evaluation counts as computing.
 
     lease given                          contribution taken            next lease given
         |-- sending --|-- computing --|-- sending --|------ waiting ------|
@@ -16,44 +16,44 @@ from karp.protocol.server.states import RunState
 from karp.protocol.server.training import Training
 from karp.protocol.server.workers import WorkerInfo
 
-REPORT_SECONDS = 1.0  # between two reports, of up to so many workers; with more of them they are rarer
-WORKERS_PER_SECOND = 100
-WARM_SECONDS = 1.0  # of training, which do not count when the workers are compared with one process
-COMPARE_SECONDS = 3.0  # of training, after which they are
+REPORT_SECONDS = 1.0  # between two reports
+WORKERS_PER_SECOND = 100  # with more workers the reports are rarer, so that they describe so many per second
+WARM_SECONDS = 1.0  # the first seconds of training, which the comparison with one process leaves out
+COMPARE_SECONDS = 3.0  # the seconds of training after those that are compared
 
 
 class Roster:
-    """The workers that have been in the run since its server was started."""
+    """Reports on the workers that have been in the run since its server was started."""
 
     def __init__(self, training: Training, leasing: Leasing, now: float) -> None:
         self.training = training
         self.leasing = leasing
-        self.began = now  # of the time that the next report is about
+        self.began = now  # when the time began that the next report describes
         self.due_at = now + REPORT_SECONDS
-        self.gone: dict[int, float] = {}  # worker -> when it was first missed
-        self.compared = False
-        self.totals = (0.0, 0.0, 0.0)  # since it was warm: seconds, those of all workers with a task, and computing
-        self.samples = 0  # when it was warm
+        self.gone: dict[int, float] = {}  # worker -> when it was first reported as gone
+        self.compared = False  # whether the workers have been compared with one process
+        self.totals = (0.0, 0.0, 0.0)  # since WARM_SECONDS: seconds, the workers' seconds with a task, those computing
+        self.samples = 0  # the samples up to WARM_SECONDS
 
     def report(self, now: float) -> None:
-        """Report what has happened since the last report; to be called when it is due."""
+        """Report on each worker since the last report; call it when one is due."""
         began, self.began = self.began, now
-        self.due_at = now + max(REPORT_SECONDS, len(self.leasing.known) / WORKERS_PER_SECOND)
+        self.due_at = now + max(REPORT_SECONDS, len(self.leasing.by_number) / WORKERS_PER_SECOND)
         if self.training.state is not RunState.TRAINING:
             return
-        members = [member for _, member in sorted(self.leasing.known.items())]
+        members = [member for _, member in sorted(self.leasing.by_number.items())]
         if not self.compared:
             self._compare(now, now - began, members)
         self.training.report(reports.Workers, [self._status(member, began, now) for member in members])
 
     def _status(self, member: WorkerInfo, began: float, now: float) -> WorkerStatus:
-        """Describe a worker, and begin to count afresh."""
+        """Return the status of a worker since the last report, and begin to count the next."""
         seconds, task, steps = max(now - began, 1e-9), member.task, self.training.steps
         here = self.leasing.members.get(member.peer) is member
         if here:
             self.gone.pop(member.worker, None)
         since = member.since if here else self.gone.setdefault(member.worker, now)
-        running = now - member.since if here and task is not None else 0.0  # of a task that is not done
+        running = now - member.since if here and task is not None else 0.0  # seconds of a task that is not done
         leased = min(seconds, max(0.0, member.leased - member.counted + running))
         computing = min(leased, max(0.0, member.computed - member.counted + running))
         settings = self.training.settings
@@ -76,11 +76,11 @@ class Roster:
         )
 
     def _compare(self, now: float, seconds: float, members: list[WorkerInfo]) -> None:
-        """Say once, after the first seconds of training, if one process would be faster, with both figures.
+        """Tell the user once, after the first seconds of training, if one process would be faster, with both figures.
 
-        One process makes no exchange and waits for nobody. So it takes as long as the workers compute, one after
-        another, or less, as nobody takes its caches and cores and its batches may be larger. In a run that is in one
-        process, all the time in which the worker has a task is computing.
+        One process sends nothing and waits for no other. So it takes at most the time that all workers compute, and
+        less if caches and cores are then free or its batches are larger. In a run in one process, all the time in which
+        the worker has a task counts as computing, so it is never told.
         """
         progress = self.training.progress
         if progress.seconds(now) - seconds < WARM_SECONDS:
@@ -106,7 +106,7 @@ class Roster:
 
 
 def activity(member: WorkerInfo) -> Activity:
-    """Return what a worker of the run is at."""
+    """Return what a worker does now: it waits, evaluates or computes."""
     if member.task is None:
         return Activity.WAITING
     return Activity.EVALUATING if isinstance(member.task, Evaluation) else Activity.COMPUTING

@@ -1,4 +1,4 @@
-"""Sizes of a run that do not go together: it trains, but not as its program seems to mean."""
+"""Notices about sizes of a run that do not fit together, though it can train: batch, rows, shards, workers."""
 
 from collections.abc import Iterator
 
@@ -6,7 +6,7 @@ from karp.protocol.settings import Settings
 
 
 def of_batches(settings: Settings) -> Iterator[str]:
-    """What is odd about batches and shards."""
+    """Yield notices about a batch larger than the data, and about more shards than rows in a batch."""
     if settings.batch_size > settings.samples:
         yield (
             f"batch_size is {settings.batch_size:,}, but the data have {counted(settings.samples, 'row')}: "
@@ -21,7 +21,7 @@ def of_batches(settings: Settings) -> Iterator[str]:
 
 
 def of_workers(settings: Settings, workers: int) -> Iterator[str]:
-    """What is odd about so many workers."""
+    """Yield a notice about more workers than shards."""
     shards = min(settings.shards, settings.batch_size, settings.samples)
     if (idle := workers - shards) > 0:
         all_share = f"{counted(workers, 'worker')} share {counted(shards, 'shard')}"
@@ -29,7 +29,7 @@ def of_workers(settings: Settings, workers: int) -> Iterator[str]:
 
 
 def counted(number: int, noun: str) -> str:
-    """A number of things.
+    """Return a number with its noun, in the plural unless it is 1.
 
     >>> counted(1, "row"), counted(2000, "row")
     ('1 row', '2,000 rows')

@@ -1,4 +1,4 @@
-"""The states of a run and of its workers, as the server knows them, and how one follows another.
+"""The states of a run and of its workers, as the server knows them, and their transitions.
 
     a run       JOINING --all workers are here--> TRAINING --every step is applied, every score known--> OVER
                 OVER --the leader's program has ended--> CLOSED
@@ -6,9 +6,9 @@
     a worker    TRAINING --Stop--> STOPPED --Finish--> NOTIFIED --Leave--> LEFT
                 TRAINING --Finish--> NOTIFIED
 
-A run whose failure is known is OVER from any state, and CLOSED when its server ends. A worker that is interrupted
-leaves a run that is OVER from any state. One that is lost is forgotten, whatever its state; when it joins again it
-begins anew.
+From any state a run becomes OVER when it fails, and CLOSED when its server ends. From any state an interrupted worker
+leaves a run that is OVER. A worker that is lost is forgotten, whatever its state; if it joins again it starts as
+TRAINING.
 """
 
 from enum import Enum
@@ -16,7 +16,7 @@ from typing import TypeVar
 
 
 class RunState(Enum):
-    """What a run is at."""
+    """The state of a run."""
 
     JOINING = "it waits for its workers"
     TRAINING = "steps are leased and applied"
@@ -25,7 +25,7 @@ class RunState(Enum):
 
 
 class WorkerState(Enum):
-    """What a worker is at."""
+    """The state of a worker."""
 
     TRAINING = "it takes tasks"
     STOPPED = "its program has left the loop before the run was over"
@@ -35,7 +35,7 @@ class WorkerState(Enum):
 
 State = TypeVar("State", RunState, WorkerState)
 
-FOLLOWING: dict[RunState | WorkerState, tuple[RunState | WorkerState, ...]] = {
+TRANSITIONS: dict[RunState | WorkerState, tuple[RunState | WorkerState, ...]] = {
     RunState.JOINING: (RunState.TRAINING, RunState.OVER, RunState.CLOSED),
     RunState.TRAINING: (RunState.OVER, RunState.CLOSED),
     RunState.OVER: (RunState.CLOSED,),
@@ -48,7 +48,7 @@ FOLLOWING: dict[RunState | WorkerState, tuple[RunState | WorkerState, ...]] = {
 
 
 def changed(state: State, to: State) -> State:
-    """Return the state to change to; raises AssertionError where that cannot follow.
+    """Return the new state; raise AssertionError if there is no transition from the old one to it.
 
     >>> changed(RunState.JOINING, RunState.TRAINING).name
     'TRAINING'
@@ -57,6 +57,6 @@ def changed(state: State, to: State) -> State:
     ...
     AssertionError: TRAINING cannot follow CLOSED
     """
-    if to not in FOLLOWING[state]:
+    if to not in TRANSITIONS[state]:
         raise AssertionError(f"{to.name} cannot follow {state.name}")
     return to

@@ -1,8 +1,8 @@
-"""The training that a server steers: contributions change the weights, steps end, epochs are evaluated.
+"""The training of a run: contributions update the weights, steps are concluded, epochs are evaluated.
 
-Two things meet here that do not know each other. The ledger says which shards of which steps have arrived and what is
-next; the weights add gradients up and apply them. What a contribution, a score or a log entry means for both of them,
-and what is reported of it, is decided here. No worker is known here either.
+It joins two parts that do not know each other. The ledger knows which shards of which steps have arrived and which step
+is next; the weights add gradients and apply them. This file decides what a contribution, a score or a log entry means
+for both, and what is reported of it. It knows no workers either.
 """
 
 from collections.abc import Callable, Mapping
@@ -30,19 +30,19 @@ P = ParamSpec("P")
 
 
 class Training:
-    """State and progress of one run's training.
+    """The state and progress of a run's training.
 
     Args:
-        plan: makes the sampling plan of (samples, batch_size, shards, seed).
+        plan: returns the sampling plan of (samples, batch_size, shards, seed).
         now: the time, in seconds from any origin.
-        out: where actions are put.
+        out: the list that actions are appended to.
         save_seconds: between two checkpoints; 0: after every step.
         skip: leave a shard out whose gradient is not finite twice, instead of ending the run.
-        memory: where the weights are to lie, if other processes read them.
+        memory: the memory for the weights, if other processes read them.
     """
 
     settings: Settings | None
-    ledger: Ledger  # from `use` on, as are the weights
+    ledger: Ledger  # it exists once `use` has been called, as do the weights
     weights: Weights
 
     def __init__(
@@ -63,12 +63,12 @@ class Training:
         self.settings = None
         self.state = RunState.JOINING
         self.failure = ""  # why the run has failed
-        self.dropped = 0  # nodes of contributions that came twice or too late
+        self.dropped = 0  # nodes that arrived twice or too late
         self.progress = Progress(now)
         self.now = now  # the time of the event that is being handled
 
     def use(self, settings: Settings) -> None:
-        """These are the run's settings."""
+        """Set the run's settings, and make the ledger and the weights for them."""
         plan = self.plan(settings.samples, settings.batch_size, settings.shards, settings.seed)
         self.settings = settings
         self.steps = steps_of(plan, settings.local_steps)
@@ -76,7 +76,7 @@ class Training:
         self.weights = Weights(settings, self.memory)
 
     def change_state(self, to: RunState) -> None:
-        """Go on to this state of the run."""
+        """Change the state of the run."""
         self.state = changed(self.state, to)
 
     @property
@@ -96,7 +96,7 @@ class Training:
 
     @property
     def version(self) -> int:
-        """How many updates have been applied; unless the run is asynchronous, as many as steps."""
+        """The number of updates applied; unless the run is asynchronous, that of steps."""
         return 0 if self.settings is None else self.weights.version
 
     @property
@@ -115,11 +115,10 @@ class Training:
         return self.settings is not None and self.ledger.done
 
     def accept(self, peer: bytes, worker: int, message: Contribution, step: Step, current: bool) -> None:
-        """Enter a contribution's nodes, each shard once, and add up their gradients; all are checked first.
+        """Check a contribution's nodes, enter them in the ledger, each shard once, and add up their gradients.
 
-        `current`: it answers the lease that its worker holds.
-
-        Raises ProtocolError for what cannot belong to this step.
+        `current` says that it answers the lease that its worker holds. Raises ProtocolError, and changes nothing, for
+        what cannot belong to this step.
         """
         weights, max_staleness = self.weights, self.ledger.max_staleness
         oldest = 0 if max_staleness is None else step.number - max_staleness
@@ -143,7 +142,7 @@ class Training:
         if max_staleness is None:
             for node in entered:
                 self._update_by(node, step, worker, message.version, weight_of.get(node.start, 0.0))
-            self._report_arrivals(step, self.version)  # of what is left out
+            self._report_arrivals(step, self.version)  # of shards that are left out
             self.ledger.close_complete(step)
         else:
             for node in entered:
@@ -157,9 +156,9 @@ class Training:
             self.log(message.logs, message.step)
 
     def _weights_of(self, message: Contribution, step: Step) -> Mapping[int, float]:
-        """Return the sample weights of a contribution's nodes, by their first shards, and keep that of its step.
+        """Return first shard -> sum of the sample weights, for a contribution's nodes, and keep the sum of its step.
 
-        Raises ProtocolError for what cannot be sums of them, or where samples have none.
+        Raises ProtocolError for what cannot be such sums, or if samples have no weights.
         """
         sums, nodes = message.sample_weights, message.nodes
         expected = len(nodes) + 1 if nodes and self.weights.settings.weighted else 0
@@ -176,7 +175,7 @@ class Training:
     def _not_finite(
         self, verdict: Verdict, node: Node, step: Step, worker: int, reason: str, weight: float
     ) -> None:
-        """Say that a gradient is not finite, and why; for the second time, leave its shard out or end the run."""
+        """Report that a gradient is not finite; for the second time of a shard, leave it out or fail the run."""
         if verdict is Verdict.DROPPED:
             self.dropped += 1
             return
@@ -193,7 +192,7 @@ class Training:
             self.fail(f"{what}, for the second time{known}; the weights are those of version {self.version}")
 
     def leave_out(self, step: Step, shard: int, weight: float) -> None:
-        """Go on without this shard: the others of its step count for it.
+        """Leave out a shard; the gradient of its step is scaled up instead.
 
         `weight` is the sum of its sample weights; 0 where samples have none.
         """
@@ -202,7 +201,7 @@ class Training:
             self.weights.add(Node(shard, shard + 1, 0.0, None), step)
 
     def _update_by(self, node: Node, step: Step, worker: int, version: int, weight: float) -> None:
-        """Update the weights by the gradient of one shard, whose samples have this weight, in an asynchronous run."""
+        """Update the weights of an asynchronous run by the gradient of one shard, whose samples have this weight."""
         assert node.vector is not None
         step.entries.append([worker, version, node.start, node.stop])
         self._report_arrivals(step, self.version)
@@ -212,7 +211,7 @@ class Training:
         self.progress.step(node.loss * of_step / own, samples, own)
 
     def _report_arrivals(self, step: Step, version: int) -> None:
-        """Record what is applied now, in the order of arrival, and count how old its weights were."""
+        """Report the contributions that are applied now, in the order of arrival, and count their staleness."""
         if step.entries:
             self.out.append(reports.Arrivals(self.seconds, step.number, step.entries))
             self.progress.contributions(version - made_with for _, made_with, _, _ in step.entries if made_with >= 0)
@@ -228,12 +227,12 @@ class Training:
             ledger.close_oldest()
             for number in range(first, ledger.step.number):
                 self._conclude(number, now, workers)
-        if now >= self.save_at:  # once, when all is applied: a checkpoint is of the state after this event
+        if now >= self.save_at:  # once, when all steps are applied, as a checkpoint has the state after this event
             self.save_at = now + self.save_seconds
             self.out.append(Save())
 
     def _apply(self, step: Step) -> bool:
-        """Update the weights by a complete step; False, and the run has failed, if its sum is not finite."""
+        """Update the weights by a complete step; fail the run and return False if the step's sum is not finite."""
         samples = self.steps.samples_of(step.number)
         weight: float = step.weight or samples
         present = weight - sum(step.left_out[shard] for shard in sorted(step.left_out)) if step.left_out else weight
@@ -251,7 +250,7 @@ class Training:
         return True
 
     def _conclude(self, number: int, now: float, workers: int) -> None:
-        """Report and evaluate what is due after this step."""
+        """Report progress after a step if that is due, and have its epoch evaluated if it is the last of one."""
         assert self.settings is not None
         ends_epoch = self.ledger.ends_epoch(number)
         epoch = number // self.steps.steps_per_epoch
@@ -264,27 +263,27 @@ class Training:
                 self.weights.of_epochs[epoch] = self.weights.vector.copy()
 
     def weights_for(self, epoch: int) -> Vector | None:
-        """Return the weights of an evaluation that is due."""
+        """Return the weights for an epoch's evaluation that is due; None if it is not."""
         return self.weights.of_epochs.get(epoch)
 
     def end_after(self, steps: int) -> None:
-        """Training is over after so many steps."""
+        """End training after so many steps."""
         self.ledger.end_after(steps)
         self.weights.forget_sums(self.ledger.open)
 
     def end_now(self) -> None:
-        """Training is over with the steps that are applied, and nothing more is evaluated."""
+        """End training with the steps that are applied, and drop the evaluations that are due."""
         self.ledger.end_now()
         self.forget_evaluations()
         self.weights.forget_sums(self.ledger.open)
 
     def forget_evaluations(self) -> None:
-        """Leave out the evaluations that are due."""
+        """Drop the evaluations that are due."""
         self.ledger.evaluations.clear()
         self.weights.of_epochs.clear()
 
     def score(self, epoch: int, scores: dict[str, float], last: bool) -> None:
-        """An epoch has been evaluated; a second score of it is passed over."""
+        """Record the scores of an epoch; a second time they are ignored. `last` ends training early."""
         ledger = self.ledger
         if epoch not in ledger.evaluations:
             return
@@ -292,25 +291,25 @@ class Training:
             self.end_after(ledger.step.number + (0 if ledger.waits_for_score else 1))
         version = ledger.evaluations.pop(epoch)
         del self.weights.of_epochs[epoch]
-        whole = ledger.max_staleness is not None
-        step = version if whole else min(ledger.final, (epoch + 1) * self.steps.steps_per_epoch)
+        updates_are_steps = ledger.max_staleness is not None
+        step = version if updates_are_steps else min(ledger.final, (epoch + 1) * self.steps.steps_per_epoch)
         self.progress.metrics(scores, step)
         self.out.append(reports.Evaluation(self.seconds, step, epoch, scores))
 
     def log(self, logs: Logs, step: int) -> None:
-        """Record what the program has logged."""
+        """Report the numbers that the program has logged, at this step."""
         for shard, name, value in logs:
             self.progress.metrics({name: value}, step)
             self.out.append(reports.Log(self.seconds, step, name, value, None if shard < 0 else shard))
 
     def fail(self, failure: str) -> None:
-        """The run has failed; the first reason counts."""
+        """Mark the run as failed, for this reason unless it has failed before."""
         if not self.failure:
-            self.failure = failure[:REASON_CHARACTERS]  # as long as a message takes
+            self.failure = failure[:REASON_CHARACTERS]  # as much as a message takes
             self.report(reports.Failure, failure)
 
     def report_begin(self, workers: int) -> None:
-        """Report that the run begins, or goes on, with so many workers."""
+        """Report that the run begins, or is resumed, with so many workers."""
         self.report(reports.Begin, self.ledger.final, self.steps.steps_per_epoch, workers)
 
     def notice(self, text: str) -> None:
@@ -320,5 +319,5 @@ class Training:
     def report(
         self, kind: Callable[Concatenate[float, int, P], reports.Report], *values: P.args, **named: P.kwargs
     ) -> None:
-        """Put a report of this kind, about the oldest open step, among the actions."""
+        """Append a report of this kind, about the oldest open step, to the actions."""
         self.out.append(kind(self.seconds, self.number, *values, **named))

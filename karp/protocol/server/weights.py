@@ -1,22 +1,22 @@
-"""The weights of a run: where they lie, who may read them when, and how they change. This file knows no worker.
+"""The weights of a run: their memory, who may read them when, and their updates. This file knows no worker.
 
     in one process            `vector` is the model's own; the program reads it in its loop, and an update changes it
                               between two batches
     over frames               `vector` is the server's; each lease carries a copy (or an encoded form) to its worker
     in shared memory          `vector` lies in memory that workers of this host map read-only and compute on; every
-                              change stands between `Memory.begin_write` and `end_write`, so that a worker whose step
-                              others have completed meanwhile notices, and discards what it computed
+                              change is between `Memory.begin_write` and `end_write`, so that a worker whose step
+                              others have completed meanwhile notices it, and discards what it has computed
 
-The sums of an open step's gradients lie beside it, one tree for each step. A contribution's vectors may be borrowed:
-they then lie in memory that its worker writes to again once it has the next lease, and `copy_borrowed` is called before
-that. When a step is complete and its sum is finite, the optimiser updates `vector` in place and `version` goes up by
-one; nothing else changes the weights.
+The sums of open steps' gradients are kept beside it, in one tree for each step. A contribution's vectors may be
+borrowed: they lie in memory that its worker writes to again once it has the next lease, so `copy_borrowed` is called
+before that. When a step is complete and its sum is finite, the optimiser updates `vector` in place and `version` is
+increased by one; nothing else changes the weights.
 
 In an asynchronous run each shard's gradient is an update of its own, on arrival. It keeps the weight of its share of
-the step. So it is SGD whose batch is a shard and whose rate is as much smaller (the linear scaling rule of Goyal et
-al., 2017): an epoch moves the weights as far as in a synchronous run and the rate need not be chosen anew. Weighted as
-a mean over its own samples instead, digits with momentum 0.9 and 3 workers ends at chance. Momentum and schedules count
-these smaller updates.
+the step. So it is SGD whose batch is a shard and whose rate is smaller by the same factor (the linear scaling rule of
+Goyal et al., 2017): an epoch moves the weights as far as in a synchronous run, and the rate need not be tuned again. If
+each were weighted as a mean over its own samples instead, digits with momentum 0.9 and 3 workers would end at chance.
+Momentum and schedules count these smaller updates.
 """
 
 import math
@@ -35,76 +35,76 @@ class Weights:
     """The weights of a run with these settings, and the sums that will change them.
 
     Args:
-        settings: the run's.
-        memory: where the weights are to lie, if other processes read them; None for memory of this process.
+        settings: those of the run.
+        memory: the memory for the weights, if other processes read them; None for memory of this process.
     """
 
     def __init__(self, settings: Settings, memory: Memory | None) -> None:
         self.settings = settings
         self.spec = VectorSpec(settings)
-        self.encoded = settings.codec_weights is not None  # whether leases carry another form of them
+        self.encoded = settings.codec_weights is not None  # whether leases carry encoded weights
         plain = settings.staleness == 0 and settings.codec is None and not self.encoded
-        self.whole_step_sum = plain and settings.local_steps == 1  # the optimiser needs nothing but a step's sum
-        # With staleness the weights would change while a worker reads them; encoded, they are not those it gets.
+        self.whole_step_sum = plain and settings.local_steps == 1  # whether an update needs only a step's sum
+        # With staleness the weights would change while a worker reads them; with a codec a worker needs decoded ones.
         self.memory = memory if plain else None
         self._shared = None if self.memory is None else self.memory.allocate(settings.layout)
         if self._shared is None:
             self.memory = None
-        self.updater: Updater | None = None  # once the weights are known
-        self.vector: Vector  # the weights, from then on
-        self.version = 0  # how many updates have been applied; unless the run is asynchronous, as many as steps
+        self.updater: Updater | None = None  # None until the weights are known
+        self.vector: Vector  # the weights, once they are known
+        self.version = 0  # the number of updates applied; unless the run is asynchronous, that of steps
         self._outgoing: tuple[int, Vector | None] = (-1, None)  # the encoded weights of a version
         self.sums: dict[int, TreeSum] = {}  # open step -> the sums of its gradients
         self.may_overflow: set[int] = set()  # open steps whose sum may not be finite though every gradient is
-        self.of_epochs: dict[int, Vector] = {}  # epoch -> a copy for the evaluation that is due
+        self.of_epochs: dict[int, Vector] = {}  # epoch -> a copy of its weights, for the evaluation that is due
 
     @property
     def known(self) -> bool:
-        """Whether the weights that the model starts from have come."""
+        """Whether the initial weights have arrived."""
         return self.updater is not None
 
     @property
     def borrowed(self) -> bool:
-        """Whether what a worker computes on is not `vector` itself: another form of it, or memory that changes."""
+        """Whether a worker's weights are not `vector` itself but decoded ones, or shared memory that changes."""
         return self.encoded or self.memory is not None
 
     def start_from(self, vector: Vector) -> None:
-        """These are the weights the model starts from; raises ProtocolError if the settings name others."""
+        """Start from the initial weights; raises ProtocolError if they are not those that the settings name."""
         layout = self.settings.layout
         self.spec.check_weights("the initial weights", vector)
         if layout.sha256(vector) != self.settings.weights_sha256:
             raise ProtocolError("the initial weights are not those that the settings name")
-        own = self.encoded or self.settings.local_steps > 1  # workers go where the server does not
-        in_place = self.memory is None and vector.flags.writeable and not own  # in one process: the model's own vector
-        self.vector = vector if in_place else self._place(vector, 0)
+        differ = self.encoded or self.settings.local_steps > 1  # a worker's weights differ from the server's
+        in_place = self.memory is None and vector.flags.writeable and not differ  # in one process: the model's vector
+        self.vector = vector if in_place else self._copy_in(vector, 0)
         self.updater = Updater(self.settings.applied, self.vector)
 
     def copies(self) -> dict[str, Vector]:
         """Return copies of all vectors that a checkpoint holds, by name."""
         assert self.updater is not None
         state = {f"state.{name}": vector.copy() for name, vector in self.updater.state.items()}
-        due = {f"evaluation.{epoch}": vector for epoch, vector in self.of_epochs.items()}  # nobody writes to these
+        due = {f"evaluation.{epoch}": vector for epoch, vector in self.of_epochs.items()}  # these never change
         return {"weights": self.vector.copy()} | state | due
 
     def restore(self, vectors: Mapping[str, Vector], version: int) -> None:
-        """Go on from the vectors of a checkpoint, as `copies` has named them."""
-        self.vector, self.version = self._place(vectors["weights"], version), version
+        """Restore weights and optimiser state from the vectors of a checkpoint, which `copies` has named."""
+        self.vector, self.version = self._copy_in(vectors["weights"], version), version
         state = {name[6:]: vector.copy() for name, vector in vectors.items() if name.startswith("state.")}
         self.updater = Updater(self.settings.applied, self.vector, state, version)
         due = {name[11:]: vector for name, vector in vectors.items() if name.startswith("evaluation.")}
         self.of_epochs = {int(epoch): vector for epoch, vector in due.items()}
 
-    def _place(self, vector: Vector, version: int) -> Vector:
-        """Copy the weights of this version to where they are to lie."""
-        mine = self.settings.layout.zeros() if self._shared is None else self._shared
-        mine[:] = vector
+    def _copy_in(self, vector: Vector, version: int) -> Vector:
+        """Copy weights of this version to shared memory, or to a new vector, and return that."""
+        own = self.settings.layout.zeros() if self._shared is None else self._shared
+        own[:] = vector
         if self.memory is not None:
             self.memory.begin_write()
             self.memory.end_write(version)
-        return mine
+        return own
 
     def finite(self, node: Node, step: Step, checked: bool | None) -> bool:
-        """Whether loss and gradient of a node are finite; `checked`: whether it is known that no sum can overflow."""
+        """Return whether loss and gradient of a node are finite; `checked` says that no sum of it can overflow."""
         if node.vector is None or not math.isfinite(node.loss):
             return False
         if checked or no_overflow(node.vector):
@@ -115,14 +115,14 @@ class Weights:
         return True
 
     def add(self, node: Node, step: Step) -> None:
-        """Add a node that the ledger has entered to the sums of its step; one without a vector counts for nothing."""
+        """Add a node that the ledger has entered to the sums of its step; one without a vector is a shard left out."""
         tree = self.sums.get(step.number)
         if tree is None:
             tree = self.sums[step.number] = TreeSum(step.shards, defer_last_join=True)
         tree.add(node)
 
     def copy_borrowed(self, vector: Vector) -> None:
-        """Copy those nodes that lie in this vector: its owner wants to write to it again."""
+        """Copy the nodes whose vector is this one, as its owner is going to write to it again."""
         for tree in self.sums.values():
             for start, node in tree.nodes.items():
                 if node.vector is vector:
@@ -131,7 +131,7 @@ class Weights:
     def apply(self, step: Step, scale: float) -> float | None:
         """Update the weights by the sum of a complete step; return its loss, or None if the sum is not finite.
 
-        `scale` makes up for the shards that were left out: samples of the step over samples in the sum.
+        `scale` compensates for shards that are left out: it is the step's weight divided by that of the sum.
         """
         tree = self.sums.pop(step.number)
         if step.left_out or step.number in self.may_overflow:
@@ -170,7 +170,7 @@ class Weights:
             self.may_overflow &= open_steps.keys()
 
     def outgoing(self) -> Vector:
-        """Return the weights as a lease carries them."""
+        """Return the weights as a lease carries them: themselves, or encoded once per version."""
         codec = self.settings.codec_weights
         if codec is None:
             return self.vector

@@ -1,10 +1,10 @@
-"""What the server knows of a worker, and how many shards each worker is leased.
+"""The workers as the server knows them, and the allocation of shards by their throughput.
 
-Which worker computes a shard never shows in the weights, so the allocation may follow the clock. Workers of about the
-same speed get equal parts. A worker that has been several times slower than the others gets as many shards as it would
-finish in the same time, perhaps none. Its slowness is forgotten after a while, so that a worker that was only held up
-for a moment gets shards again. A lease that takes much longer than expected gets a backup lease, given to an idle
-worker: the first contribution that arrives counts.
+The weights do not depend on which worker computes a shard, so the allocation may depend on the clock. Workers of about
+the same speed get equal numbers of shards. A worker that has been several times slower than the others gets as many
+shards as it can finish in the same time, perhaps none. It counts as slow only for a while, so that a worker that was
+delayed once gets shards again. If a lease takes much longer than expected, an idle worker gets a backup lease, and the
+first contribution that arrives counts.
 """
 
 from dataclasses import dataclass
@@ -14,45 +14,45 @@ from karp.protocol.messages import Evaluation, Lease
 from karp.protocol.server.states import WorkerState, changed
 from karp.protocol.tree import in_words
 
-SLOW = 2.0  # a lease that takes so many times the usual seconds gets a backup, and its worker counts as slow
-PATIENCE_SECONDS = 0.05  # no backup lease is given sooner
-FORGET = 10.0  # a worker counts as slow for so many times the seconds of the lease that was slow
+SLOW = 2.0  # if a lease takes so many times the usual seconds, it gets a backup and its worker counts as slow
+PATIENCE_SECONDS = 0.05  # no backup lease is given sooner than this
+FORGET = 10.0  # a worker counts as slow for so many times the seconds of the slow lease
 
 
 @dataclass(slots=True)
 class WorkerInfo:
-    """One worker that has joined: the weights it holds, the task it has and how fast it is."""
+    """A worker that has joined: its weights' version, its task and its speed."""
 
     peer: bytes
     worker: int
-    since: float  # when its task was given, or since it has none
-    version: int = -1  # of the weights it holds; -1: none of the server's
-    number: int = 0  # of its last task
+    since: float  # when its task was given, or its last task ended
+    version: int = -1  # the version of the weights that it holds; -1: none of the server's
+    number: int = 0  # the number of its last task
     task: Lease | Evaluation | None = None
-    backed_up: bool = False  # a backup of its lease has been given
+    backed_up: bool = False  # whether a backup of its lease has been given
     state: WorkerState = WorkerState.TRAINING
     notice_at: float = 0.0
-    pace: float = 0.0  # seconds per shard while it counts as slow; 0: as the others
+    pace: float = 0.0  # seconds per shard while it counts as slow; 0: the usual seconds
     slow_until: float = 0.0
     host: str = ""
-    restarts: int = 0  # processes that had its number before
-    shards: int = 0  # that it has contributed since the last report of it, as are the seconds below
-    leased: float = 0.0  # in which it had a task
-    computed: float = 0.0  # in which it has computed, as it says itself
-    counted: float = 0.0  # of its task, in the last report already
+    restarts: int = 0  # the number of earlier processes with its number
+    shards: int = 0  # the shards that it has contributed since the last report of workers
+    leased: float = 0.0  # the seconds in which it had a task, since that report
+    computed: float = 0.0  # the seconds in which it has computed, as its contributions say, since that report
+    counted: float = 0.0  # the seconds of its current task that the last report has counted already
 
     def change_state(self, to: WorkerState) -> None:
-        """Go on to this state of the worker."""
+        """Change the state of the worker."""
         self.state = changed(self.state, to)
 
     def task_ends(self, now: float, computed: float) -> None:
-        """Its task has taken from `since` until now, and of that so many seconds of computing; 0: all of them."""
+        """Count the time of its task, which ends now, and the seconds of it that it has computed; 0: all of them."""
         seconds = now - self.since
         self.leased += seconds
         self.computed += computed or seconds
         self.since = now
 
-    def doing(self, now: float) -> str:
+    def describe_task(self, now: float) -> str:
         """Describe its task: 'worker 2 (step 41, shards 0 to 1, since 3.2 s)'."""
         if isinstance(self.task, Lease):
             what = f"step {self.task.step}, {in_words(self.task.start, self.task.stop)}"
@@ -64,14 +64,14 @@ class WorkerInfo:
 
 
 class Throughput:
-    """Measures how long a shard usually takes, and allocates shards by it."""
+    """Measures how long a shard usually takes, and allocates shards to workers by it."""
 
     def __init__(self) -> None:
-        self.seconds = 0.0  # that a shard usually takes; 0: not known yet
-        self.uneven_until = 0.0  # until then some worker counts as slow
+        self.seconds = 0.0  # the time that a shard usually takes; 0: not known yet
+        self.uneven_until = 0.0  # until this time some worker counts as slow
 
     def measure(self, member: WorkerInfo, lease: Lease, now: float) -> None:
-        """Take into account how long this worker took for this lease."""
+        """Update the usual seconds of a shard by those of this lease; a much slower worker counts as slow."""
         seconds = (now - member.since) / (lease.stop - lease.start)
         if self.seconds == 0.0:
             self.seconds = seconds
@@ -82,7 +82,7 @@ class Throughput:
             self.uneven_until = max(self.uneven_until, member.slow_until)
 
     def even(self, now: float) -> bool:
-        """Whether no worker counts as slow."""
+        """Return whether no worker counts as slow."""
         return now >= self.uneven_until
 
     def overdue_at(self, member: WorkerInfo, lease: Lease) -> float:
@@ -92,7 +92,7 @@ class Throughput:
         return member.since + max(PATIENCE_SECONDS, SLOW * self.seconds * (lease.stop - lease.start))
 
     def allocate(self, members: list[WorkerInfo], shards: int, now: float) -> list[int]:
-        """Return how many of these shards each worker gets, so that the last of them ends as soon as possible.
+        """Return the number of shards for each worker, chosen so that the last of them ends as soon as possible.
 
         >>> fast, slow = WorkerInfo(b"1", 1, 0.0), WorkerInfo(b"2", 2, 0.0, pace=10.0, slow_until=99.0)
         >>> throughput = Throughput()
@@ -105,7 +105,7 @@ class Throughput:
             return [size + (index < more) for index in range(len(members))]
         paces = [member.pace if now < member.slow_until else self.seconds for member in members]
         portions = [0] * len(members)
-        ends = [(pace, index) for index, pace in enumerate(paces)]  # of each, with one shard more
+        ends = [(pace, index) for index, pace in enumerate(paces)]  # when each would end with one more shard
         heapify(ends)
         for _ in range(shards):
             _, first = ends[0]
