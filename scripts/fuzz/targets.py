@@ -230,7 +230,7 @@ def run_to_end(world: World, rng: random.Random) -> None:
         if turn % 10 == 0:
             world.now += 0.3
             world.perform(world.server.tick(world.now))
-    raise AssertionError(f"the run has not ended: {world.server.waited_for()}")
+    raise AssertionError(f"the run has not ended: {world.server.describe_wait()}")
 
 
 # Checkpoint files.

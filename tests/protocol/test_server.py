@@ -552,7 +552,7 @@ def test_a_wait_is_never_silent() -> None:
     assert text.startswith("waiting for worker 0 (step 0, shards 0 to 3, since 10.0 s)")
     run.take(run.server.tick(JOIN_SECONDS + NOTICE_SECONDS + 1))
     assert text == run.reported(reports.Notice)[-1].text  # the next one comes later
-    assert "worker 0 (step 0, shards 0 to 3" in run.server.waited_for()
+    assert "worker 0 (step 0, shards 0 to 3" in run.server.describe_wait()
 
 
 def test_logs_stand_in_the_record_with_their_step_and_shard() -> None:

@@ -138,7 +138,7 @@ def forget_who_is_leader(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def let_everybody_go(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(Ending, "hear", lambda ending, peer, message: ending.close())
+    monkeypatch.setattr(Ending, "handle", lambda ending, peer, message: ending.close())
 
 
 def lose_the_optimisers_state(monkeypatch: pytest.MonkeyPatch) -> None:
