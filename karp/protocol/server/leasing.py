@@ -259,10 +259,10 @@ class Leasing:
 
     def due_for_notice(self, now: float) -> list[WorkerInfo]:
         """Return the workers whose tasks take so long that a notice is due; each again after twice as long."""
-        due, open_steps = [], self.training.ledger.open
+        due, training = [], self.training
         for member in self.members.values():
             task = member.task
-            is_open = isinstance(task, Evaluation) or (isinstance(task, Lease) and task.step in open_steps)
+            is_open = isinstance(task, Evaluation) or (isinstance(task, Lease) and task.step in training.ledger.open)
             if is_open and now >= member.notice_at:
                 member.notice_at = now + 2 * (now - member.since)
                 due.append(member)
