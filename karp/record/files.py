@@ -19,10 +19,11 @@ NO_FLUSHING = {errno.EINVAL, errno.ENOTSUP, errno.EACCES, errno.EPERM}  # a file
 
 
 @contextlib.contextmanager
-def replacing(path: Path, mode: int = 0o666, *, over: bool = True) -> Iterator[BinaryIO]:
+def replacing(path: Path, mode: int = 0o666, *, over: bool = True, durable: bool = True) -> Iterator[BinaryIO]:
     """Yield a file to write, which gets the name `path` and this mode when the block ends without an exception.
 
-    With `over` it may replace a file. Raises OSError if that fails, and without `over` FileExistsError if there is one.
+    With `over` it may replace a file. `durable`: it outlives a loss of power, and is on the disk when this ends, which
+    takes milliseconds. Raises OSError if that fails, and without `over` FileExistsError if there is one.
     """
     if is_stream(path):
         with path.open("wb") as file:
@@ -35,12 +36,14 @@ def replacing(path: Path, mode: int = 0o666, *, over: bool = True) -> Iterator[B
         with open(descriptor, "wb") as file:
             yield file
             file.flush()
-            os.fsync(file.fileno())
+            if durable:
+                os.fsync(file.fileno())
         if over:
             os.replace(temporary, path)
         else:
             _rename_to_new(temporary, path)
-        flush_directory(path.parent)
+        if durable:
+            flush_directory(path.parent)
     except BaseException:
         with contextlib.suppress(OSError):
             temporary.unlink()

@@ -14,7 +14,7 @@ FILE = "server.json"
 
 def publish(directory: Path, address: str, worker_keys: str) -> None:
     """Write the server's address and its workers' keys as text, '' for none; raises OSError if that fails."""
-    with files.replacing(directory / FILE, 0o600) as file:
+    with files.replacing(directory / FILE, 0o600, durable=False) as file:  # after a loss of power it says nothing true
         file.write(files.to_json({"address": address, "keys": worker_keys}))
 
 
