@@ -146,7 +146,7 @@ def add_launch(commands: Commands) -> None:
     add("--changed", action="store_true", help="with --resume: go on though the program's file has changed, as after a "
         "repair; settings and data must be the same, and the record says from which step on it ran")  # fmt: skip
     add("--threads", type=int, metavar="T", help="BLAS threads of each worker (default: 1)")
-    add_modes(command)
+    add_consistency(command)
     add("--max-restarts", type=int, metavar="K", help="how often a worker that dies is started again (default: 3)")
     add("--checkpoint-every", type=float, metavar="S", help="seconds between checkpoints; 0: every step (default: 10)")
     add("--keep", type=int, metavar="K", help="how many checkpoints are kept (default: 3)")
@@ -171,23 +171,21 @@ def add_launch(commands: Commands) -> None:
     command.set_defaults(command=run_launch)
 
 
-def add_modes(command: argparse.ArgumentParser) -> None:
-    """Add the arguments of Trainer that may be given here instead, and on which all workers must agree."""
-    add = command.add_argument
-    add("--staleness", metavar="S", help="how many steps old the weights under a gradient may be; none: asynchronous, "
-        "each gradient is an update of its own (default: what the program says, or 0)")  # fmt: skip
-    add("--local-steps", metavar="H", help="steps that a worker takes on its shards before it contributes (default: 1)")
-    add("--codec", metavar="C", help="how gradients travel: float16, bfloat16 or int8 (default: in full)")
-    add("--codec-weights", metavar="C", help="how weights come back: float16 or bfloat16 (default: in full)")
+def add_consistency(command: argparse.ArgumentParser) -> None:
+    """Add the arguments of Trainer that may be given here instead: all of a run's workers must agree on them."""
+    from karp.consistency import OPTIONS
+
+    for option in OPTIONS:
+        command.add_argument(option.flag, metavar=option.metavar, help=option.help)
 
 
 def run_launch(options: argparse.Namespace) -> int:
-    from karp.environment import MODES
+    from karp.consistency import OPTIONS
     from karp.launch import run
     from karp.launch.options import Options
 
     names = ["workers", "threads", "max_restarts", "checkpoint_every", "keep", "on_nonfinite", "exchange"]
-    names += ["same_kernels", "host", "port", "keys", *MODES]
+    names += ["same_kernels", "host", "port", "keys", *(option.name for option in OPTIONS)]
     given = {name: getattr(options, name) for name in names if getattr(options, name) is not None}
     if options.resume is not None:
         if options.program is not None or options.run_dir is not None:
@@ -220,16 +218,17 @@ def add_worker(commands: Commands) -> None:
         "has it)")  # fmt: skip
     add("--keys", metavar="DIR", help="the keys of a server beyond this machine (default: as the run's DIR has them)")
     add("--threads", type=int, metavar="T", help="BLAS threads (default: the run's, or 1)")
-    add_modes(command)
+    add_consistency(command)
     command.add_program("the run's program", nargs="?")
     command.set_defaults(command=run_worker)
 
 
 def run_worker(options: argparse.Namespace) -> int:
-    from karp.environment import MODES
+    from karp.consistency import OPTIONS
     from karp.launch import join
 
-    changes = {name: getattr(options, name) for name in ("threads", *MODES) if getattr(options, name) is not None}
+    names = ["threads", *(option.name for option in OPTIONS)]
+    changes = {name: getattr(options, name) for name in names if getattr(options, name) is not None}
     join.join(options.run_dir, options.server, options.keys, changes, options.program, options.arguments)
 
 
@@ -321,14 +320,14 @@ def add_simulate(commands: Commands) -> None:
 
 
 def run_simulate(options: argparse.Namespace) -> int:
-    from karp import environment
+    from karp.consistency import STALENESS
     from karp.simulate import report, study
 
     given = {name: getattr(options, name) for name in study.Study.__slots__ if getattr(options, name) is not None}
     if options.schedules is not None:
         return check_schedules(options.schedules, given, [options.picture, options.json])
     if "staleness" in given:
-        given["staleness"] = environment.staleness(given["staleness"])
+        given["staleness"] = STALENESS.parse(given["staleness"])
     outcome = study.run(study.Study(**given))
     print("\n".join(report.summary_lines(outcome)))
     if options.json is not None:

@@ -21,22 +21,20 @@ read all of the variables, and may replace its process by `os.exec*`.
 """
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from karp.checks import digits, whole
+from karp.consistency import OPTIONS, Option
 from karp.errors import SettingError
-from karp.limits import GRADIENT_CODECS, WEIGHT_CODECS, check_codec, setting
 
 if TYPE_CHECKING:
     from pathlib import Path
 
 SERVER, RUN, WORKER, RUN_DIR, THREADS = "KARP_SERVER", "KARP_RUN", "KARP_WORKER", "KARP_RUN_DIR", "KARP_THREADS"
 KEYS, REPLAY, LEASH, FAULT, TAKEN = "KARP_KEYS", "KARP_REPLAY", "KARP_LEASH", "KARP_FAULT", "KARP_TAKEN"
-MODES = ("staleness", "local_steps", "codec", "codec_weights")  # arguments that are also options of the command line
-MODE_NAMES = {mode: f"KARP_{mode.upper()}" for mode in MODES}
-NAMES = (SERVER, RUN, WORKER, RUN_DIR, THREADS, KEYS, REPLAY, LEASH, FAULT, *MODE_NAMES.values())
-ASYNCHRONOUS = "none"  # how karp launch --staleness and KARP_STALENESS write an unlimited staleness
+OPTION_VARIABLES = {option.name: f"KARP_{option.name.upper()}" for option in OPTIONS}
+NAMES = (SERVER, RUN, WORKER, RUN_DIR, THREADS, KEYS, REPLAY, LEASH, FAULT, *OPTION_VARIABLES.values())
 
 
 def own() -> dict[str, str]:
@@ -93,62 +91,42 @@ def number(name: str, default: int) -> int:
     return whole(f"the environment variable {name}", digits(text)) if text else default
 
 
-def agreed(name: str, given: Any, parse: Callable[[str], Any], left_out: Any = None) -> Any:
-    """Return the value of a Trainer's argument that the program or the launcher gives; `left_out` if neither does.
+def agreed(option: Option, given: Any, left_out: Any = None) -> Any:
+    """Return the value of a consistency option that the program or the launcher gives, or its default.
 
-    Raises SettingError if both give one and they differ.
+    `given` is what the program does, `left_out` what that is if it says nothing. Raises SettingError for a value that
+    there is not, and if both give one and they differ.
     """
-    variable = MODE_NAMES[name]
+    variable = OPTION_VARIABLES[option.name]
     text = read(variable)
     if not text:
-        return given
-    handed_on = parse(text)
+        return option.default if given is left_out else option.check(given)
+    handed_on = option.parse(text)
     if given is not left_out and given != handed_on:
         raise SettingError(
-            f"{name} is {given!r:.60} in the program, but {variable} (karp launch --{name.replace('_', '-')}) says "
+            f"{option.name} is {given!r:.60} in the program, but {variable} (karp launch {option.flag}) says "
             f"{handed_on!r}: give only one of them, or the same"
         )
     return handed_on
 
 
-def variables(given: Mapping[str, str | None]) -> dict[str, str]:
-    """Return the environment variables that hand these arguments, with names as in MODES, to a program.
+def consistency_variables(given: Mapping[str, str | None]) -> dict[str, str]:
+    """Return the environment variables that hand consistency options to a program; `given` has their texts by name.
 
-    Raises SettingError for a value that cannot be used.
+    Raises SettingError for a value that there is not.
 
-    >>> variables({"staleness": "none", "codec": None})
+    >>> consistency_variables({"staleness": "none", "codec": None})
     {'KARP_STALENESS': 'none'}
     """
-    said = {name: text for name, text in given.items() if text is not None}
-    check_codec("codec", said.get("codec"), GRADIENT_CODECS)
-    check_codec("codec_weights", said.get("codec_weights"), WEIGHT_CODECS)
-    for name, parse in (("local_steps", local_steps), ("staleness", staleness)):
-        if name in said:
-            parse(said[name])
-    return {MODE_NAMES[name]: text for name, text in said.items()}
+    texts = [(option, text) for option in OPTIONS if (text := given.get(option.name)) is not None]
+    for option, text in texts:
+        option.parse(text)
+    return {OPTION_VARIABLES[option.name]: text for option, text in texts}
 
 
-def given_modes() -> dict[str, str | None]:
-    """Return the modes of training that the environment sets, as text; None for a mode that it does not set."""
-    return {mode: read(name) or None for mode, name in MODE_NAMES.items()}
-
-
-def local_steps(text: str) -> int:
-    """Parse a number of local steps; raises SettingError for what is none.
-
-    >>> local_steps("8")
-    8
-    """
-    return setting("local_steps", digits(text))
-
-
-def staleness(text: str) -> int | None:
-    """Parse a bound on staleness, "none" for an asynchronous run; raises SettingError for what is none.
-
-    >>> staleness("2"), staleness("none")
-    (2, None)
-    """
-    return None if text == ASYNCHRONOUS else setting("staleness", digits(text))
+def given_consistency() -> dict[str, str | None]:
+    """Return the texts of the consistency options that the environment sets, by name; None for one that it does not."""
+    return {name: read(variable) or None for name, variable in OPTION_VARIABLES.items()}
 
 
 def given_directory(argument: str | os.PathLike[str] | None) -> "Path | None":

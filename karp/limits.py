@@ -1,10 +1,9 @@
-"""Limits of a run: the ranges of its settings, the names of codecs, the seconds after which a silent peer is lost.
+"""Limits of a run: the ranges of its settings, the seconds after which a silent peer is lost.
 
 They stand in a file of their own because a launcher checks its options by them, and imports no NumPy.
 """
 
 from karp.checks import whole
-from karp.errors import SettingError
 
 SEEDS = 1 << 63
 ANY_SHARDS = 0  # the `shards` of a program that leaves the number to the run
@@ -14,13 +13,8 @@ RANGES = {  # setting -> the least and the largest number
     "epochs": (1, (1 << 32) - 1),
     "shards": (ANY_SHARDS, (1 << 20) - 1),
     "threads": (1, (1 << 16) - 1),
-    "local_steps": (1, (1 << 32) - 1),
     "seed": (0, SEEDS - 1),
-    "staleness": (0, (1 << 16) - 1),
 }
-UNBOUNDED = ", or None: asynchronous"  # what staleness may be besides
-GRADIENT_CODECS = ("float16", "bfloat16", "int8")
-WEIGHT_CODECS = ("float16", "bfloat16")  # what needs no chance
 DEAD_SECONDS = 6.0  # a peer without a heartbeat for so long is gone
 
 
@@ -32,10 +26,4 @@ def setting(name: str, value: object) -> int:
     ...
     karp.errors.SettingError: epochs must be a whole number from 1 to 4294967295, not 2.5
     """
-    return whole(name, value, *RANGES[name], besides=UNBOUNDED * (name == "staleness"))
-
-
-def check_codec(name: str, codec: object, known: tuple[str, ...]) -> None:
-    """Raise SettingError, naming the argument, unless it is None or one of the known codecs."""
-    if codec is not None and codec not in known:
-        raise SettingError(f"{name} is {codec!r:.60}; known: {', '.join(known)}")
+    return whole(name, value, *RANGES[name])

@@ -13,6 +13,7 @@ ROOMS = [
     "checks",
     "text",
     "limits",
+    "consistency",
     "autograd",
     "parameters",
     "nn",
@@ -34,7 +35,7 @@ ROOMS = [
     "export",
     "cli",
 ]
-PURE = {"errors", "checks", "text", "limits", "parameters", "optim", "codecs"}  # all that protocol may use
+PURE = {"errors", "checks", "text", "limits", "consistency", "parameters", "optim", "codecs"}  # protocol may use them
 FORBIDDEN_IN_PROTOCOL = {"asyncio", "io", "msgpack", "os", "pathlib", "random", "secrets", "select", "socket"} | {
     "subprocess",
     "sys",

@@ -39,7 +39,7 @@ def join(
         raise SettingError(
             "karp worker needs --run-dir DIR, or --server ADDRESS and the run's PROGRAM; see karp worker --help"
         )
-    given = known.modes() | variables_for(server, keys, known.threads)
+    given = known.consistency_variables() | variables_for(server, keys, known.threads)
     if worker_keys and keys is None:
         given[environment.KEYS] = worker_keys
     if program is None:
@@ -47,6 +47,6 @@ def join(
         enter(cwd)
     if not exists(program):
         raise SettingError(f"there is no program {program!r}: pass the path of a Python file")
-    others = (environment.RUN_DIR, environment.FAULT, *environment.MODE_NAMES.values())
+    others = (environment.RUN_DIR, environment.FAULT, *environment.OPTION_VARIABLES.values())
     line = [sys.executable, WORKER_MAIN, program, *arguments]
     os.execve(sys.executable, line, environment.of_child(given, *others))  # this process is the program's now

@@ -21,7 +21,7 @@ class Options(Launched):
             raise SettingError(f"there is no program {self.program!r}: pass the path of a Python file")
         whole("-n", self.workers, 1, WORKERS - 1)
         setting("threads", self.threads)
-        self.modes()  # this raises SettingError for a mode that does not exist
+        self.consistency_variables()  # raises SettingError for a value that there is not
         if self.on_nonfinite not in ("stop", "skip") or self.exchange not in ("auto", "zeromq"):
             found = f"{self.on_nonfinite} and {self.exchange}"
             raise SettingError(f"--on-nonfinite is stop or skip and --exchange auto or zeromq, not {found}")
@@ -38,6 +38,6 @@ class Options(Launched):
         each = f"{threads} BLAS thread{'s' * (threads > 1)} each"
         return f"{self.workers} workers with {each} on {cores} cores: they share the cores"
 
-    def modes(self) -> dict[str, str]:
-        """Return the environment variables that hand the Trainer's arguments given here to the program."""
-        return environment.variables({name: getattr(self, name) for name in environment.MODES})
+    def consistency_variables(self) -> dict[str, str]:
+        """Return the environment variables that hand the consistency options given here to the program."""
+        return environment.consistency_variables(self._asdict())

@@ -8,12 +8,10 @@ import os
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from karp import environment
+from karp.consistency import OPTIONS
 from karp.errors import DataError, SettingError
 from karp.launch.options import Options
 from karp.record import files
-
-READERS = {"staleness": environment.staleness, "local_steps": environment.local_steps}  # they parse the command line's
 
 
 class Recorded(NamedTuple):
@@ -38,15 +36,16 @@ class Recorded(NamedTuple):
 
     def check(self, directory: Path, options: Options, changes: dict[str, Any], changed: bool) -> None:
         """Raise SettingError if the run in this directory cannot go on with these changes, or with this program."""
-        for name in (*environment.MODES, "threads"):
-            if name in changes and name in self.settings:
-                wanted = READERS[name](changes[name]) if name in READERS else changes[name]
-                if wanted != self.settings[name]:
-                    option = f"--{name.replace('_', '-')}"
-                    raise SettingError(
-                        f"{option} is {wanted!r}, but {self.settings[name]!r} in the run in {directory}: the bits "
-                        f"depend on it, so a run goes on with what it began with; leave {option} out, or begin another"
-                    )
+        wanted = {option.name: option.parse(changes[option.name]) for option in OPTIONS if option.name in changes}
+        if "threads" in changes:
+            wanted["threads"] = changes["threads"]
+        for name, value in wanted.items():
+            if value != self.settings.get(name, value):
+                flag = f"--{name.replace('_', '-')}"
+                raise SettingError(
+                    f"{flag} is {value!r}, but {self.settings[name]!r} in the run in {directory}: the bits depend on "
+                    f"it, so a run goes on with what it began with; leave {flag} out, or begin another"
+                )
         before, now = self.settings.get("program_sha256"), digest(Path(options.program))
         if before and now and before != now and not changed:
             raise SettingError(

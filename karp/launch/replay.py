@@ -5,7 +5,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from karp.environment import ASYNCHRONOUS, REPLAY, THREADS, of_child, variables
+from karp.consistency import OPTIONS
+from karp.environment import REPLAY, THREADS, consistency_variables, of_child
 from karp.errors import DataError, RecordError
 from karp.launch.options import Options
 from karp.launch.processes import THREAD_VARIABLES, WORKER_MAIN
@@ -27,8 +28,8 @@ def replay(run_dir: str, program: str | None, arguments: list[str]) -> int:
     settings, summary, order = read(directory)
     options, cwd = launched(directory, program, arguments)
     threads = str(settings.threads)
-    modes = variables_of(settings)
-    given = {REPLAY: str(directory), THREADS: threads, **dict.fromkeys(THREAD_VARIABLES, threads), **modes}
+    given = {REPLAY: str(directory), THREADS: threads, **dict.fromkeys(THREAD_VARIABLES, threads)}
+    given |= variables_of(settings)
     if not exists(str(Path(cwd, options.program))):
         raise DataError(f"there is no program {options.program!r} in {cwd}: name it: karp replay {run_dir} PROGRAM")
     try:
@@ -67,14 +68,8 @@ def explain_difference(summary: dict[str, Any]) -> str:
 
 
 def variables_of(settings: Settings) -> dict[str, str]:
-    """Return the environment variables that hand the run's modes of training to the program."""
-    staleness = ASYNCHRONOUS if settings.staleness is None else str(settings.staleness)
-    return variables({
-        "staleness": staleness,
-        "local_steps": str(settings.local_steps),
-        "codec": settings.codec,
-        "codec_weights": settings.codec_weights,
-    })
+    """Return the environment variables that hand the run's consistency options to the program."""
+    return consistency_variables({option.name: option.text(getattr(settings, option.name)) for option in OPTIONS})
 
 
 def launched(directory: Path, program: str | None, arguments: list[str]) -> tuple[Options, str]:

@@ -175,12 +175,12 @@ class Launch:
             environment.THREADS: str(self.options.threads),
             "PYTHONUNBUFFERED": "1",
             **dict.fromkeys(THREAD_VARIABLES, str(self.options.threads)),
-            **self.options.modes(),
+            **self.options.consistency_variables(),
         }
         if keys is not None:
             given[environment.KEYS] = self.worker_keys = keys.for_worker().to_text()
             self.display.say(f"the server listens at {self.address}; workers elsewhere need its keys")
-        self.variables = environment.of_child(given, environment.FAULT, *environment.MODE_NAMES.values())
+        self.variables = environment.of_child(given, environment.FAULT, *environment.OPTION_VARIABLES.values())
         self.config = Config(
             run=self.run_id,
             workers=self.options.workers,

@@ -8,9 +8,9 @@ from collections.abc import Mapping
 from dataclasses import MISSING, dataclass, fields, replace
 from typing import Any
 
-from karp import optim
+from karp import consistency, optim
 from karp.errors import SettingError
-from karp.limits import ANY_SHARDS, GRADIENT_CODECS, RANGES, WEIGHT_CODECS, check_codec, setting
+from karp.limits import ANY_SHARDS, RANGES, setting
 from karp.parameters import Layout
 
 
@@ -76,9 +76,8 @@ class Settings:
         for name in ("program", "program_sha256", "weights_sha256", "data_sha256"):
             if type(plain[name]) is not str or len(plain[name]) > 1000:
                 raise SettingError(f"settings: {name} is {plain[name]!r:.60}, not a text")
-        plain |= {name: setting(name, plain[name]) for name in RANGES if name != "staleness" or plain[name] is not None}
-        check_codec("codec", plain["codec"], GRADIENT_CODECS)
-        check_codec("codec_weights", plain["codec_weights"], WEIGHT_CODECS)
+        plain |= {name: setting(name, plain[name]) for name in RANGES}
+        plain |= {option.name: option.check(plain[option.name]) for option in consistency.OPTIONS}
         for name in ("evaluate", "wait_for_score", "weighted"):
             if type(plain[name]) is not bool:
                 raise SettingError(f"settings: {name} is {plain[name]!r:.60}, not true or false")

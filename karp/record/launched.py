@@ -26,16 +26,16 @@ class Launched(NamedTuple):
     host: str = "127.0.0.1"
     port: int = 0
     exchange: str = "auto"  # or "zeromq": frames even on this host
-    staleness: str | None = None  # as KARP_STALENESS says it; None: left to the program
+    staleness: str | None = None  # the consistency options, as text; None: left to the program
     local_steps: str | None = None
     codec: str | None = None
     codec_weights: str | None = None
     same_kernels: bool = False
     keys: str = ""  # the directory that holds them; '' for fresh ones where keys are needed
 
-    def with_modes(self, modes: dict[str, str | None]) -> Self:
-        """Return the same with these modes of training, by their names."""
-        return self._replace(**modes)  # type: ignore[arg-type]
+    def with_consistency(self, texts: dict[str, str | None]) -> Self:
+        """Return the same with these consistency options, by their names."""
+        return self._replace(**texts)  # type: ignore[arg-type]
 
     def write(self, directory: Path, cwd: str = "") -> None:
         """Keep them, and the directory that the program is run in; raises OSError if that cannot be.

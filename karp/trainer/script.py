@@ -23,7 +23,7 @@ def launched(threads: int) -> tuple[Launched, str] | None:
     except OSError:  # it is gone
         return None
     launched = Launched(path, [str(argument) for argument in sys.argv[1:]], 1, threads)
-    return launched.with_modes(environment.given_modes()), cwd
+    return launched.with_consistency(environment.given_consistency()), cwd
 
 
 def is_script() -> bool:

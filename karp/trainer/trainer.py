@@ -14,6 +14,7 @@ import numpy as np
 
 from karp import checks, environment, faults, nn, optim
 from karp.autograd import Value, dropping
+from karp.consistency import CODEC, CODEC_WEIGHTS, LOCAL_STEPS, STALENESS
 from karp.data import Plan, generator
 from karp.environment import agreed
 from karp.errors import ProgramError, RecordError, SettingError
@@ -107,16 +108,13 @@ class Trainer:
         if self.shards == ANY_SHARDS:
             raise SettingError("shards must be a whole number from 1, or be left out, not 0")
         self.seed = setting("seed", seed)
-        staleness = agreed("staleness", staleness, environment.staleness, left_out=...)
-        bound = 0 if isinstance(staleness, EllipsisType) else staleness
-        self.staleness = None if bound is None else setting("staleness", bound)
-        agreed_steps = agreed("local_steps", local_steps, environment.local_steps)
-        self.local_steps = 1 if agreed_steps is None else setting("local_steps", agreed_steps)
+        self.staleness = agreed(STALENESS, staleness, left_out=...)
+        self.local_steps = agreed(LOCAL_STEPS, local_steps)
         self.threads = setting("threads", environment.threads() if threads is None else threads)
         optim.to_dict(optimizer)  # raises SettingError for what is none
         self.outer = OUTER_OPTIMIZER if outer is None and self.local_steps > 1 else outer
-        self.codec = agreed("codec", codec, str)
-        self.codec_weights = agreed("codec_weights", codec_weights, str)
+        self.codec = agreed(CODEC, codec)
+        self.codec_weights = agreed(CODEC_WEIGHTS, codec_weights)
         self.server = environment.read(environment.SERVER) or None
         self._output = run_dir, checks.switch("record", record), show
         self._parameters = parameters_of(model)

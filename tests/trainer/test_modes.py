@@ -14,8 +14,8 @@ from running import program as program_file
 
 import karp
 from karp import nn, optim
+from karp.consistency import CODEC
 from karp.errors import DataError, RunError, SettingError
-from karp.limits import GRADIENT_CODECS
 from karp.protocol.messages import Stop
 from karp.record.arrivals import read
 from karp.record.directory import Record
@@ -108,7 +108,7 @@ def test_an_interrupted_asynchronous_run_goes_on_and_its_record_is_whole(tmp_pat
     assert replayed(tmp_path / "run")["equal"]
 
 
-@pytest.mark.parametrize("codec", GRADIENT_CODECS)
+@pytest.mark.parametrize("codec", CODEC.values)
 def test_a_codec_learns_and_shows_no_workers(tmp_path: Path, codec: str) -> None:
     options = ("--epochs", 8, "--shards", 3)
     variables = {"KARP_CODEC": codec, "KARP_CODEC_WEIGHTS": "bfloat16"}
@@ -154,7 +154,7 @@ def test_program_and_launcher_must_agree_on_staleness(tmp_path: Path, monkeypatc
     monkeypatch.setenv("KARP_STALENESS", "2")
     assert 2 == trainer().staleness
     monkeypatch.setenv("KARP_STALENESS", "-2")
-    with pytest.raises(SettingError, match=r"staleness must be a whole number .*, or None: asynchronous, not '-2'"):
+    with pytest.raises(SettingError, match=r"staleness must be a whole number .*, or None \('none'\): .*, not '-2'"):
         trainer()
     assert 2 == karp_command("launch", "-n", 1, "--staleness", "two", DIGITS, cwd=tmp_path).returncode
 
