@@ -8,7 +8,7 @@ did not choose, such as an error, is escaped and cut instead.
 import re
 
 NAME_CHARACTERS = 200
-REASON_CHARACTERS = 10_000  # of why something failed or is refused, in a message
+REASON_CHARACTERS = 10_000  # the most characters of a reason in a message
 NOT_IN_NAMES = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")  # control, line ends, lone surrogates
 
 

@@ -76,7 +76,7 @@ def all_inputs(*data: Any) -> tuple[Any, ...]:
 
 
 def as_array(data: Any) -> Any:
-    """Return an operation's input that may not be a float: a number as a 0-d array, everything else as `constant`."""
+    """Return an operation's input as `constant` does, but a number as a 0-d array instead of a float."""
     data = constant(data)
     return np.asarray(data, np.float64) if isinstance(data, (int, float)) else data
 

@@ -101,7 +101,7 @@ class Dialect:
         return match.end() if match else start
 
     def _complete(self, file: TextFile, number: int, record: str, lines: NumberedLines, header: bool) -> str:
-        """Read the rest of a record that goes on in the next lines, and return it in a form that NumPy's parser reads.
+        """Complete a record from the next lines if it goes on there, and return it in a form that NumPy's parser reads.
 
         Raises DataError if its quotes do not match.
         """

@@ -28,7 +28,7 @@ SITE = str(Path(__file__).parent.parent.parent)  # the folder that karp is impor
 SERVE = f"import sys; sys.path.insert(0, {SITE!r}); import karp; del sys.path[0]; " \
         "from karp.serve.process import main; sys.exit(main())"  # fmt: skip
 KILL_SECONDS = 2.0  # between SIGTERM and SIGKILL
-TAIL_LINES = 40  # of a log, in a message
+TAIL_LINES = 40  # the lines of a log that a message shows
 THREAD_VARIABLES = ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS", "VECLIB_MAXIMUM_THREADS")
 
 

@@ -72,7 +72,7 @@ def options_of(directory: Path, changes: dict[str, Any]) -> tuple[Options, str]:
 
 
 def enter(cwd: str) -> None:
-    """Go to where a run was launched; raises DataError if that cannot be."""
+    """Change to the directory in which a run was launched; raises DataError if that fails."""
     try:
         os.chdir(cwd)
     except (OSError, ValueError) as error:

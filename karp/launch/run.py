@@ -111,7 +111,7 @@ class Launch:
         self.endings: dict[int, bool] = {}  # worker -> whether its last process ended well; a restarted server needs it
         self.server: ServerProcess | None = None
         self.resources = contextlib.ExitStack()  # to be freed at the end
-        self.address = self.worker_keys = ""  # of the server; its keys as text, where there are any
+        self.address = self.worker_keys = ""  # the server's address, and its keys as text if it has any
         self.published = False  # whether the run's directory says so
         self.config: Config
         self.server_starts = 0

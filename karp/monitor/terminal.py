@@ -20,7 +20,7 @@ class Display:
         self.stream = stream
         self.plain = stream is None or os.environ.get("TERM") in ("dumb", "unknown") or not stream.isatty()
         self.steps = 0
-        self.scores = ""  # of the epoch that was evaluated last, and its number
+        self.scores = ""  # the scores of the epoch that was evaluated last, and its number
         self.bar: Any = None  # rich's `Live`, where the stream is a terminal
         self.progress: Any = None
         self.line: Any = None

@@ -78,7 +78,7 @@ class SGD:
             raise SettingError("SGD: nesterov=True needs a momentum above 0")
 
     def state(self, weights: Array) -> dict[str, Array]:
-        """New state for a vector of weights: name -> zeros like it."""
+        """Return a new state for a vector of weights: name -> zeros like it."""
         return {"momentum": zeros_like(weights)} if self.momentum else {}
 
     def prepare(self, gradient: Array, step: int, age: int | None = None) -> tuple[float, ...]:
@@ -147,7 +147,7 @@ class Adam:
         checks.set_field(self, "betas", betas)
 
     def state(self, weights: Array) -> dict[str, Array]:
-        """New state for a vector of weights: name -> zeros like it."""
+        """Return a new state for a vector of weights: name -> zeros like it."""
         return {"mean": zeros_like(weights), "square": zeros_like(weights)}
 
     def prepare(self, gradient: Array, step: int, age: int | None = None) -> tuple[float, ...]:
@@ -252,7 +252,7 @@ class RMSprop:
         checks.number(self, "momentum", 0, 1, below=True)
 
     def state(self, weights: Array) -> dict[str, Array]:
-        """New state for a vector of weights: name -> zeros like it."""
+        """Return a new state for a vector of weights: name -> zeros like it."""
         names = ("square", "momentum") if self.momentum else ("square",)
         return {name: zeros_like(weights) for name in names}
 

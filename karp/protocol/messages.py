@@ -64,7 +64,7 @@ class Join:
     settings: Settings
     host: str
     pid: int
-    kernels: Kernels = UNKNOWN  # that the worker computes with
+    kernels: Kernels = UNKNOWN  # the kernels that the worker computes with
 
 
 @dataclass(slots=True)

@@ -67,9 +67,9 @@ class Worker:
     current: Vector = field(init=False)
     joining: Join | None = None  # the request to join, until the server has answered
     join: Join | None = None
-    incarnation: int = 0  # of the server
-    shards: int = 0  # of a full global batch
-    version: int = -1  # of the weights
+    incarnation: int = 0  # the server's incarnation
+    shards: int = 0  # the number of shards of a full global batch
+    version: int = -1  # the version of the weights
     seen: int = 0  # the number of the last task
     task: Lease | Evaluation | None = None
     shard: int = -1  # the next shard of the lease to compute
@@ -84,7 +84,7 @@ class Worker:
     codec: str | None = None  # from the settings
     codec_weights: str | None = None
     weigh: Callable[[int, int, int], float] | None = None  # sums the sample weights of (step, start, stop); None: none
-    sums: list[Node] = field(default_factory=list)  # of the lease's shards computed so far
+    sums: list[Node] = field(default_factory=list)  # the sums over the lease's shards computed so far
     step_shards: int = 0  # the number of shards of the lease's step
     logs: Logs = field(default_factory=list)
     remarks: list[str] = field(default_factory=list)  # on the program's data
@@ -104,7 +104,7 @@ class Worker:
         kernels: Kernels = UNKNOWN,
         remarks: Sequence[str] = (),
     ) -> FromWorker:
-        """Return the first message; the remarks are sent with the initial weights, and so by one worker of a run."""
+        """Return the request to join a run; the remarks go with the initial weights, and so come from one worker."""
         self.remarks = list(remarks)
         self.heard = self.asked = now
         self.codec, self.codec_weights = settings.codec, settings.codec_weights

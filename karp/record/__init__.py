@@ -1,1 +1,1 @@
-"""The run's directory: what a run leaves behind, and what it can be resumed from."""
+"""The record of a run: its directory with reports, checkpoints and weights."""

@@ -166,7 +166,7 @@ class Writer:
             self._thread.join()
 
     def take_troubles(self) -> list[str]:
-        """Return the troubles since the last call, each a line for the user."""
+        """Return the failures since the last call, each as a line for the user."""
         if not self.troubles:  # without the lock, as this runs after every message; a new one is found the next time
             return []
         with self._changed:

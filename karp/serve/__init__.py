@@ -1,1 +1,1 @@
-"""Who drives the server's machine: its own process, or the program's."""
+"""The drivers of the server's machine: its own process, or the program's."""

@@ -15,14 +15,14 @@ class Config(NamedTuple):
     run_dir: str
     program: str
     address: str
-    descriptor: int  # of the listening socket
+    descriptor: int  # the descriptor of the listening socket
     incarnation: int = 0
     resume: bool = False
     save_seconds: float = 10.0
     keep: int = 3
     skip: bool = False  # leave out shards whose gradient is not finite
     keys: str = ""
-    shards: int = 0  # of a step, where the program leaves them to the run; 0: as many as workers
+    shards: int = 0  # the shards of a step, if the program leaves their number to the run; 0: as many as workers
     changed: bool = False  # a run that is resumed may go on with a program file that has changed
     exchange: str = "auto"  # "zeromq" uses no shared memory
     same_kernels: bool = False

@@ -103,7 +103,7 @@ class LocalLink:
             )
 
     def _say_how_to_resume(self, summary: dict[str, Any]) -> None:
-        """After an interrupt, or an exception in the middle of an update, say how to resume, even without a display."""
+        """Print how to resume after an interrupt, or an exception within an update; without a display, too."""
         if self.intact and (summary["finished"] or summary["failure"] or not summary["exit"]):
             return
         if self.record is None:

@@ -60,11 +60,11 @@ class Checker:
         self.plan = cluster.problem.plan
         self.reference = Reference(cluster.problem, scenario, frozenset(left_out))
         self.references = {0: self.reference}  # incarnation -> reference: with staleness their weights differ
-        self.version = 0  # of the weights
+        self.version = 0  # the version of the weights
         self.first_open = 0  # the oldest step that is not applied
         self.arrived: dict[int, set[int]] = {}  # step -> its shards, from `first_open` on
         self.evaluated: dict[int, int] = {}  # epoch -> the version that was evaluated last
-        self.message: FromWorker | None = None  # that the server takes in this event
+        self.message: FromWorker | None = None  # the message that the server handles in this event
         self.server_acted = False  # in this event
         self.forgotten_leaders: set[bytes] = set()  # whom the server knew until its newest checkpoint was lost
 

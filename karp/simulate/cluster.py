@@ -17,7 +17,7 @@ from karp.simulate.scenario import Scenario, draw_scenario
 from karp.simulate.server_process import ServerProcess
 from karp.simulate.worker_process import WorkerProcess
 
-LIMIT_SECONDS = 900.0  # of the virtual clock; a small run ends earlier, whatever its faults
+LIMIT_SECONDS = 900.0  # on the virtual clock; a small run ends earlier, whatever its faults
 REINFORCE_SECONDS = 30.0  # between two looks whether a worker is left
 
 
@@ -38,7 +38,7 @@ class Cluster:
         self.network = Network(scenario, self.clock, self.rng)
         self.problem = Problem(scenario)
         self.injector = FaultInjector(self)
-        self.processes: list[WorkerProcess] = []  # all that were ever started
+        self.processes: list[WorkerProcess] = []  # all processes that were ever started
         self.process_of: dict[bytes, WorkerProcess] = {}  # peer -> process
         self.alive_processes = 0
         self.pending_starts = 0  # processes that the launcher starts, or may restart

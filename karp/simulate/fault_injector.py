@@ -20,10 +20,10 @@ class FaultInjector:
 
     def __init__(self, cluster: "Cluster") -> None:
         self.cluster = cluster
-        self.kills: list[Kill] = list(cluster.scenario.kills)  # that have not happened
-        self.faults: list[Fault] = list(cluster.scenario.faults)  # that have not happened, in the order of their events
+        self.kills: list[Kill] = list(cluster.scenario.kills)  # those that have not happened
+        self.faults: list[Fault] = list(cluster.scenario.faults)  # those that have not happened, in order
         self.times_left: dict[BadShard, int] = {bad: bad.times for bad in cluster.scenario.bad_shards}
-        self.counts: Counter[str] = Counter()  # of faults that have happened, by kind or point
+        self.counts: Counter[str] = Counter()  # kind or point -> number of faults that have happened
 
     def schedule_crash(self, process: "WorkerProcess") -> None:
         """Schedule the crash of a process that has started, if workers crash in this scenario."""

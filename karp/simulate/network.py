@@ -18,7 +18,7 @@ from karp.protocol.tree import Vector
 from karp.simulate.randomness import Randomness
 from karp.simulate.scenario import Scenario
 
-HEAD_BYTES = 150  # of a message without its vectors, on average
+HEAD_BYTES = 150  # the average size of a message without its vectors
 MESSAGES_WITH_VECTORS = (Contribution, Evaluation, Finish, Initial, Lease)
 AnyMessage = TypeVar("AnyMessage", bound=Message)
 
@@ -28,7 +28,7 @@ class Clock:
 
     def __init__(self) -> None:
         self.now = 0.0
-        self.events = 0  # that have happened
+        self.events = 0  # the number of events that have happened
         self._heap: list[tuple[float, int, Callable[..., None], tuple[Any, ...]]] = []
         self._scheduled = 0  # events, ever
 

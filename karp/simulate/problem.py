@@ -18,7 +18,7 @@ from karp.protocol.vectors import Snapshot
 from karp.simulate.scenario import Scenario
 
 NOISE = 0.1  # standard deviation of the noise in the table's target; the lowest loss is near its square
-SCORED_ROWS = 4096  # of the table, at most
+SCORED_ROWS = 4096  # the most rows of the table that are scored
 
 
 class Problem:

@@ -11,9 +11,9 @@ from karp.errors import MissingError, SettingError
 from karp.record import files
 from karp.simulate.study import Outcome
 
-CURVE_LINES = 16  # of the curve in a terminal, at most
+CURVE_LINES = 16  # the most lines of the curve in a terminal
 BAR_COLUMNS = 48
-HISTOGRAM_BARS = 40  # of the staleness in a picture, at most
+HISTOGRAM_BARS = 40  # the most bars of the staleness in a picture
 BLUE, GREY = "#1f5fa8", "#9a9a9a"
 
 

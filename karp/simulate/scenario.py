@@ -97,12 +97,12 @@ class Scenario:
     staleness: int | None = 0  # the bound; None: asynchronous
     stop_at: tuple[int, int] | None = None  # (step, shard) at which the program calls trainer.stop()
     leave_at: tuple[int, int] | None = None  # (step, shard) after which the program leaves its loop
-    compute_seconds: float = 0.05  # of a shard, on average
+    compute_seconds: float = 0.05  # for a shard, on average
     compute_spread: float = 0.1  # standard deviation, as a share of the average
     slow_workers: tuple[tuple[int, float], ...] = ()  # (worker, factor by which its computations take longer)
     slow_share: float = 0.0  # share of all workers, drawn at random, that are slower by `slow_factor`
     slow_factor: float = 10.0
-    latency: float = 0.002  # of a message one way, on average; half of it is constant
+    latency: float = 0.002  # a message's average time one way; half of it is constant
     in_order: bool = True  # Messages between two peers do not overtake each other.
     loss_rate: float = 0.0  # share of messages that are lost
     duplicate_rate: float = 0.0  # share of messages that arrive twice
@@ -111,7 +111,7 @@ class Scenario:
     late_joins: tuple[tuple[int, float], ...] = ()  # (worker, seconds that it starts after the others)
     save_seconds: float = 0.2  # between two checkpoints
     write_seconds: float = 0.05  # until a checkpoint is on the disk, on average
-    restarts: int = 3  # of each worker, by the launcher
+    restarts: int = 3  # the most restarts of a worker by the launcher
     detection_seconds: float = 0.5  # until the launcher sees that a process has ended, on average
     external: int = 0  # workers that no launcher has started: nobody sees them end or restarts them
     kills: tuple[Kill, ...] = ()

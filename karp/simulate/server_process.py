@@ -22,7 +22,7 @@ class Checkpoint(NamedTuple):
     """A snapshot on the disk."""
 
     written_at: float
-    reports: int  # of the run, when the snapshot was taken
+    reports: int  # the number of the run's reports when the snapshot was taken
     snapshot: Snapshot
 
 
@@ -35,7 +35,7 @@ class ServerProcess:
         self.server: Server | None = None
         self.disk: list[Checkpoint] = []
         self.reports: list[reports.Report] = []  # as in the record; a restart cuts them back to the checkpoint's
-        self.ended_workers: dict[int, bool] = {}  # what the launcher knows: worker -> its last process ended with 0
+        self.ended_workers: dict[int, bool] = {}  # worker -> whether its last process ended with 0
         self.failure = ""  # why the run has failed
         self._last_tick = self._next_tick = 0.0
         self._start()

@@ -17,7 +17,7 @@ from karp.simulate.scenario import Scenario, check_seed
 
 EPOCH_STEPS = 10  # steps of one epoch, at most: the table has so many global batches
 WIDTH = 16  # parameters of the model
-TARGET_SHARE = 0.02  # of the way from the first loss to the lowest that is left at the target, unless one is named
+TARGET_SHARE = 0.02  # the default target's share of the distance from the lowest loss to the first
 MAX_TABLE_NUMBERS = 1 << 28
 SHARES = ("straggler", "loss", "duplicate")  # options that are shares
 MAXIMA = {"compute": 1e6, "spread": 10.0, "latency": 1e6, "factor": 1e6}  # options that are numbers from 0 on

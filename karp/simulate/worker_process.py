@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from karp.simulate.cluster import Cluster
 
 POLL_SECONDS = PING_SECONDS + 0.001  # A poll ends a little late.
-LEADER_SECONDS = 1.5  # that the leader's code after the loop takes
+LEADER_SECONDS = 1.5  # the time that the leader's code after the loop takes
 
 
 class WorkerProcess:

@@ -1,1 +1,1 @@
-"""What a program sees: a Trainer and what it is made of."""
+"""The Trainer, which is a program's side of a run, and its parts."""

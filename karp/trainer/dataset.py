@@ -34,7 +34,7 @@ class Dataset:
         self.parts = list(self.source.parts)
         self.samples = len(self.source)
         self.take: Callable[[Array], list[Array]] = self.source.take
-        self.weights: Array | None = None  # of the samples, each above 0
+        self.weights: Array | None = None  # the samples' weights, each above 0; None: they have none
         self.weighted_rows: Array | None = None  # the rows of the source that are trained on; None: all
         if not self.samples:
             raise SettingError("trainer.batches: there are no rows to train on, so look at what has selected them")
@@ -88,7 +88,7 @@ class Dataset:
         return [text for text in texts if text]
 
     def _largest(self, index: int, part: Part) -> float:
-        """Return the root mean square up to which a column of a part counts as scaled; infinite for classes and texts.
+        """Return the limit of a column's root mean square above which it is not scaled; infinite for classes and texts.
 
         Whole numbers are features if a row has several of them and the part is not the last, which is the target.
         """

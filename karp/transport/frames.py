@@ -19,7 +19,7 @@ ANY_RUN = ""  # the run of a worker that knows only an address; it learns the ru
 SHARED_TEXT = 500  # the most characters of what an envelope says of shared memory
 FRAMES = 1 << 12  # the most frames of a message
 DTYPES: dict[str, np.dtype[Any]] = {"float32": np.dtype("<f4"), "float64": np.dtype("<f8")}
-DTYPES |= {"uint8": np.dtype("u1"), "uint16": np.dtype("<u2")}  # what codecs encode to
+DTYPES |= {"uint8": np.dtype("u1"), "uint16": np.dtype("<u2")}  # the dtypes of encoded vectors
 NAMES = {dtype: name for name, dtype in DTYPES.items()}
 
 

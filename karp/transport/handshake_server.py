@@ -25,7 +25,7 @@ class RejectedConnections:
         self.monitor = open_monitor(end, ACCEPTED, DISCONNECTED, *FAILURES)
         self.with_keys = with_keys
         self.addresses: dict[int, str] = {}  # descriptor of an open connection -> its peer's address
-        self.reasons: list[str] = []  # of failures whose connections are not closed yet
+        self.reasons: list[str] = []  # those of failures whose connections are not closed yet
         self.rejected: list[str] = []
 
     def read_events(self) -> None:

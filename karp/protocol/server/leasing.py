@@ -52,7 +52,7 @@ class Leasing:
         self.throughput = Throughput()
         self.evaluators: dict[int, WorkerInfo] = {}  # epoch -> the worker that was given its evaluation last
         self.portions: dict[int, dict[bytes, int]] = {}  # open step -> peer -> number of shards, with staleness
-        self.division: Division | None = None  # of the last step that was leased all at once
+        self.division: Division | None = None  # the division of the last step that was leased all at once
         self.task_count = 0  # how many tasks have been given
         self.leased_again = 0  # shards that were leased again
 

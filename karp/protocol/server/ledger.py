@@ -43,7 +43,7 @@ class Arrived:
 
     def __init__(self, shards: int) -> None:
         self.shards = shards
-        self.starts: list[int] = []  # of the ranges, in order; they neither overlap nor touch
+        self.starts: list[int] = []  # the starts of the ranges, sorted; ranges neither overlap nor touch
         self.stops: list[int] = []
         self.complete = False
 

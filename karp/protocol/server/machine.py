@@ -304,7 +304,7 @@ class Server:
     # Training.
 
     def _hand_out(self) -> None:
-        """Give tasks to idle workers; before training begin it if possible, after it notify the workers."""
+        """Give tasks to idle workers; begin training if all have joined; notify workers if it has ended."""
         training = self.training
         if training.state is TRAINING and not (training.failure or training.ledger.done):
             self.leasing.hand_out(self.now)

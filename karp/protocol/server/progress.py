@@ -22,7 +22,7 @@ class Progress:
         self.epoch_losses = self.epoch_weight = 0.0
         self.epoch_loss: float | None = None  # the mean over the samples of the last whole epoch
         self.interval_loss: float | None = None  # the mean loss that was reported last
-        self.step_loss: float | None = None  # of the last step
+        self.step_loss: float | None = None  # the mean loss of the last step
         self.last: dict[str, tuple[int, float]] = {}  # metric -> (order, its last value)
         self.ages: Counter[int] = Counter()  # staleness -> contributions since the last report, in a run with staleness
         self.all_ages: Counter[int] = Counter()  # the same before the last report

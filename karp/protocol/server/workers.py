@@ -46,7 +46,7 @@ class WorkerInfo:
         self.state = changed(self.state, to)
 
     def task_ends(self, now: float, computed: float) -> None:
-        """Count the time of its task, which ends now, and the seconds of it that it has computed; 0: all of them."""
+        """Add the time of its task, which ends now, to its totals; `computed` is the part spent computing, 0: all."""
         seconds = now - self.since
         self.leased += seconds
         self.computed += computed or seconds
