@@ -12,6 +12,7 @@ from karp.launch.options import Options
 from karp.launch.processes import WORKER_MAIN
 from karp.launch.program import exists
 from karp.launch.recorded import enter, options_of
+from karp.limits import setting
 from karp.record.server_address import published
 
 
@@ -39,7 +40,7 @@ def join(
         raise SettingError(
             "karp worker needs --run-dir DIR, or --server ADDRESS and the run's PROGRAM; see karp worker --help"
         )
-    given = known.consistency_variables() | variables_for(server, keys, known.threads)
+    given = known.consistency_variables() | variables_for(server, keys, setting("threads", known.threads))
     if worker_keys and keys is None:
         given[environment.KEYS] = worker_keys
     if program is None:

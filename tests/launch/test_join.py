@@ -97,6 +97,9 @@ def test_what_cannot_be_joined_is_said(tmp_path: Path) -> None:
         join(str(run), None, None, {}, "missing.py", [])
     with pytest.raises(SettingError, match="staleness must be a whole number"):
         join(str(run), None, None, {"staleness": "two"}, None, [])
+    for run_dir in (str(run), None):
+        with pytest.raises(SettingError, match="threads must be a whole number from 1 to 65535, not 0"):
+            join(run_dir, "tcp://127.0.0.1:5", None, {"threads": 0}, "program.py", [])
     (tmp_path / "elsewhere" / "program.py").unlink()
     with pytest.raises(SettingError, match="there is no program"):
         join(str(run), None, None, {}, None, [])
