@@ -53,17 +53,17 @@ def parse(line: list[str]) -> argparse.Namespace:
     command = commands.choices.get(line[0]) if line else None
     if command is None or "program" not in command.positionals:
         return top.parse_args(line)
-    words, rest = command.cut(line[1:])
+    words, arguments = command.cut(line[1:])
     for names in command.needed:
-        behind = [word for word in rest if word.startswith(names)]
+        behind = [word for word in arguments if word.startswith(names)]
         if behind and not any(word.startswith((*names, "--resume", "-h", "--help")) for word in words):
             raise SettingError(
                 f"karp {line[0]} lacks {names[0]}: {behind[0]} follows {words[-1]}, and all that does is handed to the "
                 f"program; put {names[0]} before it"
             )
     options = top.parse_args([line[0], *words])
-    options.arguments = rest
-    if own := command.own_among(rest):
+    options.arguments = arguments
+    if own := command.own_among(arguments):
         are = "is handed to it" if len(own) == 1 else "are handed to it"
         print(
             f"karp: {' and '.join(own)} after {words[-1]} {are}; the options of karp {line[0]} stand before it",

@@ -104,9 +104,9 @@ def _to_bfloat16(vector: Vector, largest: float) -> Vector:
     if not largest <= LARGEST:
         return np.full(vector.size, BRAIN_NAN, np.uint16)
     bits = vector.astype(np.float32).view(np.uint32)
-    odd = bits >> np.uint32(16)
-    odd &= np.uint32(1)
-    bits += odd
+    last_bit = bits >> np.uint32(16)
+    last_bit &= np.uint32(1)
+    bits += last_bit
     bits += np.uint32(0x7FFF)
     bits >>= np.uint32(16)
     return bits.astype(np.uint16)

@@ -1,8 +1,8 @@
-"""The consistency options: how old weights under a gradient may be, and what travels in place of a plain gradient.
+"""The consistency options: staleness, local steps and codecs, each defined once.
 
 Each is an argument of Trainer, a field of a run's settings, an option of `karp launch` and `karp worker` and an
-environment variable, all of which are made from what stands here. The program or its launcher gives a value, and all
-of a run's workers must agree on it, because the bits of the weights depend on it.
+environment variable, all of which are made from the definitions here. The program or its launcher gives a value, and
+all workers of a run must agree on it, because the bits of the weights depend on it.
 """
 
 from typing import Any, NamedTuple
@@ -11,7 +11,7 @@ from karp import checks
 
 
 class Option(NamedTuple):
-    """A consistency option: its name, its default, the values that there are, and how the command line writes them.
+    """A consistency option: its name, its default, its possible values, and how the command line writes them.
 
     >>> STALENESS.parse("2"), STALENESS.parse("none"), STALENESS.text(None), LOCAL_STEPS.flag
     (2, None, 'none', '--local-steps')
@@ -21,9 +21,9 @@ class Option(NamedTuple):
     karp.errors.SettingError: codec must be one of float16, bfloat16, int8, not 'int4'
     """
 
-    name: str  # of the argument and of the setting
+    name: str  # the name of the argument and of the setting
     default: int | None
-    values: range | tuple[str, ...]  # None besides, where it is the default or has a text
+    values: range | tuple[str, ...]  # None is possible, too, where it is the default or has a text
     metavar: str
     help: str
     none_text: str | None = None  # how the command line writes None; None: by leaving the option out
@@ -34,7 +34,7 @@ class Option(NamedTuple):
         return f"--{self.name.replace('_', '-')}"
 
     def check(self, value: object) -> Any:
-        """Return `value`, a whole number as a Python int; raise SettingError if it is none of the option's values."""
+        """Return `value`, a whole number as a Python int; raise SettingError if it is no possible value."""
         if value is None and (self.default is None or self.none_text is not None):
             return None
         if isinstance(self.values, range):
@@ -45,13 +45,13 @@ class Option(NamedTuple):
         return value
 
     def parse(self, text: str) -> Any:
-        """Return the value that the command line writes so; raise SettingError if it is none."""
+        """Parse the text of the command line to a value; raise SettingError if it is no possible value."""
         if text == self.none_text:
             return None
         return self.check(checks.digits(text) if isinstance(self.values, range) else text)
 
     def text(self, value: object) -> str | None:
-        """Return how the command line writes a value; None: by leaving the option out."""
+        """Return the text for a value on the command line; None if the option is left out for it."""
         return self.none_text if value is None else str(value)
 
 

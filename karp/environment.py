@@ -94,8 +94,8 @@ def number(name: str, default: int) -> int:
 def agreed(option: Option, given: Any, left_out: Any = None) -> Any:
     """Return the value of a consistency option that the program or the launcher gives, or its default.
 
-    `given` is what the program does, `left_out` what that is if it says nothing. Raises SettingError for a value that
-    there is not, and if both give one and they differ.
+    `given` is the program's value, and equals `left_out` if it gives none. Raises SettingError for an impossible value,
+    and if both give one and they differ.
     """
     variable = OPTION_VARIABLES[option.name]
     text = read(variable)
@@ -113,7 +113,7 @@ def agreed(option: Option, given: Any, left_out: Any = None) -> Any:
 def consistency_variables(given: Mapping[str, str | None]) -> dict[str, str]:
     """Return the environment variables that hand consistency options to a program; `given` has their texts by name.
 
-    Raises SettingError for a value that there is not.
+    Raises SettingError for an impossible value.
 
     >>> consistency_variables({"staleness": "none", "codec": None})
     {'KARP_STALENESS': 'none'}

@@ -33,5 +33,5 @@ def sendable(text: str, most: int) -> str:
     if len(text) <= most:
         return text
     left_out = "\n… (the middle is left out) …\n"
-    kept = most - len(left_out)
-    return text[: kept - kept // 2] + left_out + text[len(text) - kept // 2 :]
+    length = most - len(left_out)
+    return text[: length - length // 2] + left_out + text[len(text) - length // 2 :]

@@ -1,8 +1,8 @@
-"""Sample weights: what a run counts in the place of samples where some samples matter more than others.
+"""Sample weights: their check, and their sums over shards, batches and steps, which replace numbers of samples.
 
-A sample of weight 2 counts as if it were there twice, one of weight 0 as if it were not there at all; so the share of
-a shard in its batch is the sum of its weights over that of the batch. The sums are a pure function of weights, plan,
-step and shard: every worker, and whoever repeats a run, has the same.
+A sample of weight 2 counts as if it were there twice, one of weight 0 as if it were not there. So the share of a shard
+in its batch is the sum of its weights divided by that of the batch. The sums are a pure function of weights, plan, step
+and shard, so they are the same in every worker and in a replay.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from karp.autograd.convert import plain_array
 from karp.data.plan import Plan
 from karp.errors import SettingError
 
-_KEPT = 64  # batches
+_KEPT = 64  # batches whose sums are cached
 
 
 class Rounds(Protocol):
@@ -28,7 +28,7 @@ class Rounds(Protocol):
 
 
 def checked_weights(given: Any, rows: int) -> NDArray[Any]:
-    """Return sample weights as an array (rows,) of floats; raise SettingError for what are none.
+    """Return sample weights as an array (rows,) of floats; raise SettingError for what cannot be weights.
 
     >>> checked_weights([1, 0, 2], 3)
     array([1., 0., 2.])

@@ -66,8 +66,8 @@ def options_of(directory: Path, changes: dict[str, Any]) -> tuple[Options, str]:
     except SettingError:
         raise
     except (OSError, ValueError) as error:
-        found = f"{directory} holds no run that `karp launch` can go on with ({error})"
-        raise DataError(f"{found}: pass the --run-dir of one") from None
+        text = f"{directory} holds no run that `karp launch` can go on with ({error})"
+        raise DataError(f"{text}: pass the --run-dir of one") from None
     return options, cwd
 
 

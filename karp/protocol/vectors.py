@@ -40,9 +40,9 @@ class VectorSpec:
                 if self.codec is None
                 else codecs.fits(self.codec, vector, self.size)
             ):
-                found = "nothing" if vector is None else f"{vector.shape} {vector.dtype}"
+                actual = "nothing" if vector is None else f"{vector.shape} {vector.dtype}"
                 what = f"the gradient of step {step}, {in_words(start, stop)}"
-                raise ProtocolError(f"{what}: {found}, but {self._expected()}")
+                raise ProtocolError(f"{what}: {actual}, but {self._expected()}")
             if start != 0 or stop != shards:
                 parent(start, stop, shards)  # raises for what is no node
             if stop - start > 1 and self.single_shards:

@@ -86,10 +86,10 @@ def check(good: bool, what: str) -> None:
 def in_order(plan: Steps, steps: int, left_out: list[Arrival]) -> Iterator[Arrival]:
     """Yield the arrivals of a run without staleness, which are known: its record has only the shards left out."""
     for number in range(steps):
-        here = [arrival for arrival in left_out if arrival.step == number]
-        yield from here
+        omitted = [arrival for arrival in left_out if arrival.step == number]
+        yield from omitted
         at, shards = 0, plan.shards_of(number)
-        for start, stop in [*sorted((arrival.start, arrival.stop) for arrival in here), (shards, shards)]:
+        for start, stop in [*sorted((arrival.start, arrival.stop) for arrival in omitted), (shards, shards)]:
             if at < start:
                 yield Arrival(number, number, at, start)
             at = stop

@@ -58,7 +58,7 @@ def write(directory: Path, snapshot: Snapshot, keep: int, say: Callable[[str], N
         index = files.index(path)
         for useless in files[:index] + files[index + max(1, keep) :]:
             useless.unlink(missing_ok=True)
-    except (OSError, ValueError) as error:  # ValueError: the new one has been removed by somebody
+    except (OSError, ValueError) as error:  # ValueError: another process has removed the new one
         say(f"old checkpoints in {folder} cannot be removed ({reason(error)}); it is tried again after the next")
     return path
 

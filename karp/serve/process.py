@@ -182,7 +182,7 @@ class ServerProcess:
         """Serve until the launcher closes the run, or is gone."""
         self.socket.poller.register(commands.descriptor, zmq.POLLIN)
         ticked = time.monotonic()
-        if select.select([commands.descriptor], [], [], 0)[0]:  # before anybody joins for a worker that has ended
+        if select.select([commands.descriptor], [], [], 0)[0]:  # a worker that has ended may be replaced at once
             self.handle_commands(commands)
         while self.status is None:
             seconds = RESTLESS_SECONDS if self.server.restless else TICK_SECONDS

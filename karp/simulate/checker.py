@@ -324,7 +324,7 @@ class Checker:
 
 
 def is_never_finite(bad_shard: BadShard) -> bool:
-    """Return whether the gradient or loss of a shard is never finite, whoever computes it."""
+    """Return whether the gradient or loss of a shard is never finite, whichever worker computes it."""
     return bad_shard.times == ALWAYS and bad_shard.kind != "raise"
 
 

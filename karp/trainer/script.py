@@ -27,7 +27,7 @@ def launched(threads: int) -> tuple[Launched, str] | None:
 
 
 def is_script() -> bool:
-    """Return whether this process ends with its program: nobody types in statements, as in a session or a notebook."""
+    """Return whether this process ends with its program, unlike a session or a notebook, which read statements."""
     return not hasattr(sys, "ps1")
 
 

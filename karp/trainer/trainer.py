@@ -45,30 +45,31 @@ class Trainer:
         batch_size: samples of a global batch, that is of one step.
         epochs: how often each sample is used.
         shards: slices of a global batch; the number of workers at launch (1 in one process) unless given. The bits
-            of the weights depend on it, and on nothing else of how many workers there are.
+            of the weights depend on it, but not on the number of workers.
         seed: of the sample order and of `rng`.
         staleness: by how many steps the weights under a gradient may be old; None: asynchronous, the gradient of each
             shard, weighted by its share of the step, is an update of its own. 0 unless given here or by the launcher.
-            With any other the bits depend on who came first; `karp replay` repeats them.
+            With any other value the bits depend on timing; `karp replay` repeats them.
         local_steps: above 1, a step is a round of so many global batches: a worker takes a step of `optimizer` on its
-            shard of each, from the step's weights and afresh, and contributes how far it has come. 1 unless given here
-            or by the launcher.
+            shard of each, starting from the step's weights with a new optimiser state, and contributes the difference.
+            1 unless given here or by the launcher.
         outer: the optimiser that the server then applies; SGD with Nesterov momentum 0.9 and rate 0.7 unless given.
         codec: how gradients go to the server: None, 'float16', 'bfloat16' or 'int8' (`karp.codecs`); each shard's is
             encoded by itself, in one process too, so the bits of the weights depend on it and on nothing else.
-        codec_weights: how weights come back: None, 'float16' or 'bfloat16'; gradients are then those of rounded
-            weights, while the server, scores and the end of the run have them in full.
+        codec_weights: how weights go to the workers: None, 'float16' or 'bfloat16'; gradients are then computed with
+            rounded weights, while the server, the evaluations and the result have the full ones.
         threads: of the BLAS in each worker; 1 unless given here or by the launcher. The bits depend on it.
         run_dir: where the run's files go; a fresh folder under runs/ unless given here or by the launcher.
-        record: whether the run leaves files. A launcher's does either way: its server goes on from them when restarted.
+        record: whether the run leaves files. Under a launcher it always does, as its server restarts from them.
         show: whether progress is shown on standard error (in one process; a launcher shows its run itself).
 
     Raises:
         SettingError: an argument cannot be used.
 
-    It is for one run, so `with` takes it once (`karp/trainer/stage.py` says what may be called when). In one process
-    any number may follow each other, or be nested in threads; under a launcher a program has one. There Ctrl-C, SIGTERM
-    and SIGHUP end a run in good order (`karp/trainer/interrupts.py`), and `karp launch --resume` goes on with it.
+    A Trainer is for one run, so `with` takes it once (`karp/trainer/stage.py` says what may be called when). In one
+    process any number may follow each other, or be nested in threads; under a launcher a program has one. There Ctrl-C,
+    SIGTERM and SIGHUP end a run in good order (`karp/trainer/interrupts.py`), and `karp launch --resume` goes on with
+    it.
 
     >>> import numpy as np
     >>> from karp import Trainer, nn, optim

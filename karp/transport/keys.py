@@ -1,7 +1,7 @@
 """CURVE keys: who may talk to a server beyond this machine.
 
-A run has two key pairs, the server's and the workers'. A server lets in whoever proves the workers' key, a worker
-believes whoever proves the server's; everything between them is encrypted (ZeroMQ's CURVE).
+A run has two key pairs, the server's and the workers'. A server lets in processes that prove the workers' key, and a
+worker trusts a server that proves the server's key. All messages are encrypted (ZeroMQ's CURVE).
 """
 
 import json

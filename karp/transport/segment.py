@@ -2,8 +2,8 @@
 
 The server owns one segment with the weights, and one for each worker with a gradient slot and two mailboxes, one in
 each direction. A segment has no name: it is an anonymous file of the server's (memfd) that a worker opens through
-/proc, where only the same user may. So nothing is left behind, whoever is killed. (The size of /dev/shm does not
-matter to it, but `ulimit -f` does.) A worker that cannot open it is on another host, in a container of its own, or
+/proc, where only the same user may. So nothing is left behind, whichever process is killed. (The size of /dev/shm does
+not matter to it, but `ulimit -f` does.) A worker that cannot open it is on another host, in a container of its own, or
 another user's; it says so, and uses frames. A token tells a segment from another program's file.
 
 A contribution of one vector and a lease fit the mailboxes. Every other message goes over ZeroMQ, and the protocol

@@ -192,11 +192,11 @@ class Joining:
 
     def check_missing(self, now: float) -> None:
         """Name the workers that have not joined, and after the deadline begin without them."""
-        here = len(self.leasing.members)
+        joined = len(self.leasing.members)
         missing = ", ".join(str(number) for number in range(self.workers) if number not in self.ending.numbers)
-        text = f"{here} of {self.workers} workers have joined; missing: worker {missing}; the run begins without"
-        if now >= self.join_by and self.training.ready and here:
-            self.workers = here
+        text = f"{joined} of {self.workers} workers have joined; missing: worker {missing}; the run begins without"
+        if now >= self.join_by and self.training.ready and joined:
+            self.workers = joined
             self.training.notice(text)
         elif now >= self.notice_at:
             self.notice_at = now + NOTICE_SECONDS

@@ -20,7 +20,7 @@ class Progress:
         self.samples = self.samples_before = 0
         self.losses = self.weight = 0.0  # since the last report
         self.epoch_losses = self.epoch_weight = 0.0
-        self.epoch_loss: float | None = None  # the mean over the samples of the last whole epoch
+        self.epoch_loss: float | None = None  # the mean over the samples of the last complete epoch
         self.interval_loss: float | None = None  # the mean loss that was reported last
         self.step_loss: float | None = None  # the mean loss of the last step
         self.last: dict[str, tuple[int, float]] = {}  # metric -> (order, its last value)

@@ -49,22 +49,22 @@ class Roster:
     def _status(self, member: WorkerInfo, began: float, now: float) -> WorkerStatus:
         """Return the status of a worker since the last report, and begin to count the next."""
         seconds, task, steps = max(now - began, 1e-9), member.task, self.training.steps
-        here = self.leasing.members.get(member.peer) is member
-        if here:
+        is_member = self.leasing.members.get(member.peer) is member
+        if is_member:
             self.gone.pop(member.worker, None)
-        since = member.since if here else self.gone.setdefault(member.worker, now)
-        running = now - member.since if here and task is not None else 0.0  # seconds of a task that is not done
+        since = member.since if is_member else self.gone.setdefault(member.worker, now)
+        running = now - member.since if is_member and task is not None else 0.0  # seconds of a task that is not done
         leased = min(seconds, max(0.0, member.leased - member.counted + running))
         computing = min(leased, max(0.0, member.computed - member.counted + running))
         settings = self.training.settings
         assert settings is not None
         samples = member.shards * settings.samples / (steps.steps_per_epoch * settings.shards)
         member.shards, member.leased, member.computed, member.counted = 0, 0.0, 0.0, running
-        lease = task if here and isinstance(task, Lease) else None
+        lease = task if is_member and isinstance(task, Lease) else None
         return WorkerStatus(
             member.worker,
             member.host,
-            activity(member) if here else Activity.GONE,
+            activity(member) if is_member else Activity.GONE,
             self.training.progress.seconds(since),
             None if lease is None else [lease.step, lease.start, lease.stop],
             round(samples / seconds, 1),
