@@ -55,7 +55,7 @@ def conclude(
     if ended_well and asked_for_help:
         display.close()
     else:
-        display.conclude(summary, directory)
+        display.conclude(summary, directory, failed=(status != 0 and not interrupted) or "missing" in summary)
     if ended_well and leader is not None:
         try:
             streams.show(output(leader.log, leader.begin))

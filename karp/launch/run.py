@@ -37,6 +37,7 @@ from karp.launch.recorded import Recorded, enter, options_of
 from karp.monitor import streams
 from karp.monitor.terminal import Display
 from karp.record import files
+from karp.record.launched import command_line
 from karp.record.paths import check_unused, fresh_directory
 from karp.record.server_address import publish, withdraw
 from karp.serve.config import Config
@@ -106,6 +107,7 @@ class Launch:
         self.changed = changed
         self.display = Display(sys.stderr)
         self.viewers: list[Viewer] = [self.display]
+        self.began = time.monotonic()
         self.run_id = os.urandom(8).hex()
         self.children: list[Child] = []  # in the order of their start; of each worker only the newest may be running
         self.endings: dict[int, bool] = {}  # worker -> whether its last process ended well; a restarted server needs it
@@ -196,6 +198,8 @@ class Launch:
             changed=self.changed,
             exchange=self.options.exchange,
             same_kernels=self.options.same_kernels,
+            command=command_line(),
+            launched=self.began,
         )
         self._start_server()
         for worker in range(self.options.workers):

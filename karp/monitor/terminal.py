@@ -8,18 +8,25 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
 if TYPE_CHECKING:
-    from karp.protocol.reports import Progress, Report
+    from karp.protocol.reports import Begin, Progress, Report
 
+PLAIN_SECONDS = 10.0  # between two lines of progress where there is no terminal
+EPOCH_SECONDS = 3.0  # or so many, if an epoch has ended
 HASH_DIGITS = 12  # the digits of the weights' SHA-256 that are shown, enough to compare two runs by eye
 
 
 class Display:
-    """Shows reports on a stream; without one it shows nothing."""
+    """Shows reports on a stream; without one it shows nothing.
+
+    A terminal has the newest progress in its last lines. Elsewhere, as in a log, there is a line of it every 10 s, at
+    the end of an epoch if the last one is 3 s old, when workers have come or gone, and at the end.
+    """
 
     def __init__(self, stream: TextIO | None) -> None:
         self.stream = stream
         self.plain = stream is None or os.environ.get("TERM") in ("dumb", "unknown") or not stream.isatty()
-        self.steps = 0
+        self.begin: Begin | None = None
+        self.shown: Progress | None = None  # the last plain line
         self.scores = ""  # the scores of the epoch that was evaluated last, and its number
         self.bar: Any = None  # rich's `Live`, where the stream is a terminal
         self.progress: Any = None
@@ -33,8 +40,8 @@ class Display:
             return
         match report:
             case reports.Begin():
-                self.steps = report.steps
-                if not self.plain:
+                self.begin, self.shown = report, None
+                if not self.plain and self.bar is None:
                     self._begin_bar()
             case reports.Evaluation():
                 scores = [f"{name} {number(score, 4)}" for name, score in report.scores.items()]
@@ -67,12 +74,11 @@ class Display:
         """Start the live display of two lines: the progress bar, and loss, speed and scores."""
         from rich.console import Console, Group
         from rich.live import Live
-        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
         from rich.text import Text
 
-        columns = TextColumn("step"), MofNCompleteColumn(), BarColumn(bar_width=None), TimeElapsedColumn()
-        self.progress = Progress(*columns, expand=True)
-        self.progress.add_task("", total=self.steps)
+        self.progress = Progress(TextColumn("step"), MofNCompleteColumn(), BarColumn(bar_width=None), expand=True)
+        self.progress.add_task("", total=self.begin.steps if self.begin is not None else None)
         self.line = Text("", no_wrap=True, overflow="ellipsis")
         lines, console = Group(self.progress, self.line), Console(file=self.stream)
         prints_to_terminal = sys.stdout is not None and sys.stdout.isatty()  # then rich keeps prints above the bar
@@ -80,12 +86,22 @@ class Display:
         self.bar.start()
 
     def _progress(self, report: "Progress") -> None:
-        line = f"epoch {report.epoch + 1}  {describe(report, self.scores)}"
+        if self.begin is None:
+            return
+        line = describe(report, self.begin, self.scores)
         if self.bar is not None:
             self.progress.update(self.progress.task_ids[0], completed=report.step)
             self.line.plain = line
-        else:
-            self._write(f"step {report.step}/{self.steps}  {line}")
+        elif self._is_due(report, self.begin):
+            self.shown = report
+            self._write(f"step {report.step}/{self.begin.steps}  {line}")
+
+    def _is_due(self, report: "Progress", begin: "Begin") -> bool:
+        """Whether there is to be a plain line of this progress."""
+        if self.shown is None or report.workers != self.shown.workers or report.step >= begin.steps:
+            return True
+        ends_epoch = report.step % begin.steps_per_epoch == 0
+        return report.seconds - self.shown.seconds >= (EPOCH_SECONDS if ends_epoch else PLAIN_SECONDS)
 
     def close(self) -> None:
         """End the live display; the bar stays as it is."""
@@ -103,35 +119,53 @@ class Display:
             with contextlib.suppress(OSError, ValueError):  # the stream may be closed
                 os.write(self.stream.fileno(), f"{cursor}karp: {text}\n".encode(errors="backslashreplace"))
 
-    def conclude(self, summary: dict[str, Any], directory: Path | None) -> None:
-        """Show the results of a run that has ended, and the directory of its files, if it has any."""
+    def conclude(self, summary: dict[str, Any], directory: Path | None, failed: bool = False) -> None:
+        """Show the results of a run that has ended, or that it has failed, and the directory of its files, if any."""
         self.close()
         if self.stream is None:
             return
-        metrics = summary["metrics"].items()
-        results = [f"{name} {number(value, 6)}" for name, value in metrics]
-        if summary["epoch_loss"] is not None:
-            results.append(f"epoch loss {number(summary['epoch_loss'], 6)}")
-        results.append(f"{summary.get('steps', 0):,} steps in {summary['seconds']:.2f} s")
-        if digest := summary.get("weights_sha256"):
-            results.append(f"weights {digest[:HASH_DIGITS]}")
+        steps = f"{summary.get('steps', 0):,} steps in {summary['seconds']:.2f} s"
+        if failed:
+            results = [f"the run has FAILED after {steps}"]
+        else:
+            results = [f"{name} {number(value, 6)}" for name, value in summary["metrics"].items()]
+            if summary["epoch_loss"] is not None:
+                results.append(f"epoch loss {number(summary['epoch_loss'], 6)}")
+            results.append(steps)
+            if digest := summary.get("weights_sha256"):
+                results.append(f"weights {digest[:HASH_DIGITS]}")
         if directory is not None:
             results.append(f"files in {directory}")
         self.say("  ".join(results))
 
 
-def describe(report: "Progress", scores: str) -> str:
-    """Return the text of a progress line after the step and the epoch.
+def describe(report: "Progress", begin: "Begin", scores: str) -> str:
+    """Return the text of a progress line after the step.
 
-    >>> from karp.protocol.reports import Progress
-    >>> describe(Progress(2.5, 40, 1, 0.5, 0.4, 1234.5, 2, {}), "test_accuracy 0.975 (epoch 1)")
-    'interval loss 0.5  1,234 samples/s  2 workers  test_accuracy 0.975 (epoch 1)'
+    >>> from karp.protocol.reports import Begin, Progress
+    >>> describe(Progress(65, 40, 1, 0.5, 0.4, 1234.5, 2, {}), Begin(0, 0, 60, 20, 2), "accuracy 0.975 (epoch 1)")
+    'epoch 2/3  interval loss 0.5  1,234 samples/s  2 workers  elapsed 1:05  to go 0:32  accuracy 0.975 (epoch 1)'
     """
-    workers = f"{report.workers} worker" + ("s" if report.workers != 1 else "")
-    parts = [f"{report.samples_per_s:,.0f} samples/s", workers]
+    parts = [f"epoch {report.epoch + 1}/{-(-begin.steps // begin.steps_per_epoch)}"]
     if report.interval_loss is not None:
-        parts.insert(0, f"interval loss {number(report.interval_loss, 4)}")
+        parts.append(f"interval loss {number(report.interval_loss, 4)}")
+    workers = f"{report.workers} worker" + ("s" if report.workers != 1 else "")
+    parts += [f"{report.samples_per_s:,.0f} samples/s", workers, f"elapsed {clock(report.seconds)}"]
+    if report.step > begin.step and report.step < begin.steps:
+        seconds_per_step = (report.seconds - begin.seconds) / (report.step - begin.step)
+        parts.append(f"to go {clock((begin.steps - report.step) * seconds_per_step)}")
     return "  ".join([*parts, scores] if scores else parts)
+
+
+def clock(seconds: float) -> str:
+    """Return a duration in hours, minutes and seconds.
+
+    >>> clock(7.9), clock(65), clock(36_000)
+    ('0:07', '1:05', '10:00:00')
+    """
+    minutes, rest = divmod(int(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"
 
 
 def number(value: float | None, digits: int) -> str:

@@ -7,8 +7,14 @@
     checkpoints/         the states from which the run can be resumed (checkpoints.py)
     launch.json          how it was launched: program, arguments, workers; or how a launcher can resume it
     server.json          the address of its server, while a launch goes on (server_address.py; written by the launcher)
-    summary.json         the totals, the last metrics, the weights' hash, the exit status; written at the end
+    summary.json         what ran, the totals, the last metrics, the weights' hash, the exit status; written at the end
     logs/                the output of each worker (written by the launcher)
+
+In the summary, `seconds` are those of training: without the time before the first step and what a restart has lost.
+`wall_seconds` are those of all launches, of earlier ones until their last checkpoint; `effective_share` is `seconds`
+over `wall_seconds`. `bytes_sent` and `bytes_received` count the frames over the server's sockets since it was
+last started; what lies in shared memory is not sent, and a run in one process sends nothing. `epoch_loss` is the mean
+over the samples of the last whole epoch, or of the one that has begun.
 
 All of them are promised: a run that could not write one of them says so, and its exit status is not 0. Files that
 others may read while the run writes are complete or absent (files.py).

@@ -4,12 +4,19 @@ A launcher writes it, and so does a program that trains by itself: a launcher ca
 """
 
 import os
+import shlex
+import sys
 from pathlib import Path
 from typing import NamedTuple, Self
 
 from karp.record import files
 
 FILE = "launch.json"
+
+
+def command_line() -> str:
+    """Return the command that this process was started with, as a shell would read it."""
+    return shlex.join(sys.orig_argv)
 
 
 class Launched(NamedTuple):

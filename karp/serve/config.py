@@ -26,6 +26,8 @@ class Config(NamedTuple):
     changed: bool = False  # a run that is resumed may go on with a program file that has changed
     exchange: str = "auto"  # "zeromq" uses no shared memory
     same_kernels: bool = False
+    command: str = ""  # the launcher's command line
+    launched: float = 0.0  # when the launcher began, as time.monotonic() has it in all processes of a host
 
     def to_line(self) -> bytes:
         """Encode the configuration as a line of JSON."""

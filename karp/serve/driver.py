@@ -7,17 +7,43 @@ from typing import Any
 
 from karp.protocol.reports import Notice, Report, Viewer
 from karp.protocol.server.machine import Server
-from karp.protocol.server.snapshot import take
+from karp.protocol.server.snapshot import restore, take
+from karp.protocol.server.summary import summarise
+from karp.protocol.vectors import Snapshot
 from karp.record.directory import Record
 
 
 class Audience:
-    """Passes every report to all viewers of a run; its record, if it has one, is the first of them."""
+    """Passes every report to all viewers of a run, and checkpoints to its record, the first of them if it has one.
 
-    def __init__(self, server: Server, record: Record | None, *others: Viewer) -> None:
+    `launched` is the time at which this launch of the run began, on the server's clock.
+    """
+
+    def __init__(self, server: Server, record: Record | None, launched: float, *others: Viewer) -> None:
         self.server = server
         self.record = record
+        self.launched = launched
+        self.earlier_seconds = 0.0  # those of earlier launches, as far as they are known
         self.viewers: list[Viewer] = [*others] if record is None else [record, *others]
+
+    def wall_seconds(self, now: float) -> float:
+        """Return the seconds of all launches of the run, of earlier ones until their last checkpoint."""
+        return self.earlier_seconds + now - self.launched
+
+    def save(self) -> None:
+        """Have a checkpoint of the server as it is now written, if there is a record."""
+        if self.record is not None:
+            plain, vectors = take(self.server)
+            plain["wall_seconds"] = [self.earlier_seconds, self.wall_seconds(self.server.now)]
+            self.record.save((plain, vectors))
+
+    def restore(self, snapshot: Snapshot) -> None:
+        """Put the server where the checkpoint's was; raises SettingError for what is no checkpoint of a run."""
+        earlier, total = snapshot[0].get("wall_seconds", (0.0, 0.0))
+        restore(self.server, snapshot)
+        self.earlier_seconds = earlier if self.server.incarnation > 0 else total
+        if self.server.incarnation == 0:
+            self.save()  # without the workers of the earlier launch
 
     def report(self, report: Report) -> None:
         """Pass a report to all viewers, and then as notices the troubles of the record, such as a full disk."""
@@ -32,54 +58,28 @@ class Audience:
             self.report(Notice(self.server.seconds, self.server.step, trouble))
 
 
-def conclude(audience: Audience, program: str, workers: int, status: int, intact: bool = True) -> dict[str, Any]:
+def conclude(audience: Audience, facts: dict[str, Any], status: int, intact: bool = True) -> dict[str, Any]:
     """Write a last checkpoint, the weights and the summary; return the summary, with the run's exit status.
 
-    The status is not 0 if a file cannot be written, which the summary then names. Weights and checkpoint of a server
-    that is not `intact`, as an exception has interrupted an update, are not written. Without a record there are no
-    files, only the summary.
+    `facts` are entries of the summary that the server's machine does not know. The status is not 0 if a file cannot be
+    written, which the summary then names. Weights and checkpoint of a server that is not `intact`, as an exception has
+    interrupted an update, are not written. Without a record there are no files, only the summary.
     """
-    server, record = audience.server, audience.record
-    training = server.training
-    layout = training.settings.layout if training.settings is not None else None
-    weights = training.weights.vector if training.ready and intact else None
-    summary = summarise(server, program, workers, status)
+    server, record, settings = audience.server, audience.record, audience.server.settings
+    layout = None if settings is None else settings.layout
+    weights = server.weights if intact else None
+    wall_seconds = max(audience.wall_seconds(server.now), server.seconds, 1e-3)
+    summary = facts | summarise(server)
+    summary |= {
+        "wall_seconds": round(wall_seconds, 3),
+        "effective_share": round(server.seconds / wall_seconds, 3),
+        "exit": status,
+    }
     if record is None:
         return summary if layout is None or weights is None else summary | {"weights_sha256": layout.sha256(weights)}
     if weights is not None:
-        record.save(take(server))
+        audience.save()
     summary = record.finish(summary, layout, weights)
     audience.viewers.remove(record)
     audience.report_troubles()
     return summary
-
-
-def summarise(server: Server, program: str, workers: int, status: int) -> dict[str, Any]:
-    """Return the summary of this server's run."""
-    summary: dict[str, Any] = {"program": program, "workers": workers}
-    if (settings := server.training.settings) is not None:
-        summary |= {
-            "shards": settings.shards,
-            "seed": settings.seed,
-            "batch_size": settings.batch_size,
-            "steps": server.training.number,
-            "updates": server.training.version,
-            "epochs": server.training.number / server.training.steps.steps_per_epoch,
-            "staleness_bound": settings.staleness,
-            "threads_per_worker": settings.threads,
-            "programs": [{"step": step, "sha256": digest} for step, digest in server.joining.programs],
-        }
-    summary |= server.training.progress.summary(server.now) | server.joining.kernel_uses.summary()
-    return summary | {
-        "main": server.ending.leader,
-        **server.counts,
-        "failure": server.training.failure,
-        "finished": finished(server),
-        "exit": status,
-    }
-
-
-def finished(server: Server) -> bool:
-    """Return whether this server's run has come to its end: all steps are applied, and all scores are known."""
-    training = server.training
-    return training.done and not training.failure

@@ -14,11 +14,10 @@ from karp.protocol.messages import Failure, FromServer, FromWorker, Lease, Leave
 from karp.protocol.reports import Report, Traceback
 from karp.protocol.server.actions import Send
 from karp.protocol.server.machine import Server
-from karp.protocol.server.snapshot import take
 from karp.protocol.tree import Node
 from karp.record.directory import Record
 from karp.record.kernels import kernels
-from karp.record.launched import Launched
+from karp.record.launched import Launched, command_line
 from karp.serve.driver import Audience, conclude
 
 
@@ -42,7 +41,7 @@ class LocalLink:
             self.record.keep_launched(options, cwd)
         self.display = Display(streams.for_progress() if show else None)
         self.server = Server(1, Plan, time.monotonic())
-        self.audience = Audience(self.server, self.record, self.display)
+        self.audience = Audience(self.server, self.record, self.server.now, self.display)
         self.inbox: deque[FromServer] = deque()
         self.at_work = False  # whether the machine handles a message; it stays True if an exception interrupts it
 
@@ -82,8 +81,8 @@ class LocalLink:
                 self.inbox.append(action.message)
             elif isinstance(action, Report):
                 self.audience.report(action)
-            elif self.record is not None:
-                self.record.save(take(self.server))
+            else:
+                self.audience.save()
 
     def receive(self, seconds: float) -> tuple[FromServer, int] | None:
         return self.inbox.popleft(), self.server.incarnation
@@ -91,9 +90,10 @@ class LocalLink:
     def close(self, status: int) -> None:
         """End the run; raises RecordError, naming the files, if some cannot be written."""
         self.server.computes_with(kernels(), time.monotonic())  # the kernels are its worker's; this records the server
-        summary = conclude(self.audience, self.program, 1, status, self.intact)
+        facts = {"program": self.program, "command": command_line(), "workers": 1}
+        summary = conclude(self.audience, facts, status, self.intact)
         directory = None if self.record is None else self.record.path
-        self.display.conclude(summary, directory)
+        self.display.conclude(summary, directory, failed=bool(summary["failure"] or summary.get("missing")))
         self._say_how_to_resume(summary)
         if missing := summary.get("missing"):
             names = ", ".join(missing)

@@ -25,11 +25,11 @@ from karp.protocol.messages import Evaluation, FromServer, Lease, Waiting
 from karp.protocol.reports import Arrivals, Failure, Report, to_line
 from karp.protocol.server.actions import Action, Send
 from karp.protocol.server.machine import ALIVE_SECONDS, Server
-from karp.protocol.server.snapshot import restore, take
+from karp.protocol.server.summary import finished
 from karp.record.directory import Record
 from karp.record.kernels import kernels
 from karp.serve.config import Config
-from karp.serve.driver import Audience, conclude, finished
+from karp.serve.driver import Audience, conclude
 from karp.serve.pipe import PipeLines
 from karp.transport import segment
 from karp.transport.keys import Keys
@@ -74,7 +74,7 @@ class ServerProcess:
             memory=self.shared,
             same_kernels=config.same_kernels,
         )
-        self.audience = Audience(self.server, self.record, LauncherPipe())
+        self.audience = Audience(self.server, self.record, config.launched or self.server.now, LauncherPipe())
         self.server.joining.resume(config.shards, config.changed)
         self.compared = False  # whether its kernels have been compared with those of the first worker
         keys = Keys.from_text(config.keys, environment.KEYS) if config.keys else None
@@ -83,9 +83,7 @@ class ServerProcess:
         )
         self.status: int | None = None
         if config.resume and (snapshot := self.record.newest_checkpoint()) is not None:
-            restore(self.server, snapshot)
-            if config.incarnation == 0:
-                self.record.save(take(self.server))  # without the workers of the earlier launch
+            self.audience.restore(snapshot)
             self.perform(self.server.tick(time.monotonic()))
 
     def perform(self, actions: list[Action]) -> None:
@@ -100,7 +98,7 @@ class ServerProcess:
             elif isinstance(action, Report):
                 self.audience.report(action)
             else:
-                self.record.save(take(self.server))
+                self.audience.save()
                 if action.durable:
                     self.wait_until_durable()
         if self.record.writer.troubles:  # those that come during this are reported after the next event
@@ -221,7 +219,9 @@ class ServerProcess:
             if isinstance(action, Send):
                 self.socket.send(action.peer, action.message)
         status = status or int(not finished(server))  # workers may end well before their run does
-        conclude(self.audience, self.config.program, self.config.workers, status)
+        facts = {"program": self.config.program, "command": self.config.command, "workers": self.config.workers}
+        traffic = {"bytes_received": self.socket.bytes_received, "bytes_sent": self.socket.bytes_sent}
+        conclude(self.audience, facts | traffic, status)
         self.socket.close()
 
 

@@ -45,6 +45,7 @@ class ServerSocket:
         self.buffers = BufferPool()  # copies of weights that are being sent
         self.copied: tuple[Vector, int, Vector] = (np.empty(0), -1, np.empty(0))  # weights, their version, a copy
         self.envelope = Envelope(run, incarnation)
+        self.bytes_received = self.bytes_sent = 0  # in frames of messages, without what ZeroMQ and TCP add
         self.context: zmq.Context[Any] = zmq.Context(IO_THREADS)
         self.authenticator: Any = None
         if keys is not None:
@@ -108,6 +109,7 @@ class ServerSocket:
         except zmq.Again:
             return None
         peer = frames[0].bytes
+        self.bytes_received += sum(map(len, frames[1:]))
         try:
             message, envelope = unpack([frame.buffer for frame in frames[1:]], self.envelope.run, FROM_WORKER)
         except ProtocolError as error:
@@ -125,7 +127,8 @@ class ServerSocket:
         envelope = self.envelope
         if self.shared is not None and type(message) is Welcome:
             envelope = envelope._replace(invitation=self.shared.invite(peer))
-        *first, last = [peer, *pack(message, envelope)]
+        frames = pack(message, envelope)
+        *first, last = [peer, *frames]
         try:
             for frame in first:
                 self.socket.send(frame, zmq.SNDMORE | zmq.DONTWAIT)
@@ -138,6 +141,7 @@ class ServerSocket:
             if error.errno not in (zmq.EHOSTUNREACH, zmq.EAGAIN):
                 raise
             return False
+        self.bytes_sent += sum(frame.nbytes if isinstance(frame, np.ndarray) else len(frame) for frame in frames)
         return True
 
     def _copy_of(self, weights: Vector, version: int) -> Vector:

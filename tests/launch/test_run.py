@@ -60,6 +60,7 @@ def test_digits_reaches_97_percent_and_says_where_its_files_are(tmp_path: Path) 
     assert f"test accuracy {found['metrics']['test_accuracy']:.4f} on 359 digits\n" == done.stdout
     assert f"files in {tmp_path / 'run'}" in done.stderr
     assert "step 690/690" in done.stderr
+    assert "launch -n" in summary(tmp_path / "run")["command"]
     folders = {"checkpoints", "logs"}
     files = {"launch.json", "metrics.jsonl", "settings.json", "summary.json", "weights.safetensors"}
     assert folders | files == {path.name for path in (tmp_path / "run").iterdir()}
@@ -82,6 +83,7 @@ def test_an_exception_at_the_same_shard_twice_ends_the_run_with_its_traceback(tm
     assert 1 == done.stderr.count("Traceback (most recent call last)")
     assert "failed at step 5, shard 1 (ZeroDivisionError: on purpose); another worker tries it" in done.stderr
     assert "failed at step 5, shard 1: ZeroDivisionError: on purpose" in done.stderr
+    assert done.stderr.splitlines()[-1].startswith("karp: the run has FAILED after 5 steps in ")
     assert "program.py" in done.stderr
     found = summary(tmp_path / "run")
     assert (1, 5) == (found["exit"], found["steps"])

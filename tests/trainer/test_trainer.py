@@ -326,7 +326,7 @@ def test_the_thread_count_is_set_and_restored(tmp_path: Path) -> None:
 def test_progress_is_plain_lines_where_there_is_no_terminal(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     train(tmp_path, show=True)
     lines = capsys.readouterr().err.splitlines()
-    assert any(line.startswith("step 12/12  epoch 3  interval loss ") and "1 worker" in line for line in lines)
+    assert any(line.startswith("step 12/12  epoch 3/3  interval loss ") and "1 worker" in line for line in lines)
     assert lines[-1].endswith(f"files in {tmp_path / 'run'}")
 
 

@@ -16,6 +16,7 @@ class Progress:
 
     def __init__(self, now: float) -> None:
         self.began = inf  # when the first step was opened; after a restart as if the time between had not passed
+        self.ended = inf  # when training was over
         self.reported = now
         self.samples = self.samples_before = 0
         self.losses = self.weight = 0.0  # since the last report
@@ -32,8 +33,12 @@ class Progress:
         self.began = self.reported = now
 
     def seconds(self, now: float) -> float:
-        """Return the seconds of training; 0 before the first step."""
-        return round(max(0.0, now - self.began), 3)
+        """Return the seconds of training: 0 before the first step, and no more after the end."""
+        return round(max(0.0, min(now, self.ended) - self.began), 3)
+
+    def end(self, now: float) -> None:
+        """Stop the clock: training is over."""
+        self.ended = min(now, self.ended)
 
     def step(self, loss: float, samples: int, weight: float) -> None:
         """Count an update: a mean loss over so many samples, whose weights have this sum; without weights each is 1."""
@@ -90,7 +95,7 @@ class Progress:
         """Return the argument of `restore` as plain types, for a checkpoint."""
         return {
             "samples": self.samples,
-            "seconds": max(0.0, now - self.began),
+            "seconds": max(0.0, min(now, self.ended) - self.began),
             "epoch_losses": self.epoch_losses,
             "epoch_weight": self.epoch_weight,
             "loss": self.epoch_loss,
@@ -109,7 +114,7 @@ class Progress:
 
     def summary(self, now: float) -> dict[str, Any]:
         """Return the totals of the run, for its summary."""
-        seconds = max(now - self.began, 1e-9)
+        seconds = max(min(now, self.ended) - self.began, 1e-9)
         ages = self.all_ages + self.ages
         partial = self.epoch_losses / self.epoch_weight if self.epoch_weight else None
         return {

@@ -78,6 +78,8 @@ class Training:
     def change_state(self, to: RunState) -> None:
         """Change the state of the run."""
         self.state = changed(self.state, to)
+        if self.over:
+            self.progress.end(self.now)
 
     @property
     def over(self) -> bool:

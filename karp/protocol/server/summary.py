@@ -1,0 +1,44 @@
+"""The totals of a run: what its server puts into summary.json."""
+
+from typing import Any
+
+from karp import optim
+from karp.protocol.server.machine import Server
+
+
+def summarise(server: Server) -> dict[str, Any]:
+    """Return what the run of this server was, how far it has come, and what it has counted."""
+    training, settings = server.training, server.settings
+    summary: dict[str, Any] = {}
+    if settings is not None:
+        outer = None if settings.outer is None else optim.to_dict(settings.outer)
+        summary = {
+            "shards": settings.shards,
+            "seed": settings.seed,
+            "batch_size": settings.batch_size,
+            "steps": server.step,
+            "updates": server.version,
+            "epochs": server.step / training.steps.steps_per_epoch,
+            "optimizer": optim.to_dict(settings.optimizer),
+            "local_steps": settings.local_steps,
+            "outer": outer,
+            "staleness_bound": settings.staleness,
+            "codec": settings.codec,
+            "codec_weights": settings.codec_weights,
+            "dtype": settings.layout.dtype,
+            "data_sha256": settings.data_sha256,
+            "threads_per_worker": settings.threads,
+            "programs": [{"step": step, "sha256": digest} for step, digest in server.joining.programs],
+        }
+    summary |= training.progress.summary(server.now) | server.joining.kernel_uses.summary()
+    return summary | {
+        "main": server.ending.leader,
+        **server.counts,
+        "failure": server.failure,
+        "finished": finished(server),
+    }
+
+
+def finished(server: Server) -> bool:
+    """Return whether the run has come to its end: all steps are applied, and all scores are known."""
+    return server.training.done and not server.failure
