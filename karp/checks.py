@@ -31,7 +31,7 @@ def integer(value: object) -> int | None:
 
 
 def digits(text: str) -> int | str:
-    """Return the whole number in a text from outside; another text as it is, for `whole` to refuse.
+    """Return the whole number that a text spells; any other text as it is, for `whole` to refuse.
 
     >>> digits("42"), digits("-1"), digits("4.0")
     (42, '-1', '4.0')

@@ -172,7 +172,7 @@ def add_launch(commands: Commands) -> None:
 
 
 def add_consistency(command: argparse.ArgumentParser) -> None:
-    """Add the arguments of Trainer that may be given here instead: all of a run's workers must agree on them."""
+    """Add the options that stand for arguments of Trainer, on which all workers of a run must agree."""
     from karp.consistency import OPTIONS
 
     for option in OPTIONS:

@@ -13,8 +13,8 @@ from karp.record.files import reason
 HELP = {"-h", "--help", "--version"}  # arguments with which a program does not train
 
 
-def how_to_go_on(options: Options, directory: Path) -> str:
-    """Return the command that goes on with a run."""
+def resume_command(options: Options, directory: Path) -> str:
+    """Return the command that resumes a run."""
     return shlex.join(["karp", "launch", "--resume", str(directory), "-n", str(options.workers)])
 
 
@@ -32,7 +32,7 @@ def conclude(
     `status` is the exit status so far. A run that has not come to its end never returns 0, unless the program was
     asked for its help.
     """
-    go_on = how_to_go_on(options, directory)
+    go_on = resume_command(options, directory)
     if summary is None:
         display.close()
         if interrupted:

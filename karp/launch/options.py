@@ -23,20 +23,20 @@ class Options(Launched):
         setting("threads", self.threads)
         self.consistency_variables()  # raises SettingError for a value that there is not
         if self.on_nonfinite not in ("stop", "skip") or self.exchange not in ("auto", "zeromq"):
-            found = f"{self.on_nonfinite} and {self.exchange}"
-            raise SettingError(f"--on-nonfinite is stop or skip and --exchange auto or zeromq, not {found}")
+            given = f"{self.on_nonfinite} and {self.exchange}"
+            raise SettingError(f"--on-nonfinite is stop or skip and --exchange auto or zeromq, not {given}")
         if not 0 <= self.checkpoint_every < float("inf"):
             raise SettingError(f"--checkpoint-every is {self.checkpoint_every}; it must be a number of seconds from 0")
         if self.keep < 1 or self.max_restarts < 0:
             raise SettingError("--max-restarts must be at least 0, --keep at least 1")
 
     def warning_of_cores(self, threads: int) -> str:
-        """Return what is to be said where workers with so many threads each have not enough cores; else ''."""
+        """Return a warning if the machine has too few cores for workers with so many threads each; else ''."""
         cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
         if self.workers * threads <= cores:
             return ""
-        each = f"{threads} BLAS thread{'s' * (threads > 1)} each"
-        return f"{self.workers} workers with {each} on {cores} cores: they share the cores"
+        blas_threads = f"{threads} BLAS thread{'s' * (threads > 1)} each"
+        return f"{self.workers} workers with {blas_threads} on {cores} cores: they share the cores"
 
     def consistency_variables(self) -> dict[str, str]:
         """Return the environment variables that hand the consistency options given here to the program."""

@@ -151,7 +151,7 @@ class ServerProcess:
             self.process.stdin.flush()
 
     def reports(self, seconds: float, others: Iterable[int] = ()) -> list["Report"]:
-        """Return what the server has reported, waiting at most so long, or until one of the others can be read.
+        """Return the server's new reports; wait for them at most so long, or until another descriptor is readable.
 
         Raises EOFError when the server has ended.
         """

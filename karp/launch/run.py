@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 
 from karp import environment
 from karp.errors import LostError, RecordError, SettingError
-from karp.launch.conclusion import conclude, how_to_go_on
+from karp.launch.conclusion import conclude, resume_command
 from karp.launch.options import Options
 from karp.launch.processes import (
     THREAD_VARIABLES,
@@ -114,7 +114,7 @@ class Launch:
         self.server: ServerProcess | None = None
         self.resources = contextlib.ExitStack()  # to be freed at the end
         self.address = self.worker_keys = ""  # the server's address, and its keys as text if it has any
-        self.published = False  # whether the run's directory says so
+        self.published = False  # whether the server's address is in the run's directory
         self.config: Config
         self.server_starts = 0
         self.failed_at = 0.0  # when the launcher learnt that the run has failed
@@ -152,7 +152,7 @@ class Launch:
             self._kill_all()
             if self.published:
                 withdraw(self.directory)
-            go_on = how_to_go_on(self.options, self.directory)
+            go_on = resume_command(self.options, self.directory)
             self.display.abandon(f"killed at once; to go on from the newest checkpoint: {go_on}")
             os._exit(self.status)
 
@@ -279,12 +279,12 @@ class Launch:
         self._start_server()
 
     def _handle_report(self, report: "Report") -> None:
-        """Take note of what concerns the processes, and show the report; a traceback only if the run fails by it."""
+        """Note what a report says of the processes, and show it; a traceback is shown only if the run fails by it."""
         from karp.protocol import reports
 
         match report:
             case reports.Settings():
-                if not self.published:
+                if not self.published:  # the server has the run's directory for itself now
                     self._publish()
                     if text := self.options.warning_of_cores(report.settings["threads"]):
                         self.display.say(text)
@@ -316,7 +316,7 @@ class Launch:
             viewer.report(report)
 
     def _publish(self) -> None:
-        """Say how a worker is added, once the server has the run's directory for itself."""
+        """Publish the server's address in the run's directory, and say how a worker is added."""
         self.published = True
         try:
             publish(self.directory, self.address, self.worker_keys)

@@ -163,9 +163,9 @@ def clock(seconds: float) -> str:
     >>> clock(7.9), clock(65), clock(36_000)
     ('0:07', '1:05', '10:00:00')
     """
-    minutes, rest = divmod(int(seconds), 60)
+    minutes, full_seconds = divmod(int(seconds), 60)
     hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"
+    return f"{hours}:{minutes:02d}:{full_seconds:02d}" if hours else f"{minutes}:{full_seconds:02d}"
 
 
 def number(value: float | None, digits: int) -> str:

@@ -42,6 +42,7 @@ class Dataset:
             self._weigh(checked_weights(sample_weights, self.samples))
 
     def _weigh(self, weights: Array) -> None:
+        """Keep the weights of the samples; rows of weight 0 are left out."""
         if not weights.all():
             self.weighted_rows = np.flatnonzero(weights)
             weights = weights[self.weighted_rows]
@@ -53,7 +54,7 @@ class Dataset:
         return [*self.source.take(self._in_source(rows)), self.weights.take(rows)]
 
     def _in_source(self, rows: Array) -> Array:
-        """Return where these rows stand in the source."""
+        """Return the numbers that these rows have in the source, which includes those without weight."""
         return rows if self.weighted_rows is None else self.weighted_rows[rows]
 
     def fingerprint(self) -> str:
@@ -65,19 +66,19 @@ class Dataset:
         return f"{digest} weighted {fingerprint([self.weights, *rows])}"
 
     def settings(self) -> dict[str, Any]:
-        """Return what a run's settings say of the data."""
+        """Return the data's fields of a run's settings."""
         weighted = self.weights is not None
         return {"samples": self.samples, "data_sha256": self.fingerprint(), "weighted": weighted}
 
     def remarks(self) -> list[str]:
-        """Return what is to be said of the data before the first step."""
+        """Return warnings about the data, to be shown before the first step."""
         left_out = len(self.source) - self.samples
         weightless = f"{left_out:,} of {len(self.source):,} rows have the sample weight 0 and are left out"
         return [*([weightless] if left_out else []), *self.unscaled()]
 
     def unscaled(self) -> list[str]:
         """Return, for each part with columns of so large numbers that training may diverge, a text that names them."""
-        sizes = [self._largest(index, part) for index, part in enumerate(self.parts)]
+        sizes = [self._size_limit(index, part) for index, part in enumerate(self.parts)]
         wide = (int(np.prod(part.shape)) for part, size in zip(self.parts, sizes, strict=True) if np.isfinite(size))
         widest = max(wide, default=0)
         if not widest:
@@ -87,7 +88,7 @@ class Dataset:
         texts = [self._unscaled(*arguments) for arguments in zip(self.parts, samples, sizes, strict=True)]
         return [text for text in texts if text]
 
-    def _largest(self, index: int, part: Part) -> float:
+    def _size_limit(self, index: int, part: Part) -> float:
         """Return the limit of a column's root mean square above which it is not scaled; infinite for classes and texts.
 
         Whole numbers are features if a row has several of them and the part is not the last, which is the target.
@@ -136,20 +137,20 @@ class Dataset:
             error.add_note("karp: the table has no target: data.read(…, target=NAME) says which column to predict")
 
 
-class Counts(NamedTuple):
-    """What counts in a run: samples or, where they have weights, the sums of these."""
+class Weighting(NamedTuple):
+    """How the shards and batches of a run are weighted: by their samples, or by the sums of the samples' weights."""
 
     share: Callable[[int, int], float]  # the part of (step, shard) in its step, where backward starts
-    in_batch: Callable[[int, int], float]  # of (batch, shard)
+    in_batch: Callable[[int, int], float]  # the samples of (batch, shard), or the sum of their weights
     weigh: Callable[[int, int, int], float] | None  # the weights of (step, start, stop); None: samples have none
 
 
-def counts_of(weights: Array | None, plan: Plan, steps: Steps) -> Counts:
-    """Return what counts in a run on this plan, whose samples have these weights, if any."""
+def weighting_of(weights: Array | None, plan: Plan, steps: Steps) -> Weighting:
+    """Return how the shards of a plan are weighted, given the weights of its samples, if any."""
     if weights is None:
-        return Counts(steps.share, plan.samples_in, None)
+        return Weighting(steps.share, plan.samples_in, None)
     sums = ShardWeights(weights, plan, steps if isinstance(steps, Rounds) else None)
-    return Counts(sums.share, sums.in_batch, sums)
+    return Weighting(sums.share, sums.in_batch, sums)
 
 
 def describe_columns(part: Part, columns: list[int]) -> str:

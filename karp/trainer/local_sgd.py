@@ -26,7 +26,7 @@ class LocalSteps:
         self.amount = 0.0  # samples of the shard's local steps, or their weights; at 0 the weights are the step's
 
     def take_step(self, loss: float, amount: float, batch: int) -> None:
-        """Update the weights by the gradient of a batch, a mean over this amount; schedules count batches."""
+        """Update the weights by the gradient of one batch, which is a mean over `amount`; schedules count batches."""
         if self.amount == 0:
             self.start[:] = self.parameters.data
             self.losses = 0.0

@@ -31,7 +31,7 @@ from karp.protocol.steps import steps_of
 from karp.protocol.tree import Node, Vector
 from karp.record import files
 from karp.record.arrivals import LEFT_OUT, read
-from karp.trainer.dataset import counts_of
+from karp.trainer.dataset import weighting_of
 
 FILE = "replay.json"
 NEVER = float("inf")
@@ -49,7 +49,7 @@ class ReplayLink:
         self.directory = directory
         self.settings, self.summary, self.order = read(directory)
         plan = Plan(self.settings.samples, self.settings.batch_size, self.settings.shards, self.settings.seed)
-        self.weigh = counts_of(sample_weights, plan, steps_of(plan, self.settings.local_steps)).weigh
+        self.weigh = weighting_of(sample_weights, plan, steps_of(plan, self.settings.local_steps)).weigh
         self.last_use = {arrival.version: index for index, arrival in enumerate(self.order)}
         self.at = 0  # the index of the next arrival
         self.versions: dict[int, Vector] = {}  # version -> weights that are needed again

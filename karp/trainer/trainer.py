@@ -25,7 +25,7 @@ from karp.protocol.steps import Rounds, Steps, steps_of
 from karp.protocol.worker import Worker
 from karp.trainer import stage
 from karp.trainer.claims import Claims
-from karp.trainer.dataset import Dataset, counts_of
+from karp.trainer.dataset import Dataset, weighting_of
 from karp.trainer.inputs import Inspection, has_scores, loss_number, parameters_of, scores, settings_of, status_of
 from karp.trainer.link import connect
 from karp.trainer.local_sgd import OUTER_OPTIMIZER, LocalSteps
@@ -196,8 +196,8 @@ class Trainer:
             session.wait_for_task()
             self._plan = Plan(settings.samples, settings.batch_size, worker.shards, settings.seed)
             self._steps = steps_of(self._plan, settings.local_steps)
-            self._counts = counts_of(dataset.weights, self._plan, self._steps)
-            worker.weigh = self._counts.weigh
+            self._weighting = weighting_of(dataset.weights, self._plan, self._steps)
+            worker.weigh = self._weighting.weigh
             while worker.over is None:
                 placement.place_weights()
                 if isinstance(worker.task, Lease):
@@ -222,7 +222,7 @@ class Trainer:
         worker, link, plan, steps, placement = self._worker, session.link, self._plan, self._steps, self._placement
         interrupts = self._interrupts
         assert steps is not None
-        last, take, share_of, began = worker.last, dataset.take, self._counts.share, time.perf_counter()
+        last, take, share_of, began = worker.last, dataset.take, self._weighting.share, time.perf_counter()
         placement.place_gradients(link.gradients)
         while True:
             step = lease.step
@@ -291,7 +291,7 @@ class Trainer:
         if local_sgd is None:
             self._worker.computed(parameters.grad, number * share, self._plan.shards_of(self._batch))
         else:
-            local_sgd.take_step(number, self._counts.in_batch(self._batch, self._shard), self._batch)
+            local_sgd.take_step(number, self._weighting.in_batch(self._batch, self._shard), self._batch)
         self._given = True
 
     def stop(self) -> None:
