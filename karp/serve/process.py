@@ -21,7 +21,7 @@ import zmq
 from karp import data, environment, faults
 from karp.errors import KarpError, ProtocolError
 from karp.monitor import streams
-from karp.protocol.messages import Evaluation, FromServer, Lease, Waiting
+from karp.protocol.messages import Waiting
 from karp.protocol.reports import Arrivals, Failure, Report, to_line
 from karp.protocol.server.actions import Action, Send
 from karp.protocol.server.machine import ALIVE_SECONDS, Server
@@ -33,6 +33,7 @@ from karp.serve.driver import Audience, conclude
 from karp.serve.pipe import PipeLines
 from karp.transport import segment
 from karp.transport.keys import Keys
+from karp.transport.server_end import ServerEnd
 from karp.transport.shared_server import SharedServer
 from karp.transport.zeromq_server import ServerSocket
 
@@ -60,8 +61,7 @@ class ServerProcess:
         self.record = Record(Path(config.run_dir), config.resume, config.keep)
         trouble = segment.why_unavailable() if config.exchange == "auto" else ""
         shares = config.exchange == "auto" and not trouble
-        self.shared = SharedServer(self.record.say) if shares else None
-        self.unopened = self.shared.unopened if self.shared is not None else {}
+        shared = SharedServer(self.record.say) if shares else None
         if trouble:
             self.record.say(segment.not_shared("workers", trouble))
         self.server = Server(
@@ -71,16 +71,15 @@ class ServerProcess:
             incarnation=config.incarnation,
             save_seconds=config.save_seconds,
             skip=config.skip,
-            memory=self.shared,
+            memory=shared,
             same_kernels=config.same_kernels,
         )
         self.audience = Audience(self.server, self.record, config.launched or self.server.now, LauncherPipe())
         self.server.joining.resume(config.shards, config.changed)
         self.compared = False  # whether its kernels have been compared with those of the first worker
         keys = Keys.from_text(config.keys, environment.KEYS) if config.keys else None
-        self.socket = ServerSocket(
-            config.descriptor, config.address, config.run, config.incarnation, keys, self.shared
-        )
+        socket = ServerSocket(config.descriptor, config.address, config.run, config.incarnation, keys)
+        self.end = ServerEnd(socket, shared, self.server.copy_borrowed)
         self.status: int | None = None
         if config.resume and (snapshot := self.record.newest_checkpoint()) is not None:
             self.audience.restore(snapshot)
@@ -90,8 +89,7 @@ class ServerProcess:
         """Perform the machine's actions; a peer that turns out to be gone is one more event."""
         for action in actions:  # `match` would take longer than all else here
             if isinstance(action, Send):
-                self.keep_contribution(action.peer, action.message)
-                if not self.socket.send(action.peer, action.message):
+                if not self.end.send(action.peer, action.message):
                     self.perform(self.server.lost(action.peer, time.monotonic()))
                 if faults.PLAN is not None:
                     faults.reach("replied", step=self.server.version)
@@ -109,28 +107,21 @@ class ServerProcess:
         until = time.monotonic() + DURABLE_SECONDS
         while not self.record.writer.wait(ALIVE_SECONDS):
             for peer in self.server.members:
-                self.socket.send(peer, Waiting(""))
+                self.end.send(peer, Waiting(""))
             if time.monotonic() > until:
                 late = f"the last checkpoint is not on the disk after {DURABLE_SECONDS:.0f} s: the run ends without it"
                 self.record.say(late)
                 return
 
-    def keep_contribution(self, peer: bytes, message: FromServer) -> None:
-        """Copy a worker's contribution out of its slot before a new task lets the worker write into it again."""
-        if self.shared is not None and isinstance(message, Lease | Evaluation):
-            weights, slot = self.server.training.weights, self.shared.slots.get(peer)
-            if slot is not None and weights.sums:
-                weights.copy_borrowed(slot.segment.vector)
-
     def receive(self) -> None:
         """Handle the messages that have arrived, at most BATCH."""
         version = self.server.version
         for _ in range(BATCH):
-            arrived = self.socket.receive()
+            arrived = self.end.receive()
             if arrived is None:
                 return
             peer, message, incarnation = arrived
-            if self.unopened:
+            if self.end.unopened:
                 self.free_slots()
             now = time.monotonic()
             if isinstance(message, ProtocolError):
@@ -145,19 +136,7 @@ class ServerProcess:
 
     def free_slots(self) -> None:
         """Free the slots of workers that are gone, or that cannot open theirs."""
-        if self.shared is None:
-            return
-        without: dict[str, list[str]] = {}
-        for peer in list(self.shared.slots):
-            member = self.server.members.get(peer)
-            why = self.shared.unopened.pop(peer, "")
-            if member is None or why:
-                self.shared.forget(peer)
-            if member is not None and why:
-                without.setdefault(why, []).append(str(member.worker))
-        for why, workers in without.items():
-            who = f"worker{'s' * (len(workers) > 1)} {', '.join(workers)}"
-            self.record.say(segment.not_shared(who, why))
+        self.end.free_slots({peer: member.worker for peer, member in self.server.members.items()})
 
     def handle_command(self, command: dict[str, Any]) -> None:
         """Handle a command from the launcher."""
@@ -178,13 +157,13 @@ class ServerProcess:
 
     def run(self, commands: PipeLines) -> None:
         """Serve until the launcher closes the run, or is gone."""
-        self.socket.poller.register(commands.descriptor, zmq.POLLIN)
+        self.end.socket.poller.register(commands.descriptor, zmq.POLLIN)
         ticked = time.monotonic()
         if select.select([commands.descriptor], [], [], 0)[0]:  # a worker that has ended may be replaced at once
             self.handle_commands(commands)
         while self.status is None:
             seconds = RESTLESS_SECONDS if self.server.restless else TICK_SECONDS
-            has_command = self.socket.wait(seconds, commands.descriptor)
+            has_command = self.end.wait(seconds, commands.descriptor)
             self.receive()
             if has_command:
                 self.handle_commands(commands)
@@ -204,25 +183,26 @@ class ServerProcess:
 
     def report_rejected(self) -> None:
         """Report the connections that were rejected since the last call."""
-        for reason in self.socket.rejected.take_reasons():
+        for reason in self.end.socket.rejected.take_reasons():
             self.perform(self.server.connection_rejected(reason, time.monotonic()))
 
     def finish(self, status: int) -> None:
         """Handle what has arrived, and write the last checkpoint, the weights and the summary."""
         server = self.server
-        self.socket.may_have_message = True  # so that whatever has arrived is received and counted
+        self.end.may_have_message = True  # so that whatever has arrived is received and counted
         self.receive()
         self.report_rejected()
         if not self.compared:
             self.compare_kernels()
         for action in server.closing(time.monotonic()):
             if isinstance(action, Send):
-                self.socket.send(action.peer, action.message)
+                self.end.send(action.peer, action.message)
         status = status or int(not finished(server))  # workers may end well before their run does
         facts = {"program": self.config.program, "command": self.config.command, "workers": self.config.workers}
-        traffic = {"bytes_received": self.socket.bytes_received, "bytes_sent": self.socket.bytes_sent}
+        socket = self.end.socket
+        traffic = {"bytes_received": socket.bytes_received, "bytes_sent": socket.bytes_sent}
         conclude(self.audience, facts | traffic, status)
-        self.socket.close()
+        self.end.close()
 
 
 def raise_descriptor_limit() -> None:

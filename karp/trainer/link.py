@@ -73,11 +73,13 @@ def connect(
     if address := environment.read(environment.SERVER):
         from karp.transport.frames import ANY_RUN
         from karp.transport.keys import Keys
+        from karp.transport.worker_end import WorkerEnd
         from karp.transport.zeromq_worker import WorkerSocket
 
         keys = environment.read(environment.KEYS)
         known = Keys.from_text(keys, environment.KEYS).for_worker() if keys else None
-        return WorkerSocket(address, environment.read(environment.RUN) or ANY_RUN, worker, layout, known)
+        socket = WorkerSocket(address, environment.read(environment.RUN) or ANY_RUN, known)
+        return WorkerEnd(socket, worker, layout)
     from karp.serve.in_process import LocalLink
 
     environment.take(environment.RUN_DIR)

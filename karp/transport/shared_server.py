@@ -38,7 +38,6 @@ class SharedServer:
         self.layout: Layout
         self.weights: Segment | None = None
         self.slots: dict[bytes, SharedSlot] = {}
-        self.unopened: dict[bytes, str] = {}  # a worker that cannot open its slot -> why
         self.wakeup, self.wakeup_end = os.pipe()  # the server reads one end, its workers write to the other
         os.set_blocking(self.wakeup, False)
         os.set_blocking(self.wakeup_end, False)

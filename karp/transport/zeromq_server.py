@@ -1,47 +1,29 @@
-"""The server's end of the ZeroMQ connection: a ROUTER on a socket that is listening already."""
+"""The server's ZeroMQ socket: a ROUTER on a socket that is listening already."""
 
-from functools import partial
 from typing import Any
 
 import numpy as np
 import zmq
 
 from karp.errors import ProtocolError
-from karp.protocol.messages import (
-    FROM_WORKER,
-    FromServer,
-    FromWorker,
-    Lease,
-    Welcome,
-)
+from karp.protocol.messages import FROM_WORKER, FromServer, FromWorker
 from karp.protocol.tree import Vector
 from karp.transport.buffers import BufferPool, is_large
 from karp.transport.frames import Envelope, pack, unpack
 from karp.transport.handshake_server import RejectedConnections
 from karp.transport.keys import Keys
-from karp.transport.segment import SERVER_SPIN_SECONDS, spin
-from karp.transport.shared_server import SharedServer
-from karp.transport.zeromq import POLL_EVERY, has_message, set_options
+from karp.transport.zeromq import has_message, set_options
 
+UNREADABLE = Envelope("", 0)  # of what is no message
 IO_THREADS = 2  # ZeroMQ reads from two workers, and writes to two, at the same time
 
 
 class ServerSocket:
-    """The server's end of the connection, on the descriptor of a socket that listens at `address`."""
+    """The socket to all workers, on the descriptor of one that listens at `address`."""
 
     def __init__(
-        self,
-        descriptor: int,
-        address: str,
-        run: str,
-        incarnation: int = 0,
-        keys: Keys | None = None,
-        shared: SharedServer | None = None,
+        self, descriptor: int, address: str, run: str, incarnation: int = 0, keys: Keys | None = None
     ) -> None:
-        self.shared = shared
-        self.waits = 0
-        self.may_have_message = True  # on the socket
-        self.idle = False  # nothing arrived in the last wait, so the next does not spin
         self.buffers = BufferPool()  # copies of weights that are being sent
         self.copied: tuple[Vector, int, Vector] = (np.empty(0), -1, np.empty(0))  # weights, their version, a copy
         self.envelope = Envelope(run, incarnation)
@@ -60,8 +42,6 @@ class ServerSocket:
         self.poller = zmq.Poller()
         self.poller.register(self.socket, zmq.POLLIN)
         self.poller.register(self.rejected.monitor, zmq.POLLIN)
-        if shared is not None:
-            self.poller.register(shared.wakeup, zmq.POLLIN)
 
     def _guard(self, keys: Keys) -> None:
         """Authenticate connections: only workers that prove the run's key are let in."""
@@ -71,39 +51,15 @@ class ServerSocket:
         self.authenticator.start()
         self.authenticator.configure_curve_callback(credentials_provider=CredentialsProvider(keys))
 
-    def wait(self, seconds: float, commands: int) -> bool:
-        """Wait until something has arrived, at most `seconds`; return whether the descriptor `commands` is ready."""
-        shared = self.shared if self.shared is not None and self.shared.slots else None
-        self.may_have_message = shared is None
-        self.waits += 1
-        if not self.idle and self.waits % POLL_EVERY:
-            ready_to_read = shared.has_contribution if shared is not None else partial(has_message, self.socket)
-            if spin(ready_to_read, SERVER_SPIN_SECONDS):
-                return False
-        if shared is not None:
-            shared.set_asleep(True)
-            if shared.has_contribution():
-                seconds = 0.0
-        ready = dict(self.poller.poll(int(seconds * 1000)))
-        self.idle = not ready
-        if self.rejected.monitor in ready:
-            self.rejected.read_events()
-        if shared is not None:
-            shared.set_asleep(False)
-            if shared.wakeup in ready:
-                shared.drain_wakeups()
-        self.may_have_message = self.socket in ready
-        return commands in ready
+    def has_message(self) -> bool:
+        """Return whether a message has arrived."""
+        return has_message(self.socket)
 
-    def receive(self) -> tuple[bytes, FromWorker | ProtocolError, int] | None:
-        """Return the next message's sender, the message, and the incarnation it is meant for; None if none is there.
+    def receive(self) -> tuple[bytes, FromWorker | ProtocolError, Envelope] | None:
+        """Return the next message's sender, the message, and its envelope; None if none is there.
 
         What is not a message of this run is returned as the ProtocolError that says why.
         """
-        if self.shared is not None and (received := self.shared.receive()) is not None:
-            return *received, self.envelope.incarnation
-        if not self.may_have_message:
-            return None
         try:
             frames = self.socket.recv_multipart(zmq.DONTWAIT, copy=False)
         except zmq.Again:
@@ -113,20 +69,15 @@ class ServerSocket:
         try:
             message, envelope = unpack([frame.buffer for frame in frames[1:]], self.envelope.run, FROM_WORKER)
         except ProtocolError as error:
-            return peer, error, 0
-        if envelope.unshared and self.shared is not None and peer in self.shared.slots:
-            self.shared.unopened[peer] = envelope.unshared
-        return peer, message, envelope.incarnation
+            return peer, error, UNREADABLE
+        return peer, message, envelope
 
-    def send(self, peer: bytes, message: FromServer) -> bool:
-        """Send a message to a peer; False if the peer is gone, or does not read."""
-        if self.shared is not None:
-            slot = self.shared.slots.get(peer)
-            if slot is not None and type(message) is Lease and slot.put(message):
-                return True
-        envelope = self.envelope
-        if self.shared is not None and type(message) is Welcome:
-            envelope = envelope._replace(invitation=self.shared.invite(peer))
+    def send(self, peer: bytes, message: FromServer, invitation: str = "") -> bool:
+        """Send a message to a peer, with an invitation to shared memory if there is one.
+
+        Returns False if the peer is gone, or does not read.
+        """
+        envelope = self.envelope._replace(invitation=invitation) if invitation else self.envelope
         frames = pack(message, envelope)
         *first, last = [peer, *frames]
         try:
@@ -153,8 +104,6 @@ class ServerSocket:
         return self.copied[2]
 
     def close(self) -> None:
-        if self.shared is not None:
-            self.shared.close()
         self.socket.disable_monitor()
         self.rejected.close()
         self.socket.close()

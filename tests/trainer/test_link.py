@@ -14,7 +14,7 @@ from karp.protocol.worker import Worker
 from karp.serve.in_process import LocalLink
 from karp.trainer.link import Link, connect
 from karp.trainer.replay import ReplayLink
-from karp.transport.zeromq_worker import WorkerSocket
+from karp.transport.worker_end import WorkerEnd
 
 LAYOUT = Layout({"weight": (2, 2)}, "float32")
 
@@ -64,8 +64,8 @@ def test_a_launched_program_speaks_to_the_run_s_server(tmp_path: Path, monkeypat
     monkeypatch.setenv(SERVER, "tcp://127.0.0.1:9")
     monkeypatch.setenv(RUN, "0123456789abcdef")
     link = connected(record=False)  # the launcher's server keeps it
-    assert isinstance(link, WorkerSocket)
-    assert ("tcp://127.0.0.1:9", "0123456789abcdef") == (link.address, link.run)
+    assert isinstance(link, WorkerEnd)
+    assert ("tcp://127.0.0.1:9", "0123456789abcdef") == (link.address, link.socket.run)
     link.close()
     assert [] == list(tmp_path.iterdir())
 

@@ -19,6 +19,8 @@ from karp.transport import keys
 from karp.transport.handshake_worker import ConnectionState, endpoints, probe
 from karp.transport.keys import Keys
 from karp.transport.listening import address_of, listen
+from karp.transport.server_end import ServerEnd
+from karp.transport.worker_end import WorkerEnd
 from karp.transport.zeromq_server import ServerSocket
 from karp.transport.zeromq_worker import WorkerSocket
 
@@ -27,10 +29,10 @@ RUN, OTHER = keys.make(), keys.make()
 
 
 @contextlib.contextmanager
-def server(own: Keys | None) -> Iterator[tuple[ServerSocket, str]]:
+def server(own: Keys | None) -> Iterator[tuple[ServerEnd, str]]:
     descriptor = (listener := listen()).fileno()
     address = address_of(listener)
-    end = ServerSocket(descriptor, address, "run", keys=own)
+    end = ServerEnd(ServerSocket(descriptor, address, "run", keys=own), None, pytest.fail)
     listener.detach()  # the server's socket closes it
     yield end, address
     end.close()
@@ -38,7 +40,7 @@ def server(own: Keys | None) -> Iterator[tuple[ServerSocket, str]]:
 
 @contextlib.contextmanager
 def worker(address: str, own: Keys | None = None) -> Iterator[WorkerSocket]:
-    end = WorkerSocket(address, "run", Worker(LAYOUT.zeros()), LAYOUT, own)
+    end = WorkerSocket(address, "run", own)
     yield end
     end.close()
 
@@ -68,7 +70,7 @@ def listener(says: bytes | None) -> Iterator[str]:
             connection.close()
 
 
-def trouble(end: WorkerSocket, other: ServerSocket | None, look: bool) -> KarpError:
+def trouble(end: WorkerSocket, other: ServerEnd | None, look: bool) -> KarpError:
     """The error that a worker which waits in silence ends with; it goes on sending."""
     for _ in range(3000):  # each wait ends as soon as something happens
         end.send(Ping(0), 0)
@@ -105,42 +107,42 @@ def test_both_ends_say_which_key_it_was(
             error = trouble(other, end, look=True)
         assert (RefusedError, True) == (type(error), says in str(error)), error
         assert address in str(error)
-        reasons = end.rejected.take_reasons()
+        reasons = end.socket.rejected.take_reasons()
         assert any(server_says in reason for reason in reasons), reasons
-        assert [] == end.rejected.take_reasons()
+        assert [] == end.socket.rejected.take_reasons()
 
 
 def test_the_address_of_who_is_turned_away_is_said_while_it_can_be_known() -> None:
     with server(RUN) as (end, address), socket.create_connection(("127.0.0.1", int(address.rsplit(":")[-1]))) as other:
         for _ in range(100):  # accepted
             end.wait(1.0, -1)
-            if end.rejected.addresses:
+            if end.socket.rejected.addresses:
                 break
         other.close()
         reasons: list[str] = []
         for _ in range(100):
             end.wait(1.0, -1)
-            if reasons := end.rejected.take_reasons():
+            if reasons := end.socket.rejected.take_reasons():
                 break
         assert reasons[0].startswith("a connection from 127.0.0.1 broke off the handshake (")
-        assert {} == end.rejected.addresses
+        assert {} == end.socket.rejected.addresses
 
 
 def test_an_address_that_cannot_be_known_any_more_is_not_made_up() -> None:
     with server(None) as (end, _):
-        end.rejected.reasons.append("broke off")
+        end.socket.rejected.reasons.append("broke off")
         with Path("/dev/null").open() as file:  # its descriptor is no connection's
             monitor = zmq.Context.instance().socket(zmq.PAIR)
             monitor.bind("inproc://events")
-            end.rejected.monitor.close()
-            end.rejected.monitor = zmq.Context.instance().socket(zmq.PAIR)
-            end.rejected.monitor.connect("inproc://events")
+            end.socket.rejected.monitor.close()
+            end.socket.rejected.monitor = zmq.Context.instance().socket(zmq.PAIR)
+            end.socket.rejected.monitor.connect("inproc://events")
             for event in (zmq.EVENT_ACCEPTED, zmq.EVENT_DISCONNECTED):
                 head = int(event).to_bytes(2, "little") + file.fileno().to_bytes(4, "little")
                 monitor.send_multipart([head, b"tcp://127.0.0.1:1"])
-                end.rejected.read_events()
+                end.socket.rejected.read_events()
             monitor.close()
-        assert ["a connection broke off"] == end.rejected.take_reasons()
+        assert ["a connection broke off"] == end.socket.rejected.take_reasons()
 
 
 @pytest.mark.parametrize("own", [None, RUN.for_worker()], ids=["without keys", "with keys"])
@@ -197,7 +199,7 @@ def test_every_address_of_a_name_is_tried(monkeypatch: pytest.MonkeyPatch) -> No
         with monkeypatch.context() as patch:
             patch.setattr("socket.getaddrinfo", lambda *_, **__: places)
             assert [f"tcp://[::1]:{port}", address] == endpoints(f"tcp://localhost:{port}")
-            other = WorkerSocket(f"tcp://localhost:{port}", "run", Worker(LAYOUT.zeros()), LAYOUT)
+            other = WorkerSocket(f"tcp://localhost:{port}", "run")
         for _ in range(3000):
             other.send(Ping(0), 0)
             other.connection.monitor.poll(20)
@@ -214,8 +216,9 @@ def test_a_worker_says_what_it_waits_for_and_for_how_long(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     now = [100.0]
-    monkeypatch.setattr("karp.transport.zeromq_worker.time.monotonic", lambda: now[0])
-    with listener(b"") as address, worker(address) as end:
+    monkeypatch.setattr("karp.transport.worker_end.time.monotonic", lambda: now[0])
+    with listener(b"") as address, worker(address) as end_of_worker:
+        end = WorkerEnd(end_of_worker, Worker(LAYOUT.zeros()), LAYOUT)
         end.worker.heard = now[0]
         said = []
         for silent in (0.0, 4.9, 5.0, 6.0, 9.9, 10.0, 12.0, 20.0, 21.0, 40.0, 59.0):

@@ -15,6 +15,8 @@ from karp.protocol.worker import Worker
 from karp.trainer.inputs import settings_of
 from karp.transport.buffers import LARGE_BYTES
 from karp.transport.listening import address_of, listen
+from karp.transport.server_end import ServerEnd
+from karp.transport.worker_end import WorkerEnd
 from karp.transport.zeromq_server import ServerSocket
 from karp.transport.zeromq_worker import WorkerSocket
 
@@ -30,9 +32,9 @@ class Pair:
         self.machine = Worker(parameters.data, 0)
         descriptor = (listener := listen()).fileno()
         address = address_of(listener)
-        self.server = ServerSocket(descriptor, address, "run")
+        self.server = ServerEnd(ServerSocket(descriptor, address, "run"), None, pytest.fail)
         listener.detach()  # the server's socket closes it
-        self.worker = WorkerSocket(address, "run", self.machine, parameters.layout)
+        self.worker = WorkerEnd(WorkerSocket(address, "run"), self.machine, parameters.layout)
         settings = settings_of(
             parameters, optim.SGD(lr=0.1), None,
             samples=8, data_sha256="", batch_size=4, epochs=1, shards=1, seed=0, threads=1, evaluate=True,

@@ -91,6 +91,25 @@ class Ending:
         if self.closed:
             self._send(member.peer, Closed())
 
+    def stop(self, member: WorkerInfo) -> None:
+        """Handle a program that has left its loop: the current step is the last, if a worker is left to complete it."""
+        training, leasing = self.training, self.leasing
+        leasing.waiting.pop(member.peer, None)
+        leasing.forget_division()
+        if member.state is WorkerState.NOTIFIED:
+            self.notify_again(member)
+        elif member.state is WorkerState.TRAINING:
+            member.change_state(WorkerState.STOPPED)
+            leasing.revoke(member)
+            if training.over:
+                self.notify(member)
+            else:
+                training.end_after(training.number + 1)
+        if not training.over and all(other.state is WorkerState.STOPPED for other in leasing.members.values()):
+            if not training.finished:
+                training.notice(f"step {training.number} was left before its end by every worker: it is not applied")
+            training.end_now()
+
     def leave(self, member: WorkerInfo, message: Leave) -> None:
         """Handle the Leave of a worker, which has left its `with` block."""
         del self.leasing.members[member.peer]

@@ -139,6 +139,11 @@ class Server:
         tree = self.training.weights.sums.get(step)
         return [] if tree is None else list(tree.nodes.values())
 
+    def copy_borrowed(self, vector: Vector) -> None:
+        """Copy what a contribution has left in this vector, before its worker writes there again."""
+        if self.training.weights.sums:
+            self.training.weights.copy_borrowed(vector)
+
     @property
     def seconds(self) -> float:
         """The seconds of training until the last event."""
@@ -365,22 +370,7 @@ class Server:
     # Leaving.
 
     def _stop(self, member: WorkerInfo, message: Stop) -> None:
-        """Handle a program that has left its loop: the current step is the last, if a worker is left to complete it."""
-        self.waiting.pop(member.peer, None)
-        self.leasing.forget_division()
-        if member.state is WorkerState.NOTIFIED:
-            self.ending.notify_again(member)
-        elif member.state is WorkerState.TRAINING:
-            member.change_state(WorkerState.STOPPED)
-            self.leasing.revoke(member)
-            if self.training.over:
-                self.ending.notify(member)
-            else:
-                self.training.end_after(self.training.number + 1)
-        if not self.training.over and all(member.state is WorkerState.STOPPED for member in self.members.values()):
-            if not self.training.finished:
-                self.training.notice(f"step {self.step} was left before its end by every worker: it is not applied")
-            self.training.end_now()
+        self.ending.stop(member)
         self._hand_out()
 
     def _leave(self, member: WorkerInfo, message: Leave) -> None:
