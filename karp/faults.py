@@ -89,6 +89,7 @@ def reach(point: str, *, step: int = -1) -> None:
 
 
 def _fire_at(plan: str, point: str, step: int) -> None:
+    """Fire the faults of a plan that are due at this point in this process."""
     global _faults
     if _faults is None:
         _faults = parse(plan)
@@ -113,6 +114,7 @@ def _claim(fault: Fault) -> bool:
 
 
 def _fire(fault: Fault) -> None:
+    """Do what a fault says: die, pause, wait, or raise an error."""
     match fault.action:
         case "die":
             os.kill(os.getpid(), signal.SIGKILL)

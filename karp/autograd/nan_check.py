@@ -67,6 +67,7 @@ def checked(order: Iterable[Value]) -> Iterator[Value]:
 
 
 def _check_gradient(node: Value, gradient: Any) -> None:
+    """Raise NotFiniteError, which names the node's operation and line, for a gradient that is not finite."""
     faults = _faults(gradient)
     if faults:
         line = getattr(node, "line", None)

@@ -93,6 +93,7 @@ class ShardWeights:
         return self(step, shard, shard + 1) / total
 
     def _of_shards(self, batch: int) -> list[float]:
+        """Return the sums of the weights of a batch's shards; those of recent batches are kept."""
         sums = self._sums.get(batch)
         if sums is None:
             if len(self._sums) >= _KEPT:

@@ -162,6 +162,7 @@ class Launch:
             kill_group(process, signal.SIGKILL)
 
     def _start(self) -> None:
+        """Listen for workers, note what the processes are to know, and start the server and the workers."""
         from karp.launch.credentials import keys_for
 
         keys = keys_for(self.options.host, self.options.keys)
@@ -206,6 +207,7 @@ class Launch:
             self._start_worker(worker, 0)
 
     def _start_server(self) -> None:
+        """Start or restart the server, and tell it which workers' processes have ended so far."""
         restarted = self.server_starts > 0
         config = self.config._replace(incarnation=self.server_starts, resume=restarted or self.resume)
         self.server = ServerProcess(config, self.variables, self.directory / "logs" / "server.log")

@@ -62,6 +62,7 @@ class Display:
         self._write(f"karp: {text}")
 
     def _write(self, text: str) -> None:
+        """Print a line, above the progress bar if there is one."""
         try:
             if self.bar is not None:
                 self.bar.console.print(text, markup=False, highlight=False, soft_wrap=True)
@@ -86,6 +87,7 @@ class Display:
         self.bar.start()
 
     def _progress(self, report: "Progress") -> None:
+        """Show the progress in the bar; without a bar, in a plain line if one is due."""
         if self.begin is None:
             return
         line = describe(report, self.begin, self.scores)

@@ -54,6 +54,7 @@ def clip_factor(gradient: Array, clip_norm: float) -> float:
 
 
 def _sum_of_squares(vector: Array) -> float:
+    """Return a vector's sum of squares, adding those of its chunks without rounding errors; infinite if too large."""
     if len(vector) <= CHUNK:
         return float(np.dot(vector, vector))
     stop = len(vector) // CHUNK * CHUNK

@@ -40,6 +40,7 @@ def from_dict(plain: object) -> Optimizer:
 
 
 def _plain(thing: Optimizer | Schedule) -> dict[str, Any]:
+    """Return an optimiser or a schedule as a dict of plain values, with its name."""
     plain: dict[str, Any] = {"name": type(thing).__name__}
     for field in fields(thing):
         value = getattr(thing, field.name)
@@ -50,6 +51,7 @@ def _plain(thing: Optimizer | Schedule) -> dict[str, Any]:
 
 
 def _build(plain: object, kinds: dict[str, Any], what: str) -> Any:
+    """Build an optimiser or a schedule from a dict of plain values; raises SettingError if it describes none."""
     if not isinstance(plain, dict) or "name" not in plain:
         raise SettingError(f"{what} is a dict with a name, not {short(plain)}")
     name = plain["name"]

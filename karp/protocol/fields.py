@@ -10,6 +10,7 @@ Logs = list[tuple[int, str, float]]  # (shard, name, value); shard -1: logged ou
 
 
 def whole(low: int) -> Callable[[object], int]:
+    """Return a check for whole numbers from `low`, below 2^48."""
     def check(value: object) -> int:
         if type(value) is not int or not low <= value < 1 << 48:
             raise ValueError(f"a whole number of at least {low}")
@@ -40,6 +41,7 @@ def flag(value: object) -> bool:
 
 
 def text(limit: int) -> Callable[[object], str]:
+    """Return a check for texts of at most so many characters."""
     def check(value: object) -> str:
         if type(value) is not str or len(value) > limit:
             raise ValueError(f"a text of at most {limit} characters")

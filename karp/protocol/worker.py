@@ -144,6 +144,7 @@ class Worker:
         return None
 
     def _welcome(self, message: Welcome, incarnation: int) -> FromWorker | None:
+        """Note the number that the server gives this worker; return the initial weights if it asks for them."""
         if incarnation != self.incarnation:
             self.version = -1  # with staleness, a restarted server's weights of this version may differ
         self.incarnation, self.number, self.shards = incarnation, message.worker, message.shards

@@ -174,6 +174,7 @@ class Writer:
         return troubles
 
     def _run(self) -> None:
+        """Write the snapshots that wait, each the newest, until the writer is closed: this is the thread's body."""
         while True:
             with self._changed:
                 while self._next is None and not self._closing:

@@ -53,6 +53,7 @@ class LocalLink:
         return self.server.fast_path.try_apply(self.peer, lease, node, weight, time.monotonic())
 
     def send(self, message: FromWorker, incarnation: int) -> None:
+        """Handle a worker's message; raises ProgramError once an exception has interrupted the server's machine."""
         if isinstance(message, Failure) and self.record is not None:
             self.record.report(Traceback(self.server.seconds, self.server.step, 0, message.traceback, False))
         if self.intact:
@@ -71,6 +72,7 @@ class LocalLink:
         return not (self.at_work or self.server.fast_path.at_work)
 
     def _perform(self, message: FromWorker, incarnation: int) -> None:
+        """Pass a message to the server's machine, and perform the actions that it returns."""
         now = time.monotonic()
         if isinstance(message, Failure):  # no other worker can try the shard
             actions = self.server.fail(f"the program failed: {message.error}", now)

@@ -148,6 +148,7 @@ class ServerProcess:
                     self._save(server, durable)
 
     def _report(self, report: reports.Report) -> None:
+        """Note a report, and what the launcher would read in it."""
         self.reports.append(report)
         match report:
             case reports.Joined() | reports.Left():

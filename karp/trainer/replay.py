@@ -65,6 +65,7 @@ class ReplayLink:
         return False
 
     def send(self, message: FromWorker, incarnation: int) -> None:
+        """Handle a worker's message as the server of the recorded run did."""
         match message:
             case Join():
                 self._join(message)

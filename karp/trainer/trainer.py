@@ -187,6 +187,7 @@ class Trainer:
     def _iterate(
         self, session: Session, dataset: Dataset, evaluate: Evaluate | None, settings: Settings
     ) -> Iterator[Any]:
+        """Yield the batches of all tasks until the run is over for this worker, and evaluate when asked to."""
         check(self._stage, stage.ITERATE)
         self._begun = self._interrupts.working = True
         worker, placement, interrupts = self._worker, self._placement, self._interrupts

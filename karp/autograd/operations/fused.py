@@ -24,6 +24,7 @@ _int64, _uint64 = np.dtype(np.int64), np.dtype(np.uint64)
 
 
 def _cross_entropy(logits: Any, target: Any, smoothing: float, class_weights: Any, sample_weights: Any) -> Any:
+    """Return the mean loss and its gradient by the logits, which is saved for backward."""
     by_index = target.dtype.kind in "iu"
     if target.shape != (logits.shape[:-1] if by_index else logits.shape) or not logits.size:
         raise ValueError  # the shape rule says what is wrong
@@ -256,6 +257,7 @@ MSE = Operation("mse", _mse, losses_shape, backward=_mse_backward, reads=(), sav
 
 
 def _layer_norm(x: Any, weight: Any, bias: Any, eps: float) -> Any:
+    """Return the output, and for backward the normalised x and the factor that normalised it."""
     _layer_norm_shape(x, weight, bias, eps)
     centred = x - np.mean(x, axis=-1, keepdims=True)
     scale = 1.0 / np.sqrt(np.mean(np.square(centred), axis=-1, keepdims=True) + eps)  # (..., 1)

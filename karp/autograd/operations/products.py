@@ -141,6 +141,7 @@ ACTIVATIONS: dict[str, tuple[Any, Any]] = {
 
 
 def linear_forward(x: Any, weight: Any, bias: Any, activation: str | None) -> Any:
+    """Return activation(x @ weight + bias), computed in one array."""
     if not x.ndim or weight.ndim != 2:
         raise ValueError  # the shape rule says what is wrong
     out = x.dot(weight)
@@ -173,6 +174,7 @@ def _linear_shape(x: Any, weight: Any, bias: Any, activation: str | None) -> tup
 
 
 def _linear_backward(node: Any, g: Any, accumulate_grad: Any) -> None:
+    """Add to the gradients of bias, weight and x; the first of a parameter is written into its gradient buffer."""
     value = node.__class__
     x, weight, bias, activation = node.inputs
     rows, matrix, _, _ = node.operands

@@ -129,6 +129,7 @@ def _title(value: Value, name_of: Mapping[int, str], settings: list[str]) -> str
 
 
 def _lines(value: Value) -> list[str]:
+    """Return the lines of a value's box: its number, or shape and range, and the same of its gradient."""
     lines = [_brief(value.data)] if value.ndim == 0 else [_shape(value.data), _range("data", value.data)]
     if value.grad is not None:
         lines.append(f"grad {_brief(value.grad)}" if value.ndim == 0 else _range("grad", value.grad))
@@ -213,6 +214,7 @@ def _box_or_frame(box: _Box, centre: tuple[float, float]) -> str:
 
 
 def _edge(source: Any, key: Any, boxes: Mapping[Any, _Box], layout: Layout) -> str:
+    """Return the SVG of an arrow's path from a source's box to that of the operation."""
     x, y = layout.centre[source]
     points = [(x + boxes[source].size[0] / 2, y), *layout.route[source, key]]
     x, y = layout.centre[key]
@@ -225,6 +227,7 @@ def _edge(source: Any, key: Any, boxes: Mapping[Any, _Box], layout: Layout) -> s
 
 
 def _box(box: _Box, x: float, y: float, w: float, h: float) -> str:
+    """Return the SVG of a box with its title and lines, centred at x, y."""
     left, top = x - w / 2, y - h / 2
     parts = [
         f'<rect x="{left:.1f}" y="{top:.1f}" width="{w:.1f}" height="{h:.1f}" rx="5" fill="{_FILLS[box.kind]}"'

@@ -48,6 +48,7 @@ def layered(
 
 
 def _ranks(order: Sequence[Key], inputs: Mapping[Key, Sequence[Key]]) -> dict[Key, int]:
+    """Return each key's column: right of all its inputs; a key without inputs is next to its first use."""
     rank: dict[Key, int] = {}
     first_use: dict[Key, int] = {}
     for key in order:
@@ -77,6 +78,7 @@ def _chain(
 
 
 def _sort_columns(columns: list[list[Key]], left: Mapping[Key, list[Key]], right: Mapping[Key, list[Key]]) -> None:
+    """Order each column by the mean places of the keys' neighbours, so that fewer edges cross."""
     at = {key: float(index) for column in columns for index, key in enumerate(column)}
     for sweep in range(8):
         forward = sweep % 2 == 0
@@ -96,6 +98,7 @@ def _mean(values: Mapping[Key, float], keys: Sequence[Key], otherwise: float) ->
 def _heights(
     columns: list[list[Key]], left: Mapping[Key, list[Key]], right: Mapping[Key, list[Key]], height: Mapping[Key, float]
 ) -> dict[Key, float]:
+    """Return the y of each key's centre, close to the mean of its neighbours' and without overlap."""
     y: dict[Key, float] = {}
     for column in columns:
         _stack(column, dict.fromkeys(column, 0.0), height, y)
@@ -131,6 +134,7 @@ def _place(
     columns: list[list[Key]], chains: Mapping[tuple[Key, Key], list[Key]], size: Mapping[Key, tuple[float, float]],
     y: Mapping[Key, float],
 ) -> Layout:
+    """Return the layout: the columns side by side, with the edges' routes through the empty slots."""
     layout = Layout()
     top = min(y[key] - (size[key][1] / 2 if key in size else 1.0) for column in columns for key in column)
     x = 0.0
