@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from karp.protocol.reports import Begin, Progress, Report
 
 PLAIN_SECONDS = 10.0  # between two lines of progress where there is no terminal
-EPOCH_SECONDS = 3.0  # or so many, if an epoch has ended
+EPOCH_SECONDS = 3.0  # the same before a line at the end of an epoch
 HASH_DIGITS = 12  # the digits of the weights' SHA-256 that are shown, enough to compare two runs by eye
 
 
@@ -99,7 +99,7 @@ class Display:
             self._write(f"step {report.step}/{self.begin.steps}  {line}")
 
     def _is_due(self, report: "Progress", begin: "Begin") -> bool:
-        """Whether there is to be a plain line of this progress."""
+        """Return whether a plain line of this progress is due."""
         if self.shown is None or report.workers != self.shown.workers or report.step >= begin.steps:
             return True
         ends_epoch = report.step % begin.steps_per_epoch == 0
@@ -122,7 +122,7 @@ class Display:
                 os.write(self.stream.fileno(), f"{cursor}karp: {text}\n".encode(errors="backslashreplace"))
 
     def conclude(self, summary: dict[str, Any], directory: Path | None, failed: bool = False) -> None:
-        """Show the results of a run that has ended, or that it has failed, and the directory of its files, if any."""
+        """Show the results of a run that has ended, or say that it has failed; and name its directory, if any."""
         self.close()
         if self.stream is None:
             return

@@ -38,7 +38,7 @@ class Audience:
             self.record.save((plain, vectors))
 
     def restore(self, snapshot: Snapshot) -> None:
-        """Put the server where the checkpoint's was; raises SettingError for what is no checkpoint of a run."""
+        """Restore the server from a checkpoint; raises SettingError for what is no checkpoint of a run."""
         earlier, total = snapshot[0].get("wall_seconds", (0.0, 0.0))
         restore(self.server, snapshot)
         self.earlier_seconds = earlier if self.server.incarnation > 0 else total

@@ -7,7 +7,7 @@ from karp.protocol.server.machine import Server
 
 
 def summarise(server: Server) -> dict[str, Any]:
-    """Return what the run of this server was, how far it has come, and what it has counted."""
+    """Return the settings, the progress and the counts of the server's run, as entries of its summary."""
     training, settings = server.training, server.settings
     summary: dict[str, Any] = {}
     if settings is not None:
