@@ -50,7 +50,7 @@ WORKER_POINTS = BEFORE_SENDING | {"half-sent", "sent", "answered", "evaluation",
 
 @dataclass(slots=True)
 class Fault:
-    """A fault of the plan; `left` counts down to the time that it fires."""
+    """A fault of the plan; it fires when `countdown` reaches 0."""
 
     number: int
     worker: int  # -1 for any worker, and for the server
@@ -58,7 +58,7 @@ class Fault:
     seconds: float
     point: str
     step: int
-    left: int
+    countdown: int
 
 
 _faults: list[Fault] | None = None  # those of the plan, once this process has reached a point
@@ -68,7 +68,7 @@ def parse(plan: str) -> list[Fault]:
     """Parse the text of KARP_FAULT; raises SettingError for what is no fault.
 
     >>> parse("worker 2: delay 0.5 sent step 41")
-    [Fault(number=0, worker=2, action='delay', seconds=0.5, point='sent', step=41, left=1)]
+    [Fault(number=0, worker=2, action='delay', seconds=0.5, point='sent', step=41, countdown=1)]
     """
     faults = []
     for number, text in enumerate(plan.split(";")):
@@ -77,8 +77,8 @@ def parse(plan: str) -> list[Fault]:
         if match is None or match["point"] not in points or (match["action"] == "delay") != bool(match["seconds"]):
             raise SettingError(f"{environment.FAULT}: {text.strip()!r} is no fault; karp/faults.py says what is")
         worker, seconds = int(match["worker"] or -1), float(match["seconds"] or 0)
-        step, left = int(match["step"] or -1), int(match["time"] or 1)
-        faults.append(Fault(number, worker, match["action"], seconds, match["point"], step, left))
+        step, countdown = int(match["step"] or -1), int(match["time"] or 1)
+        faults.append(Fault(number, worker, match["action"], seconds, match["point"], step, countdown))
     return faults
 
 
@@ -96,8 +96,8 @@ def _fire_at(plan: str, point: str, step: int) -> None:
     worker = environment.worker()
     for fault in _faults:
         if fault.point == point and step >= fault.step and fault.worker in (-1, worker):
-            fault.left -= 1
-            if fault.left == 0 and _claim(fault):
+            fault.countdown -= 1
+            if fault.countdown == 0 and _claim(fault):
                 _fire(fault)
 
 

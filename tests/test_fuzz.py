@@ -49,4 +49,4 @@ def test_the_server_remembers_nothing_of_a_stranger(kind: str) -> None:
     for number in range(200):
         world.arrive(b"stranger %d" % number, made[kind](), number % 2)  # type: ignore[arg-type]
     assert before == count_held(world.server)
-    assert {} == world.server.ending.left
+    assert {} == world.server.ending.left_workers

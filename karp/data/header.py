@@ -116,8 +116,8 @@ def _comment_advice(file: TextFile, dialect: Dialect, columns: list[str], target
     named = dialect.split(comment)
     if number and (target in named if target is not None else len(named) == len(columns)):
         # If nothing stands between the mark and the first delimiter, the mark itself is a name.
-        way = f"remove its {dialect.comment!r}" if named[0] else f"put its {dialect.comment!r} in quotes"
-        return f"if line {number} names them ({_preview(named)}), {way}; if not, {ADD_NAMES}"
+        advice = f"remove its {dialect.comment!r}" if named[0] else f"put its {dialect.comment!r} in quotes"
+        return f"if line {number} names them ({_preview(named)}), {advice}; if not, {ADD_NAMES}"
     return ""
 
 

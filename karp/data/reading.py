@@ -255,19 +255,19 @@ def _check_whole_numbers(file: TextFile, dialect: Dialect, columns: list[str], x
     numbers: dict[int, array[float]] = {place: array("d") for place in np.flatnonzero(large).tolist()}
     if not numbers:
         return
-    way = "pass dtype=np.float64" if x.dtype == np.float32 else "leave out a column of row names"
+    advice = "pass dtype=np.float64" if x.dtype == np.float32 else "leave out a column of row names"
     with closing(dialect.records(file)) as records:
         next(records)  # the names
         for number, record in records:
             row = dialect.split(record)
             for place, values in numbers.items():
                 if loss := lost_digits(row[place], x.dtype):
-                    raise DataError(f"{file.name}, line {number}, column {columns[place]!r}: {loss}: {way}")
+                    raise DataError(f"{file.name}, line {number}, column {columns[place]!r}: {loss}: {advice}")
                 values.append(float(row[place]))
     for place, values in numbers.items():
         if merger := merged(np.array(values), x.dtype):
             line = _line_of(file, dialect, merger[0])
-            raise DataError(f"{file.name}, line {line}, column {columns[place]!r}: {merger[1]}: {way}")
+            raise DataError(f"{file.name}, line {line}, column {columns[place]!r}: {merger[1]}: {advice}")
 
 
 def _line_of(file: TextFile, dialect: Dialect, row: int) -> int:

@@ -76,8 +76,8 @@ def _numbers(cells: list[str], dtype: np.dtype[Any], where: Where) -> NDArray[An
     sound = np.isfinite(values)
     if not sound.all():
         row = int(sound.argmin())
-        way = "pass dtype=np.float64" if is_number(cells[row]) else advise(cells[row], "repair it")
-        raise DataError(f"{where(row)}: {cells[row]!r:.60} is no finite {dtype}: {way}")
+        advice = "pass dtype=np.float64" if is_number(cells[row]) else advise(cells[row], "repair it")
+        raise DataError(f"{where(row)}: {cells[row]!r:.60} is no finite {dtype}: {advice}")
     for row in np.flatnonzero(np.abs(values) >= integers_below(dtype)).tolist():
         if loss := lost_digits(cells[row], dtype):
             raise DataError(f"{where(row)}: {loss}: {_more_digits(dtype)}")

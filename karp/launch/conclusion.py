@@ -69,9 +69,9 @@ def conclude(
         display.say(f"the training had ended, but not the program; to go on with that: {go_on}")
     elif interrupted:
         display.say(f"stopped after step {summary.get('steps', 0)}; to go on: {go_on}")
-    if gone := sorted({f"logs/{child.log.name}" for child in children if not child.log.is_file()}):
+    if removed := sorted({f"logs/{child.log.name}" for child in children if not child.log.is_file()}):
         status = status or 1
-        display.say(f"somebody has removed {', '.join(gone)} of {directory} during the run")
+        display.say(f"somebody has removed {', '.join(removed)} of {directory} during the run")
     if "missing" in summary:
         status = status or 1
         display.say(f"to have all of its files once they can be written: {go_on}")

@@ -40,9 +40,9 @@ def join(
         raise SettingError(
             "karp worker needs --run-dir DIR, or --server ADDRESS and the run's PROGRAM; see karp worker --help"
         )
-    given = known.consistency_variables() | variables_for(server, keys, setting("threads", known.threads))
+    variables = known.consistency_variables() | variables_for(server, keys, setting("threads", known.threads))
     if worker_keys and keys is None:
-        given[environment.KEYS] = worker_keys
+        variables[environment.KEYS] = worker_keys
     if program is None:
         program, arguments = known.program, known.arguments
         enter(cwd)
@@ -50,4 +50,4 @@ def join(
         raise SettingError(f"there is no program {program!r}: pass the path of a Python file")
     others = (environment.RUN_DIR, environment.FAULT, *environment.OPTION_VARIABLES.values())
     line = [sys.executable, WORKER_MAIN, program, *arguments]
-    os.execve(sys.executable, line, environment.of_child(given, *others))  # this process is the program's now
+    os.execve(sys.executable, line, environment.of_child(variables, *others))  # this process is the program's now

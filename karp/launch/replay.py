@@ -28,8 +28,8 @@ def replay(run_dir: str, program: str | None, arguments: list[str]) -> int:
     settings, summary, order = read(directory)
     options, cwd = launched(directory, program, arguments)
     threads = str(settings.threads)
-    given = {REPLAY: str(directory), THREADS: threads, **dict.fromkeys(THREAD_VARIABLES, threads)}
-    given |= variables_of(settings)
+    variables = {REPLAY: str(directory), THREADS: threads, **dict.fromkeys(THREAD_VARIABLES, threads)}
+    variables |= variables_of(settings)
     if not exists(str(Path(cwd, options.program))):
         raise DataError(f"there is no program {options.program!r} in {cwd}: name it: karp replay {run_dir} PROGRAM")
     try:
@@ -37,9 +37,9 @@ def replay(run_dir: str, program: str | None, arguments: list[str]) -> int:
     except OSError as error:
         raise RecordError(f"{directory / FILE} cannot be written: {files.reason(error)}") from None
     line = [sys.executable, WORKER_MAIN, options.program, *options.arguments]
-    done = subprocess.run(line, cwd=cwd, env=of_child(given), check=False)
-    if done.returncode != 0:
-        return done.returncode if done.returncode > 0 else 128 - done.returncode
+    process = subprocess.run(line, cwd=cwd, env=of_child(variables), check=False)
+    if process.returncode != 0:
+        return process.returncode if process.returncode > 0 else 128 - process.returncode
     try:
         outcome = files.read_json(directory / FILE)
     except (OSError, ValueError):

@@ -171,7 +171,7 @@ class Launch:
         self.leash, held = os.pipe()  # the system closes it when this process ends, however it ends
         for end in (self.leash, held):
             self.resources.callback(os.close, end)
-        given = {
+        variables = {
             environment.SERVER: self.address,
             environment.RUN: self.run_id,
             environment.RUN_DIR: str(self.directory),
@@ -181,9 +181,9 @@ class Launch:
             **self.options.consistency_variables(),
         }
         if keys is not None:
-            given[environment.KEYS] = self.worker_keys = keys.for_worker().to_text()
+            variables[environment.KEYS] = self.worker_keys = keys.for_worker().to_text()
             self.display.say(f"the server listens at {self.address}; workers elsewhere need its keys")
-        self.variables = environment.of_child(given, environment.FAULT, *environment.OPTION_VARIABLES.values())
+        self.variables = environment.of_child(variables, environment.FAULT, *environment.OPTION_VARIABLES.values())
         self.config = Config(
             run=self.run_id,
             workers=self.options.workers,

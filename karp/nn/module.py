@@ -134,11 +134,11 @@ def _find(module: Module) -> dict[str, Value]:
     unnamed: list[Unnamed] = []
     seen = {id(module)}
     _walk(_attributes(module, "", unnamed), "", named, seen, unnamed)
-    for name, thing, advice in unnamed:
-        leaf = _leaf_in(thing, seen)
+    for name, item, advice in unnamed:
+        leaf = _leaf_in(item, seen)
         if leaf is not None:
             raise SettingError(
-                f"{type(module).__name__}.{name} ({type(thing).__name__}) holds a value of shape {leaf.shape} that has"
+                f"{type(module).__name__}.{name} ({type(item).__name__}) holds a value of shape {leaf.shape} that has"
                 f" no name there, so it would be neither trained nor saved: {advice}. What is not to be trained is kept"
                 " as an array (value.data) or outside of the model"
             )
@@ -212,11 +212,11 @@ def _attributes(module: Module, prefix: str, unnamed: list[Unnamed]) -> Items:
     return [*attributes.items(), *slots] if slots else attributes.items()
 
 
-def _leaf_in(thing: Any, known: set[int]) -> Value | None:
-    """Return a leaf that `thing` refers to, directly or not, except through `known` objects; None if there is none."""
-    if id(thing) in known or isinstance(thing, _OPAQUE):
+def _leaf_in(root: Any, visited: set[int]) -> Value | None:
+    """Return a leaf that `root` refers to, directly or not, except through visited objects; None if there is none."""
+    if id(root) in visited or isinstance(root, _OPAQUE):
         return None
-    stack, seen = [thing], known | {id(thing)}
+    stack, seen = [root], visited | {id(root)}
     while stack:
         item = stack.pop()
         if item.__class__ is Value:

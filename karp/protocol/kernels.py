@@ -48,7 +48,7 @@ class Kernels:
         'blas openblas 0.3 Haswell instead of openblas 0.3 SkylakeX'
         """
         pairs = [(name, getattr(self, name), getattr(run, name)) for name in COMPARED]
-        return ", ".join(f"{name} {own} instead of {theirs}" for name, own, theirs in pairs if own != theirs)
+        return ", ".join(f"{name} {value} instead of {of_run}" for name, value, of_run in pairs if value != of_run)
 
 
 COMPARED = ("numpy", "numpy_build", "simd", "blas", "libc")

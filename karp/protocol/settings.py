@@ -99,13 +99,13 @@ class Settings:
         """Return the settings in which a program's differ from this run's, each as a text with both values."""
         if self == program:
             return []
-        own, theirs = flatten(self.to_dict()), flatten(program.to_dict())
+        of_run, of_program = flatten(self.to_dict()), flatten(program.to_dict())
         if program.shards == ANY_SHARDS:
-            theirs["shards"] = self.shards
+            of_program["shards"] = self.shards
         return [
-            f"{name} is {theirs.get(name)!r:.80} in the program, {own.get(name)!r:.80} in the run"
-            for name in dict.fromkeys([*own, *theirs])
-            if own.get(name) != theirs.get(name)
+            f"{name} is {of_program.get(name)!r:.80} in the program, {of_run.get(name)!r:.80} in the run"
+            for name in dict.fromkeys([*of_run, *of_program])
+            if of_run.get(name) != of_program.get(name)
         ]
 
 

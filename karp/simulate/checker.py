@@ -248,10 +248,10 @@ class Checker:
             reason = member.task is not None or member.state is not WorkerState.TRAINING or peer == asked
             if not reason and peer not in server.waiting:
                 self.fail(f"{peer!r} is forgotten: {member}")
-        numbers = [member.worker for member in [*server.members.values(), *server.ending.left.values()]]
+        numbers = [member.worker for member in [*server.members.values(), *server.ending.left_workers.values()]]
         if len(numbers) != len(set(numbers)):
             self.fail(f"two workers have one number: {sorted(numbers)}")
-        if server.members.keys() & server.ending.left.keys():
+        if server.members.keys() & server.ending.left_workers.keys():
             self.fail("a member has left")
 
     def _check_leader(self, server: Server) -> None:

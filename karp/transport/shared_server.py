@@ -90,15 +90,15 @@ class SharedServer:
         """Return an unread contribution and its worker; None if every mailbox is read."""
         for peer, slot in self.slots.items():
             words = slot.words
-            if words[SENT] != slot.taken:
-                slot.taken = words[SENT]
+            if words[SENT] != slot.contributions_read:
+                slot.contributions_read = words[SENT]
                 return peer, slot.contribution()
         return None
 
     def has_contribution(self) -> bool:
         """Return whether an unread contribution is in a mailbox."""
         for slot in self.slots.values():  # noqa: SIM110  (a generator takes three times as long)
-            if slot.words[SENT] != slot.taken:
+            if slot.words[SENT] != slot.contributions_read:
                 return True
         return False
 
@@ -134,8 +134,8 @@ class SharedSlot:
             os.close(self.wakeup_end)
             raise
         self.words = self.segment.words
-        self.taken = 0  # contributions read
-        self.given = 0  # leases written
+        self.contributions_read = 0
+        self.leases_written = 0
         os.set_blocking(self.wakeup_end, False)
 
     def contribution(self) -> Contribution:
@@ -149,15 +149,15 @@ class SharedSlot:
     def put(self, lease: Lease) -> bool:
         """Put a lease into the mailbox; False if the worker has not opened it, or has not read the last lease."""
         words = self.words
-        if not words[READY] or words[READ] != self.given or lease.suspect:
+        if not words[READY] or words[READ] != self.leases_written or lease.suspect:
             return False
         new = lease.weights is not None
         LEASE.pack_into(
             self.segment.memory, IN, lease.number, lease.step, lease.start, lease.stop, lease.version, new
         )
         fence()
-        self.given += 1
-        words[GIVEN] = self.given
+        self.leases_written += 1
+        words[GIVEN] = self.leases_written
         fence()
         if words[ASLEEP]:
             words[ASLEEP] = 0

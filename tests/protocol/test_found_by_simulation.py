@@ -111,7 +111,7 @@ def test_a_join_that_comes_twice_does_not_replace_the_main_worker(left: bool) ->
     if left:
         run.send(b"0", Leave([]))
     assert [Welcome(0, 1, False)] == messages(run.send(b"0", Join(0, run.settings, "host", 1)))
-    assert (0, left) == (run.main, b"0" in run.server.ending.left)
+    assert (0, left) == (run.main, b"0" in run.server.ending.left_workers)
 
 
 def restarted(run: Run) -> Run:

@@ -24,7 +24,7 @@ class Ending:
         self.out = out
         self.leader = -1  # the number of the leader; -1 until it is named
         self.numbers: dict[int, bytes] = {}  # number -> peer, of all that have joined, also of those that have left
-        self.left: dict[bytes, WorkerInfo] = {}  # those that have left their `with` block; one may become the leader
+        self.left_workers: dict[bytes, WorkerInfo] = {}  # they have left their `with` block; one may be the leader
 
     @property
     def closed(self) -> bool:
@@ -115,7 +115,7 @@ class Ending:
         del self.leasing.members[member.peer]
         self.leasing.waiting.pop(member.peer, None)
         member.change_state(WorkerState.LEFT)
-        self.left[member.peer] = member
+        self.left_workers[member.peer] = member
         if member.worker == self.leader:
             self.log(message)
         self.training.report(reports.Left, member.worker)
@@ -128,7 +128,7 @@ class Ending:
 
     def handle(self, peer: bytes, message: FromWorker) -> None:
         """Handle a message of a worker that has left: the leader is done, or a worker asks whether it is the leader."""
-        is_leader = self.left[peer].worker == self.leader
+        is_leader = self.left_workers[peer].worker == self.leader
         if isinstance(message, Done) and is_leader:
             self.close()
         elif isinstance(message, Ping) and self.closed:
@@ -142,7 +142,7 @@ class Ending:
         """Handle the last message of a worker unknown to this server, if a checkpoint has named it as the leader."""
         if not self.training.over or not self.is_leader(peer) or peer in self.leasing.members:
             return
-        self.left[peer] = WorkerInfo(peer, self.leader, 0.0, state=WorkerState.LEFT)
+        self.left_workers[peer] = WorkerInfo(peer, self.leader, 0.0, state=WorkerState.LEFT)
         if isinstance(message, Done):
             self.close()
         else:
@@ -152,7 +152,7 @@ class Ending:
         """Close the run, as the leader has ended: tell workers that have left; others are told at their next Ping."""
         if not self.closed:
             self.training.change_state(RunState.CLOSED)
-        for peer in self.left:
+        for peer in self.left_workers:
             self._send(peer, Closed())
 
     def _save(self, durable: bool) -> None:

@@ -80,7 +80,7 @@ class Joining:
             raise ProtocolError(f"this worker on {message.host} computes with other kernels than the run's: {others}")
         member = self.leasing.members.get(peer)
         if member is None:
-            member = self.ending.left.get(peer)
+            member = self.ending.left_workers.get(peer)
             return None if member is None else member.worker
         return member.worker if member.state is WorkerState.NOTIFIED else None
 

@@ -181,7 +181,7 @@ class Server:
                 handler(self, member, message)
             elif isinstance(message, Join):
                 self._join(peer, message)
-            elif incarnation == self.incarnation and peer in self.ending.left:
+            elif incarnation == self.incarnation and peer in self.ending.left_workers:
                 self.ending.handle(peer, message)
             elif isinstance(message, Leave | Done):
                 self.ending.handle_of_unknown(peer, message)
@@ -291,8 +291,8 @@ class Server:
         """Remove a worker that is gone, and revoke its task; one that joins again stays the leader if it was."""
         self.waiting.pop(peer, None)
         member = self.members.pop(peer, None)
-        known = member or self.ending.left.pop(peer, None)
-        number = -1 if known is None else known.worker
+        departed = member or self.ending.left_workers.pop(peer, None)
+        number = -1 if departed is None else departed.worker
         if self.ending.is_leader(peer):
             number = self.ending.leader
         self.leasing.forget_division()

@@ -30,7 +30,7 @@ class Roster:
         self.leasing = leasing
         self.began = now  # when the time began that the next report describes
         self.due_at = now + REPORT_SECONDS
-        self.gone: dict[int, float] = {}  # worker -> when it was first reported as gone
+        self.gone_since: dict[int, float] = {}  # worker -> when it was first reported as gone
         self.compared = False  # whether the workers have been compared with one process
         self.totals = (0.0, 0.0, 0.0)  # since WARM_SECONDS: seconds, the workers' seconds with a task, those computing
         self.samples = 0  # the samples up to WARM_SECONDS
@@ -51,8 +51,8 @@ class Roster:
         seconds, task, steps = max(now - began, 1e-9), member.task, self.training.steps
         is_member = self.leasing.members.get(member.peer) is member
         if is_member:
-            self.gone.pop(member.worker, None)
-        since = member.since if is_member else self.gone.setdefault(member.worker, now)
+            self.gone_since.pop(member.worker, None)
+        since = member.since if is_member else self.gone_since.setdefault(member.worker, now)
         running = now - member.since if is_member and task is not None else 0.0  # seconds of a task that is not done
         leased = min(seconds, max(0.0, member.leased - member.counted + running))
         computing = min(leased, max(0.0, member.computed - member.counted + running))

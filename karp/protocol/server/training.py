@@ -125,8 +125,8 @@ class Training:
         weights, max_staleness = self.weights, self.ledger.max_staleness
         oldest = 0 if max_staleness is None else step.number - max_staleness
         if not oldest <= message.version <= weights.version:
-            known = f"{weights.version}" if oldest >= weights.version else f"{max(0, oldest)} to {weights.version}"
-            raise ProtocolError(f"step {step.number}: a gradient of weights {message.version}, not {known}")
+            expected = f"{weights.version}" if oldest >= weights.version else f"{max(0, oldest)} to {weights.version}"
+            raise ProtocolError(f"step {step.number}: a gradient of weights {message.version}, not {expected}")
         weights.spec.check_nodes(message.nodes, step.number, step.shards)
         weighted = message.sample_weights or weights.settings.weighted
         weight_of = self._weights_of(message, step) if weighted else NO_WEIGHTS
@@ -169,8 +169,8 @@ class Training:
         if not sums:
             return NO_WEIGHTS
         if not all(0.0 < total < inf for total in sums) or step.weight not in (0.0, sums[0]):
-            known = f", but its weight is {step.weight}" if step.weight else ""
-            raise ProtocolError(f"step {step.number}: the sums of sample weights are {sums!r:.80}{known}")
+            earlier = f", but its weight is {step.weight}" if step.weight else ""
+            raise ProtocolError(f"step {step.number}: the sums of sample weights are {sums!r:.80}{earlier}")
         step.weight = sums[0]
         return {node.start: total for node, total in zip(nodes, sums[1:], strict=True)}
 
@@ -181,17 +181,17 @@ class Training:
         if verdict is Verdict.DROPPED:
             self.dropped += 1
             return
-        what = f"the gradient of step {step.number}, {in_words(node.start, node.stop)} from worker {worker}"
-        what = f"{what} is not finite (loss {node.loss})"
-        known = f" ({reason})" if reason else ""
+        gradient = f"the gradient of step {step.number}, {in_words(node.start, node.stop)} from worker {worker}"
+        trouble = f"{gradient} is not finite (loss {node.loss})"
+        why = f" ({reason})" if reason else ""
         if verdict is Verdict.RETRIED:
-            self.notice(f"{what}; it is computed once more")
+            self.notice(f"{trouble}; it is computed once more")
         elif self.skip:
             self.leave_out(step, node.start, weight)
             step.entries.append([worker, -1, node.start, node.stop])
-            self.notice(f"{what} again{known}: the shard is left out")
+            self.notice(f"{trouble} again{why}: the shard is left out")
         else:
-            self.fail(f"{what}, for the second time{known}; the weights are those of version {self.version}")
+            self.fail(f"{trouble}, for the second time{why}; the weights are those of version {self.version}")
 
     def leave_out(self, step: Step, shard: int, weight: float) -> None:
         """Leave out a shard; the gradient of its step is scaled up instead.
@@ -209,8 +209,8 @@ class Training:
         self._report_arrivals(step, self.version)
         self.weights.update(node.vector)
         samples = self.steps.samples_in(step.number, node.start)
-        own, of_step = weight or samples, step.weight or self.steps.samples_of(step.number)
-        self.progress.step(node.loss * of_step / own, samples, own)
+        shard_weight, step_weight = weight or samples, step.weight or self.steps.samples_of(step.number)
+        self.progress.step(node.loss * step_weight / shard_weight, samples, shard_weight)
 
     def _report_arrivals(self, step: Step, version: int) -> None:
         """Report the contributions that are applied now, in the order of arrival, and count their staleness."""

@@ -96,12 +96,12 @@ class Weights:
 
     def _copy_in(self, vector: Vector, version: int) -> Vector:
         """Copy weights of this version to shared memory, or to a new vector, and return that."""
-        own = self.settings.layout.zeros() if self._shared is None else self._shared
-        own[:] = vector
+        copy = self.settings.layout.zeros() if self._shared is None else self._shared
+        copy[:] = vector
         if self.memory is not None:
             self.memory.begin_write()
             self.memory.end_write(version)
-        return own
+        return copy
 
     def finite(self, node: Node, step: Step, checked: bool | None) -> bool:
         """Return whether loss and gradient of a node are finite; `checked` says that no sum of it can overflow."""

@@ -55,12 +55,12 @@ class WorkerInfo:
     def describe_task(self, now: float) -> str:
         """Describe its task: 'worker 2 (step 41, shards 0 to 1, since 3.2 s)'."""
         if isinstance(self.task, Lease):
-            what = f"step {self.task.step}, {in_words(self.task.start, self.task.stop)}"
+            task = f"step {self.task.step}, {in_words(self.task.start, self.task.stop)}"
         elif self.task is not None:
-            what = f"evaluation of epoch {self.task.epoch}"
+            task = f"evaluation of epoch {self.task.epoch}"
         else:
-            what = "its next message"
-        return f"worker {self.worker} ({what}, since {now - self.since:.1f} s)"
+            task = "its next message"
+        return f"worker {self.worker} ({task}, since {now - self.since:.1f} s)"
 
 
 class Throughput:
