@@ -181,7 +181,7 @@ def add_consistency(command: argparse.ArgumentParser) -> None:
 
 def run_launch(options: argparse.Namespace) -> int:
     from karp.consistency import OPTIONS
-    from karp.launch import run
+    from karp.launch import start
     from karp.launch.options import Options
 
     names = ["workers", "threads", "max_restarts", "checkpoint_every", "keep", "on_nonfinite", "exchange"]
@@ -190,13 +190,13 @@ def run_launch(options: argparse.Namespace) -> int:
     if options.resume is not None:
         if options.program is not None or options.run_dir is not None:
             raise SettingError("--resume goes on with the program and the directory of its run: name no other")
-        return run.resume(options.resume, given, options.changed)
+        return start.resume(options.resume, given, options.changed)
     if options.changed:
         raise SettingError("--changed goes with --resume DIR: a run that begins has the program that it begins with")
     if options.workers is None or options.program is None:
         missing = "a PROGRAM" if options.workers is not None else "-n N" if options.program else "-n N and a PROGRAM"
         raise SettingError(f"karp launch needs {missing}, or --resume DIR; see karp launch --help")
-    return run.launch(Options(program=options.program, arguments=options.arguments, **given), options.run_dir)
+    return start.launch(Options(program=options.program, arguments=options.arguments, **given), options.run_dir)
 
 
 def add_worker(commands: Commands) -> None:

@@ -20,7 +20,7 @@ from types import FrameType
 from typing import TYPE_CHECKING, Any
 
 from karp import environment
-from karp.errors import LostError, RecordError, SettingError
+from karp.errors import LostError, RecordError
 from karp.launch.conclusion import conclude, resume_command
 from karp.launch.options import Options
 from karp.launch.processes import (
@@ -33,12 +33,10 @@ from karp.launch.processes import (
     stop,
     tail,
 )
-from karp.launch.recorded import Recorded, enter, options_of
 from karp.monitor import streams
 from karp.monitor.terminal import Display
 from karp.record import files
 from karp.record.launched import command_line
-from karp.record.paths import check_unused, fresh_directory
 from karp.record.server_address import publish, withdraw
 from karp.serve.config import Config
 from karp.transport.listening import address_of, listen
@@ -51,47 +49,6 @@ GRACE_SECONDS = 3.0  # for the other workers to end by themselves after a failur
 LAST_SECONDS = 30.0  # for the other workers to end by themselves after the leader
 NAME_SECONDS = 5.0  # after so long, a message names the processes that have not ended
 CLOSE_SECONDS = 60.0  # for the server to write what is left
-
-
-def launch(options: Options, run_dir: str | None) -> int:
-    """Launch a run, wait for its end, and return the exit status.
-
-    Raises SettingError or RecordError, before any process is started, if it cannot be launched.
-    """
-    options.check()
-    if run_dir == "":
-        raise SettingError("--run-dir is empty: pass a directory, or leave it out")
-    directory = Path(run_dir) if run_dir is not None else fresh_directory(options.program)
-    check_unused(directory)
-    try:
-        make_logs(directory)
-        options.write(directory)
-    except OSError as error:
-        raise RecordError(f"the run directory {directory} cannot be made: {files.reason(error)}") from None
-    return Launch(options, directory.resolve(), resume=False).run()
-
-
-def resume(run_dir: str, changes: dict[str, Any], changed: bool = False) -> int:
-    """Resume the run in a directory, with any number of workers, and return the exit status.
-
-    `changes` are fields of `Options`; `changed` permits a program whose file has changed.
-    """
-    directory = Path(run_dir).resolve()
-    options, cwd = options_of(directory, changes)
-    settings = Recorded.read(directory)
-    settings.check(directory, options, changes, changed)
-    enter(cwd)
-    try:
-        make_logs(directory)
-    except OSError as error:
-        raise RecordError(f"the run directory {directory} cannot be written: {files.reason(error)}") from None
-    return Launch(options, directory, resume=True, shards=settings.shards, changed=changed).run()
-
-
-def make_logs(directory: Path) -> None:
-    """Create the folder of the processes' logs; raises OSError if it cannot be written to."""
-    (directory / "logs").mkdir(parents=True, exist_ok=True)
-    (directory / "logs" / "server.log").open("ab").close()
 
 
 class Launch:

@@ -14,7 +14,7 @@ from running import PATIENCE, PROGRAM, bound_by_permissions, command, completed,
 from karp.errors import DataError, RecordError, SettingError
 from karp.launch.options import Options
 from karp.launch.recorded import Recorded
-from karp.launch.run import resume
+from karp.launch.start import resume
 from karp.transport import keys
 
 DATA = """

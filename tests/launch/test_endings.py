@@ -28,7 +28,7 @@ from running import (
 )
 
 from karp.errors import SettingError
-from karp.launch import run
+from karp.launch import run, start
 from karp.launch.options import Options
 from karp.monitor.terminal import Display
 from karp.protocol.reports import Begin
@@ -57,7 +57,7 @@ def test_a_worker_that_does_not_end_holds_nobody_up(
     monkeypatch.setenv("PYTHONPATH", str(ROOT))
     monkeypatch.setattr(run, "NAME_SECONDS", 0.0)
     monkeypatch.setattr(run, "LAST_SECONDS", 1.0)
-    status = run.launch(Options(str(path), [], 2), str(tmp_path / "run"))
+    status = start.launch(Options(str(path), [], 2), str(tmp_path / "run"))
     printed = capfd.readouterr()
     assert (0, "main\n") == (status, printed.out), printed.err
     assert "the run is over; waiting for worker" in printed.err
@@ -73,8 +73,9 @@ def held_up(folder: Path, **seconds: float) -> Iterator[tuple[Process, int]]:
     """A launch that says it waits for the server to write what is left; that process is stopped, or soon will be."""
     patches = "".join(f"run.{name} = {value}; " for name, value in seconds.items())
     options = f"Options({str(program(folder))!r}, [], 2, checkpoint_every=1000.0)"  # when it begins and ends
-    call = f"run.launch({options}, {str(folder / 'run')!r})"
-    code = f"from karp.launch import run; from karp.launch.options import Options; {patches}raise SystemExit({call})"
+    call = f"start.launch({options}, {str(folder / 'run')!r})"
+    modules = "from karp.launch import run, start; from karp.launch.options import Options"
+    code = f"{modules}; {patches}raise SystemExit({call})"
     line = [sys.executable, "-c", code]
     with started(line, folder, KARP_FAULT="server: pause writing step 8 time 2") as launch:
         said = launch.until("waiting for the server (process ", ") to write what is left, for ", " s more at most")
@@ -174,7 +175,7 @@ def test_a_launch_leaves_no_descriptor_open(tmp_path: Path, monkeypatch: pytest.
     monkeypatch.setenv("PYTHONPATH", str(ROOT))
     path = program(tmp_path)
     before = sorted(os.listdir("/proc/self/fd"))
-    assert 0 == run.launch(Options(str(path), [], 1), str(tmp_path / "run"))
+    assert 0 == start.launch(Options(str(path), [], 1), str(tmp_path / "run"))
     assert before == sorted(os.listdir("/proc/self/fd"))
 
 
@@ -248,13 +249,14 @@ def test_a_time_between_checkpoints_is_a_number(tmp_path: Path) -> None:
     path = program(tmp_path, text=HEAD)
     for seconds in (float("nan"), float("inf"), -1.0):
         with pytest.raises(SettingError, match="--checkpoint-every is"):
-            run.launch(Options(str(path), [], 1, checkpoint_every=seconds), str(tmp_path / "run"))
+            start.launch(Options(str(path), [], 1, checkpoint_every=seconds), str(tmp_path / "run"))
     assert not (tmp_path / "run").exists()
 
 
 def test_a_launcher_imports_nothing_that_takes_long_and_a_worker_no_server() -> None:
     heavy = {"numpy", "zmq", "msgpack", "asyncio", "rich", "dataclasses", "inspect"}
-    code = f"import sys, karp.cli, karp.launch.run, karp.launch.credentials; print(sorted({heavy} & set(sys.modules)))"
+    modules = "karp.cli, karp.launch.start, karp.launch.credentials"
+    code = f"import sys, {modules}; print(sorted({heavy} & set(sys.modules)))"
     done = completed([sys.executable, "-c", code], ROOT)
     assert ("[]\n", 0) == (done.stdout, done.returncode), done.stderr
     given = {"threads": 2, "staleness": "2", "local_steps": "4", "codec": "int8", "codec_weights": "float16"}

@@ -155,6 +155,15 @@ class Ending:
         for peer in self.left_workers:
             self._send(peer, Closed())
 
+    def stop_all(self) -> None:
+        """Stop every worker, as the server ends, and close the run."""
+        training = self.training
+        why = training.failure or f"it was stopped after step {training.version}"
+        for member in self.leasing.members.values():
+            stopped = Finish(training.version, False, why, None, training.number)
+            self._send(member.peer, Closed() if member.state is WorkerState.NOTIFIED else stopped)
+        self.close()
+
     def _save(self, durable: bool) -> None:
         if self.training.ready:  # before that there is nothing that could be lost
             self.out.append(Save(durable))

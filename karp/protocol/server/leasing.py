@@ -13,7 +13,7 @@ from itertools import islice
 from karp.protocol.messages import Contribution, Evaluation, Lease
 from karp.protocol.server.actions import Action, Send
 from karp.protocol.server.ledger import Step
-from karp.protocol.server.states import WorkerState
+from karp.protocol.server.states import RunState, WorkerState
 from karp.protocol.server.training import Training
 from karp.protocol.server.workers import Throughput, WorkerInfo
 from karp.protocol.tree import Vector
@@ -55,6 +55,7 @@ class Leasing:
         self.division: Division | None = None  # the division of the last step that was leased all at once
         self.task_count = 0  # how many tasks have been given
         self.leased_again = 0  # shards that were leased again
+        self.notice_at = training.now + NOTICE_SECONDS  # when a notice is due that no worker is here
 
     def mark_idle(self, member: WorkerInfo) -> None:
         """Mark a worker as having no task; if it takes tasks, it waits for one from now on."""
@@ -257,13 +258,15 @@ class Leasing:
         busy = (member.describe_task(now) for member in self.members.values() if member.task is not None)
         return "waiting for " + (", ".join(islice(busy, 4)) or "nobody")
 
-    def due_for_notice(self, now: float) -> list[WorkerInfo]:
-        """Return the workers whose tasks take so long that a notice is due; each again after twice as long."""
-        due, training = [], self.training
+    def check_waits(self, now: float) -> None:
+        """Report what the run has waited for so long that a notice is due: a worker's task, or that a worker joins."""
+        training = self.training
+        if training.state is RunState.TRAINING and not self.members and now >= self.notice_at:
+            self.notice_at = now + NOTICE_SECONDS
+            training.notice(f"no worker is here to compute step {training.number}; the run goes on when one joins")
         for member in self.members.values():
             task = member.task
             is_open = isinstance(task, Evaluation) or (isinstance(task, Lease) and task.step in training.ledger.open)
             if is_open and now >= member.notice_at:
                 member.notice_at = now + 2 * (now - member.since)
-                due.append(member)
-        return due
+                training.notice(f"waiting for {member.describe_task(now)}; it has not failed, so the run waits on")

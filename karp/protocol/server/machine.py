@@ -17,13 +17,10 @@ from karp.errors import ProtocolError
 from karp.protocol import reports
 from karp.protocol.kernels import Kernels
 from karp.protocol.messages import (
-    Closed,
     Contribution,
     Done,
     Evaluation,
     Failure,
-    Finish,
-    FromServer,
     FromWorker,
     Initial,
     Join,
@@ -39,7 +36,7 @@ from karp.protocol.server.ending import Ending
 from karp.protocol.server.failures import Failures
 from karp.protocol.server.fast_path import FastPath
 from karp.protocol.server.joining import Joining
-from karp.protocol.server.leasing import NOTICE_SECONDS, Leasing
+from karp.protocol.server.leasing import Leasing
 from karp.protocol.server.ledger import Step
 from karp.protocol.server.refusals import Refusals
 from karp.protocol.server.roster import Roster
@@ -83,7 +80,7 @@ class Server:
     ) -> None:
         self.now = now
         self.incarnation = incarnation
-        self.notice_at, self.alive_at = now + NOTICE_SECONDS, now + ALIVE_SECONDS
+        self.alive_at = now + ALIVE_SECONDS
         self.out: list[Action] = []
         self.training = Training(plan, now, self.out, save_seconds, skip, memory)
         self.leasing = Leasing(self.training, self.out)
@@ -239,11 +236,7 @@ class Server:
     def closing(self, now: float) -> list[Action]:
         """Tell every worker that the server ends, so that none waits for it."""
         self.now = self.training.now = now
-        why = self.training.failure or f"it was stopped after step {self.training.version}"
-        for member in self.members.values():
-            stopped = Finish(self.training.version, False, why, None, self.training.number)
-            self._send(member, Closed() if member.state is WorkerState.NOTIFIED else stopped)
-        self.ending.close()
+        self.ending.stop_all()
         return self._take_actions()
 
     def tick(self, now: float) -> list[Action]:
@@ -252,15 +245,11 @@ class Server:
         state = self.training.state
         if state is RunState.JOINING:
             self.joining.check_missing(now)
-        elif state is TRAINING and not self.members and now >= self.notice_at:
-            self.notice_at = now + NOTICE_SECONDS
-            self.training.notice(f"no worker is here to compute step {self.step}; the run goes on when one joins")
         if now >= self.alive_at:
             self.alive_at = now + ALIVE_SECONDS
             peers = self.members if state is RunState.CLOSED else self.numbers.values()  # workers that left may be gone
             self.out += [Send(peer, Waiting("")) for peer in peers]
-        for member in self.leasing.due_for_notice(now):
-            self.training.notice(f"waiting for {member.describe_task(now)}; it has not failed, so the run waits on")
+        self.leasing.check_waits(now)
         if self.restless:
             self.leasing.lease_backups(now)
         self._hand_out()
@@ -350,10 +339,10 @@ class Server:
             self.ending.notify_again(member)
         elif member.task is None:
             if self.joining.needs_weights_from(member.peer):
-                self._send(member, Rejoin())  # the weights that it was asked for have not arrived
+                self.out.append(Send(member.peer, Rejoin()))  # the weights that it was asked for have not arrived
             else:
                 self.leasing.mark_idle(member)
-                self._send(member, Waiting(self.describe_wait()))
+                self.out.append(Send(member.peer, Waiting(self.describe_wait())))
         elif message.seen < member.number:
             self.leasing.send_task_again(member)
         else:
@@ -385,9 +374,6 @@ class Server:
         self._drop(member.peer)
 
     # The actions.
-
-    def _send(self, member: WorkerInfo, message: FromServer) -> None:
-        self.out.append(Send(member.peer, message))
 
     def _take_actions(self) -> list[Action]:
         self.fast_path.forget_limits()
