@@ -30,10 +30,10 @@ def join(
 
     Raises SettingError or DataError for what cannot be.
     """
-    worker_keys, cwd, known = "", "", Options("", [], 1, **changes)
+    run, worker_keys, cwd, known = "", "", "", Options("", [], 1, **changes)
     if run_dir is not None:
         directory = Path(run_dir).resolve()
-        address, worker_keys = published(directory)
+        address, run, worker_keys = published(directory)
         server = address if server is None else server
         known, cwd = options_of(directory, changes)
     if server is None or (run_dir is None and program is None):
@@ -41,6 +41,8 @@ def join(
             "karp worker needs --run-dir DIR, or --server ADDRESS and the run's PROGRAM; see karp worker --help"
         )
     variables = known.consistency_variables() | variables_for(server, keys, setting("threads", known.threads))
+    if run:  # so that a server which now has this address, but serves another run, is not taken for this one
+        variables[environment.RUN] = run
     if worker_keys and keys is None:
         variables[environment.KEYS] = worker_keys
     if program is None:

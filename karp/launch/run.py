@@ -278,7 +278,7 @@ class Launch:
         """Publish the server's address in the run's directory, and say how a worker is added."""
         self.published = True
         try:
-            publish(self.directory, self.address, self.worker_keys)
+            publish(self.directory, self.address, self.run_id, self.worker_keys)
             self.resources.callback(withdraw, self.directory)
             how = f"to add a worker: {shlex.join(['karp', 'worker', '--run-dir', str(self.directory)])}"
         except OSError as error:

@@ -1,6 +1,8 @@
-"""server.json: the address and keys of a run's server, while the run goes on; only its owner can read it.
+"""server.json: address, run and keys of a server, while its launch goes on; only its owner can read it.
 
 Workers that the launcher starts get the same as variables. Others read it here, if they see the run's directory.
+The file outlives a launcher that is killed, and the address may then be that of another run. So it has the name of the
+run that this launch has made up, which every message carries.
 """
 
 import contextlib
@@ -12,10 +14,10 @@ from karp.record import files
 FILE = "server.json"
 
 
-def publish(directory: Path, address: str, worker_keys: str) -> None:
-    """Write the server's address and its workers' keys as text, '' for none; raises OSError if that fails."""
+def publish(directory: Path, address: str, run: str, worker_keys: str) -> None:
+    """Write the server's address, its run and its workers' keys, '' for none; raises OSError if that fails."""
     with files.replacing(directory / FILE, 0o600, durable=False) as file:  # after a loss of power it says nothing true
-        file.write(files.to_json({"address": address, "keys": worker_keys}))
+        file.write(files.to_json({"address": address, "run": run, "keys": worker_keys}))
 
 
 def withdraw(directory: Path) -> None:
@@ -24,15 +26,15 @@ def withdraw(directory: Path) -> None:
         (directory / FILE).unlink()
 
 
-def published(directory: Path) -> tuple[str, str]:
-    """Read the server's address and its workers' keys; raises DataError if no run is under way in this directory."""
+def published(directory: Path) -> tuple[str, str, str]:
+    """Read the server's address, its run and its workers' keys; raises DataError if no run is under way here."""
     try:
         plain = files.read_json(directory / FILE)
-        address, worker_keys = plain["address"], plain["keys"]
-        if type(address) is not str or type(worker_keys) is not str:
+        address, run, worker_keys = plain["address"], plain["run"], plain["keys"]
+        if not all(type(text) is str for text in (address, run, worker_keys)):
             raise TypeError("a text is missing")
     except FileNotFoundError:
         raise DataError(f"no run is under way in {directory}, so no worker can join it") from None
     except (OSError, ValueError, LookupError, TypeError) as error:
         raise DataError(f"{directory / FILE} cannot be read, or is damaged: {files.reason(error)}") from None
-    return address, worker_keys
+    return address, run, worker_keys

@@ -156,7 +156,7 @@ def test_two_interrupts_at_once_kill_everything_and_still_say_how_to_go_on(
 ) -> None:
     """The first one has not been answered when the second comes."""
     launch = run.Launch(Options("program.py", [], 4), tmp_path, resume=False)
-    publish(tmp_path, "tcp://127.0.0.1:1", "")
+    publish(tmp_path, "tcp://127.0.0.1:1", "run", "")
     launch.published = True
     ends = []
     monkeypatch.setattr(os, "_exit", ends.append)

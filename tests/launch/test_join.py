@@ -9,7 +9,7 @@ import pytest
 from running import program
 
 from karp import environment
-from karp.environment import KEYS, NAMES, SERVER, TAKEN, THREADS
+from karp.environment import KEYS, NAMES, RUN, SERVER, TAKEN, THREADS
 from karp.errors import DataError, SettingError
 from karp.launch.join import join
 from karp.launch.options import Options
@@ -51,7 +51,7 @@ def launched(folder: Path, worker_keys: str = "", **others: Any) -> Path:
     run = folder / "run"
     run.mkdir(parents=True)
     Options(str(program(folder)), ["a", "b"], 2, **others).write(run, str(folder))
-    publish(run, "tcp://127.0.0.1:5", worker_keys)
+    publish(run, "tcp://127.0.0.1:5", "1f", worker_keys)
     return run
 
 
@@ -60,7 +60,7 @@ def test_the_run_s_directory_says_all(tmp_path: Path) -> None:
     one = started(run)
     assert [sys.executable, WORKER_MAIN, str(tmp_path / "elsewhere" / "program.py"), "a", "b"] == one.line
     modes = {"KARP_STALENESS": "2", "KARP_CODEC": "int8"}
-    assert {SERVER: "tcp://127.0.0.1:5", KEYS: "keys", THREADS: "3", **modes} == one.variables
+    assert {SERVER: "tcp://127.0.0.1:5", RUN: "1f", KEYS: "keys", THREADS: "3", **modes} == one.variables
     assert tmp_path / "elsewhere" == one.cwd
 
 
@@ -72,8 +72,8 @@ def test_what_is_given_besides_has_precedence(tmp_path: Path) -> None:
     other = program(tmp_path / "mine")
     one = started(run, "tcp://127.0.0.1:6", "keys", str(other), ("c",), threads=2, codec="float16")
     assert [str(other), "c"] == one.line[2:]
-    expected = {SERVER: "tcp://127.0.0.1:6", KEYS: made.for_worker().to_text(), THREADS: "2", "KARP_CODEC": "float16"}
-    assert (expected, tmp_path) == (one.variables, one.cwd)
+    expected = {SERVER: "tcp://127.0.0.1:6", RUN: "1f", KEYS: made.for_worker().to_text(), THREADS: "2"}
+    assert (expected | {"KARP_CODEC": "float16"}, tmp_path) == (one.variables, one.cwd)
 
 
 def test_a_server_is_enough_where_there_is_no_directory_to_be_seen(tmp_path: Path) -> None:
@@ -115,4 +115,5 @@ def test_variables_of_the_run_that_this_process_takes_part_in_are_not_handed_on(
     monkeypatch.setenv(environment.RUN, "another")
     monkeypatch.setenv(environment.FAULT, "worker: die leased")
     one = started(launched(tmp_path / "elsewhere"))
-    assert {SERVER: "tcp://127.0.0.1:5", THREADS: "1", environment.FAULT: "worker: die leased"} == one.variables
+    expected = {SERVER: "tcp://127.0.0.1:5", RUN: "1f", THREADS: "1", environment.FAULT: "worker: die leased"}
+    assert expected == one.variables
