@@ -72,7 +72,7 @@ class Display:
             self.stream = self.bar = None
 
     def _begin_bar(self) -> None:
-        """Start the live display of two lines: the progress bar, and loss, speed and scores."""
+        """Start the live display: the progress bar, and below it loss, speed, times and scores."""
         from rich.console import Console, Group
         from rich.live import Live
         from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
@@ -93,7 +93,7 @@ class Display:
         line = describe(report, self.begin, self.scores)
         if self.bar is not None:
             self.progress.update(self.progress.task_ids[0], completed=report.step)
-            self.line.plain = line
+            self.line.plain = fold(line, self.bar.console.width)
         elif self._is_due(report, self.begin):
             self.shown = report
             self._write(f"step {report.step}/{self.begin.steps}  {line}")
@@ -157,6 +157,22 @@ def describe(report: "Progress", begin: "Begin", scores: str) -> str:
         seconds_per_step = (report.seconds - begin.seconds) / (report.step - begin.step)
         parts.append(f"to go {clock((begin.steps - report.step) * seconds_per_step)}")
     return "  ".join([*parts, scores] if scores else parts)
+
+
+def fold(line: str, width: int) -> str:
+    """Break a line between its parts, which two spaces separate, so that no row is wider than `width` if that can be.
+
+    >>> fold("2 workers  elapsed 1:05  accuracy 0.975  (epoch 1)", 25)
+    '2 workers  elapsed 1:05\\naccuracy 0.975  (epoch 1)'
+    """
+    rows = [""]
+    for part in line.split("  "):
+        row = f"{rows[-1]}  {part}" if rows[-1] else part
+        if len(row) <= width or not rows[-1]:
+            rows[-1] = row
+        else:
+            rows.append(part)
+    return "\n".join(rows)
 
 
 def clock(seconds: float) -> str:

@@ -1,6 +1,7 @@
 """What a person sees of a run: lines of progress where there is no terminal, and the last line."""
 
 import io
+import re
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +38,23 @@ def test_a_line_says_whose_epoch_a_score_is_the_time_and_what_is_left_of_it() ->
         "step 250/1000  epoch 3/10  interval loss 0.5  1,000 samples/s  2 workers  elapsed 1:02  to go 3:07  "
         "accuracy 0.5  (epoch 2)"
     ] == lines
+
+
+@pytest.mark.parametrize("columns", [120, 80, 40, 26])
+def test_a_narrow_terminal_shows_all_of_it(columns: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in {"TERM": "xterm", "COLUMNS": str(columns), "LINES": "24", "NO_COLOR": "1"}.items():
+        monkeypatch.setenv(name, value)
+    stream = io.StringIO()
+    monkeypatch.setattr(stream, "isatty", lambda: True)
+    display = Display(stream)
+    for report in (BEGIN, Evaluation(61.0, 200, 1, {"accuracy": 0.5}), progress(62.5, 250)):
+        display.report(report)
+    display.close()
+    last = re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", stream.getvalue().rpartition("step ")[2])
+    rows = [row.strip() for row in last.splitlines()[1:]]
+    parts = ["epoch 3/10", "interval loss 0.5", "1,000 samples/s", "2 workers", "elapsed 1:02", "to go 3:07"]
+    assert [*parts, "accuracy 0.5", "(epoch 2)"] == [part for row in rows if row for part in row.split("  ")]
+    assert columns >= max(map(len, rows))
 
 
 def test_where_there_is_no_terminal_lines_are_few() -> None:
