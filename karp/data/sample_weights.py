@@ -18,7 +18,7 @@ from karp.autograd.convert import plain_array
 from karp.data.plan import Plan
 from karp.errors import SettingError
 
-_KEPT = 64  # batches whose sums are cached
+_CACHED = 64  # batches whose sums are cached
 
 
 class Rounds(Protocol):
@@ -96,7 +96,7 @@ class ShardWeights:
         """Return the sums of the weights of a batch's shards; those of recent batches are kept."""
         sums = self._sums.get(batch)
         if sums is None:
-            if len(self._sums) >= _KEPT:
+            if len(self._sums) >= _CACHED:
                 self._sums.clear()
             plan, shards = self.plan, self.plan.shards_of(batch)
             starts = [0, *accumulate(plan.samples_in(batch, shard) for shard in range(shards - 1))]

@@ -26,7 +26,7 @@ def join(
 ) -> NoReturn:
     """Run a program as a worker of the run in a directory, or of the server at an address.
 
-    `changes` are threads and modes; whatever is not given is as the run's directory has it.
+    `changes` are threads and consistency options; whatever is not given is as the run's directory has it.
 
     Raises SettingError or DataError for what cannot be.
     """

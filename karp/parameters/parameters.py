@@ -81,7 +81,7 @@ class Parameters:
             return False
         self.data, self._gradient = data, gradient
         self._views = dict(zip(self._named, arrays, strict=True))
-        self._places = tuple(zip(self.values, arrays, strict=True))
+        self._bindings = tuple(zip(self.values, arrays, strict=True))
         self._grad_buffers = tuple(zip(self.values, grad_buffers, strict=True))
         return True
 
@@ -93,7 +93,7 @@ class Parameters:
             self._views[name][...] = array
         for value, view in zip(self.values, self._views.values(), strict=True):
             value.data = view
-        self._places = tuple(zip(self.values, self._views.values(), strict=True))
+        self._bindings = tuple(zip(self.values, self._views.values(), strict=True))
         gradients = [value.grad for value in self.values]
         self.keep_gradients_in(self.layout.zeros())
         for (value, grad_buffer), gradient in zip(self._grad_buffers, gradients, strict=True):
@@ -151,8 +151,8 @@ class Parameters:
         """
         self.data = vector
         self._views = self.layout.views(vector)
-        self._places = tuple(zip(self.values, self._views.values(), strict=True))
-        for value, view in self._places:
+        self._bindings = tuple(zip(self.values, self._views.values(), strict=True))
+        for value, view in self._bindings:
             value.data = view
         self.mark_modified()
 
@@ -200,7 +200,7 @@ class Parameters:
 
     def is_current(self) -> bool:
         """Return whether every ``value.data`` is still its view of the data vector, and none has been replaced."""
-        for value, view in self._places:  # noqa: SIM110  (a generator takes four times as long)
+        for value, view in self._bindings:  # noqa: SIM110  (a generator takes four times as long)
             if value.data is not view:
                 return False
         return True

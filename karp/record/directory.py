@@ -8,7 +8,8 @@
     launch.json          how it was launched: program, arguments, workers; or how a launcher can resume it
     server.json          the address of its server, while a launch goes on (server_address.py; written by the launcher)
     summary.json         what ran, the totals, the last metrics, the weights' hash, the exit status; written at the end
-    logs/                the output of each worker (written by the launcher)
+    logs/                the output of the server and of each worker (written by the launcher)
+    replay.json          the outcome of the last `karp replay` of the run (written by that)
 
 In the summary, `seconds` are those of training: without the time before the first step and what a restart has lost.
 `wall_seconds` are those of all launches, of earlier ones until their last checkpoint; `effective_share` is `seconds`
@@ -31,6 +32,7 @@ import numpy as np
 from karp.errors import RecordError
 from karp.parameters import Layout
 from karp.protocol import reports
+from karp.protocol.tree import Vector
 from karp.protocol.vectors import Snapshot
 from karp.record import files
 from karp.record.checkpoints import FOLDER, Writer, newest
@@ -39,8 +41,6 @@ from karp.record.lines import LineLog
 from karp.record.paths import check_unused
 
 BUFFER_BYTES = 1 << 14  # so many bytes of arrivals are collected before they are written
-
-Vector = np.ndarray[Any, np.dtype[Any]]
 
 
 class Record:

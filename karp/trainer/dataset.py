@@ -10,11 +10,9 @@ import numpy as np
 
 from karp.data import Plan, fingerprint
 from karp.data.sample_weights import ShardWeights, checked_weights
-from karp.data.source import Part, source_of
+from karp.data.source import Array, Part, source_of
 from karp.errors import SettingError, ShapeError
 from karp.protocol.steps import Rounds, Steps
-
-Array = np.ndarray[Any, np.dtype[Any]]
 
 SAMPLE = 1 << 16  # the most numbers of an array that are checked
 LARGE = 100.0  # a larger root mean square is not scaled; standardised columns have 1, pixels of digits up to 12

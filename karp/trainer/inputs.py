@@ -7,8 +7,6 @@ from pathlib import Path
 from reprlib import repr as short
 from typing import Any
 
-import numpy as np
-
 from karp import nn, optim
 from karp.autograd import Value, dropping
 from karp.autograd.convert import plain_array
@@ -17,8 +15,6 @@ from karp.parameters import Parameters
 from karp.protocol.fields import MOST_NUMBERS
 from karp.protocol.settings import Settings
 from karp.text import NAME_CHARACTERS, is_name, sendable
-
-Array = np.ndarray[Any, np.dtype[Any]]
 
 
 def parameters_of(model: nn.Module) -> Parameters:

@@ -2,22 +2,18 @@
 
 import os
 from pathlib import Path
-from typing import Any, Protocol
-
-import numpy as np
+from typing import Protocol
 
 from karp import environment
 from karp.errors import SettingError
 from karp.monitor import streams
 from karp.parameters import Layout
 from karp.protocol.messages import FromServer, FromWorker, Lease
-from karp.protocol.tree import Node
+from karp.protocol.tree import Node, Vector
 from karp.protocol.worker import Worker
 from karp.record.launched import Launched
 from karp.record.paths import fresh_directory
 from karp.trainer.inputs import program_name
-
-Array = np.ndarray[Any, np.dtype[Any]]
 
 
 class Link(Protocol):
@@ -27,7 +23,7 @@ class Link(Protocol):
     diagnosis: str  # why no message has come, as far as it is known; `receive` updates it
 
     @property
-    def gradients(self) -> Array | None:
+    def gradients(self) -> Vector | None:
         """A vector to write gradients to that is then sent without a copy; None if there is none."""
 
     @property
@@ -53,7 +49,7 @@ class Link(Protocol):
 def connect(
     worker: Worker,
     layout: Layout,
-    sample_weights: Array | None,
+    sample_weights: Vector | None,
     run_dir: str | os.PathLike[str] | None,
     record: bool,
     show: bool,

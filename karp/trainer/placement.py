@@ -5,14 +5,9 @@ server's memory. Backward writes gradients to memory that the server can read, i
 both lie in the model's own memory.
 """
 
-from typing import Any
-
-import numpy as np
-
 from karp.parameters import Parameters
+from karp.protocol.tree import Vector
 from karp.protocol.worker import Worker
-
-Array = np.ndarray[Any, np.dtype[Any]]
 
 
 class Placement:
@@ -22,7 +17,7 @@ class Placement:
         self.parameters = parameters
         self.worker = worker
         self._own = worker.weights  # the worker's own vector, in the loop a read-only view of it
-        self._gradients: Array | None = None  # memory that the server reads; None: the model's own
+        self._gradients: Vector | None = None  # memory that the server reads; None: the model's own
 
     def make_read_only(self) -> None:
         """Make the weights read-only for the program, whose writes would be lost, or change those of other workers."""
@@ -38,7 +33,7 @@ class Placement:
         else:
             parameters.keep_weights_in(current)
 
-    def place_gradients(self, vector: Array | None) -> None:
+    def place_gradients(self, vector: Vector | None) -> None:
         """Have backward write gradients into this vector; None: into one of the model's own."""
         if vector is not self._gradients:
             self._gradients = vector

@@ -129,6 +129,11 @@ class Run:
         return self.server.counts
 
     @property
+    def kernels(self) -> list[dict[str, Any]]:
+        """The kernels of the summary, with those that computed with each."""
+        return self.server.joining.kernel_uses.summary()["kernels"]
+
+    @property
     def totals(self) -> dict[str, Any]:
         """What the summary says at the end of the run's first second."""
         return self.server.training.progress.summary(1.0)

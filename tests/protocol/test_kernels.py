@@ -53,7 +53,7 @@ def test_what_gives_the_same_bits_is_kept_but_no_difference(name: str) -> None:
     join(run, 0, OURS)
     join(run, 1, Kernels.from_dict(OURS.to_dict() | {name: "another"}))
     assert [] == notices(run)
-    assert [[0], [1]] == [use["workers"] for use in run.server.joining.kernel_uses.summary()["kernels"]]
+    assert [[0], [1]] == [use["workers"] for use in run.kernels]
 
 
 def test_where_they_must_be_the_same_a_worker_is_refused_and_the_run_goes_on() -> None:
@@ -64,7 +64,7 @@ def test_where_they_must_be_the_same_a_worker_is_refused_and_the_run_goes_on() -
     assert ([0], 1) == ([member.worker for member in run.server.members.values()], run.server.counts["refused"])
     said = f"this worker on host computes with other kernels than the run's: {WHAT} (1 message refused so far)"
     assert [said] == [report.reason for report in run.reported(reports.Refused)]
-    assert [[0]] == [use["workers"] for use in run.server.joining.kernel_uses.summary()["kernels"]]
+    assert [[0]] == [use["workers"] for use in run.kernels]
     (lease,) = leases(answers).values()
     assert any(isinstance(message, Lease) for _, message in run.contribute(0, lease))
     assert isinstance(join(run, 2, OURS)[0][1], Welcome)
@@ -77,7 +77,7 @@ def test_the_server_is_named_too() -> None:
     assert [] == notices(run)
     run.take(run.server.computes_with(OTHERS, 0.0))
     assert notices(run)[0].startswith(f"the server computes with other kernels than this run's: {WHAT}")
-    assert [True, True] == [use.server for use in run.server.joining.kernel_uses.all]
+    assert [True, True] == [use["server"] for use in run.kernels]
 
 
 def test_a_server_that_must_not_differ_fails_the_run() -> None:
@@ -100,7 +100,7 @@ def test_a_run_that_goes_on_elsewhere_is_compared_with_its_record(same: bool) ->
         assert isinstance(answers[0][1], Refusal)
     else:
         assert notices(other)[0].startswith(f"worker 0 on host computes with other kernels than this run's: {WHAT}")
-        assert [[0], [0]] == [use.workers for use in other.server.joining.kernel_uses.all]
+        assert [[0], [0]] == [use["workers"] for use in other.kernels]
 
 
 def test_nothing_is_said_of_a_run_that_nobody_has_computed() -> None:

@@ -78,7 +78,6 @@ class Server:
         memory: Memory | None = None,
         same_kernels: bool = False,
     ) -> None:
-        self.now = now
         self.incarnation = incarnation
         self.alive_at = now + ALIVE_SECONDS
         self.out: list[Action] = []
@@ -142,6 +141,11 @@ class Server:
             self.training.weights.copy_borrowed(vector)
 
     @property
+    def now(self) -> float:
+        """The time of the last event."""
+        return self.training.now
+
+    @property
     def seconds(self) -> float:
         """The seconds of training until the last event."""
         return self.training.seconds
@@ -170,7 +174,7 @@ class Server:
 
     def receive(self, peer: bytes, message: FromWorker, incarnation: int, now: float) -> list[Action]:
         """Handle a message that has arrived from a peer, meant for this incarnation of the server."""
-        self.now = self.training.now = now
+        self.training.now = now
         member = self.members.get(peer)
         try:
             handler = HANDLERS.get(type(message)) if member is not None else None
@@ -192,25 +196,25 @@ class Server:
 
     def malformed(self, peer: bytes, reason: str, now: float) -> list[Action]:
         """Handle data from a peer that are no message."""
-        self.now = self.training.now = now
+        self.training.now = now
         self.refusals.refuse(peer, reason)
         return self._take_actions()
 
     def connection_rejected(self, reason: str, now: float) -> list[Action]:
         """Count a connection that was rejected."""
-        self.now = self.training.now = now
+        self.training.now = now
         self.refusals.reject(reason)
         return self._take_actions()
 
     def lost(self, peer: bytes, now: float) -> list[Action]:
         """Drop a peer whose connection is closed."""
-        self.now = self.training.now = now
+        self.training.now = now
         self._drop(peer)
         return self._take_actions()
 
     def ended(self, worker: int, well: bool, now: float) -> list[Action]:
         """Handle the end of a worker's process, of which the launcher tells; `well` means exit status 0."""
-        self.now = self.training.now = now
+        self.training.now = now
         if worker == self.ending.leader and well:
             self.ending.close()
         if worker in self.numbers:
@@ -222,26 +226,26 @@ class Server:
 
     def computes_with(self, kernels: Kernels, now: float) -> list[Action]:
         """Compare the server's own kernels, which apply the updates, with the run's."""
-        self.now = self.training.now = now
+        self.training.now = now
         self.joining.compare(kernels, None, "the server")
         return self._take_actions()
 
     def fail(self, reason: str, now: float) -> list[Action]:
         """Fail the run, as the launcher gives it up."""
-        self.now = self.training.now = now
+        self.training.now = now
         self.training.fail(reason)
         self._hand_out()
         return self._take_actions()
 
     def closing(self, now: float) -> list[Action]:
         """Tell every worker that the server ends, so that none waits for it."""
-        self.now = self.training.now = now
+        self.training.now = now
         self.ending.stop_all()
         return self._take_actions()
 
     def tick(self, now: float) -> list[Action]:
         """Handle the passing of time: signs of life, notices and backup leases that are due."""
-        self.now = self.training.now = now
+        self.training.now = now
         state = self.training.state
         if state is RunState.JOINING:
             self.joining.check_missing(now)
@@ -269,7 +273,7 @@ class Server:
         if peer in self.members:
             message.worker = self.members[peer].worker
             self._drop(peer, joins_again=True)
-        self.joining.add_worker(peer, message, self.now)
+        self.joining.add_worker(peer, message, self.training.now)
         self._hand_out()
 
     def _initial(self, member: WorkerInfo, message: Initial) -> None:
@@ -301,9 +305,9 @@ class Server:
         """Give tasks to idle workers; begin training if all have joined; notify workers if it has ended."""
         training = self.training
         if training.state is TRAINING and not (training.failure or training.ledger.done):
-            self.leasing.hand_out(self.now)
+            self.leasing.hand_out(self.training.now)
         elif training.state is RunState.JOINING and not training.failure:
-            self.joining.begin(self.now)
+            self.joining.begin(self.training.now)
             if training.state is TRAINING:
                 self._hand_out()
         else:
@@ -311,7 +315,7 @@ class Server:
 
     def _contribution(self, member: WorkerInfo, message: Contribution) -> None:
         training = self.training
-        lease = self.leasing.returned(member, message, self.now)
+        lease = self.leasing.returned(member, message, self.training.now)
         step = training.ledger.open.get(message.step)
         if step is None or training.state is not TRAINING:
             training.dropped += len(message.nodes)
@@ -323,13 +327,13 @@ class Server:
                     member.task = lease
                     self.leasing.revoke(member)
             if training.ledger.step.complete:
-                training.advance(self.now, len(self.members))
+                training.advance(self.training.now, len(self.members))
         self._hand_out()
 
     def _score(self, member: WorkerInfo, message: Score) -> None:
         task = member.task
         if isinstance(task, Evaluation) and task.epoch == message.epoch:
-            self.leasing.evaluated(member, self.now)
+            self.leasing.evaluated(member, self.training.now)
         self.training.score(message.epoch, message.scores, message.last)
         self._hand_out()
 
@@ -354,7 +358,7 @@ class Server:
         """Describe whom the run waits for, since when, and for what."""
         if self.training.state is RunState.JOINING:
             return self.joining.describe_wait()
-        return self.leasing.describe_wait(self.now)
+        return self.leasing.describe_wait(self.training.now)
 
     # Leaving.
 
@@ -373,12 +377,10 @@ class Server:
         self.failures.handle(member.worker, message)
         self._drop(member.peer)
 
-    # The actions.
-
     def _take_actions(self) -> list[Action]:
         self.fast_path.forget_limits()
-        if self.now >= self.roster.due_at:
-            self.roster.report(self.now)
+        if self.training.now >= self.roster.due_at:
+            self.roster.report(self.training.now)
         out = self.out[:]
         del self.out[:]
         return out
