@@ -9,7 +9,7 @@ from test_server import kinds, reference
 
 from karp.data import Plan
 from karp.protocol import reports
-from karp.protocol.messages import Evaluation, Refusal, Score
+from karp.protocol.messages import Evaluation, Finish, Refusal, Score
 from karp.protocol.server.machine import Server
 from karp.protocol.server.snapshot import restore, take
 from karp.protocol.vectors import Snapshot
@@ -118,3 +118,11 @@ def test_shards_are_as_many_as_the_run_had_whoever_resumes_it() -> None:
     restore(other.server, take(begun(shards=2).server))
     other.take(other.server.tick(5.0))
     assert "3 workers share 2 shards, so 1 of them will have nothing to do" in other.reported(reports.Notice)[0].text
+
+
+def test_a_worker_that_joins_a_run_which_has_failed_is_not_named_in_a_checkpoint() -> None:
+    run = begun()
+    run.take(run.server.fail("given up", run.now))
+    assert "given up" == [message for _, message in run.join(2) if isinstance(message, Finish)][0].failure
+    assert (-1, []) == (run.main, run.reported(reports.Main))
+    resumed(run)  # which a checkpoint with a leader could not be before its last step

@@ -141,7 +141,7 @@ class Joining:
         self.welcome(peer, worker, asked)
         self.training.report(reports.Joined, worker, message.host, message.pid)
         self.compare(message.kernels, worker, f"worker {worker} on {message.host}")
-        if self.training.over and self.ending.leader < 0:
+        if self.training.over and self.ending.leader < 0 and not self.training.failure:
             self.ending.name_leader(worker)
         if not asked:
             self.leasing.mark_idle(member)
