@@ -123,6 +123,6 @@ def test_shards_are_as_many_as_the_run_had_whoever_resumes_it() -> None:
 def test_a_worker_that_joins_a_run_which_has_failed_is_not_named_in_a_checkpoint() -> None:
     run = begun()
     run.take(run.server.fail("given up", run.now))
-    assert "given up" == [message for _, message in run.join(2) if isinstance(message, Finish)][0].failure
+    assert "given up" == next(message for _, message in run.join(2) if isinstance(message, Finish)).failure
     assert (-1, []) == (run.main, run.reported(reports.Main))
     resumed(run)  # which a checkpoint with a leader could not be before its last step
