@@ -69,7 +69,7 @@ def number(name: str, value: object, low: float, high: float, *, below: bool = F
         raise refusal(name, value, wanted) from None
     if not low <= plain <= high or (below and plain == high):  # a NaN fails the first comparison
         raise refusal(name, value, wanted)
-    return plain + 0.0  # this makes -0.0 to 0.0: as a factor it would turn zeros negative
+    return plain + 0.0  # -0.0 becomes 0.0: as a factor, -0.0 would turn zeros negative
 
 
 def switch(name: str, value: object) -> bool:

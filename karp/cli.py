@@ -78,7 +78,7 @@ class Command(argparse.ArgumentParser):
     def __init__(self, name: str | None = None, needed: Sequence[tuple[str, ...]] = (), **others: Any) -> None:
         self.needed = needed  # the names of each option that must be given
         self.valued: set[str] = set()  # the options with a value
-        self.long: set[str] = set()  # those, and others, that begin with two dashes
+        self.long: set[str] = set()  # all options that begin with two dashes
         self.positionals: list[str] = []
         others |= {"formatter_class": argparse.RawDescriptionHelpFormatter, "allow_abbrev": False}
         super().__init__(others.pop("prog", name), **others)

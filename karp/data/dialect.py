@@ -19,7 +19,7 @@ from dataclasses import dataclass, field
 from karp.data.text_file import NumberedLines, TextFile
 from karp.errors import DataError
 
-Records = Generator[tuple[int, str], None, None]  # (number of its first line, text with its line end)
+Records = Generator[tuple[int, str], None, None]  # a record as (number of its first line, its text with the line end)
 
 _DELIMITERS = ";\t|, "  # the delimiters that are suggested, the most likely first
 _LONGEST = 2**17  # characters of a cell over several lines: in a longer one a quote has been left open

@@ -37,7 +37,10 @@ def column_names(file: TextFile, dialect: Dialect, number: int, record: str) -> 
 
 
 def target_index(file: TextFile, dialect: Dialect, columns: list[str], target: str | None) -> int | None:
-    """Return the index of the target's column; raise DataError where there is no such column."""
+    """Return the index of the target's column, None without a target.
+
+    Raises DataError if there is no such column, or if there is no other column.
+    """
     if target is None:
         return None
     if target not in columns:
@@ -66,7 +69,7 @@ def row_advice(file: TextFile, dialect: Dialect, columns: list[str]) -> str:
 
 
 def _name_fault(dialect: Dialect, columns: list[str]) -> str:
-    """Return what is wrong with the first column without a name or with that of another, and what to do."""
+    """Describe the first column without a name or with that of an earlier one, and what to do; "" if there is none."""
     seen: set[str] = set()
     for place, column in enumerate(columns):
         if not column:

@@ -161,7 +161,7 @@ def _fast(
         return 0.0
 
     with closing(dialect.records(file)) as records:
-        next(records)  # the names
+        next(records)  # the record of the names is skipped
         first = next(records, None)
         if first is None:
             raise DataError(f"{file.name}: there is no row below the names of the columns")
@@ -191,7 +191,7 @@ def _careful(
     rows: list[NDArray[Any]] = []
     texts: list[str] = []
     with closing(dialect.records(file)) as records:
-        next(records)  # the names
+        next(records)  # the record of the names is skipped
         for number, record in records:
             where = f"{file.name}, line {number}"
             row = dialect.split(record)
@@ -257,7 +257,7 @@ def _check_whole_numbers(file: TextFile, dialect: Dialect, columns: list[str], x
         return
     advice = "pass dtype=np.float64" if x.dtype == np.float32 else "leave out a column of row names"
     with closing(dialect.records(file)) as records:
-        next(records)  # the names
+        next(records)  # the record of the names is skipped
         for number, record in records:
             row = dialect.split(record)
             for place, values in numbers.items():
@@ -273,5 +273,5 @@ def _check_whole_numbers(file: TextFile, dialect: Dialect, columns: list[str], x
 def _line_of(file: TextFile, dialect: Dialect, row: int) -> int:
     """Return the number of the line in which a row begins; it reads the file again, so it is used only for errors."""
     with closing(dialect.records(file)) as records:
-        next(records)  # the names
+        next(records)  # the record of the names is skipped
         return next(number for place, (number, _) in enumerate(records) if place == row)

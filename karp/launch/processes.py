@@ -42,7 +42,7 @@ class Child:
         self.begin = begin  # the offset in the log at which its output begins
         self.restarts = restarts
         self.ended = self.joined = self.left = False
-        self.repeats = False  # an error of its program ended it that another worker has had at the same step
+        self.repeats = False  # whether its program ended by an error that another worker has had at the same step
         self.dismissed = False  # the launcher has ended it, as the run is over
         self.end = -1  # a descriptor (pidfd) that is readable once the process has ended; -1 on a system without
 
@@ -80,7 +80,7 @@ def output_text(log: Path, begin: int) -> str:
 
 
 def tail(log: Path, begin: int) -> str:
-    """Return the last lines of a log, at most TAIL_LINES from offset `begin` on; '' if there are none."""
+    """Return the last TAIL_LINES lines of a log from offset `begin` on, or a line that says why it cannot be read."""
     try:
         lines = output_text(log, begin).splitlines()[-TAIL_LINES:]
     except OSError as error:
@@ -155,7 +155,7 @@ class ServerProcess:
 
         Raises EOFError when the server has ended.
         """
-        from karp.protocol.reports import from_line  # the processes have been started by now
+        from karp.protocol.reports import from_line  # imported here, so that the processes start first
 
         if self.released:
             return []

@@ -74,7 +74,7 @@ def find_main(path: str) -> ModuleSpec | None:
 
 
 def absolute(path: str) -> str:
-    """Return a path as the interpreter makes it absolute: its parts are not resolved."""
+    """Return a path as the interpreter makes it absolute: behind the current directory; `..` and links stay in it."""
     try:
         return os.getcwd() if path == "." else os.path.join(os.getcwd(), path)
     except OSError:  # the folder is gone
@@ -105,7 +105,7 @@ def fail(error: BaseException, namespace: dict[str, Any], file: str) -> NoReturn
     while trace is not None and trace.tb_frame.f_globals is not namespace:
         trace = trace.tb_next
     error.__traceback__ = trace
-    if trace is None and getattr(error, "filename", None) is None:  # it had not begun: name its file
+    if trace is None and getattr(error, "filename", None) is None:  # the program had not begun: name its file
         error.add_note(f"in {file}")
     sys.last_type, sys.last_value, sys.last_traceback = type(error), error, trace
     if sys.version_info >= (3, 12):

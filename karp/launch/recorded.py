@@ -80,7 +80,7 @@ def enter(cwd: str) -> None:
 
 
 def digest(program: Path) -> str:
-    """Return the SHA-256 of a program's text, as the settings name it; '' if it is no file."""
+    """Return the hex SHA-256 of a program's file, which the settings contain; '' if it is not a file."""
     import hashlib  # importing it takes longer than all else here
 
     return hashlib.sha256(program.read_bytes()).hexdigest() if program.is_file() else ""

@@ -73,7 +73,7 @@ def variables_of(settings: Settings) -> dict[str, str]:
 
 
 def launched(directory: Path, program: str | None, arguments: list[str]) -> tuple[Options, str]:
-    """Return the options that the run was started with, and the directory in which it was."""
+    """Return the options that the run was started with, and the working directory it was started in."""
     if program is not None:
         return Options(program, arguments, 1), str(Path.cwd())
     try:

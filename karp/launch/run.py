@@ -215,7 +215,10 @@ class Launch:
             self._restart_server()
 
     def _handle_reports(self, seconds: float, ends: Sequence[int] = ()) -> None:
-        """Wait for reports of the server, or for a worker's end, and handle them; raises EOFError if it has ended."""
+        """Handle the server's new reports; wait for them at most `seconds`, or until one of `ends` is readable.
+
+        Raises EOFError if the server has ended.
+        """
         assert self.server is not None
         for report in self.server.reports(seconds, ends):
             self._handle_report(report)

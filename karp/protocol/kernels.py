@@ -64,12 +64,12 @@ class KernelUse:
     server: bool = False
 
     def to_dict(self) -> dict[str, Any]:
-        """Return it as plain types, for a checkpoint or the summary."""
+        """Return the use as plain types, for a checkpoint or the summary."""
         return {"workers": self.workers, "server": self.server, **self.kernels.to_dict()}
 
     @classmethod
     def from_dict(cls, plain: Mapping[str, Any]) -> "KernelUse":
-        """Rebuild it from what `to_dict` returned; raises ValueError, LookupError or TypeError for anything else."""
+        """Rebuild a use from what `to_dict` returned; raises ValueError, LookupError or TypeError for all else."""
         facts = dict(plain)
         workers, server = [int(worker) for worker in facts.pop("workers")], bool(facts.pop("server"))
         return cls(Kernels.from_dict(facts), workers, server)

@@ -12,8 +12,7 @@ from typing import Protocol
 
 
 class Steps(Protocol):
-    """The part of the sampling plan (`data.Plan`) that the server uses: the steps of an epoch, their shards and
-    samples.
+    """The part of the sampling plan (`data.Plan`) that the server uses: an epoch's steps, their shards and samples.
 
     The plan is an argument of the server, because it draws random permutations and this room draws no random numbers.
     """

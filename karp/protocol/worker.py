@@ -198,7 +198,10 @@ class Worker:
         return weights is None and version != self.version
 
     def _load_weights(self, weights: Vector | None, version: int) -> None:
-        """Compute on these weights from now on: a copy if they are writable or local steps change them."""
+        """Compute on these weights from now on, or on the current ones if `weights` is None, as of this version.
+
+        They are copied to the model's own vector if they are writable, or if local steps are going to change them.
+        """
         if weights is not None:
             if weights.flags.writeable or self.settings.local_steps > 1:
                 self.keep_weights(weights)

@@ -213,7 +213,7 @@ class Record:
 
 
 def with_missing(summary: dict[str, Any], missing: list[str]) -> dict[str, Any]:
-    """Return the summary of a run that lacks these files."""
+    """Return the summary, marked as not finished, of a run that could not write these files."""
     return summary | {"missing": missing, "finished": False, "exit": summary.get("exit") or 1}
 
 

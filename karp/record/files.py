@@ -65,7 +65,7 @@ def _rename_to_new(temporary: Path, path: Path) -> None:
 
 
 def write(path: Path, content: bytes) -> None:
-    """Write a file completely; raises OSError if that fails, and leaves the file before as it was."""
+    """Write a file completely; raises OSError if that fails, and leaves an earlier file as it was."""
     with replacing(path) as file:
         file.write(content)
 

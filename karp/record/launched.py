@@ -45,9 +45,9 @@ class Launched(NamedTuple):
         return self._replace(**texts)  # type: ignore[arg-type]
 
     def write(self, directory: Path, cwd: str = "") -> None:
-        """Keep them, and the directory that the program is run in; raises OSError if that cannot be.
+        """Write launch.json: the arguments, and the directory where the program is run; raises OSError if that fails.
 
-        That is `cwd`, or where this process is. The program becomes absolute; a link is not followed.
+        The directory is `cwd`, or that of this process. The program's path becomes absolute; a link is not followed.
         """
         cwd = cwd or os.getcwd()
         absolute = self._replace(program=os.path.join(cwd, self.program))
@@ -55,9 +55,9 @@ class Launched(NamedTuple):
 
     @classmethod
     def read(cls, directory: Path) -> tuple[Self, str]:
-        """Return what `write` has kept; raises OSError or ValueError if that cannot be read.
+        """Read the arguments and the directory that `write` has written; raises OSError or ValueError if that fails.
 
-        What is left out was unknown to the karp that wrote it, and is as by default.
+        Arguments unknown to the version of karp that wrote the file have their defaults.
         """
         plain = files.read_json(directory / FILE)
         if type(plain) is not dict or plain.keys() - KINDS.keys() or NEEDED - plain.keys():

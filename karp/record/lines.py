@@ -1,7 +1,7 @@
 """A file of lines that grows while a run goes on, and is cut back when the run is resumed from a checkpoint.
 
-A full disk does not stop the run: lines that cannot be written are kept and written with later ones. At the end the log
-knows whether its file is complete.
+A full disk does not stop the run: lines that cannot be written are kept, up to PENDING_BYTES of them, and written with
+later ones. At the end the log knows whether its file is complete.
 """
 
 import os

@@ -116,7 +116,7 @@ class Checker:
     # After every event.
 
     def check_event(self) -> None:
-        """Check all that must hold after this event; without an action of the server nothing has changed."""
+        """Check what must hold after an event; skip the checks if the server has not acted, as nothing has changed."""
         server, message, server_acted = self.cluster.server, self.message, self.server_acted
         self.message, self.server_acted = None, False
         if server is None or not server_acted:
@@ -176,7 +176,7 @@ class Checker:
                 self.reference.weight_versions[message.step, shard] = message.version
 
     def _check_sums(self, server: Server, step: Step) -> None:
-        """Check every sum of an open step's gradients."""
+        """Check that every sum of an open step's gradients has the bits of the reference, and a finite loss."""
         for node in server.sums(step.number):
             expected = self.reference.node_sum(step.number, node.start, node.stop)
             if node.vector is None or expected is None:
@@ -210,7 +210,7 @@ class Checker:
         return {shard for left_out_step, shard in self.reference.left_out if left_out_step == step}
 
     def _check_samples(self, server: Server) -> None:
-        """Check that each sample of the steps that are applied was counted once."""
+        """Check that the server has counted as many samples as the updates contain."""
         samples = sum(self.plan.samples_of(step) for step in range(self.first_open))
         if self.max_staleness is None:  # Each shard is counted when it arrives, and one that is left out never is.
             left_out = self.reference.left_out
@@ -237,7 +237,7 @@ class Checker:
                 self.fail(f"nobody is to compute the shards {sorted(lost)} of step {number}")
 
     def _check_workers(self, server: Server) -> None:
-        """Check that a worker waits if, and only if, it has no task and no reason to have none."""
+        """Check that every worker in training that could be given a task is waiting for one, and no other worker."""
         for peer, member in server.waiting.items():
             if server.members.get(peer) is not member:
                 self.fail(f"{peer!r} waits and is no member")

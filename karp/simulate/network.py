@@ -30,7 +30,7 @@ class Clock:
         self.now = 0.0
         self.events = 0  # the number of events that have happened
         self._heap: list[tuple[float, int, Callable[..., None], tuple[Any, ...]]] = []
-        self._scheduled = 0  # events, ever
+        self._scheduled = 0  # the number of events that were ever scheduled
 
     def call_at(self, time: float, action: Callable[..., None], *arguments: Any) -> None:
         """Schedule action(*arguments) for this time, or for now if the time has passed."""

@@ -40,7 +40,7 @@ class Limit:
             if not self.holders:
                 self._restore()
             take_control()
-            limit = threadpool_limits(threads, user_api="blas")  # by each, as with OpenMP it is its thread's
+            limit = threadpool_limits(threads, user_api="blas")  # by each holder: with OpenMP it holds for one thread
             take_control()
             if self._before is None:
                 self._before = limit

@@ -55,7 +55,7 @@ def connect(
     show: bool,
     launched: tuple[Launched, str] | None,
 ) -> Link:
-    """Return the link of this process: to a recorded run, to the launcher's server, or to a server's machine in it.
+    """Return the link to a recorded run, to the launcher's server, or to a server's machine in this process.
 
     In the last case `launched` says how a launcher could resume the run, and without `record` the run leaves no files.
     Raises SettingError if it is then given a directory.

@@ -38,7 +38,7 @@ NEVER = float("inf")
 
 
 class ReplayLink:
-    """Leases shards in the order of the record in `directory`, and finally compares the weights with the recorded."""
+    """Lease shards in the order of the record in `directory`, and compare the final weights with the recorded ones."""
 
     address = "the record"
     diagnosis = ""

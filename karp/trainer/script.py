@@ -20,7 +20,7 @@ def launched(threads: int) -> tuple[Launched, str] | None:
     try:
         path = os.path.abspath(file)
         cwd = started_in(path)
-    except OSError:  # it is gone
+    except OSError:  # the current directory is gone
         return None
     launched = Launched(path, [str(argument) for argument in sys.argv[1:]], 1, threads)
     return launched.with_consistency(environment.given_consistency()), cwd

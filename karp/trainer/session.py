@@ -98,7 +98,7 @@ class Session:
 
 
 def text_of(error: BaseException) -> str:
-    """Return the text of an exception with its traceback, for errors of karp without karp's own last lines."""
+    """Return the text of an exception with its traceback; that of a KarpError ends at the program's line."""
     shown = traceback.TracebackException.from_exception(error)
     if isinstance(error, KarpError):
         while len(shown.stack) > 1 and shown.stack[-1].filename.startswith(PACKAGE):

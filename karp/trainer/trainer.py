@@ -262,7 +262,7 @@ class Trainer:
         session.send(worker.contribution(time.perf_counter() - began if self.server else 0.0))
 
     def _restore_weights(self) -> None:
-        """Have the model read weights in its own memory, outside of the loop."""
+        """Copy the weights to memory of this process, and bind the model to them: it is used outside of the loop."""
         if self._session is not None:
             self._session.link.release_weights()
         self._placement.restore_weights()
@@ -314,7 +314,7 @@ class Trainer:
         task = self._worker.task
         if isinstance(task, Lease):
             return task.step
-        if isinstance(task, Evaluation) and self.staleness is None:  # its version counts shards
+        if isinstance(task, Evaluation) and self.staleness is None:  # an asynchronous version counts shards
             return (task.epoch + 1) * self._steps_per_epoch
         check(self._stage, stage.POSITION)
         over = self._worker.over

@@ -19,7 +19,7 @@ class BufferPool:
 
     def __init__(self) -> None:
         self.buffers: list[tuple[Vector, list[Any]]] = []  # each with ZeroMQ's trackers of its messages
-        self.trackers: list[Any] = []  # those of the buffer that was handed out last
+        self.trackers: list[Any] = []  # the trackers of the buffer that was handed out last
 
     def get(self, like: Vector) -> Vector:
         """Return a buffer of this size and dtype that may be written to."""

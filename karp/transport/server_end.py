@@ -87,7 +87,7 @@ class ServerEnd:
         return self.socket.send(peer, message, self.shared.invite(peer) if isinstance(message, Welcome) else "")
 
     def free_slots(self, workers: Mapping[bytes, int]) -> None:
-        """Free the slots of workers that are gone, or cannot open theirs; `workers` has the numbers of those here."""
+        """Free the slots of workers that are gone or cannot open theirs; `workers`: peers in the run -> numbers."""
         if self.shared is None:
             return
         without: dict[str, list[str]] = {}

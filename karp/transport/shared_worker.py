@@ -97,7 +97,7 @@ class SharedWorker:
         return bool(self.weights.words[CHANGES] != self.changes)
 
     def copy(self, into: Vector) -> None:
-        """Copy the weights of one version, whichever it is; after a server's death in a write, what it left."""
+        """Copy the weights of any one version; if they cannot be read between two writes, copy them as they are."""
         for _ in range(COPIES):
             before = self.weights.words[CHANGES]
             np.copyto(into, self.weights.vector)

@@ -86,7 +86,7 @@ class Ending:
 
     def notify_again(self, member: WorkerInfo) -> None:
         """Notify a worker again that asks although it was notified: Finish, or its Leave, was lost."""
-        member.version = -1  # the weights may be lost, too
+        member.version = -1  # the weights may have been lost as well, so they are sent again
         self._send_finish(member)
         if self.closed:
             self._send(member.peer, Closed())

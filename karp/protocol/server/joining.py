@@ -64,7 +64,7 @@ class Joining:
         self.kernel_uses = KernelUses()
 
     def known_number(self, peer: bytes, message: Join) -> int | None:
-        """Return the number of a worker that has joined before, and is over or left; None for one that is to be added.
+        """Check a Join; return the number of a worker that knows of the end or has left, None for one to be added.
 
         Raises ProtocolError for a program that differs from the run's, and for other kernels if they must be the same.
         """

@@ -142,7 +142,7 @@ class Leasing:
         return [self.portions[step.number].get(member.peer, 0) for member in waiting]
 
     def _lease_not_finite(self, step: Step, waiting: list[WorkerInfo], now: float) -> None:
-        """Lease shards of a step of which some gradients were not finite, those to other workers if there are any."""
+        """Lease the shards of a step with gradients that were not finite, each to another worker if there is one."""
         for member in waiting:
             if not step.unleased:
                 return
@@ -254,7 +254,7 @@ class Leasing:
             self._lease(now)
 
     def describe_wait(self, now: float) -> str:
-        """Describe the tasks of the first workers that have one."""
+        """Describe what the run is waiting for: the tasks of at most four workers."""
         busy = (member.describe_task(now) for member in self.members.values() if member.task is not None)
         return "waiting for " + (", ".join(islice(busy, 4)) or "nobody")
 

@@ -33,7 +33,7 @@ class Progress:
         self.began = self.reported = now
 
     def seconds(self, now: float) -> float:
-        """Return the seconds of training: 0 before the first step, and no more after the end."""
+        """Return the seconds of training: 0 before the first step, the same number at any time after the end."""
         return round(max(0.0, min(now, self.ended) - self.began), 3)
 
     def end(self, now: float) -> None:

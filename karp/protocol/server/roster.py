@@ -32,7 +32,8 @@ class Roster:
         self.due_at = now + REPORT_SECONDS
         self.gone_since: dict[int, float] = {}  # worker -> when it was first reported as gone
         self.compared = False  # whether the workers have been compared with one process
-        self.totals = (0.0, 0.0, 0.0)  # since WARM_SECONDS: seconds, the workers' seconds with a task, those computing
+        # The totals since WARM_SECONDS: seconds, the workers' seconds with a task, and their seconds computing.
+        self.totals = (0.0, 0.0, 0.0)
         self.samples = 0  # the samples up to WARM_SECONDS
 
     def report(self, now: float) -> None:
@@ -47,7 +48,7 @@ class Roster:
         self.training.report(reports.Workers, [self._status(member, began, now) for member in members])
 
     def _status(self, member: WorkerInfo, began: float, now: float) -> WorkerStatus:
-        """Return the status of a worker since the last report, and begin to count the next."""
+        """Return the status of a worker in the time since the last report, and set its counters back to zero."""
         seconds, task, steps = max(now - began, 1e-9), member.task, self.training.steps
         is_member = self.leasing.members.get(member.peer) is member
         if is_member:

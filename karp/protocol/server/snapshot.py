@@ -43,7 +43,7 @@ def take(server: Server) -> Snapshot:
 
 
 def leader_of(server: Server) -> list[Any] | None:
-    """Return number and peer of the leader, as long as it may live and its program has not ended; else None."""
+    """Return number and peer of the leader, unless it is known to be gone or its program has ended: then None."""
     peer = server.numbers.get(server.ending.leader)
     return None if peer is None or server.ending.closed else [server.ending.leader, peer.hex()]
 

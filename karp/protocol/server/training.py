@@ -83,7 +83,7 @@ class Training:
 
     @property
     def over(self) -> bool:
-        """Whether training has ended, well or not, and workers are told so."""
+        """Whether training has ended, well or not: workers that ask are told so."""
         return self.state is RunState.OVER or self.state is RunState.CLOSED
 
     @property
@@ -280,7 +280,7 @@ class Training:
         self.weights.forget_sums(self.ledger.open)
 
     def forget_evaluations(self) -> None:
-        """Drop the evaluations that are due."""
+        """Drop the evaluations that are due, and the weights kept for them."""
         self.ledger.evaluations.clear()
         self.weights.of_epochs.clear()
 
