@@ -327,8 +327,8 @@ CHECKS: dict[str, Callable[[Any], Any]] = {
     "suspect": flag,
     "failure": text(REASON_CHARACTERS),
 }
-LOCAL_FIELDS = {"no_overflow"}  # these are not sent
+UNCHECKED_FIELDS = {"no_overflow"}  # these are in no head: only an end that trusts its peer may set them
 FIELD_CHECKS: dict[type, dict[str, Callable[[Any], Any]]] = {  # the fields of each kind in order, with their checks
-    kind: {field.name: CHECKS[field.name] for field in fields(kind) if field.name not in LOCAL_FIELDS}
+    kind: {field.name: CHECKS[field.name] for field in fields(kind) if field.name not in UNCHECKED_FIELDS}
     for kind in {**FROM_WORKER, **FROM_SERVER}.values()
 }

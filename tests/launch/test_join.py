@@ -59,8 +59,8 @@ def test_the_run_s_directory_says_all(tmp_path: Path) -> None:
     run = launched(tmp_path / "elsewhere", "keys", threads=3, staleness="2", codec="int8")
     one = started(run)
     assert [sys.executable, WORKER_MAIN, str(tmp_path / "elsewhere" / "program.py"), "a", "b"] == one.line
-    modes = {"KARP_STALENESS": "2", "KARP_CODEC": "int8"}
-    assert {SERVER: "tcp://127.0.0.1:5", RUN: "1f", KEYS: "keys", THREADS: "3", **modes} == one.variables
+    options = {"KARP_STALENESS": "2", "KARP_CODEC": "int8"}
+    assert {SERVER: "tcp://127.0.0.1:5", RUN: "1f", KEYS: "keys", THREADS: "3", **options} == one.variables
     assert tmp_path / "elsewhere" == one.cwd
 
 

@@ -48,8 +48,8 @@ def test_the_program_is_run_again_as_it_was_and_both_hashes_are_said(
     ((line, cwd, variables),) = started
     assert [sys.executable, WORKER_MAIN, str(run.parent / "program.py"), "a"] == line
     assert (str(run.parent), str(run), "1") == (cwd, variables[REPLAY], variables[THREADS])
-    modes = {"KARP_STALENESS": "0", "KARP_LOCAL_STEPS": "1", "KARP_CODEC": "float16"}
-    assert modes == {name: variables[name] for name in modes}
+    options = {"KARP_STALENESS": "0", "KARP_LOCAL_STEPS": "1", "KARP_CODEC": "float16"}
+    assert options == {name: variables[name] for name in options}
     assert "KARP_CODEC_WEIGHTS" not in variables
     said = capsys.readouterr().out
     assert "karp: 8 contributions of 8 steps applied again, in the recorded order" in said

@@ -35,11 +35,11 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-@pytest.mark.parametrize("modes", [{}, {"staleness": None, "shards": 3}, {"local_steps": 2}, {"codec": "int8"}])
-def test_it_leaves_no_file_and_the_same_weights(folder: Path, modes: dict[str, Any]) -> None:
-    without = train(show=False, **modes)
+@pytest.mark.parametrize("options", [{}, {"staleness": None, "shards": 3}, {"local_steps": 2}, {"codec": "int8"}])
+def test_it_leaves_no_file_and_the_same_weights(folder: Path, options: dict[str, Any]) -> None:
+    without = train(show=False, **options)
     assert [] == os.listdir(folder)
-    recorded = train(show=False, record=True, run_dir="run", **modes)
+    recorded = train(show=False, record=True, run_dir="run", **options)
     assert recorded.parameters.sha256() == without.parameters.sha256()
 
 

@@ -30,7 +30,7 @@ def become(monkeypatch: pytest.MonkeyPatch, file: Path | None) -> None:
     monkeypatch.setitem(sys.modules, "__main__", main)
 
 
-def test_a_program_is_named_with_its_arguments_modes_and_where_it_began(
+def test_a_program_is_named_with_its_arguments_options_and_where_it_began(
     program: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("KARP_CODEC", "int8")

@@ -1,4 +1,4 @@
-"""The modes with real processes: what is recorded is repeated to the same bits, and digits are learnt in each."""
+"""The consistency options with real processes: a record is repeated to the same bits, and digits are learnt with each."""
 
 import json
 import re
@@ -133,7 +133,7 @@ def test_local_steps_learn_and_show_no_workers(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("staleness", ["1", "none"])
-def test_the_modes_go_together(tmp_path: Path, staleness: str) -> None:
+def test_the_options_go_together(tmp_path: Path, staleness: str) -> None:
     given = ("--staleness", staleness, "--local-steps", 4, "--codec", "int8", "--codec-weights", "float16")
     found = launch(tmp_path / "run", 3, *given, program=(DIGITS, "--epochs", 6, "--lr", 0.05))
     assert (1438 * 6, 6) == (found["samples"], found["epochs"])
@@ -210,7 +210,7 @@ def test_a_damaged_record_is_said_at_once(record: Path, tmp_path: Path, change: 
         read(directory)
 
 
-def test_modes_that_the_launcher_gave_are_the_records(record: Path, tmp_path: Path) -> None:
+def test_options_that_the_launcher_gave_are_the_records(record: Path, tmp_path: Path) -> None:
     directory = tmp_path / "run"
     shutil.copytree(record, directory)
     (directory / "launch.json").unlink()
@@ -234,7 +234,7 @@ def test_a_program_that_leaves_before_the_record_ends_is_told_how_to_end(record:
         link.send(Stop(), 0)
 
 
-def test_a_worker_from_elsewhere_is_told_the_modes_or_refused(tmp_path: Path) -> None:
+def test_a_worker_from_elsewhere_is_given_the_options_or_refused(tmp_path: Path) -> None:
     given, program = ["--staleness", "1", "--codec", "int8"], [DIGITS, "--epochs", "100000"]
     line = command("launch", "-n", 1, "--run-dir", tmp_path / "run", *given, *program)
     with started(line, tmp_path) as run:
