@@ -1,4 +1,4 @@
-"""The consistency options with real processes: a record is repeated to the same bits, and digits are learnt with each."""
+"""The consistency options with real processes: a record is repeated to the same bits, digits are learnt with each."""
 
 import json
 import re
