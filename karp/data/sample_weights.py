@@ -40,13 +40,15 @@ def checked_weights(given: Any, rows: int) -> NDArray[Any]:
     if weights.dtype not in (np.float32, np.float64):
         if weights.dtype.kind not in "biuf":
             raise SettingError(f"sample_weights has the dtype {weights.dtype}: pass numbers from 0")
-        weights = weights.astype(np.float64)
+        with np.errstate(over="ignore"):  # what becomes infinite is refused below
+            weights = weights.astype(np.float64)
     if weights.shape != (rows,):
         raise SettingError(f"sample_weights has the shape {weights.shape}: pass one weight for each row, ({rows},)")
     wrong = np.flatnonzero(~((weights >= 0) & (weights < np.inf)))
     if wrong.size:
         raise SettingError(f"sample_weights[{wrong[0]}] is {weights[wrong[0]]}: a weight is a finite number from 0")
-    total = np.sum(weights, dtype=np.float64)
+    with np.errstate(over="ignore"):
+        total = np.sum(weights, dtype=np.float64)
     if not 0 < total < np.inf:
         raise SettingError(f"the sum of sample_weights is {total}; it must be above 0 and finite")
     return weights

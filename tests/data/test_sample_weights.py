@@ -53,12 +53,12 @@ def test_the_sums_are_those_of_the_plans_rows_and_shares_make_one(sizes: tuple[i
         ([np.inf, 1, 1], r"sample_weights\[0\] is inf: a weight"),
         ([0, 0, 0], "the sum of sample_weights is 0.0; it must be above 0 and finite"),
         ([1e308, 1e308, 1], "the sum of sample_weights is inf; it must be above 0 and finite"),
+        (np.array(["1e400", "1", "1"]).astype(np.longdouble), r"sample_weights\[0\] is inf: a weight"),
         (["a", "b", "c"], "sample_weights has the dtype <U1: pass numbers from 0"),
         ([[1], [1, 2], 3], "sample_weights is no array"),
         (np.ma.masked_equal([1, 2, 3], 2), "sample_weights is no array: 1 of 3 elements are masked"),
     ],
 )
-@pytest.mark.filterwarnings("ignore:overflow")
 def test_what_are_no_weights_is_refused(given: Any, says: str) -> None:
     with pytest.raises(SettingError, match=says):
         checked_weights(given, 3)

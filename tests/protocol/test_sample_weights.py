@@ -92,6 +92,17 @@ def test_the_others_count_by_their_weights_for_a_shard_that_is_left_out() -> Non
     assert 1 == sum("is left out" in notice.text for notice in run.reported(reports.Notice))
 
 
+@pytest.mark.parametrize("total", [np.nextafter(TOTAL, 0), TOTAL, np.nextafter(TOTAL, 9)])
+def test_a_step_of_which_nothing_is_left_says_so_however_its_weight_is_rounded(total: float) -> None:
+    run = Run(1, skip=True, weighted=True)
+    answers = run.join(0)
+    while any(isinstance(message, Lease) for _, message in answers):
+        lease = first(answers)
+        sums = [float(total), *OF[lease.start : lease.stop]]
+        answers = run.send(b"0", contribution(lease, sums, frozenset(range(4))))
+    assert (0, "step 0: the gradient of none of its shards is finite") == (run.version, run.failure)
+
+
 @pytest.mark.parametrize("staleness", [0, 1, None])
 def test_losses_are_means_by_weight(staleness: int | None) -> None:
     """Each step has another loss and another weight; shards of a step share both."""

@@ -238,6 +238,8 @@ class Training:
         samples = self.steps.samples_of(step.number)
         weight: float = step.weight or samples
         present = weight - sum(step.left_out[shard] for shard in sorted(step.left_out)) if step.left_out else weight
+        if len(step.left_out) == step.shards:
+            present = 0.0  # the sum of weights may have been rounded differently
         loss = self.weights.apply(step, weight / present) if present > 0 else None
         if loss is None:
             self.fail(
