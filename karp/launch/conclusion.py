@@ -34,13 +34,7 @@ def conclude(
     """
     go_on = resume_command(options, directory)
     if summary is None:
-        display.close()
-        if interrupted:
-            display.say(f"the server wrote no summary; to go on: {go_on}")
-        elif status == 0:
-            status = 1
-            display.say(f"the server wrote no summary; to have one once it can: {go_on}")
-        return status
+        return conclude_without_summary(display, status, interrupted, go_on)
     trained = "steps" in summary
     leader = leader_process(children, summary["main"], trained)
     if interrupted and summary["finished"] and leader is not None and leader.ended_well:
@@ -57,12 +51,7 @@ def conclude(
     else:
         display.conclude(summary, directory, failed=(status != 0 and not interrupted) or "missing" in summary)
     if ended_well and leader is not None:
-        try:
-            streams.show(output(leader.log, leader.begin))
-            why = streams.output_failure()
-        except OSError as error:
-            why = reason(error)
-        if why:
+        if why := show_output(leader):
             status = 1
             display.say(f"what the program printed cannot be shown ({why}): {leader.log}")
     elif interrupted and summary["finished"]:
@@ -76,6 +65,26 @@ def conclude(
         status = status or 1
         display.say(f"to have all of its files once they can be written: {go_on}")
     return status
+
+
+def conclude_without_summary(display: Display, status: int, interrupted: bool, go_on: str) -> int:
+    """Say how to go on with a run whose server wrote no summary; return the exit status."""
+    display.close()
+    if interrupted:
+        display.say(f"the server wrote no summary; to go on: {go_on}")
+    elif status == 0:
+        status = 1
+        display.say(f"the server wrote no summary; to have one once it can: {go_on}")
+    return status
+
+
+def show_output(leader: Child) -> str:
+    """Print what the leader's program has printed; return why that cannot be shown, or ''."""
+    try:
+        streams.show(output(leader.log, leader.begin))
+        return streams.output_failure()
+    except OSError as error:
+        return reason(error)
 
 
 def leader_process(children: list[Child], leader: int, trained: bool) -> Child | None:
