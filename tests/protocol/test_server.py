@@ -66,8 +66,7 @@ def test_the_first_worker_is_asked_for_the_weights_and_the_run_waits_for_all() -
 def test_another_is_asked_if_the_first_is_gone_before_it_sent_the_weights() -> None:
     run = Run(2)
     run.send(b"0", Join(0, run.settings, "host", 1))
-    run.server.joining.workers = 1
-    del run.server.members[b"0"]
+    run.take(run.server.lost(b"0", 0.0))
     assert Welcome(1, 4, True) == run.send(b"1", Join(1, run.settings, "host", 1))[0][1]
 
 
