@@ -74,6 +74,19 @@ def at_the_gate(folder: Path, *options: object, heard: str = "") -> Iterator[tup
         os.close(here)
 
 
+@contextlib.contextmanager
+def many_descriptors() -> Iterator[None]:
+    """As many descriptors for this process as the system gives: it holds a thousand connections, beside its own."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if hard < 3000:
+        pytest.skip(f"this system gives a process no more than {hard} descriptors")
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
 def refusals(folder: Path) -> list[str]:
     return [line["reason"] for line in metrics(folder / "run") if line["report"] == "refused"]
 
@@ -84,6 +97,7 @@ def test_those_who_speak_no_zeromq_are_not_noticed(tmp_path: Path, expected: str
     from chaos import strangers
 
     with contextlib.ExitStack() as stack, at_the_gate(tmp_path) as (host, port):
+        stack.enter_context(many_descriptors())  # the processes of the run have the usual limit
         stack.enter_context(getattr(strangers, name)(host, port))
     assert expected == summary(tmp_path / "run")["weights_sha256"]
     assert len(refusals(tmp_path)) == summary(tmp_path / "run")["refused"].bit_length()  # the 1st, 2nd, 4th, 8th, …
@@ -182,15 +196,13 @@ def test_idle_connections_use_up_no_descriptors(tmp_path: Path, expected: str) -
     """Many systems give a process 1,024 descriptors, and more only if it asks."""
     from chaos import strangers
 
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if hard < 3000:
-        pytest.skip(f"this system gives a process no more than {hard} descriptors")
-    resource.setrlimit(resource.RLIMIT_NOFILE, (256, hard))
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (256, limits[1]))
     try:
         with contextlib.ExitStack() as stack, at_the_gate(tmp_path, "--checkpoint-every", 0) as (host, port):
-            resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))  # of this process, which holds the other ends
+            stack.enter_context(many_descriptors())
             stack.enter_context(strangers.idle(host, port))
     finally:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+        resource.setrlimit(resource.RLIMIT_NOFILE, limits)
     assert expected == summary(tmp_path / "run")["weights_sha256"]
     assert "could not be written" not in (tmp_path / "run" / "metrics.jsonl").read_text()
