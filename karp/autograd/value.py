@@ -253,7 +253,7 @@ class Value(Methods):
             data = a ** b
         except (ArithmeticError, ValueError):
             return apply(POWER, self, other)
-        if data.__class__ is complex:  # NumPy says NaN
+        if data.__class__ is complex:  # where Python has a complex number, NumPy has NaN
             return apply(POWER, self, other)
         return record(POWER, (self, other), (a, b), data)
 

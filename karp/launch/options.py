@@ -21,7 +21,7 @@ class Options(Launched):
             raise SettingError(f"there is no program {self.program!r}: pass the path of a Python file")
         whole("-n", self.workers, 1, WORKERS - 1)
         setting("threads", self.threads)
-        self.consistency_variables()  # raises SettingError for a value that there is not
+        self.consistency_variables()  # raises SettingError for a value that is not possible
         if self.on_nonfinite not in ("stop", "skip") or self.exchange not in ("auto", "zeromq"):
             given = f"{self.on_nonfinite} and {self.exchange}"
             raise SettingError(f"--on-nonfinite is stop or skip and --exchange auto or zeromq, not {given}")

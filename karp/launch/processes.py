@@ -33,7 +33,7 @@ THREAD_VARIABLES = ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS"
 
 
 class Child:
-    """One process of a worker, which has been restarted `restarts` times."""
+    """A process that runs one worker; `restarts` counts the processes that this worker had before."""
 
     def __init__(self, worker: int, process: subprocess.Popen[bytes], log: Path, begin: int, restarts: int) -> None:
         self.worker = worker

@@ -21,7 +21,7 @@ from karp.errors import KarpError, LostError, RefusedError, RunError
 
 
 class Source(SourceFileLoader):
-    """Loads a program's source without a cached .pyc, which might be that of another program of the same second."""
+    """Loads a program from its source, never from a cached .pyc, which misses a change within the same second."""
 
     def get_code(self, fullname: str) -> Any:
         return self.source_to_code(self.get_data(self.path), self.path)

@@ -78,7 +78,7 @@ class Launch:
         self.leader = -1  # the worker that is the leader, once the server has named it
         self.over_at = 0.0  # when the leader had ended well
         self.remaining_named = False  # a message has named the workers that have not ended since
-        self.traceback: Report | None = None  # the last one
+        self.traceback: Report | None = None  # the last traceback that a worker reported
         self.interrupts = self.interrupts_shown = 0
         self.status = 0
 
@@ -102,7 +102,7 @@ class Launch:
         )
 
     def _interrupt(self, number: int, frame: FrameType | None) -> None:
-        """Handle Ctrl-C: the first ends the run in good order, the second kills all processes."""
+        """Handle SIGINT (Ctrl-C) or SIGTERM: the first ends the run in good order, the second kills all processes."""
         self.interrupts += 1
         self.status = 128 + number
         if self.interrupts > 1:
@@ -367,7 +367,7 @@ class Launch:
             return None, died
 
     def _show_interrupt(self, what: str) -> None:
-        """Tell the user that Ctrl-C has been received, and what the launcher does about it."""
+        """Tell the user once per SIGINT or SIGTERM that it has been received, and what the launcher does about it."""
         if self.interrupts > self.interrupts_shown:
             self.interrupts_shown = self.interrupts
             self.display.say(f"interrupted: {what} (once more: at once)")

@@ -96,7 +96,7 @@ def command() -> Iterator[None]:
     before = sys.stdin, sys.stdout, sys.stderr
     if sys.stdin is None:
         sys.stdin = open(0, closefd=False)  # noqa: SIM115
-    if sys.stdout is sys.__stdout__:  # it was not replaced
+    if sys.stdout is sys.__stdout__:  # the program has not replaced it
         sys.stdout = safe_stream(sys.stdout, OUTPUT)
     if sys.stderr is sys.__stderr__:
         sys.stderr = safe_stream(sys.stderr, ERRORS)

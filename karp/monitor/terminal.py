@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from karp.protocol.reports import Begin, Progress, Report
 
 PLAIN_SECONDS = 10.0  # between two lines of progress where there is no terminal
-EPOCH_SECONDS = 3.0  # the same before a line at the end of an epoch
+EPOCH_SECONDS = 3.0  # the least time between two lines, if the later one is that of an epoch's end
 HASH_DIGITS = 12  # the digits of the weights' SHA-256 that are shown, enough to compare two runs by eye
 
 

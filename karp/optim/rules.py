@@ -121,7 +121,7 @@ class Adam:
 
     State: ``mean`` and ``square``.
 
-    The first step moves every weight by ``lr``, however large its gradient is:
+    The first step moves every weight whose gradient is not 0 by ``lr``, however large the gradient is:
 
     >>> import numpy as np
     >>> from karp.optim import Updater

@@ -88,7 +88,7 @@ class Contribution:
     seconds: float = 0.0  # from the lease's arrival at its worker until this was sent; 0: not measured
     no_overflow: bool | None = None  # whether no sum of its vectors can overflow; None: not checked yet
     reason: str = ""  # why the gradient of a suspect lease is not finite, as far as its worker can tell
-    sample_weights: list[float] = field(default_factory=list)  # their sums, of the step, then of each node; if any
+    sample_weights: list[float] = field(default_factory=list)  # sums over the step, then over each node
 
 
 @dataclass(slots=True)
@@ -327,7 +327,7 @@ CHECKS: dict[str, Callable[[Any], Any]] = {
     "suspect": flag,
     "failure": text(REASON_CHARACTERS),
 }
-UNCHECKED_FIELDS = {"no_overflow"}  # these are in no head: only an end that trusts its peer may set them
+UNCHECKED_FIELDS = {"no_overflow"}  # fields that are in no head: only an end that trusts its peer may set them
 FIELD_CHECKS: dict[type, dict[str, Callable[[Any], Any]]] = {  # the fields of each kind in order, with their checks
     kind: {field.name: CHECKS[field.name] for field in fields(kind) if field.name not in UNCHECKED_FIELDS}
     for kind in {**FROM_WORKER, **FROM_SERVER}.values()

@@ -134,9 +134,10 @@ class Writer:
     def __init__(self, directory: Path, keep: int) -> None:
         self.directory = directory
         self.keep = keep
-        self.troubles: list[str] = []  # lines for the user; `take_troubles` empties it
-        self.failure = ""  # the last file, if it could not be written, and why; the first of a row makes a trouble
-        self.unremoved = False  # whether old ones could not be removed last; the first of a row makes a trouble
+        # Lines for the user, emptied by `take_troubles`; of failures in a row only the first adds one.
+        self.troubles: list[str] = []
+        self.failure = ""  # the last file, if it could not be written, and why
+        self.unremoved = False  # whether the last removal of old checkpoints failed
         self._next: Snapshot | None = None
         self._busy = False
         self._changed = threading.Condition()

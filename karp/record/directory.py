@@ -84,7 +84,7 @@ class Record:
         self._snapshot = newest(path, self.say) if resume else None
         try:
             if resume:
-                (path / "summary.json").unlink(missing_ok=True)  # as the run goes on
+                (path / "summary.json").unlink(missing_ok=True)  # it says that the run has ended
                 files.remove_parts(path)
                 files.remove_parts(path / FOLDER)
             self._metrics.cut(self._metrics.written)

@@ -23,7 +23,7 @@ class Audience:
         self.server = server
         self.record = record
         self.launched = launched
-        self.earlier_seconds = 0.0  # those of earlier launches, as far as they are known
+        self.earlier_seconds = 0.0  # the wall-clock seconds of earlier launches, as far as they are known
         self.viewers: list[Viewer] = [*others] if record is None else [record, *others]
 
     def wall_seconds(self, now: float) -> float:
@@ -43,7 +43,7 @@ class Audience:
         restore(self.server, snapshot)
         self.earlier_seconds = earlier if self.server.incarnation > 0 else total
         if self.server.incarnation == 0:
-            self.save()  # without the workers of the earlier launch
+            self.save()  # this checkpoint names no worker of the earlier launch
 
     def report(self, report: Report) -> None:
         """Pass a report to all viewers, and then as notices the troubles of the record, such as a full disk."""

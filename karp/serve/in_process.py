@@ -91,7 +91,7 @@ class LocalLink:
 
     def close(self, status: int) -> None:
         """End the run; raises RecordError, naming the files, if some cannot be written."""
-        self.server.computes_with(kernels(), time.monotonic())  # the kernels are its worker's; this records the server
+        self.server.computes_with(kernels(), time.monotonic())  # records that the server uses its worker's kernels
         facts = {"program": self.program, "command": command_line(), "workers": 1}
         summary = conclude(self.audience, facts, status, self.intact)
         directory = None if self.record is None else self.record.path

@@ -65,8 +65,8 @@ class Checker:
         self.arrived: dict[int, set[int]] = {}  # step -> its shards, from `first_open` on
         self.evaluated: dict[int, int] = {}  # epoch -> the version that was evaluated last
         self.message: FromWorker | None = None  # the message that the server handles in this event
-        self.server_acted = False  # in this event
-        self.forgotten_leaders: set[bytes] = set()  # whom the server knew until its newest checkpoint was lost
+        self.server_acted = False  # whether the server has acted in this event
+        self.forgotten_leaders: set[bytes] = set()  # leaders whom the server knew until its newest checkpoint was lost
 
     def fail(self, reason: str) -> NoReturn:
         """Raise Violation."""

@@ -20,8 +20,8 @@ class FaultInjector:
 
     def __init__(self, cluster: "Cluster") -> None:
         self.cluster = cluster
-        self.kills: list[Kill] = list(cluster.scenario.kills)  # those that have not happened
-        self.faults: list[Fault] = list(cluster.scenario.faults)  # those that have not happened, in order
+        self.kills: list[Kill] = list(cluster.scenario.kills)  # the kills still to happen
+        self.faults: list[Fault] = list(cluster.scenario.faults)  # the faults still to happen, in order
         self.times_left: dict[BadShard, int] = {bad: bad.times for bad in cluster.scenario.bad_shards}
         self.counts: Counter[str] = Counter()  # kind or point -> number of faults that have happened
 

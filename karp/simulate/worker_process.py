@@ -176,7 +176,7 @@ class WorkerProcess:
         self.call_later(self.cluster.compute_seconds(self), self._compute)
 
     def _compute(self) -> None:
-        """Compute the current shard of the lease, and do what the program does after it."""
+        """Compute the lease's current shard, then stop or leave if the scenario says so, go on, or contribute."""
         worker, scenario = self.worker, self.cluster.scenario
         lease, shard = worker.task, worker.shard
         assert isinstance(lease, Lease)

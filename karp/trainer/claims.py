@@ -17,7 +17,7 @@ _first = threading.Lock()  # the first Trainer of this process acquires it and n
 
 
 class Claims:
-    """The claims of one Trainer on its process."""
+    """The claims of one Trainer on its process: the BLAS threads and the signal handlers."""
 
     def __init__(self) -> None:
         self.interrupts = Interrupts()

@@ -90,9 +90,9 @@ class Interrupts:
         raise self._exception(number)
 
     def leave_block(self, error: BaseException | None) -> BaseException | None:
-        """Defer signals while the `with` block is left with this error; return the error, or the pending signal's.
+        """Defer signals from now on, as the `with` block is left; return its error, or that of a pending signal.
 
-        If it is an interrupt, the next signal counts as the second, which raises at once.
+        If the returned error is an interrupt, the next signal counts as the second, which raises at once.
         """
         self.working = True
         if error is None and self.pending:

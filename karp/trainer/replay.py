@@ -54,7 +54,7 @@ class ReplayLink:
         self.at = 0  # the index of the next arrival
         self.versions: dict[int, Vector] = {}  # version -> weights that are needed again
         self.inbox: deque[FromServer] = deque()
-        self.actions: list[Action] = []  # these are not performed
+        self.actions: list[Action] = []  # actions of the training, which are not performed
         self.training = Training(Plan, 0.0, self.actions, save_seconds=NEVER)
 
     def release_weights(self) -> None:

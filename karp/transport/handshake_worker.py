@@ -50,11 +50,11 @@ class ServerConnection:
         self.end = end
         self.monitor = open_monitor(end, CONNECTED, DISCONNECTED, SUCCEEDED, *FAILURES)
         self.address = address
-        self.endpoints = endpoints(address)  # ZeroMQ tries the first
+        self.endpoints = endpoints(address)  # of several addresses, ZeroMQ tries only the first
         self.with_keys = with_keys
         self.state = ConnectionState.NONE
         self.closed = 0  # handshakes that the other end has broken off since the last that succeeded
-        self.given_up = False  # ZeroMQ does not try again
+        self.given_up = False  # whether ZeroMQ has stopped trying to connect
         self.finding = ""  # what the last probe has found, since the last handshake that succeeded
         end.connect(self.endpoints[0])
 

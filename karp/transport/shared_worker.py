@@ -51,8 +51,8 @@ class SharedWorker:
             undo.pop_all()
         self.words = self.slot.words
         self.weights.vector.flags.writeable = False
-        self.sent = 0  # contributions written
-        self.read = 0  # leases read
+        self.sent = 0  # the number of contributions written
+        self.read = 0  # the number of leases read
         self.changes = 0  # the weights' counter of changes when a lease brought them
         self.words[READY] = 1
 

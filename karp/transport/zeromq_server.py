@@ -14,7 +14,7 @@ from karp.transport.handshake_server import RejectedConnections
 from karp.transport.keys import Keys
 from karp.transport.zeromq import has_message, set_options
 
-UNREADABLE = Envelope("", 0)  # of what is no message
+UNREADABLE = Envelope("", 0)  # stands for the envelope of data that are no message
 IO_THREADS = 2  # ZeroMQ reads from two workers, and writes to two, at the same time
 
 

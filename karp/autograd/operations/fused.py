@@ -75,14 +75,14 @@ def _by_index(logits: Any, target: Any) -> Any:
         _subtract(_log(totals), losses, losses)
     _divide(shares, totals, totals)
     _multiply(powers, totals, powers)
-    probabilities = flat[flat_index]  # times the sample's share of the batch
+    probabilities = flat[flat_index]  # each is a probability times the sample's share of the batch
     if small_logits:
         losses = _divide(shares, probabilities)
         _log(losses, losses)
     flat[flat_index] = _subtract(probabilities, shares, probabilities)
     loss = np.empty((), dtype)
     losses.dot(shares, loss)
-    if small_logits and loss.item() < 0.0:  # by a rounding of probabilities of almost 1
+    if small_logits and loss.item() < 0.0:  # a probability near 1 was rounded up
         loss.fill(0.0)
     return loss, powers.T
 

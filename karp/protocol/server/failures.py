@@ -12,7 +12,7 @@ class Failures:
         self.training = training
         self.points: set[tuple[int, int, int]] = set()  # (step, shard, epoch) at which a program has failed
         self.step = -1  # the step of the last failure
-        self.errors: set[str] = set()  # the errors of that step
+        self.errors: set[str] = set()  # the errors of the step `self.step`
 
     def handle(self, worker: int, message: Failure) -> None:
         """Report that a worker's program has raised; fail the run for a certain error or a second one at this point."""

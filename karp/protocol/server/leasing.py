@@ -162,7 +162,7 @@ class Leasing:
         del self.waiting[member.peer]
         self.task_count += 1
         task.number = member.number = self.task_count
-        differ = isinstance(task, Evaluation) and self.training.weights.borrowed  # from the weights of leases
+        differ = isinstance(task, Evaluation) and self.training.weights.borrowed  # its weights are not a lease's
         if member.version == task.version and not differ:  # the worker has these weights already
             task.weights = None
         member.task, member.version = task, -1 if differ else task.version
@@ -236,7 +236,7 @@ class Leasing:
         open_steps = self.training.ledger.open
         if any(step.unleased for step in open_steps.values()):
             return
-        backups = 0  # shards
+        backups = 0  # the number of shards to lease again
         for member in list(self.members.values()):
             if backups >= len(self.waiting):
                 break

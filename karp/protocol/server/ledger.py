@@ -102,7 +102,7 @@ class Step:
         self.number = number
         self.shards = shards
         self.arrived = Arrived(shards)
-        self.unleased: Ranges = [(0, shards)] if shards else []  # in order
+        self.unleased: Ranges = [(0, shards)] if shards else []  # sorted
         self.not_finite: dict[int, bytes] = {}  # shard -> the peer whose gradient of it was not finite
         self.left_out: dict[int, float] = {}  # shard that is left out -> its number of samples, or their weight
         self.weight = 0.0  # the sum of the step's sample weights; 0: not known yet, or samples have none

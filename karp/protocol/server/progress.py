@@ -19,7 +19,7 @@ class Progress:
         self.ended = inf  # when training was over
         self.reported = now
         self.samples = self.samples_before = 0
-        self.losses = self.weight = 0.0  # since the last report
+        self.losses = self.weight = 0.0  # the sums since the last report
         self.epoch_losses = self.epoch_weight = 0.0
         self.epoch_loss: float | None = None  # the mean over the samples of the last complete epoch
         self.interval_loss: float | None = None  # the mean loss that was reported last
