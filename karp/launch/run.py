@@ -246,7 +246,7 @@ class Launch:
 
         match report:
             case reports.Settings():
-                if not self.published:  # the server has the run's directory for itself now
+                if not (self.published or self.failed_at):  # the server has the run's directory for itself now
                     self._publish()
                     if text := self.options.warning_of_cores(report.settings["threads"]):
                         self.display.say(text)

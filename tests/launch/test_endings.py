@@ -31,7 +31,7 @@ from karp.errors import SettingError
 from karp.launch import run, start
 from karp.launch.options import Options
 from karp.monitor.terminal import Display
-from karp.protocol.reports import Begin
+from karp.protocol.reports import Begin, Failure, Settings
 from karp.record.server_address import publish
 
 AFTER = {
@@ -168,6 +168,17 @@ def test_two_interrupts_at_once_kill_everything_and_still_say_how_to_go_on(
     assert [130] == ends
     how = f"to go on from the newest checkpoint: karp launch --resume {tmp_path} -n 4"
     assert f"karp: killed at once; {how}\n" == (tmp_path / "said").read_text()
+    assert not (tmp_path / "server.json").exists()
+
+
+def test_nobody_is_invited_to_a_run_that_has_failed_before_its_first_worker_joined(tmp_path: Path) -> None:
+    launch = run.Launch(Options("program.py", [], 2), tmp_path, resume=False)
+    with (tmp_path / "said").open("w") as stream:
+        launch.display = Display(stream)
+        launch.viewers = [launch.display]
+        launch._handle_report(Failure(0.0, 0, "worker 1 ended with exit status 1 before its training"))
+        launch._handle_report(Settings(0.0, 0, {"threads": 1}))
+    assert "karp: worker 1 ended with exit status 1 before its training\n" == (tmp_path / "said").read_text()
     assert not (tmp_path / "server.json").exists()
 
 
