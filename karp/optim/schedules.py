@@ -1,7 +1,7 @@
 """Learning-rate schedules: frozen dataclasses of numbers that return the rate of a step when they are called.
 
 Steps count the updates already applied, so the first update asks for step 0. Every schedule's first field is
-``lr``, the highest rate that it returns.
+``lr``, the highest rate that it returns, or for a `WarmUp` a schedule that starts with it.
 """
 
 from __future__ import annotations

@@ -96,7 +96,7 @@ class Record:
         return RecordError(f"the run directory {self.path} cannot be written: {files.reason(error)}")
 
     def _lock(self) -> None:
-        """Lock the directory for one run at a time; the lock ends with the process."""
+        """Lock the directory until the process ends, if the system has locks; raise RecordError if a run holds it."""
         try:
             import fcntl
         except ImportError:  # this system has no such locks

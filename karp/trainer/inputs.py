@@ -124,7 +124,7 @@ class Inspection:
         self.newest: int | None = None  # `dropping.newest` at the last check
 
     def check_loss(self, loss: Value) -> None:
-        """Raise ProgramError if a loss must not be trained on."""
+        """Raise ProgramError if the loss depends on a dropout without `rng`; check the parameters at the first loss."""
         if self.newest is None:
             self.check_parameters(dict(self.model.named_parameters()))
         newest = dropping.newest

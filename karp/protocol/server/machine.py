@@ -167,7 +167,7 @@ class Server:
 
     @property
     def over(self) -> bool:
-        """Whether training has ended, well or not, and workers are notified."""
+        """Whether training has ended, well or not: workers that ask are told so."""
         return self.training.over
 
     # The events. Each method returns the actions that follow from it.

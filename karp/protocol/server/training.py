@@ -76,7 +76,7 @@ class Training:
         self.weights = Weights(settings, self.memory)
 
     def change_state(self, to: RunState) -> None:
-        """Change the state of the run."""
+        """Change the state of the run; once training is over, its clock stands still."""
         self.state = changed(self.state, to)
         if self.over:
             self.progress.end(self.now)
