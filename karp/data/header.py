@@ -16,8 +16,11 @@ ADD_NAMES = "add a line of column names above it"
 _COMMENTS = ("#", "%", "//", "--", "!")  # marks with which comments begin in published files
 
 
-def column_names(file: TextFile, dialect: Dialect, number: int, record: str) -> list[str]:
-    """Return the names of the columns in the record of a line; raise DataError where they are none."""
+def column_names(file: TextFile, dialect: Dialect, number: int, record: str, *, index: bool = False) -> list[str]:
+    """Return the names of the columns in the record of a line; raise DataError where they are none.
+
+    With `index` the first may have no name: pandas and R write the names of the rows so.
+    """
     where = f"{file.name}, line {number}"
     if note := re.fullmatch(r'"?sep=(.)"?\s*', record):
         other = "" if note[1] == dialect.delimiter else f" and pass delimiter={note[1]!r}"
@@ -27,7 +30,7 @@ def column_names(file: TextFile, dialect: Dialect, number: int, record: str) -> 
     if may_be_values(columns) or (all(map(is_number, columns)) and _comment_advice(file, dialect, columns)):
         advice = _comment_advice(file, dialect, columns) or ADD_NAMES
         raise DataError(f"{where}: the first line holds only numbers: {advice}")
-    fault = _name_fault(dialect, columns)
+    fault = _name_fault(dialect, columns, index and len(columns) > 1 and any(columns[1:]))
     if fault and looks_like_row(columns):
         advice = _comment_advice(file, dialect, columns) or ADD_NAMES
         raise DataError(f"{where}: the first line looks like a row ({_preview(columns)}): {advice}")
@@ -68,11 +71,11 @@ def row_advice(file: TextFile, dialect: Dialect, columns: list[str]) -> str:
     return above or (ADD_NAMES if looks_like_row(columns) else "")
 
 
-def _name_fault(dialect: Dialect, columns: list[str]) -> str:
+def _name_fault(dialect: Dialect, columns: list[str], index: bool = False) -> str:
     """Describe the first column without a name or with that of an earlier one, and what to do; "" if there is none."""
     seen: set[str] = set()
     for place, column in enumerate(columns):
-        if not column:
+        if not column and not (index and place == 0):
             hint = "pandas leaves its index out with to_csv(index=False)"
             if dialect.delimiter == " ":
                 hint = "put one delimiter in the place of each run of blanks"

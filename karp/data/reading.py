@@ -197,7 +197,7 @@ def _careful(
             row = dialect.split(record)
             if len(row) != len(columns):
                 raise DataError(f"{where}: {len(row)} fields, and the header names {len(columns)} columns: "
-                                f"{_width_advice(dialect, columns, record, row)}")  # fmt: skip
+                                f"{width_advice(dialect, columns, record, row)}")  # fmt: skip
             for column, cell in zip(columns, row, strict=True):
                 if not cell:
                     raise DataError(f"{where}, column {column!r}: the cell is empty: fill it, or remove the row")
@@ -216,7 +216,7 @@ def _careful(
     return np.stack(rows), texts
 
 
-def _width_advice(dialect: Dialect, columns: list[str], record: str, row: list[str]) -> str:
+def width_advice(dialect: Dialect, columns: list[str], record: str, row: list[str]) -> str:
     """Return the advice for a row of another number of cells than there are columns."""
     if record.startswith(_CONFLICT):
         return "a merge has left a conflict: resolve it"

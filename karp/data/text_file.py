@@ -15,7 +15,7 @@ import shutil
 import stat
 import tempfile
 import zlib
-from collections.abc import Generator, Iterator
+from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import IO, cast
@@ -26,6 +26,7 @@ from karp.errors import DataError, SettingError
 NumberedLines = Generator[tuple[int, str], None, None]  # (number from 1, line with its end)
 
 _IN_MEMORY = 2**26  # bytes: a copy that is longer lies in a temporary file
+_BLOCK = 2**20  # characters
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +43,22 @@ class TextFile:
         next begins. Raises DataError where the file cannot be read.
         """
         number = 0
+        with self._text(lambda: number) as text:
+            for number, line in enumerate(text, 1):
+                yield number, line
+
+    def blocks(self) -> NumberedLines:
+        """Yield the text of many lines at a time, with the number of the first; otherwise as `lines`."""
+        number = 1
+        with self._text(lambda: number - 1) as text:
+            while block := text.read(_BLOCK):
+                block += "" if block.endswith("\n") else text.readline()
+                yield number, block
+                number += block.count("\n")
+
+    @contextmanager
+    def _text(self, last_line: Callable[[], int]) -> Iterator[io.TextIOWrapper]:
+        """Open the file at its start, as text whose lines end with a line feed; raise DataError for damaged data."""
         self.raw.seek(0)
         # Its content decides, not its name: a browser may have unpacked a .gz and kept the name.
         packed = self.raw.read(len(GZIP)) == GZIP
@@ -49,11 +66,10 @@ class TextFile:
         data = gzip.GzipFile(fileobj=self.raw, mode="rb") if packed else self.raw
         text = io.TextIOWrapper(cast(IO[bytes], data), encoding="utf-8-sig", errors="surrogateescape")
         try:
-            for number, line in enumerate(text, 1):
-                yield number, line
+            yield text
         except (EOFError, zlib.error, gzip.BadGzipFile) as error:
             raise DataError(
-                f"{self.name}: compressed data cut short or damaged after line {number} ({error}): fetch it again"
+                f"{self.name}: compressed data cut short or damaged after line {last_line()} ({error}): fetch it again"
             ) from error
         finally:
             text.detach()  # closing it would close the file
@@ -71,18 +87,21 @@ class TextFile:
 
 
 @contextmanager
-def opened(path: str | bytes | os.PathLike[str] | os.PathLike[bytes]) -> Iterator[TextFile]:
+def opened(
+    path: str | bytes | os.PathLike[str] | os.PathLike[bytes], accepts: Callable[[bytes], object] = lambda head: False
+) -> Iterator[TextFile]:
     """Open a file to be read as text, any number of times.
 
     Raises DataError if there is none, if it is of a format that is no CSV or changes before the `with` block ends,
-    and SettingError for what is no path.
+    and SettingError for what is no path. Other formats whose first bytes `accepts` takes are read from `raw`.
     """
     name, shown = _name(path)
     try:
         with open(name, "rb") as file:
             before = os.fstat(file.fileno())
             head = file.read(HEAD)  # checked before the file is copied, as a device may have no end
-            _refuse_other_formats(shown, head)
+            if not accepts(head):
+                _refuse_other_formats(shown, head)
             if stat.S_ISREG(before.st_mode):
                 change = DataError(f"{shown}: it was written to while it was read: read it when it is complete")
                 try:

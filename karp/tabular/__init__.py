@@ -1,0 +1,1 @@
+"""From a table to a model: cells of files and frames."""

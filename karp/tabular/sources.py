@@ -1,0 +1,176 @@
+"""Where cells come from: files of any format that karp reads, and what programs hold in memory.
+
+| source                                                          | read                                             |
+|-----------------------------------------------------------------|--------------------------------------------------|
+| CSV, also compressed with gzip; a pipe is copied first          | in blocks, every cell as text                    |
+| Parquet, Feather or Arrow IPC (file and stream)                 | in batches                                       |
+| NPZ: an array (n,) is a column, one (n, d) the columns x0, x1 … | each array as a whole                            |
+| pandas, and whatever gives Arrow data (polars, pyarrow, duckdb) | in batches                                       |
+| a dict of columns, an array (n, d) of NumPy: columns x0, x1 …   | in batches, without pyarrow                      |
+
+The first bytes decide what a file is, not its name.
+"""
+
+from __future__ import annotations
+
+import os
+import zipfile
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import contextmanager
+from typing import IO, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from karp.data.formats import HEAD
+from karp.data.text_file import opened
+from karp.errors import DataError, SettingError
+from karp.tabular import arrow
+from karp.tabular.cells import Batch, Cells, Column, batch_rows, check_names, object_texts, typed_array
+from karp.tabular.csv_cells import csv_cells
+
+_FRAME = "the table"  # what a source without a name is called in messages
+
+
+@contextmanager
+def open_cells(source: Any, delimiter: str | None = None) -> Iterator[Cells]:
+    """Open a file or something in memory as cells; `delimiter` is for CSV, and detected if it is None.
+
+    Raises DataError for what cannot be read, SettingError for what is no source, MissingError where pyarrow is needed
+    and not installed.
+
+    >>> with open_cells({"age": [31, 45], "city": ["Bern", None]}) as cells:
+    ...     [batch.column("city")[0] for batch in cells.batches(None)]
+    ['Bern']
+    """
+    if isinstance(source, str | bytes | os.PathLike):
+        with opened(source, lambda head: arrow.is_arrow(head) or _is_npz(head)) as file:
+            file.raw.seek(0)
+            head = file.raw.read(HEAD)
+            if arrow.is_arrow(head):
+                yield arrow.file_cells(file.name, file.raw, head)
+            elif _is_npz(head):
+                yield _npz(file.name, file.raw)
+            else:
+                yield csv_cells(file, delimiter)
+    else:
+        yield _in_memory(source)
+
+
+def _in_memory(source: Any) -> Cells:
+    if isinstance(source, Mapping):
+        return array_cells(_FRAME, {name: _array(_FRAME, name, column) for name, column in source.items()})
+    if isinstance(source, np.ndarray):
+        if source.ndim != 2:
+            raise SettingError(f"an array of shape {source.shape} is no table: pass one of shape (n, d)")
+        return array_cells(_FRAME, {f"x{place}": column for place, column in enumerate(source.T)})
+    if type(source).__module__.partition(".")[0] == "pandas" and hasattr(source, "iloc") and hasattr(source, "columns"):
+        return _pandas(source)
+    if hasattr(source, "__arrow_c_stream__"):
+        pa = arrow.pyarrow(f"a table of {type(source).__module__.partition('.')[0]}")
+        try:
+            return arrow.table_cells(_FRAME, source if isinstance(source, pa.Table) else pa.table(source))
+        except (pa.ArrowException, TypeError) as error:
+            raise SettingError(f"{type(source).__name__} is no table ({error}): pass a frame with columns") from None
+    raise SettingError(f"{source!r:.60} is no table: pass the path of a file, a frame of pandas, polars or pyarrow, a "
+                       "dict of columns, or an array (n, d)")  # fmt: skip
+
+
+def array_cells(table: str, columns: Mapping[Any, NDArray[Any]]) -> Cells:
+    """Return arrays (n,) of NumPy as cells."""
+    names = check_names(table, list(columns))
+    arrays = dict(zip(names, columns.values(), strict=True))
+    lengths = {name: len(array) for name, array in arrays.items()}
+    for name, length in lengths.items():
+        if length != lengths[names[0]]:
+            raise DataError(f"{table}: {names[0]!r} has {lengths[names[0]]:,} rows and {name!r} {length:,}: all "
+                            "columns have one length")  # fmt: skip
+    rows = lengths[names[0]] if names else 0
+
+    def column(name: str, start: int, stop: int) -> Column:
+        part = arrays[name][start:stop]
+        typed = typed_array(part)
+        return object_texts(table, name, part.tolist()) if typed is None else typed
+
+    return Cells(table, names, rows, lambda only: _cut(names, only, rows, column))
+
+
+def _cut(names: tuple[str, ...], only: Collection[str] | None, rows: int, column: Any) -> Iterator[Batch]:
+    """Yield batches of a table in memory; `column(name, start, stop)` makes the cells of these rows."""
+    kept = tuple(name for name in names if only is None or name in only)
+    size = batch_rows(len(names))
+    for start in range(0, rows, size):
+        stop = min(start + size, rows)
+        yield Batch(
+            kept,
+            stop - start,
+            lambda name, start=start, stop=stop: column(name, start, stop),  # type: ignore[misc]
+            lambda row, start=start: f"row {start + row}",  # type: ignore[misc]
+        )
+
+
+def _array(table: str, name: object, column: Any) -> NDArray[Any]:
+    """Return a column of a dict as an array (n,); lists of unlike objects keep them."""
+    try:
+        array: NDArray[Any] = np.asarray(column)
+    except ValueError:
+        raise DataError(f"{table}: {name!r:.60} is a list of unlike lists: a column is a list of cells") from None
+    if array.dtype.kind in "US" and not isinstance(column, np.ndarray):
+        array = np.array(list(column), object)  # so that numbers among texts are not cut
+    if array.ndim != 1:
+        raise DataError(f"{table}: {name!r:.60} has the shape {array.shape}: a column is a list of cells")
+    return array
+
+
+def _pandas(frame: Any) -> Cells:
+    """Return a frame of pandas as cells; its index is none of its columns."""
+    pa = arrow.pyarrow("a frame of pandas")
+    names = check_names(_FRAME, list(frame.columns))
+
+    def column(name: str, start: int, stop: int) -> Column:
+        series = frame.iloc[start:stop, names.index(name)]
+        if isinstance(series.dtype, np.dtype):
+            array = series.to_numpy()
+            typed = typed_array(array)
+            if typed is not None:
+                return typed
+            try:
+                return arrow.arrow_column(_FRAME, name, pa.array(array, pa.large_string(), from_pandas=True))
+            except (pa.ArrowException, TypeError):
+                return object_texts(_FRAME, name, array.tolist())
+        try:
+            return arrow.arrow_column(_FRAME, name, pa.array(series, from_pandas=True))
+        except pa.ArrowException:
+            return object_texts(_FRAME, name, series.tolist())
+
+    return Cells(_FRAME, names, len(frame), lambda only: _cut(names, only, len(frame), column))
+
+
+def _is_npz(head: bytes) -> bool:
+    name = head[30 : 30 + int.from_bytes(head[26:28], "little")]
+    return head.startswith(b"PK\x03\x04") and name.endswith(b".npy")
+
+
+def _npz(name: str, raw: IO[bytes]) -> Cells:
+    """Return the arrays of an NPZ file as cells."""
+    raw.seek(0)
+    columns: dict[str, NDArray[Any]] = {}
+    try:
+        with np.load(raw, allow_pickle=False) as arrays:
+            for key in arrays.files:
+                array = arrays[key]
+                if array.ndim not in (1, 2):
+                    raise DataError(f"{name}: the array {key!r} has the shape {array.shape}: pass (n,) or (n, d)")
+                several = {f"{key}{place}": part for place, part in enumerate(array.T)}
+                parts = {key: array} if array.ndim == 1 else several
+                if twice := next((part for part in parts if part in columns), None):
+                    raise DataError(f"{name}: two columns are named {twice!r}: rename an array")
+                columns |= parts
+    except DataError:
+        raise
+    except ValueError as error:
+        what = f"the array {key!r} cannot be read ({error})"
+        raise DataError(f"{name}: {what}: store numbers or texts, no objects") from None
+    except (zipfile.BadZipFile, EOFError, KeyError) as error:
+        raise DataError(f"{name}: it is damaged or cut short ({error}): write or fetch it again") from error
+    return array_cells(name, columns)
