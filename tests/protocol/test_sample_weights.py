@@ -92,6 +92,19 @@ def test_the_others_count_by_their_weights_for_a_shard_that_is_left_out() -> Non
     assert 1 == sum("is left out" in notice.text for notice in run.reported(reports.Notice))
 
 
+@pytest.mark.parametrize("staleness", [0, None])
+@pytest.mark.parametrize("weighted", [False, True])
+def test_samples_of_a_shard_that_is_left_out_do_not_count(staleness: int | None, weighted: bool) -> None:
+    run = Run(1, skip=True, weighted=weighted, staleness=staleness, epochs=1)
+    answers = run.join(0)
+    while any(isinstance(message, Lease) for _, message in answers):
+        lease = first(answers)
+        spoilt = frozenset({3} if lease.step == 0 else ())
+        message = contribution(lease, None if weighted else [], spoilt, loss=float(lease.step))
+        answers = run.send(b"0", message)
+    assert (2 * 8 + 4 - 2, 3) == (run.totals["samples"], run.step)
+
+
 @pytest.mark.parametrize("total", [np.nextafter(TOTAL, 0), TOTAL, np.nextafter(TOTAL, 9)])
 def test_a_step_of_which_nothing_is_left_says_so_however_its_weight_is_rounded(total: float) -> None:
     run = Run(1, skip=True, weighted=True)

@@ -250,7 +250,8 @@ class Training:
             return False
         if step.entries:
             self._report_arrivals(step, step.number)
-        self.progress.step(loss, samples, weight)
+        samples -= sum(self.steps.samples_in(step.number, shard) for shard in step.left_out)
+        self.progress.step(loss, samples, present)
         return True
 
     def _conclude(self, number: int, now: float, workers: int) -> None:
