@@ -1,4 +1,4 @@
-"""Checks of the fields of a message: each returns the value, or raises ValueError that says what it must be."""
+"""Checks of the fields of a message: each returns the value, or raises a ValueError whose text is what is expected."""
 
 from collections.abc import Callable
 

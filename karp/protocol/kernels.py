@@ -26,7 +26,7 @@ class Kernels:
 
     @classmethod
     def from_dict(cls, plain: object) -> "Kernels":
-        """Rebuild kernels from what `to_dict` returned; raises ValueError for anything else."""
+        """Rebuild kernels from the map that `to_dict` returned; raises ValueError for anything else."""
         names = [field.name for field in fields(cls)]
         if not isinstance(plain, Mapping) or set(plain) != set(names):
             raise ValueError(f"a map of {', '.join(names)}")
@@ -69,7 +69,7 @@ class KernelUse:
 
     @classmethod
     def from_dict(cls, plain: Mapping[str, Any]) -> "KernelUse":
-        """Rebuild a use from what `to_dict` returned; raises ValueError, LookupError or TypeError for all else."""
+        """Rebuild a use from the map that `to_dict` returned; raises ValueError, LookupError or TypeError otherwise."""
         facts = dict(plain)
         workers, server = [int(worker) for worker in facts.pop("workers")], bool(facts.pop("server"))
         return cls(Kernels.from_dict(facts), workers, server)
@@ -82,7 +82,7 @@ class KernelUses:
         self.all: list[KernelUse] = []
 
     def differences(self, kernels: Kernels) -> str:
-        """Return the differences from the run's kernels that give other bits; '' if there are none."""
+        """Return the differences from the run's kernels that give other bits; '' if none or none are known."""
         return kernels.differences(self.all[0].kernels) if self.all else ""
 
     def add(self, kernels: Kernels, worker: int | None) -> bool:
@@ -99,5 +99,5 @@ class KernelUses:
         return is_new
 
     def summary(self) -> dict[str, Any]:
-        """Return the run's kernels as plain types, and as `kernels` the list of all that were used, and by whom."""
+        """Return the run's kernels as plain types, with the list of all uses as `kernels`; {} if none is known."""
         return {**self.all[0].kernels.to_dict(), "kernels": [use.to_dict() for use in self.all]} if self.all else {}

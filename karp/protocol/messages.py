@@ -155,7 +155,7 @@ class Rejoin:
 
 @dataclass(slots=True)
 class Refusal:
-    """The server refuses a worker, or a message of it, for this reason."""
+    """The server refuses a worker, or one message of a worker, for this reason; either ends the worker's program."""
 
     reason: str
 
@@ -178,7 +178,7 @@ class Lease:
 
 @dataclass(slots=True)
 class Evaluation:
-    """The grant of one epoch's evaluation, with the weights of that epoch's end."""
+    """The grant of one epoch's evaluation, with the weights of that epoch's end (None: the worker has them already)."""
 
     number: int
     epoch: int
@@ -188,7 +188,7 @@ class Evaluation:
 
 @dataclass(slots=True)
 class Waiting:
-    """A sign of life of the server: whom it waits for, since when, and what happens next."""
+    """A sign of life of the server; `reason` says whom it waits for, and since when, and '' says nothing of that."""
 
     reason: str
 
@@ -247,7 +247,7 @@ def encode(message: Message) -> tuple[dict[str, Any], list[Vector]]:
 
 
 def decode(head: Mapping[str, Any], payload: Sequence[Vector], kinds: Mapping[str, type[Kind]]) -> Kind:
-    """Rebuild a message from its head and payload; raise ProtocolError for anything that is not one of `kinds`.
+    """Rebuild a message from its head and payload; raise ProtocolError unless it is a correct message of `kinds`.
 
     >>> decode({"kind": "waiting", "reason": "worker 2, since 3 s"}, [], FROM_SERVER)
     Waiting(reason='worker 2, since 3 s')
@@ -279,7 +279,7 @@ def describe_wrong_fields(head: Mapping[str, Any], expected: Mapping[str, object
 
 
 def attach_vectors(name: str, values: dict[str, Any], payload: Sequence[Vector]) -> dict[str, Any]:
-    """Put the payload's vectors into the fields, and return those; raise ProtocolError for another number of them."""
+    """Return the fields with the payload's vectors put into them; raise ProtocolError for a wrong number of vectors."""
     expected = len(values["nodes"]) if "nodes" in values else values.get("weights", 0)
     if len(payload) != expected:
         raise ProtocolError(f"{name}: {len(payload)} vectors, but its head announces {expected}")

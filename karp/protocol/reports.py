@@ -60,7 +60,7 @@ class Settings(Report):
 
 @dataclass(frozen=True, slots=True)
 class Kernels(Report):
-    """Kernels that are used for the first time in this run; `worker` is None for the server's."""
+    """Kernels that a worker, or the server (`worker` None), is the first to use in this run."""
 
     worker: int | None
     kernels: dict[str, str]
@@ -77,7 +77,7 @@ class Joined(Report):
 
 @dataclass(frozen=True, slots=True)
 class Begin(Report):
-    """The run begins, or is resumed from a checkpoint; `steps` is the number of all its steps."""
+    """The run begins, or is resumed from a checkpoint (`workers` is 0 then); `steps` is the number of all its steps."""
 
     steps: int
     steps_per_epoch: int
@@ -86,7 +86,7 @@ class Begin(Report):
 
 @dataclass(frozen=True, slots=True)
 class Progress(Report):
-    """The progress of the run since the previous report of this kind; a loss is None before the first update."""
+    """The progress of the run since the previous report of this kind; a loss that is not known is None."""
 
     epoch: int
     interval_loss: float | None
@@ -136,7 +136,7 @@ class Rejected(Report):
 
 @dataclass(frozen=True, slots=True)
 class Traceback(Report):
-    """A worker's program has raised; `repeated` says that one had the same error at this step before."""
+    """A worker's program has raised; `repeated` says that a program had raised the same error at this step before."""
 
     worker: int
     traceback: str
@@ -225,7 +225,7 @@ FIELDS = {kind: tuple(field.name for field in fields(kind)) for kind in ALL}
 
 
 class Viewer(Protocol):
-    """The protocol of what shows or records a run's reports."""
+    """The protocol of a viewer, which shows or records a run's reports."""
 
     def report(self, report: Report) -> None:
         """Handle the next report."""
@@ -243,7 +243,7 @@ def to_line(report: Report) -> str:
 
 
 def from_line(line: str | bytes) -> Report:
-    """Decode a line of metrics.jsonl to its report; raises ValueError for what is none.
+    """Decode a line of metrics.jsonl to its report; raises ValueError for a line that is not a report.
 
     >>> from_line('{"report": "notice", "seconds": 1.5, "step": 40, "text": "waiting for worker 2"}')
     Notice(seconds=1.5, step=40, text='waiting for worker 2')

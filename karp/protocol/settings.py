@@ -65,7 +65,7 @@ class Settings:
 
     @classmethod
     def from_dict(cls, plain: object) -> "Settings":
-        """Rebuild settings from what `to_dict` returned; raises SettingError, naming the field, for anything else."""
+        """Rebuild settings from the map that `to_dict` returned; raises SettingError, naming the field, otherwise."""
         if not isinstance(plain, Mapping):
             raise SettingError(f"settings are a map, not {plain!r:.60}")
         plain = {field.name: field.default for field in fields(cls) if field.default is not MISSING} | dict(plain)
@@ -96,7 +96,10 @@ class Settings:
         return replace(self, shards=shards)
 
     def differences(self, program: "Settings") -> list[str]:
-        """Return the settings in which a program's differ from this run's, each as a text with both values."""
+        """Return the settings in which a program differs from this run, each as a text with both values; [] if none.
+
+        A program that leaves the number of shards to the run does not differ in it.
+        """
         if self == program:
             return []
         of_run, of_program = flatten(self.to_dict()), flatten(program.to_dict())

@@ -46,7 +46,7 @@ class Rounds:
         self.steps_per_epoch = -(-plan.steps_per_epoch // local_steps)
 
     def batches(self, step: int, shard: int) -> range:
-        """Return the numbers of the global batches of a step that have this shard."""
+        """Return the numbers of those global batches of a step that have this shard; an empty range if none has."""
         epoch, number = divmod(step, self.steps_per_epoch)
         first = number * self.local_steps
         last = min(first + self.local_steps, self.plan.steps_per_epoch) - 1

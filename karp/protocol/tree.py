@@ -12,8 +12,8 @@ binary tree over the shards 0 … n-1 in which a node of n shards splits at the 
             (0,1)(1,2)(2,3)(3,4)
 
 A node's sum is always the sum of its left half plus the sum of its right half. A worker with a lease of several shards
-sends one sum for each maximal node inside it, and the server joins nodes as their siblings arrive. Both use the class
-below, so the result does not depend on which worker computed a shard, or when. A tree over fewer shards is a subtree of
+sends one sum for each maximal node inside it, and the server joins nodes as their siblings arrive. Both use TreeSum, so
+the result does not depend on which worker computed a shard, or when. A tree over fewer shards is a subtree of
 a larger one, so shards that a small last batch leaves empty are absent, never zero (-0.0 + 0.0 would be +0.0).
 """
 
@@ -51,7 +51,9 @@ def middle(start: int, stop: int) -> int:
 
 @lru_cache(1 << 12)  # it is called several times for each contribution, with the same arguments at every step
 def parent(start: int, stop: int, shards: int) -> tuple[int, int]:
-    """Return the parent of the node (start, stop) in the tree over `shards` shards; raise ProtocolError for no node.
+    """Return the parent of the node (start, stop) in the tree over `shards` shards.
+
+    Raises ProtocolError for the root, and for a pair of numbers that is not a node of this tree.
 
     >>> parent(2, 4, 5), parent(4, 5, 5)
     ((0, 4), (0, 5))
@@ -104,7 +106,7 @@ class TreeSum:
         """Add a node none of whose shards was added before.
 
         The tree may overwrite the node's vector if it is writable. Raises ProtocolError for a pair of numbers that is
-        no node of this tree.
+        not a node of this tree.
         """
         start, stop, shards = node.start, node.stop, self.shards
         is_root = start == 0 and stop == shards

@@ -16,7 +16,7 @@ Snapshot = tuple[dict[str, Any], dict[str, Vector]]  # a server's state as a che
 
 
 class VectorSpec:
-    """The size, dtype and codec of a run's vectors, against which those that arrive are checked."""
+    """The size, dtype and codec of a run's vectors, against which arriving vectors are checked."""
 
     def __init__(self, settings: Settings) -> None:
         self.size = settings.layout.size
@@ -33,7 +33,10 @@ class VectorSpec:
             )
 
     def check_nodes(self, nodes: Iterable[Node], step: int, shards: int) -> None:
-        """Raise ProtocolError unless these are nodes of the step's tree with vectors as the codec makes them."""
+        """Raise ProtocolError unless these are nodes of the step's tree, with vectors of the size that the codec makes.
+
+        With a codec, or in an asynchronous run, each node must be a single shard.
+        """
         for start, stop, _, vector in nodes:
             if vector is None or not (
                 vector.shape == self.shape and vector.dtype == self.dtype
@@ -49,7 +52,7 @@ class VectorSpec:
                 raise ProtocolError(f"step {step}: a sum over {in_words(start, stop)}, but here each comes by itself")
 
     def decode(self, nodes: list[Node]) -> list[Node]:
-        """Return the nodes with their vectors decoded, as they are added up."""
+        """Return the nodes with their vectors decoded: these can be added up."""
         if self.codec is None:
             return nodes
         return [
@@ -82,8 +85,8 @@ class Memory(Protocol):
 def no_overflow(vector: Vector) -> bool:
     """Return whether every element is finite and so small that no sum of such vectors overflows.
 
-    If the sum of squares does not overflow, no element is beyond the square root of the largest number of the dtype.
-    (vdot does not warn of an overflow.)
+    That is so if the sum of squares does not overflow, as no element is then beyond the square root of the dtype's
+    largest number. False may also mean that the elements are only large. (vdot does not warn of an overflow.)
 
     >>> no_overflow(np.array([1e100, 1.0])), no_overflow(np.array([1e300, 1.0])), no_overflow(np.array([1.0, np.nan]))
     (True, False, False)

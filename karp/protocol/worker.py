@@ -112,9 +112,10 @@ class Worker:
         return self.joining
 
     def receive(self, message: FromServer, incarnation: int, now: float) -> FromWorker | None:
-        """Handle a message that has arrived, and return the reply, if any.
+        """Handle a message that has arrived; return the reply, or None if there is nothing to send.
 
-        Raises RefusedError if the server does not take this worker, RunError if the run has failed.
+        Messages of an earlier incarnation of the server are ignored. Raises RefusedError if the server refuses this
+        worker or one of its messages, RunError if the run has failed.
         """
         if incarnation < self.incarnation:
             return None  # it is from a server before the restart
@@ -144,7 +145,7 @@ class Worker:
         return None
 
     def _welcome(self, message: Welcome, incarnation: int) -> FromWorker | None:
-        """Note the number that the server gives this worker; return the initial weights if it asks for them."""
+        """Note the number that the server gives this worker; return Initial if the server asks for it, else None."""
         if incarnation != self.incarnation:
             self.version = -1  # with staleness, a restarted server's weights of this version may differ
         self.incarnation, self.number, self.shards = incarnation, message.worker, message.shards
@@ -157,7 +158,7 @@ class Worker:
         return Initial(self.weights, self.remarks)
 
     def _accept(self, task: Lease | Evaluation) -> FromWorker | None:
-        """Take a task, unless it is old or its weights are missing; leave the run if it is over for this worker."""
+        """Take a task, unless it is old or its weights are missing; return Leave if the run is over for this worker."""
         if self.over is not None:  # a server restarted from before the end leases once more: other workers compute it
             return Leave([])
         weights, codec = task.weights, self.codec_weights
@@ -173,7 +174,10 @@ class Worker:
         return None
 
     def _finish(self, message: Finish) -> FromWorker | None:
-        """End the run; to a repeated Finish reply with the last message, which the server has not received."""
+        """End the run, once its final weights have arrived; raises RunError if the run has failed.
+
+        To a repeated Finish, return the last message (`leaving`), which the server has not received.
+        """
         if message.failure:
             self.over, self.task = message, None
             raise RunError(f"the run has failed: {message.failure}")
@@ -216,10 +220,10 @@ class Worker:
         self.current = self.weights
 
     def tick(self, now: float, where: str, diagnosis: str = "") -> FromWorker | None:
-        """Return a reminder to send if no answer has come for a while.
+        """Return a reminder to send if no answer has come for a while, else None.
 
-        `where` is the server's address and `diagnosis` what the transport knows of its silence. Raises LostError if the
-        server has been silent for too long.
+        `where` is the server's address, `diagnosis` what the transport knows of the server's silence. Raises LostError
+        if the server has been silent for LOST_SECONDS.
         """
         silent = now - self.heard
         known = f": {diagnosis}" if diagnosis else ""
@@ -237,7 +241,10 @@ class Worker:
         return self._remind(now)
 
     def _remind(self, now: float) -> FromWorker | None:
-        """Return the message that the server may not have received, or a Ping, at most once in PING_SECONDS."""
+        """Return the message that the server may not have received, or a Ping; None if no reminder is due.
+
+        A reminder is due at most once in PING_SECONDS.
+        """
         since, self.asked = self.asked, now if self.asked is None else self.asked
         if since is None or now - since < PING_SECONDS:
             return None
@@ -249,7 +256,11 @@ class Worker:
     # Events of the program.
 
     def computed(self, gradient: Vector, loss: float, shards: int) -> None:
-        """Add the weighted gradient and loss of the current shard, one of `shards` of its step."""
+        """Add the weighted gradient and loss of the current shard, one of `shards` of its step.
+
+        Raises ProgramError if no shard of a lease is left to compute. If this is the lease's last shard, `gradient` is
+        not copied: it must not change until the contribution is sent.
+        """
         lease, shard = self.task, self.shard
         if not isinstance(lease, Lease) or shard >= lease.stop:
             raise ProgramError("no shard is waiting for a gradient")
@@ -287,8 +298,8 @@ class Worker:
     def offer_step_sum(self, lease: Lease) -> Node | None:
         """Return the sum over all shards of the step, if the lease has them all and there is nothing else to send.
 
-        The worker forgets it, so that an exception before the update cannot make it contribute twice; if the sum is not
-        taken, call `withdraw_offer`.
+        Otherwise return None. The worker counts the sum as taken, so that an exception before the update cannot make
+        the worker contribute it twice; if the sum is not taken, call `withdraw_offer`.
         """
         complete = lease.stop - lease.start == self.step_shards and self.codec is None
         if not complete or self.last or self.logs:
@@ -301,7 +312,7 @@ class Worker:
         return 0.0 if self.weigh is None else self.weigh(step, 0, self.step_shards)
 
     def withdraw_offer(self, lease: Lease) -> None:
-        """Keep the sum that was offered and not taken: it will be contributed."""
+        """Keep the sum that `offer_step_sum` returned and the server has not applied: it will be contributed."""
         self.shard = lease.stop
 
     def discard(self, last: bool) -> None:
@@ -323,7 +334,10 @@ class Worker:
         self.logs.append((shard, name, value))
 
     def stop(self) -> list[FromWorker]:
-        """Leave the loop early: return the contribution of what is computed of the lease, and Stop."""
+        """Leave the loop early, which ends training for all workers: return the messages to send.
+
+        These are the contribution of the shards computed of the lease (perhaps none), if there is a lease, and Stop.
+        """
         self.last = self.stopped = True
         messages = [self.contribution()] if isinstance(self.task, Lease) else []
         self.task = None
@@ -335,7 +349,7 @@ class Worker:
         return self.leaving
 
     def failed(self, error: str, traceback: str, certain: bool = False) -> FromWorker:
-        """Return the message that the program has raised; only Leave if the server had refused this worker."""
+        """Return the message that says that the program has raised, at the current task; Leave after a Refusal."""
         if self.refused:
             return Leave([])
         task, self.task = self.task, None

@@ -48,7 +48,10 @@ class Ending:
         self._save(durable=True)
 
     def replace_leader(self) -> None:
-        """Name another leader, as the leader died before its program's end."""
+        """Name another leader, as the leader died before its program's end; none if the run has failed.
+
+        If no worker is left, the next one that joins becomes the leader.
+        """
         self.leader = -1
         if self.training.failure:
             return
@@ -63,9 +66,10 @@ class Ending:
                 self._send(peer, self._finish(main=True))
 
     def finish(self) -> None:
-        """End the run: notify every worker that waits; if the run has failed, notify all at once.
+        """End training, name the leader, and notify the idle workers and those that left their loop early.
 
-        Other workers are notified when they next send a message.
+        Workers with a task are notified when they next send a message; if the run has failed, all are notified now,
+        and there is no leader.
         """
         members, waiting = self.leasing.members, self.leasing.waiting
         failed = bool(self.training.failure)
@@ -85,14 +89,20 @@ class Ending:
         self._send_finish(member)
 
     def notify_again(self, member: WorkerInfo) -> None:
-        """Notify a worker again that asks although it was notified: Finish, or its Leave, was lost."""
+        """Notify a worker once more that the run is over, with the weights, as Finish or the worker's Leave was lost.
+
+        If the leader has ended, send Closed as well.
+        """
         member.version = -1  # the weights may have been lost as well, so they are sent again
         self._send_finish(member)
         if self.closed:
             self._send(member.peer, Closed())
 
     def stop(self, member: WorkerInfo) -> None:
-        """Handle a program that has left its loop: the current step is the last, if a worker is left to complete it."""
+        """Handle a program that has left its loop: training ends with the oldest open step.
+
+        If every worker has left its loop, nobody can complete that step: training ends at once, without the step.
+        """
         training, leasing = self.training, self.leasing
         leasing.waiting.pop(member.peer, None)
         leasing.forget_division()
@@ -127,7 +137,10 @@ class Ending:
             self._save(durable=False)
 
     def handle(self, peer: bytes, message: FromWorker) -> None:
-        """Handle a message of a worker that has left: the leader is done, or a worker asks whether it is the leader."""
+        """Handle a message of a worker that has left: the leader's Done, or a Ping, to which the answer says who leads.
+
+        Any other message is ignored.
+        """
         is_leader = self.left_workers[peer].worker == self.leader
         if isinstance(message, Done) and is_leader:
             self.close()
@@ -149,7 +162,7 @@ class Ending:
             self.log(message)
 
     def close(self) -> None:
-        """Close the run, as the leader has ended: tell workers that have left; others are told at their next Ping."""
+        """Close the run, as the leader has ended: send Closed to workers that have left; others get it on a Ping."""
         if not self.closed:
             self.training.change_state(RunState.CLOSED)
         for peer in self.left_workers:

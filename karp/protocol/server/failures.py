@@ -15,7 +15,10 @@ class Failures:
         self.errors: set[str] = set()  # the errors of the step `self.step`
 
     def handle(self, worker: int, message: Failure) -> None:
-        """Report that a worker's program has raised; fail the run for a certain error or a second one at this point."""
+        """Report that a worker's program has raised, and leave the shard or evaluation to another worker.
+
+        Fail the run if the error is certain, is the second one at this point, or was raised outside of the loop.
+        """
         point = (message.step, message.shard, message.epoch)
         place = f"at step {message.step}, shard {message.shard}" if message.shard >= 0 else "outside of its loop"
         if message.epoch >= 0:

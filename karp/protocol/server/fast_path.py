@@ -33,10 +33,11 @@ class FastPath:
         self.limits_known = False
 
     def try_apply(self, peer: bytes, lease: Lease, node: Node, weight: float, now: float) -> bool:
-        """Apply the sum over the lease's step if the step needs only an update, and move the lease to the next step.
+        """Apply the sum over the lease's step if the step needs only an update; move the lease on and return True.
 
         `weight` is the sum of the step's sample weights; 0 where samples have none. Returns False, and has changed
-        nothing, if the step needs more: then the contribution has to be sent.
+        neither weights nor lease, if the step needs more or its sum may not be finite: then the contribution has to be
+        sent.
         """
         if not self.limits_known:
             self._find_limits(peer, lease)
@@ -57,7 +58,10 @@ class FastPath:
         return True
 
     def _find_limits(self, peer: bytes, lease: Lease) -> None:
-        """Find the limits up to which every step has as many samples and shards, and needs nothing but an update."""
+        """Find the limits up to which all steps have the same numbers of samples and shards, and need only an update.
+
+        `end_step` is -1 if there is no such step.
+        """
         self.limits_known, self.end_step = True, -1
         training, member = self.training, self.leasing.members.get(peer)
         ledger, progress, step = training.ledger, training.progress, training.ledger.step

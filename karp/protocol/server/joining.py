@@ -37,7 +37,10 @@ HINTS = {  # what to do about settings that differ
 
 
 class Joining:
-    """The beginning of a run: it checks and numbers the workers that join; `workers` are expected."""
+    """The workers that join, at the beginning of a run or later: checks them, numbers them, begins the run.
+
+    The run begins when `workers` have joined. With `same_kernels`, workers with other kernels are refused.
+    """
 
     def __init__(
         self,
@@ -64,7 +67,9 @@ class Joining:
         self.kernel_uses = KernelUses()
 
     def known_number(self, peer: bytes, message: Join) -> int | None:
-        """Check a Join; return the number of a worker that knows of the end or has left, None for one to be added.
+        """Check a Join; return None if its worker is to be added to the run.
+
+        Otherwise return the number of the worker: it has been told that the run is over, or has left.
 
         Raises ProtocolError for a program that differs from the run's, and for other kernels if they must be the same.
         """
@@ -104,7 +109,7 @@ class Joining:
         self.programs = [(int(step), str(digest)) for step, digest in programs]
 
     def _change_program(self, run: Settings, program: Settings) -> None:
-        """Go on with the program of the first worker, if it differs only in its file, and in evaluating or not."""
+        """Take over the program of the worker that joins, if it differs only in its file, and in evaluating or not."""
         evaluate = run.evaluate if run.wait_for_score else program.evaluate
         new = replace(run, program_sha256=program.program_sha256, evaluate=evaluate)
         if new.differences(program):
@@ -123,7 +128,7 @@ class Joining:
         self.out.append(Save(durable=True))
 
     def add_worker(self, peer: bytes, message: Join, now: float) -> None:
-        """Add a worker to the run: give it a number, ask it for the initial weights if they are missing."""
+        """Add a worker to the run: give it a number, and ask for the initial weights if no other worker is asked."""
         numbers, worker = self.ending.numbers, message.worker
         self.leasing.forget_division()
         if self.ending.is_leader(peer):
@@ -147,7 +152,10 @@ class Joining:
             self.leasing.mark_idle(member)
 
     def compare(self, kernels: Kernels, worker: int | None, who: str) -> None:
-        """Record the kernels of a worker, or with None of the server; report those that differ from the first's."""
+        """Record the kernels of a worker (None: of the server), and tell the user if they differ from the run's.
+
+        With `same_kernels` the run fails instead. `who` names the process in the message.
+        """
         differences = self.kernel_uses.differences(kernels)
         is_new = self.kernel_uses.add(kernels, worker)
         if is_new:
@@ -164,7 +172,7 @@ class Joining:
             )
 
     def welcome(self, peer: bytes, worker: int, asked: bool = False) -> None:
-        """Tell a worker its number, and whether it is asked for the initial weights."""
+        """Send a worker its Welcome: its number, the shards of a step, and whether it is asked for initial weights."""
         assert self.training.settings is not None
         self.out.append(Send(peer, Welcome(worker, self.training.settings.shards, asked)))
 
@@ -173,7 +181,10 @@ class Joining:
         return not self.training.ready and (self.asked == peer or self.asked not in self.leasing.members)
 
     def initial(self, member: WorkerInfo, message: Initial) -> None:
-        """Start from the initial weights, and report the remarks; raises ProtocolError if the settings name others."""
+        """Start from the initial weights of a worker, and report its remarks; ignore both if weights are known.
+
+        Raises ProtocolError if these are not the weights that the settings name.
+        """
         if not self.training.ready:
             self.training.weights.start_from(message.weights)
             for text in message.remarks:
@@ -183,7 +194,7 @@ class Joining:
             self.leasing.mark_idle(member)
 
     def begin(self, now: float) -> None:
-        """Open the first step, if the weights and all workers are there."""
+        """Begin training, if the weights and all workers are there; otherwise do nothing."""
         if self.training.ready and len(self.leasing.members) >= self.workers:
             self.training.change_state(RunState.TRAINING)
             self.training.progress.begin(now)
@@ -191,7 +202,7 @@ class Joining:
             self.out.append(Save(durable=True))  # as workers will overwrite the initial weights
 
     def check_missing(self, now: float) -> None:
-        """Name the workers that have not joined, and after the deadline begin without them."""
+        """Tell the user from time to time which workers have not joined; after the deadline expect them no longer."""
         joined = len(self.leasing.members)
         missing = ", ".join(str(number) for number in range(self.workers) if number not in self.ending.numbers)
         text = f"{joined} of {self.workers} workers have joined; missing: worker {missing}; the run begins without"

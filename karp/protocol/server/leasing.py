@@ -24,7 +24,10 @@ NOTICE_SECONDS = 10.0  # a wait of so long is reported, then one of twice the le
 
 @dataclass(frozen=True, slots=True)
 class Division:
-    """The division of a step's shards among idle workers of the same speed; the next step is usually divided alike."""
+    """The division of a step's shards among idle workers of the same speed, kept as the next step is usually the same.
+
+    `waiting` is the number of the idle workers, `shards` that of the step's shards.
+    """
 
     waiting: int
     shards: int
@@ -58,7 +61,7 @@ class Leasing:
         self.notice_at = training.now + NOTICE_SECONDS  # when a notice is due that no worker is here
 
     def mark_idle(self, member: WorkerInfo) -> None:
-        """Mark a worker as having no task; if it takes tasks, it waits for one from now on."""
+        """Mark a worker as having no task; a worker that takes tasks (TRAINING) is idle from now on."""
         member.task = None
         if member.state is TRAINING:
             self.waiting[member.peer] = member
@@ -69,7 +72,7 @@ class Leasing:
         self.division = None
 
     def hand_out(self, now: float) -> None:
-        """Give leases and evaluations to the idle workers."""
+        """Give evaluations and leases to the idle workers; no leases while the next epoch waits for a score."""
         training = self.training
         if training.ledger.evaluations:
             self._evaluate(now)
@@ -79,7 +82,7 @@ class Leasing:
             self._lease(now)
 
     def _evaluate(self, now: float) -> None:
-        """Give evaluations that are due to idle workers."""
+        """Give each evaluation that is due and that no worker holds to the idle worker with the highest number."""
         for epoch, version in self.training.ledger.evaluations.items():
             if self.waiting and not self._is_evaluated(epoch):
                 last = max(self.waiting.values(), key=lambda member: member.worker)
@@ -126,7 +129,11 @@ class Leasing:
             self.division = Division(len(waiting), step.shards, ranges)
 
     def _portions(self, step: Step, waiting: list[WorkerInfo], now: float) -> list[int]:
-        """Return the number of the step's shards that each of these workers gets."""
+        """Return how many shards of the step each idle worker may be leased now: one number for each, perhaps 0.
+
+        Synchronous: the unleased shards, divided by throughput. Asynchronous: one for each. With a bound on staleness:
+        the portions that all workers got when the step was first leased; who joined later has none.
+        """
         bound = self.training.ledger.max_staleness
         if bound == 0:
             return self.throughput.allocate(waiting, step.count_unleased, now)
@@ -142,7 +149,10 @@ class Leasing:
         return [self.portions[step.number].get(member.peer, 0) for member in waiting]
 
     def _lease_not_finite(self, step: Step, waiting: list[WorkerInfo], now: float) -> None:
-        """Lease the shards of a step with gradients that were not finite, each to another worker if there is one."""
+        """Lease the unleased shards of a step in which some gradient was not finite.
+
+        The shard of such a gradient is leased alone, and not to the worker that sent it unless it is the only worker.
+        """
         for member in waiting:
             if not step.unleased:
                 return
@@ -171,7 +181,10 @@ class Leasing:
         self.out.append(Send(member.peer, task))
 
     def send_task_again(self, member: WorkerInfo) -> None:
-        """Send a worker its task again, as the message was lost; if its weights are gone, it will get another task."""
+        """Send a worker its task again, as the message was lost.
+
+        If the weights of the task's version exist no longer, revoke the task instead: the worker is idle then.
+        """
         assert member.task is not None
         weights = self._weights_of(member.task)
         if weights is None:  # the weights of the task's version exist no longer
@@ -206,7 +219,7 @@ class Leasing:
                 step.lease_again(shard, shard + 1)
 
     def returned(self, member: WorkerInfo, message: Contribution, now: float) -> Lease | None:
-        """End the lease that a contribution answers, if the worker still holds it, and return it."""
+        """End the lease that a contribution answers, and return it; None if the worker does not hold that lease now."""
         lease = member.task
         if not isinstance(lease, Lease) or lease.step != message.step or message.lease not in (0, lease.number):
             return None
@@ -232,7 +245,7 @@ class Leasing:
         return False
 
     def lease_backups(self, now: float) -> None:
-        """Give backups of overdue leases to idle workers."""
+        """Give backups of overdue leases to idle workers; none while a shard of an open step is unleased."""
         open_steps = self.training.ledger.open
         if any(step.unleased for step in open_steps.values()):
             return
@@ -254,7 +267,7 @@ class Leasing:
             self._lease(now)
 
     def describe_wait(self, now: float) -> str:
-        """Describe what the run is waiting for: the tasks of at most four workers."""
+        """Describe what the run waits for: 'waiting for ' and the tasks of at most four workers, or 'nobody'."""
         busy = (member.describe_task(now) for member in self.members.values() if member.task is not None)
         return "waiting for " + (", ".join(islice(busy, 4)) or "nobody")
 

@@ -86,7 +86,7 @@ class Arrived:
 
 
 class Step:
-    """An open step: which of its shards have arrived, which are to be leased, which had no finite gradient.
+    """An open step: which of its shards have arrived, which are to be leased, which had a gradient that is not finite.
 
     >>> step = Step(7, 5)
     >>> step.take_range(3), step.take_range(9), step.take_range(1)  # to lease
@@ -115,7 +115,7 @@ class Step:
 
     @property
     def fully_unleased(self) -> bool:
-        """Whether all of its shards are to be leased, and no gradient was not finite."""
+        """Whether all of its shards are to be leased, and every gradient so far was finite."""
         return not self.not_finite and self.unleased == [(0, self.shards)]
 
     @property
@@ -129,7 +129,10 @@ class Step:
         return sum(stop - start for start, stop in self.unleased)
 
     def take_range(self, shards: int) -> tuple[int, int] | None:
-        """Remove the next range to lease, of at most so many shards, and return it; None if nothing is to be leased."""
+        """Remove the next range to lease, of at most so many shards, and return it; None if no shard is to be leased.
+
+        A shard whose gradient was not finite comes as a range of its own.
+        """
         if not self.unleased or not shards:
             return None
         start, stop = self.unleased[0]
@@ -178,12 +181,12 @@ class Step:
         return Verdict.REFUSED
 
     def leave_out(self, shard: int, weight: float) -> bool:
-        """Leave out a shard of so many samples, or of this weight; return False if it had arrived."""
+        """Leave out a shard of so many samples, or of this sum of weights; return False if it had arrived before."""
         self.left_out[shard] = weight
         return self.enter(shard, shard + 1)
 
     def restore(self, missing: Ranges) -> None:
-        """Enter all shards except those missing; raises ValueError for ranges that are none of its shards."""
+        """Enter all shards except the missing ones; raises ValueError unless these are sorted ranges of its shards."""
         at = 0
         for start, stop in [*missing, (self.shards, self.shards)]:
             if not at <= start <= stop <= self.shards:
@@ -250,7 +253,7 @@ class Ledger:
         return step
 
     def _horizon(self) -> int:
-        """Return the first step that may not be leased yet."""
+        """Return the number of the first step that may not be opened yet; all below that number may."""
         first, per_epoch = self.step.number, self.steps.steps_per_epoch
         epoch_end = first - first % per_epoch + per_epoch
         horizon = epoch_end + per_epoch if self.max_staleness is None else first + self.max_staleness + 1
@@ -270,7 +273,7 @@ class Ledger:
         self.opened += 1
 
     def close_complete(self, step: Step) -> None:
-        """Close a step of an asynchronous run that is complete before an older one is."""
+        """Close a step of an asynchronous run if it is complete and is not the oldest (`close_oldest` closes that)."""
         if step.complete and step is not self.step:
             del self.open[step.number]
 
@@ -305,7 +308,10 @@ class Ledger:
         return self.settings.wait_for_score and bool(self.evaluations)
 
     def end_after(self, steps: int) -> None:
-        """End training after so many steps; an asynchronous run also completes those that are open."""
+        """End training after so many steps, if it would not end earlier; drop the open steps beyond.
+
+        An asynchronous run also completes the steps that are open.
+        """
         self.final = min(self.final, max(steps, self.opened) if self.max_staleness is None else steps)
         for number in [number for number in self.open if number >= self.final]:
             del self.open[number]
@@ -314,7 +320,7 @@ class Ledger:
             self.step = Step(self.final, 0)
 
     def end_now(self) -> None:
-        """End training with the steps that are closed."""
+        """End training now: the steps that are closed are all, and the open ones are dropped."""
         self.final = self.opened = self.step.number
         self.open.clear()
         self.step = Step(self.final, 0)

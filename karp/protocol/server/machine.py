@@ -131,12 +131,12 @@ class Server:
         return self.training.ledger.open if self.training.settings is not None else {}
 
     def sums(self, step: int) -> list[Node]:
-        """Return the sums of an open step's gradients that have arrived."""
+        """Return the sums of an open step's gradients that have arrived; [] for any other step."""
         tree = self.training.weights.sums.get(step)
         return [] if tree is None else list(tree.nodes.values())
 
     def copy_borrowed(self, vector: Vector) -> None:
-        """Copy what a contribution has left in this vector, before its worker writes there again."""
+        """Copy the sums that lie in this vector, borrowed from a worker that is going to write there again."""
         if self.training.weights.sums:
             self.training.weights.copy_borrowed(vector)
 
@@ -173,7 +173,7 @@ class Server:
     # The events. Each method returns the actions that follow from it.
 
     def receive(self, peer: bytes, message: FromWorker, incarnation: int, now: float) -> list[Action]:
-        """Handle a message that has arrived from a peer, meant for this incarnation of the server."""
+        """Handle a message sent to this `incarnation` of the server: refuse a wrong one, and answer Rejoin to a stranger."""
         self.training.now = now
         member = self.members.get(peer)
         try:
@@ -195,7 +195,7 @@ class Server:
         return self._take_actions()
 
     def malformed(self, peer: bytes, reason: str, now: float) -> list[Action]:
-        """Handle data from a peer that are no message."""
+        """Refuse data from a peer that are not a message, for this reason."""
         self.training.now = now
         self.refusals.refuse(peer, reason)
         return self._take_actions()
@@ -213,7 +213,7 @@ class Server:
         return self._take_actions()
 
     def ended(self, worker: int, well: bool, now: float) -> list[Action]:
-        """Handle the end of a worker's process, of which the launcher tells; `well` means exit status 0."""
+        """Drop a worker whose process has ended; `well`: with status 0, which closes the run if it was the leader."""
         self.training.now = now
         if worker == self.ending.leader and well:
             self.ending.close()
@@ -225,7 +225,7 @@ class Server:
         return self._take_actions()
 
     def computes_with(self, kernels: Kernels, now: float) -> list[Action]:
-        """Compare the server's own kernels, which apply the updates, with the run's."""
+        """Record the server's own kernels, which apply the updates, and compare them with the run's (`compare`)."""
         self.training.now = now
         self.joining.compare(kernels, None, "the server")
         return self._take_actions()
@@ -238,13 +238,13 @@ class Server:
         return self._take_actions()
 
     def closing(self, now: float) -> list[Action]:
-        """Tell every worker that the server ends, so that none waits for it."""
+        """Tell every worker that the server ends, so that no worker waits for the server, and close the run."""
         self.training.now = now
         self.ending.stop_all()
         return self._take_actions()
 
     def tick(self, now: float) -> list[Action]:
-        """Handle the passing of time: signs of life, notices and backup leases that are due."""
+        """Handle the passing of time: the signs of life, notices, reports and backup leases that are due."""
         self.training.now = now
         state = self.training.state
         if state is RunState.JOINING:
@@ -338,7 +338,7 @@ class Server:
         self._hand_out()
 
     def _ping(self, member: WorkerInfo, message: Ping) -> None:
-        """Handle the Ping of a worker that has no answer: if it should have a task, that or its answer was lost."""
+        """Handle the Ping of a worker that has had no answer: its task was lost, or its answer to that, or it waits."""
         if member.state is WorkerState.NOTIFIED:
             self.ending.notify_again(member)
         elif member.task is None:

@@ -33,7 +33,7 @@ class Progress:
         self.began = self.reported = now
 
     def seconds(self, now: float) -> float:
-        """Return the seconds of training: 0 before the first step, the same number at any time after the end."""
+        """Return the seconds of training until `now`: 0 before the first step; after the end they do not increase."""
         return round(max(0.0, min(now, self.ended) - self.began), 3)
 
     def end(self, now: float) -> None:
@@ -58,7 +58,7 @@ class Progress:
         return now - self.reported >= (EPOCH_SECONDS if epoch_ended else REPORT_SECONDS)
 
     def end_epoch(self) -> None:
-        """Keep the mean loss of the epoch that has ended, and begin to sum the next."""
+        """Keep the mean loss of the epoch that has ended, if it had any update, and begin to sum the next."""
         if self.epoch_weight:  # in an asynchronous run the end of one epoch may wait for that of another
             self.epoch_loss = self.epoch_losses / self.epoch_weight
         self.epoch_losses = self.epoch_weight = 0.0
@@ -113,7 +113,7 @@ class Progress:
         self.last = {str(name): (int(order), float(value)) for name, order, value in plain["metrics"]}
 
     def summary(self, now: float) -> dict[str, Any]:
-        """Return the totals of the run, for its summary."""
+        """Return the totals of the run, for its summary; `epoch_loss` is None before the first update."""
         seconds = max(min(now, self.ended) - self.began, 1e-9)
         ages = self.all_ages + self.ages
         partial = self.epoch_losses / self.epoch_weight if self.epoch_weight else None

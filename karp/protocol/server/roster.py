@@ -37,7 +37,7 @@ class Roster:
         self.samples = 0  # the samples up to WARM_SECONDS
 
     def report(self, now: float) -> None:
-        """Report on each worker since the last report; call it when one is due."""
+        """Report on each worker since the last report, in training only; call it once `due_at` has passed."""
         began, self.began = self.began, now
         self.due_at = now + max(REPORT_SECONDS, len(self.leasing.by_number) / WORKERS_PER_SECOND)
         if self.training.state is not RunState.TRAINING:
@@ -80,8 +80,8 @@ class Roster:
         """Tell the user once, after the first seconds of training, if one process would be faster, with both figures.
 
         One process sends nothing and waits for no other. So it takes at most the time that all workers compute, and
-        less if caches and cores are then free or its batches are larger. In a run in one process, all the time in which
-        the worker has a task counts as computing, so it is never told.
+        less if caches and cores are then free or its batches are larger. The user of a run in one process is never told
+        this, as there all the time in which the worker has a task counts as computing.
         """
         progress = self.training.progress
         if progress.seconds(now) - seconds < WARM_SECONDS:

@@ -20,7 +20,7 @@ RETURN_SECONDS = 10.0  # for the leader to connect again
 
 
 def take(server: Server) -> Snapshot:
-    """Take a snapshot of a server, which must have its weights; the vectors are copies."""
+    """Take a snapshot of a server whose weights are known (`server.ready`); the vectors are copies."""
     training = server.training
     assert training.settings is not None
     vectors = training.weights.copies()
@@ -43,7 +43,7 @@ def take(server: Server) -> Snapshot:
 
 
 def leader_of(server: Server) -> list[Any] | None:
-    """Return number and peer of the leader, unless it is known to be gone or its program has ended: then None."""
+    """Return [number, peer as hex] of the leader; None if no leader is known, or if the leader has ended."""
     peer = server.numbers.get(server.ending.leader)
     return None if peer is None or server.ending.closed else [server.ending.leader, peer.hex()]
 
@@ -53,7 +53,7 @@ def restore(server: Server, snapshot: Snapshot) -> None:
 
     If its incarnation is 0, the workers of the earlier launch are gone; otherwise they may still be running.
 
-    Raises SettingError for what is not a snapshot.
+    Raises SettingError for anything but the snapshot of a run; the new server must then be thrown away.
     """
     plain, vectors = snapshot
     try:

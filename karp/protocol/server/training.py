@@ -68,7 +68,7 @@ class Training:
         self.now = now  # the time of the event that is being handled
 
     def use(self, settings: Settings) -> None:
-        """Set the run's settings, and make the ledger and the weights for them."""
+        """Set the run's settings, and make the ledger and the weights (still unknown) for them."""
         plan = self.plan(settings.samples, settings.batch_size, settings.shards, settings.seed)
         self.settings = settings
         self.steps = steps_of(plan, settings.local_steps)
@@ -119,8 +119,11 @@ class Training:
     def accept(self, peer: bytes, worker: int, message: Contribution, step: Step, current: bool) -> None:
         """Check a contribution's nodes, enter them in the ledger, each shard once, and add up their gradients.
 
-        `current` says that it answers the lease that its worker holds. Raises ProtocolError, and changes nothing, for
-        what cannot belong to this step.
+        In an asynchronous run, update the weights by each. `current` says that the contribution answers the lease that
+        its worker holds. A gradient that is not finite is not added: its shards are leased again, and the second time
+        the shard is left out or the run fails. Then take over the program's logs and its wish to stop.
+
+        Raises ProtocolError, and has changed neither ledger nor weights, for nodes that cannot belong to this step.
         """
         weights, max_staleness = self.weights, self.ledger.max_staleness
         oldest = 0 if max_staleness is None else step.number - max_staleness
@@ -158,9 +161,10 @@ class Training:
             self.log(message.logs, message.step)
 
     def _weights_of(self, message: Contribution, step: Step) -> Mapping[int, float]:
-        """Return first shard -> sum of the sample weights, for a contribution's nodes, and keep the sum of its step.
+        """Return node's first shard -> sum of its sample weights, and keep the sum of the whole step.
 
-        Raises ProtocolError for what cannot be such sums, or if samples have no weights.
+        Raises ProtocolError for sums that are not positive and finite, of a wrong number or for another step's weight,
+        and for any sum if samples have no weights.
         """
         sums, nodes = message.sample_weights, message.nodes
         expected = len(nodes) + 1 if nodes and self.weights.settings.weighted else 0
@@ -177,7 +181,10 @@ class Training:
     def _not_finite(
         self, verdict: Verdict, node: Node, step: Step, worker: int, reason: str, weight: float
     ) -> None:
-        """Report that a gradient is not finite; for the second time of a shard, leave it out or fail the run."""
+        """Report that a gradient is not finite; for the second time of a shard, leave it out or fail the run.
+
+        A copy (`verdict` DROPPED) is only counted.
+        """
         if verdict is Verdict.DROPPED:
             self.dropped += 1
             return
@@ -220,7 +227,10 @@ class Training:
             step.entries = []
 
     def advance(self, now: float, workers: int) -> None:
-        """Apply the steps that are complete, in order."""
+        """Apply the complete steps, oldest first, up to one that is not complete; report and save what is due then.
+
+        Stops where a step fails the run. In an asynchronous run complete steps are closed only, as applied already.
+        """
         ledger = self.ledger
         while ledger.step.complete:
             step, first = ledger.step, ledger.step.number
@@ -234,7 +244,10 @@ class Training:
             self.out.append(Save())
 
     def _apply(self, step: Step) -> bool:
-        """Update the weights by a complete step; fail the run and return False if the step's sum is not finite."""
+        """Update the weights by a complete step, and return True.
+
+        Fail the run and return False if the step's sum is not finite, or all of its shards are left out.
+        """
         samples = self.steps.samples_of(step.number)
         weight: float = step.weight or samples
         present = weight - sum(step.left_out[shard] for shard in sorted(step.left_out)) if step.left_out else weight
@@ -288,7 +301,7 @@ class Training:
         self.weights.of_epochs.clear()
 
     def score(self, epoch: int, scores: dict[str, float], last: bool) -> None:
-        """Record the scores of an epoch; a second time they are ignored. `last` ends training early."""
+        """Record the scores of an epoch whose evaluation is due; otherwise ignore them. `last` ends training early."""
         ledger = self.ledger
         if epoch not in ledger.evaluations:
             return
@@ -308,7 +321,7 @@ class Training:
             self.out.append(reports.Log(self.seconds, step, name, value, None if shard < 0 else shard))
 
     def fail(self, failure: str) -> None:
-        """Mark the run as failed, for this reason unless it has failed before."""
+        """Mark the run as failed for this reason, and report that; if it has failed before, the first reason stays."""
         if not self.failure:
             self.failure = failure[:REASON_CHARACTERS]  # as much as a message takes
             self.report(reports.Failure, failure)
@@ -318,7 +331,7 @@ class Training:
         self.report(reports.Begin, self.ledger.final, self.steps.steps_per_epoch, workers)
 
     def notice(self, text: str) -> None:
-        """Tell the user something, on the terminal and in the record."""
+        """Report a text that the user should read, on the terminal and in the record."""
         self.report(reports.Notice, text)
 
     def report(

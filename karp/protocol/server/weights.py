@@ -104,7 +104,11 @@ class Weights:
         return copy
 
     def finite(self, node: Node, step: Step, checked: bool | None) -> bool:
-        """Return whether loss and gradient of a node are finite; `checked` says that no sum of it can overflow."""
+        """Return whether loss and gradient of a node are finite; False if there is no vector.
+
+        With `checked` the sender has found that no sum of the vector can overflow, so this is not computed again. If a
+        sum may overflow, the step is noted in `may_overflow`.
+        """
         if node.vector is None or not math.isfinite(node.loss):
             return False
         if checked or no_overflow(node.vector):
@@ -129,9 +133,10 @@ class Weights:
                     tree.nodes[start] = node._replace(vector=vector.copy())
 
     def apply(self, step: Step, scale: float) -> float | None:
-        """Update the weights by the sum of a complete step; return its loss, or None if the sum is not finite.
+        """Update the weights by the sum of a complete step; return its loss.
 
-        `scale` compensates for shards that are left out: it is the step's weight divided by that of the sum.
+        If the sum is not finite, or there is none, return None and leave the weights alone. `scale` compensates for
+        shards that are left out: it is the weight of the whole step divided by that of the shards in the sum.
         """
         tree = self.sums.pop(step.number)
         if step.left_out or step.number in self.may_overflow:
@@ -170,7 +175,7 @@ class Weights:
             self.may_overflow &= open_steps.keys()
 
     def outgoing(self) -> Vector:
-        """Return the weights as a lease carries them: themselves, or encoded once per version."""
+        """Return the weights as a lease carries them: `vector` itself, or its encoded form, made once per version."""
         codec = self.settings.codec_weights
         if codec is None:
             return self.vector

@@ -53,7 +53,7 @@ class WorkerInfo:
         self.since = now
 
     def describe_task(self, now: float) -> str:
-        """Describe its task: 'worker 2 (step 41, shards 0 to 1, since 3.2 s)'."""
+        """Describe the worker and its task: 'worker 2 (step 41, shards 0 to 1, since 3.2 s)'."""
         if isinstance(self.task, Lease):
             task = f"step {self.task.step}, {in_words(self.task.start, self.task.stop)}"
         elif self.task is not None:
@@ -86,7 +86,7 @@ class Throughput:
         return now >= self.uneven_until
 
     def overdue_at(self, member: WorkerInfo, lease: Lease) -> float:
-        """Return the time from which this lease is overdue; infinite while it is not known how long a shard takes."""
+        """Return the time from which this lease is overdue; infinity while it is unknown how long a shard takes."""
         if self.seconds == 0.0:
             return float("inf")
         return member.since + max(PATIENCE_SECONDS, SLOW * self.seconds * (lease.stop - lease.start))
