@@ -212,9 +212,9 @@ class Checker:
     def _check_samples(self, server: Server) -> None:
         """Check that the server has counted as many samples as the updates contain."""
         samples = sum(self.plan.samples_of(step) for step in range(self.first_open))
-        if self.max_staleness is None:  # Each shard is counted when it arrives, and one that is left out never is.
-            left_out = self.reference.left_out
-            samples -= sum(self.plan.samples_in(step, shard) for step, shard in left_out if step < self.first_open)
+        left_out = self.reference.left_out  # these shards are never counted
+        samples -= sum(self.plan.samples_in(step, shard) for step, shard in left_out if step < self.first_open)
+        if self.max_staleness is None:  # the others are counted when they arrive
             for step, shards in self.arrived.items():
                 if step >= self.first_open:
                     counted = shards - self._left_out_of(step)
