@@ -173,7 +173,7 @@ class Server:
     # The events. Each method returns the actions that follow from it.
 
     def receive(self, peer: bytes, message: FromWorker, incarnation: int, now: float) -> list[Action]:
-        """Handle a message sent to this `incarnation` of the server: refuse a wrong one, and answer Rejoin to a stranger."""
+        """Handle a message to this `incarnation` of the server; refuse a wrong one, answer Rejoin to a stranger."""
         self.training.now = now
         member = self.members.get(peer)
         try:
