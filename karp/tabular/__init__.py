@@ -1,1 +1,1 @@
-"""From a table to a model: cells of files and frames."""
+"""From a table to a model: cells of files and frames, and the types of their columns."""

@@ -1,7 +1,7 @@
 """What one cell says: nothing, a number, true or false, a date, a time of day, or other text.
 
 Theory of operation. CSV has no types, and no reader infers them safely, so every cell arrives as text and is recognised
-here, by itself: what a column is follows from how many cells of each kind it has. Blanks around a
+here, by itself: what a column is follows from how many cells of each kind it has (`column_types.py`). Blanks around a
 text do not count.
 
 | kind     | texts                                                                                                 |
@@ -55,16 +55,17 @@ class Cell(NamedTuple):
 
 
 _NAN = float("nan")
-_INFINITE = {word.casefold() for word in MISSING if "inf" in word.casefold()}
-MISSING_WORDS = frozenset({"", "-", "--", ".", "n.a."} | {word.casefold() for word in MISSING} - _INFINITE)
+_MISSING, _NUMBER, _INFINITE, _TRUTH, _DATE, _CLOCK, _TEXT = Kind  # Python 3.11 looks up an enum's members slowly
+_INFINITE_WORDS = {word.casefold() for word in MISSING if "inf" in word.casefold()}
+MISSING_WORDS = frozenset({"", "-", "--", ".", "n.a."} | {word.casefold() for word in MISSING} - _INFINITE_WORDS)
 """The texts of a missing cell, case-folded and without blanks around them."""
 COMMON_MISSING = tuple(sorted({"NaN", "Nan", *MISSING_WORDS, *map(str.upper, MISSING_WORDS), *(set(MISSING) - {
-    word for word in MISSING if word.casefold() in _INFINITE})}))  # fmt: skip
+    word for word in MISSING if word.casefold() in _INFINITE_WORDS})}))  # fmt: skip
 """The usual spellings of a missing cell; a subset of all."""
-_LONGEST_WORD = max(map(len, MISSING_WORDS | _INFINITE))
+_LONGEST_WORD = max(map(len, MISSING_WORDS | _INFINITE_WORDS))
 _TIME = r"(\d{1,2}):(\d\d)(?::(\d\d)(?:[.,](\d{1,9}))?)?"
-_CLOCK = re.compile(_TIME, re.ASCII)
-_DATE = re.compile(
+_CLOCK_TEXT = re.compile(_TIME, re.ASCII)
+_DATE_TEXT = re.compile(
     r"(\d{4})([-/])(\d{1,2})\2(\d{1,2})(?:[T ](?:" + _TIME + r")\s?(Z|[+-]\d\d:?\d\d)?)?", re.ASCII | re.IGNORECASE
 )
 _DAY = 86_400
@@ -81,11 +82,11 @@ def cell(text: str) -> Cell:
     if len(text) <= _LONGEST_WORD:
         folded = text.casefold()
         if folded in MISSING_WORDS:
-            return Cell(Kind.MISSING, _NAN, "")
-        if folded in _INFINITE:
-            return Cell(Kind.INFINITE, _NAN, "-inf" if text[0] == "-" else "inf")
+            return Cell(_MISSING, _NAN, "")
+        if folded in _INFINITE_WORDS:
+            return Cell(_INFINITE, _NAN, "-inf" if text[0] == "-" else "inf")
         if folded in ("true", "false"):
-            return Cell(Kind.TRUTH, float(folded == "true"), folded)
+            return Cell(_TRUTH, float(folded == "true"), folded)
     if not text[0].isalpha() and text.isascii() and "_" not in text:
         try:
             value = float(text)
@@ -93,15 +94,15 @@ def cell(text: str) -> Cell:
             pass
         else:
             if abs(value) == float("inf"):
-                return Cell(Kind.INFINITE, _NAN, "-inf" if value < 0 else "inf")
-            return Cell(Kind.NUMBER, value, _number_level(text, value))
+                return Cell(_INFINITE, _NAN, "-inf" if value < 0 else "inf")
+            return Cell(_NUMBER, value, _number_level(text, value))
         if (seconds := _unix_seconds(text)) is not None:
-            return Cell(Kind.DATE, seconds, text)
-        if match := _CLOCK.fullmatch(text):
+            return Cell(_DATE, seconds, text)
+        if match := _CLOCK_TEXT.fullmatch(text):
             clock = _clock_seconds(*match.groups())
             if clock is not None:
-                return Cell(Kind.CLOCK, clock[0] + clock[1], text)
-    return Cell(Kind.TEXT, _NAN, text)
+                return Cell(_CLOCK, clock[0] + clock[1], text)
+    return Cell(_TEXT, _NAN, text)
 
 
 def number_level(value: float) -> str:
@@ -155,7 +156,7 @@ def _clock_seconds(hour: str, minute: str, second: str | None, fraction: str | N
 
 def _unix_seconds(text: str) -> float | None:
     """Return the Unix seconds of a date; None if it is none."""
-    match = _DATE.fullmatch(text)
+    match = _DATE_TEXT.fullmatch(text)
     if match is None:
         return None
     year, _, month, day, hour, minute, second, fraction, zone = match.groups()

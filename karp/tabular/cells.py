@@ -14,6 +14,7 @@ import decimal
 import numbers
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -76,7 +77,7 @@ class Texts:
         """Return what each cell is."""
         if self._recognised is None:
             codes, texts = self._distinct()
-            cells = [cell(text) for text in texts]
+            cells = [_short_cell(text) if len(text) < _SHORT else cell(text) for text in texts]
             cells.append(_NULL)
             kinds = np.array([each.kind for each in cells], np.int8)
             values = np.array([each.value for each in cells])
@@ -93,6 +94,8 @@ class Texts:
         return encoded.indices.fill_null(len(texts)).to_numpy(zero_copy_only=False).astype(np.int32), texts
 
 
+_SHORT = 40
+_short_cell = lru_cache(1 << 14)(cell)  # a batch has many texts that the one before had
 _NULL = Cell(Kind.MISSING, float("nan"), "")
 
 

@@ -115,8 +115,10 @@ def _array(table: str, name: object, column: Any) -> NDArray[Any]:
         array: NDArray[Any] = np.asarray(column)
     except ValueError:
         raise DataError(f"{table}: {name!r:.60} is a list of unlike lists: a column is a list of cells") from None
-    if array.dtype.kind in "US" and not isinstance(column, np.ndarray):
-        array = np.array(list(column), object)  # so that numbers among texts are not cut
+    if isinstance(column, list | tuple):
+        kind = array.dtype.kind
+        if kind in "US" or (kind in "iuf" and any(type(cell) is bool for cell in column)):
+            array = np.array(column, object)  # NumPy has made one type of several
     if array.ndim != 1:
         raise DataError(f"{table}: {name!r:.60} has the shape {array.shape}: a column is a list of cells")
     return array

@@ -1,0 +1,207 @@
+"""Converting batches of cells by learnt types: the same for training rows, validation rows and what is to be predicted.
+
+Theory of operation. Each cell is converted by itself, so a file in one batch, in many, or row by row gives equal
+arrays. Cells that are not what their column holds are missing, as in training, and are counted; a column in which they
+are more than half of the cells is a column of another type, which is an error. That is known at the end (`finish`), or
+as soon as the first 1,000 cells are all such. A column that declares another type (text aside, which declares none) is
+an error at once.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from karp.errors import DataError
+from karp.tabular.calendar_parts import calendar_parts
+from karp.tabular.cell_text import Kind, cell
+from karp.tabular.cells import Batch, Column, Floats, Typed
+from karp.tabular.column_types import (
+    FIRST_LEVEL,
+    MISSING,
+    RARE,
+    UNKNOWN,
+    Category,
+    Clock,
+    Date,
+    Number,
+    Schema,
+    listing,
+)
+from karp.tabular.counts import LISTED, cell_text
+
+_SURE = 1000  # cells from the first on that are all of another type
+
+
+class Converted(NamedTuple):
+    """Rows as arrays: `numbers` (n, len(schema.numbers)), NaN is missing; `categories` (n, len(schema.categories))."""
+
+    numbers: Floats
+    categories: NDArray[np.int32]
+
+
+@dataclass(slots=True)
+class ColumnReport:
+    """What became of the cells of a column: `others` are not what it holds, `rare` and `unknown` are no level of it."""
+
+    cells: int = 0  # that are not missing
+    others: int = 0
+    rare: int = 0
+    unknown: int = 0
+    first: list[str] = field(default_factory=list)  # of the others and unknown ones, with their places
+
+
+_WHAT = {
+    Kind.NUMBER: "numbers",
+    Kind.TRUTH: "true and false",
+    Kind.DATE: "dates",
+    Kind.CLOCK: "times of day",
+    Kind.TEXT: "text",
+}
+_KINDS = {Number: Kind.NUMBER, Date: Kind.DATE, Clock: Kind.CLOCK}
+
+
+class Converter:
+    """Converts batches by the types of a schema; `reports` counts, for each column, what did not fit."""
+
+    def __init__(self, schema: Schema, name: str, columns: tuple[str, ...]) -> None:
+        """Begin with a table of these columns; raise DataError, naming the table `name`, if one is missing.
+
+        Columns that the schema does not use may be there or not.
+        """
+        self.schema = schema
+        self.reports = {column.name: ColumnReport() for column in schema.used}
+        self._name = name
+        self._codes = {
+            column.name: {level: place for place, level in enumerate(column.levels, FIRST_LEVEL)}
+            for column in schema.used
+            if isinstance(column, Category)
+        }
+        absent = [column.name for column in schema.used if column.name not in columns]
+        if absent:
+            named = listing(map(repr, absent))
+            raise DataError(f"{name}: there is no column {named} among {listing(columns, 10)}: the model needs it")
+
+    @property
+    def read(self) -> tuple[str, ...]:
+        """The columns that have to be read."""
+        return tuple(self.reports)
+
+    def convert(self, batch: Batch) -> Converted:
+        """Return the rows of a batch as arrays; raise DataError for a column of another type."""
+        numbers: list[Floats] = []
+        categories: list[NDArray[np.int32]] = []
+        for column in self.schema.used:
+            cells = batch.column(column.name)
+            if isinstance(column, Category):
+                categories.append(self._category(column, cells, batch))
+                continue
+            values = self._values(column, cells, batch)
+            numbers.append(values)
+            if isinstance(column, Date) and column.parts:
+                parts = calendar_parts(values)
+                numbers += [parts[part] for part in column.parts]
+        return Converted(
+            np.stack(numbers, 1) if numbers else np.empty((batch.rows, 0)),
+            np.stack(categories, 1) if categories else np.empty((batch.rows, 0), np.int32),
+        )
+
+    def finish(self) -> None:
+        """Raise DataError if the cells of a column were mostly of another type."""
+        for column in self.schema.used:
+            report = self.reports[column.name]
+            if not isinstance(column, Category) and 2 * report.others > report.cells:
+                raise self._other_type(column)
+
+    def _values(self, column: Number | Date | Clock, cells: Column, batch: Batch) -> Floats:
+        """Return the values of a column's cells, NaN where they are missing or others."""
+        kind = _KINDS[type(column)]
+        report = self.reports[column.name]
+        if isinstance(cells, Typed):
+            self._check_kind(column.name, kind, cells)
+            values = cells.values
+            others = np.isinf(values)
+            present = batch.rows - int(np.count_nonzero(np.isnan(values)))
+            if others.any():
+                values = np.where(others, np.nan, values)
+        else:
+            plain = cells.plain_numbers() if kind is Kind.NUMBER else None
+            if plain is not None:
+                report.cells += len(plain) - int(np.count_nonzero(np.isnan(plain)))
+                return plain
+            codes, kinds, distinct, _ = cells.recognised()
+            values = np.where(kinds == kind, distinct, np.nan)[codes]
+            others = ((kinds != kind) & (kinds != Kind.MISSING))[codes]
+            present = int(np.count_nonzero((kinds != Kind.MISSING)[codes]))
+        if others.any():
+            self._count_others(column, cells, others, present, batch)
+        report.cells += present
+        return values
+
+    def _count_others(
+        self, column: Number | Date | Clock, cells: Column, others: NDArray[np.bool_], present: int, batch: Batch
+    ) -> None:
+        report = self.reports[column.name]
+        before = report.others
+        report.others += int(np.count_nonzero(others))
+        for row in np.flatnonzero(others)[: LISTED - len(report.first)].tolist():
+            report.first.append(f"{batch.place(row)}: {cell_text(cells, row)!r:.60}")
+        if before == report.cells < _SURE <= report.others:
+            fitting = np.flatnonzero(~others & ~_missing(cells))
+            leading = np.count_nonzero(others[: fitting[0]]) if fitting.size else np.count_nonzero(others)
+            if before + leading >= _SURE:
+                raise self._other_type(column)
+
+    def _other_type(self, column: Number | Date | Clock) -> DataError:
+        report = self.reports[column.name]
+        what = _WHAT[_KINDS[type(column)]]
+        return DataError(f"{self._name}, column {column.name!r}: the model knows it as {what}, and most cells are none "
+                         f"({', '.join(report.first)}): pass the column that the model was trained on")  # fmt: skip
+
+    def _check_kind(self, name: str, kind: Kind, cells: Typed) -> None:
+        """Raise DataError for cells of another declared type."""
+        if cells.kind is not kind and not np.isnan(cells.values).all():
+            raise DataError(f"{self._name}, column {name!r}: the model knows it as {_WHAT[kind]}, and it holds "
+                            f"{_WHAT[cells.kind]}: pass the column that the model was trained on")  # fmt: skip
+
+    def _category(self, column: Category, cells: Column, batch: Batch) -> NDArray[np.int32]:
+        """Return the numbers of the levels."""
+        codes, levels = self._levels(column, cells)
+        known = self._codes[column.name]
+        report = self.reports[column.name]
+        other = RARE if column.rare else UNKNOWN
+        table = np.array([*(known.get(level, other) for level in levels), MISSING], np.int32)
+        result: NDArray[np.int32] = table[codes]
+        report.cells += int(np.count_nonzero(result))
+        strangers = result == other
+        if count := int(np.count_nonzero(strangers)):
+            if column.rare:
+                report.rare += count
+            else:
+                report.unknown += count
+                for row in np.flatnonzero(strangers)[: LISTED - len(report.first)].tolist():
+                    report.first.append(f"{batch.place(row)}: {cell_text(cells, row)!r:.60}")
+        return result
+
+    def _levels(self, column: Category, cells: Column) -> tuple[NDArray[np.int64], list[str]]:
+        """Return for each cell a place in the levels, the place behind the last for a missing one."""
+        if not isinstance(cells, Typed):
+            places, kinds, _, levels = cells.recognised()
+            # Missing cells are spelt in several ways; each leads behind the last level.
+            return np.where(kinds == Kind.MISSING, len(levels) - 1, np.arange(len(levels)))[places], levels[:-1]
+        codes, levels = cells.levels()
+        if levels and not any(cell(level).kind is cells.kind for level in column.levels):
+            declared = Kind.TRUTH if column.levels == ("false", "true") else Kind.TEXT
+            self._check_kind(column.name, declared, cells)
+        return np.where(codes < 0, len(levels), codes), levels
+
+
+def _missing(cells: Column) -> NDArray[np.bool_]:
+    if isinstance(cells, Typed):
+        return np.isnan(cells.values)
+    codes, kinds, _, _ = cells.recognised()
+    missing: NDArray[np.bool_] = (kinds == Kind.MISSING)[codes]
+    return missing
