@@ -29,8 +29,8 @@ def conclude(
 ) -> int:
     """Show the run's summary and the leader's output; return the exit status.
 
-    `status` is the exit status so far. A run that has not come to its end never returns 0, unless the program was
-    asked for its help.
+    `summary` is None if the server has written none; `status` is the exit status so far. The status of a run that has
+    not come to its end is never 0, unless the program was asked for its help.
     """
     go_on = resume_command(options, directory)
     if summary is None:
@@ -68,7 +68,7 @@ def conclude(
 
 
 def conclude_without_summary(display: Display, status: int, interrupted: bool, go_on: str) -> int:
-    """Say how to go on with a run whose server wrote no summary; return the exit status."""
+    """Say how to go on with a run whose server wrote no summary, unless it failed; return the exit status, never 0."""
     display.close()
     if interrupted:
         display.say(f"the server wrote no summary; to go on: {go_on}")
@@ -79,7 +79,7 @@ def conclude_without_summary(display: Display, status: int, interrupted: bool, g
 
 
 def show_output(leader: Child) -> str:
-    """Print what the leader's program has printed; return why that cannot be shown, or ''."""
+    """Print what the leader's program has printed; return why that cannot be shown, or '' if it was shown."""
     try:
         streams.show(output(leader.log, leader.begin))
         return streams.output_failure()

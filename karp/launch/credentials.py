@@ -16,7 +16,7 @@ from karp.transport import keys
 def keys_for(host: str, directory: str) -> keys.Keys | None:
     """Return the keys of a server on the address `host`: those in `directory`, else new ones; None on loopback.
 
-    Raises SettingError for what is not an address, and for keys that only a worker can use.
+    Raises SettingError if `host` is not an IP address, and for keys that cannot be read or that only a worker can use.
     """
     try:
         address = ipaddress.ip_address(host)

@@ -24,11 +24,12 @@ def join(
     program: str | None,
     arguments: list[str],
 ) -> NoReturn:
-    """Run a program as a worker of the run in a directory, or of the server at an address.
+    """Run a program as a worker of the run in a directory, or of the server at an address, in place of this process.
 
-    `changes` are threads and consistency options; whatever is not given is as the run's directory has it.
+    `changes` are threads and consistency options; program, arguments and options that are not given are as the run's
+    directory has them.
 
-    Raises SettingError or DataError for what cannot be.
+    Raises SettingError for arguments that cannot be used, DataError if no run is under way in the directory.
     """
     run, worker_keys, cwd, known = "", "", "", Options("", [], 1, **changes)
     if run_dir is not None:

@@ -99,7 +99,10 @@ def open_log(log: Path) -> BinaryIO:
 def start_worker(
     worker: int, program: str, arguments: list[str], variables: dict[str, str], log: Path, leash: int, restarts: int
 ) -> Child:
-    """Start a program as a worker; what it prints is appended to the log."""
+    """Start a program as a worker; what it prints is appended to the log. Raises RecordError for a log that cannot be.
+
+    `leash` is a descriptor: when all its other ends are closed, the worker kills itself (worker_main.py).
+    """
     with open_log(log) as file:
         begin = file.tell()
         process = subprocess.Popen(
@@ -139,7 +142,7 @@ class ServerProcess:
         self._write(config.to_line())
 
     def tell(self, **command: Any) -> None:
-        """Send the server a command; if the server is gone, `reports` raises."""
+        """Send the server a command; if the server is gone, do nothing: the next `reports` raises EOFError."""
         self._write(json.dumps(command).encode() + b"\n")
 
     def _write(self, line: bytes) -> None:
@@ -151,9 +154,10 @@ class ServerProcess:
             self.process.stdin.flush()
 
     def reports(self, seconds: float, others: Iterable[int] = ()) -> list["Report"]:
-        """Return the server's new reports; wait for them at most so long, or until another descriptor is readable.
+        """Return the server's new reports, [] if there are none; wait for them at most so many seconds.
 
-        Raises EOFError when the server has ended.
+        The wait ends early if one of the descriptors `others` is readable. Raises EOFError once when the server has
+        ended; after `release` the result is [].
         """
         from karp.protocol.reports import from_line  # imported here, so that the processes start first
 
@@ -170,7 +174,10 @@ class ServerProcess:
         return [from_line(line) for line in lines]
 
     def ended_well(self) -> bool:
-        """Wait for the process, whose reports have ended; return whether it ended with 0, or had to be killed."""
+        """Wait for the process, whose reports have ended, and release it; return whether its work was done.
+
+        That is so if it ended with 0, and also if it did not end in KILL_SECONDS and was killed.
+        """
         try:
             return self.process.wait(KILL_SECONDS) == 0
         except subprocess.TimeoutExpired:
@@ -179,7 +186,7 @@ class ServerProcess:
             self.kill()
 
     def kill(self) -> None:
-        """Kill the process, with all that it has started."""
+        """Kill the process, with all processes that it has started, and release it."""
         kill_group(self.process, signal.SIGKILL)
         self.release()
 
@@ -208,6 +215,6 @@ def stop(processes: list[subprocess.Popen[bytes]]) -> None:
 
 
 def kill_group(process: subprocess.Popen[bytes], number: signal.Signals) -> None:
-    """Send a signal to a process and to all that it has started."""
+    """Send a signal to a process and to all processes that it has started; if they are gone, do nothing."""
     with contextlib.suppress(ProcessLookupError, PermissionError):
         os.killpg(process.pid, number)

@@ -33,9 +33,10 @@ def exists(path: str) -> bool:
 
 
 def run(path: str, arguments: list[str], *raised: type[BaseException]) -> None:
-    """Run a program in the place of this process's main module; exceptions of these types are raised.
+    """Run a program in the place of this process's main module.
 
-    All others end the process, as the interpreter would.
+    SystemExit, KeyboardInterrupt and exceptions of the types `raised` are raised. Any other ends the process with a
+    traceback and status 1, as the interpreter would.
     """
     main = sys.modules["__main__"]
     sys.argv[:] = [path, *arguments]
@@ -74,7 +75,10 @@ def find_main(path: str) -> ModuleSpec | None:
 
 
 def absolute(path: str) -> str:
-    """Return a path as the interpreter makes it absolute: behind the current directory; `..` and links stay in it."""
+    """Return a path as the interpreter makes it absolute: after the current directory, with `..` and links kept.
+
+    If the current directory is gone, return the path as it is.
+    """
     try:
         return os.getcwd() if path == "." else os.path.join(os.getcwd(), path)
     except OSError:  # the folder is gone
@@ -127,7 +131,10 @@ def die_with_launcher(leash: int) -> None:
 
 
 def main() -> None:
-    """Run the program that this process's arguments name; with a launcher, end when that ends."""
+    """Run the program that this process's arguments name; with a launcher, die when the launcher ends.
+
+    Without a launcher, an error of karp's that a user can repair is printed as one line, and the exit status is 2.
+    """
     leash = environment.read(environment.LEASH)
     if leash:
         threading.Thread(target=die_with_launcher, args=[int(leash)], name="karp-leash", daemon=True).start()

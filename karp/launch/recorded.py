@@ -15,13 +15,13 @@ from karp.record import files
 
 
 class Recorded(NamedTuple):
-    """The settings of a run by their names, as its settings.json has them; none if that cannot be read."""
+    """The settings of a run by their names, as its settings.json has them; empty if that cannot be read."""
 
     settings: dict[str, Any]
 
     @classmethod
     def read(cls, directory: Path) -> "Recorded":
-        """Read the settings; none where the file is missing or damaged, which the server finds out by itself."""
+        """Read the settings; they are empty if the file is missing or damaged, which the server then reports."""
         try:
             plain = files.read_json(directory / "settings.json")
         except (OSError, ValueError):
@@ -35,7 +35,10 @@ class Recorded(NamedTuple):
         return shards if type(shards) is int and shards > 0 else 0
 
     def check(self, directory: Path, options: Options, changes: dict[str, Any], changed: bool) -> None:
-        """Raise SettingError if the run in this directory cannot go on with these changes, or with this program."""
+        """Raise SettingError if the run in this directory cannot go on with these changes, or with this program.
+
+        `changed` permits a program file that has changed. Settings that are not known are not compared.
+        """
         wanted = {option.name: option.parse(changes[option.name]) for option in OPTIONS if option.name in changes}
         if "threads" in changes:
             wanted["threads"] = changes["threads"]
@@ -55,9 +58,10 @@ class Recorded(NamedTuple):
 
 
 def options_of(directory: Path, changes: dict[str, Any]) -> tuple[Options, str]:
-    """Return the options that the run in this directory was launched with, changed by `changes`, and its directory.
+    """Return the options that the run in `directory` was launched with, and the working directory of that launch.
 
-    Raises SettingError for a change that cannot be, DataError if there is no such run.
+    `changes` (field of `Options` -> value) replace options. Raises SettingError if the options cannot be used with
+    them, DataError if the directory holds no launch.json, or a damaged one.
     """
     try:
         options, cwd = Options.read(directory)

@@ -22,7 +22,9 @@ from karp.trainer.replay import FILE
 def replay(run_dir: str, program: str | None, arguments: list[str]) -> int:
     """Repeat the run in a directory, print both hashes of the weights, and return 0 if they are equal, else 1.
 
-    `program` and its arguments are needed for a run that no launcher has started.
+    If the program fails, return its exit status instead. `program` and its arguments are needed for a run whose
+    launch.json is missing. Raises DataError for a run that cannot be repeated, RecordError if its directory cannot be
+    written to.
     """
     directory = Path(run_dir).resolve()
     settings, summary, order = read(directory)
@@ -73,7 +75,11 @@ def variables_of(settings: Settings) -> dict[str, str]:
 
 
 def launched(directory: Path, program: str | None, arguments: list[str]) -> tuple[Options, str]:
-    """Return the options that the run was started with, and the working directory it was started in."""
+    """Return the options that the run was started with, and the working directory it was started in.
+
+    With `program`, these are that program and its arguments, in the current directory. Raises DataError if the run's
+    launch.json cannot be read.
+    """
     if program is not None:
         return Options(program, arguments, 1), str(Path.cwd())
     try:

@@ -181,7 +181,7 @@ class Launch:
         )
 
     def _watch(self) -> None:
-        """Handle what has happened: reports, workers that ended, and deadlines that passed; waits WATCH_SECONDS."""
+        """Handle reports, the ends of workers, and deadlines that have passed; wait for them at most WATCH_SECONDS."""
         self._read_reports(WATCH_SECONDS, [child.end for child in self.children if child.end >= 0])
         for child in list(self.children):
             if not child.ended and child.process.poll() is not None:
@@ -208,7 +208,7 @@ class Launch:
             self.display.say(f"the run is over; waiting for {names} to end, for {left:.0f} s more at most")
 
     def _read_reports(self, seconds: float, ends: Sequence[int] = ()) -> None:
-        """Wait for the server's reports, or a worker's end, and handle them; restart the server if it has ended."""
+        """Wait for the server's reports, or a worker's end, and handle the reports; restart a server that has ended."""
         try:
             self._handle_reports(seconds, ends)
         except EOFError:
@@ -224,7 +224,11 @@ class Launch:
             self._handle_report(report)
 
     def _restart_server(self) -> None:
-        """Restart the server, which died, from its newest checkpoint; raises LostError if it keeps dying."""
+        """Restart the server, which died, from its newest checkpoint.
+
+        If the run has failed, stop the workers instead. Raises LostError, with the workers stopped, if the server has
+        died too often or has refused to go on (exit status 2).
+        """
         assert self.server is not None
         self.server.release()
         how = describe_end(self.server.process)
@@ -241,7 +245,7 @@ class Launch:
         self._start_server()
 
     def _handle_report(self, report: "Report") -> None:
-        """Note what a report says of the processes, and show it; a traceback is shown only if the run fails by it."""
+        """Note the news of the processes in a report, and show the report; a traceback only if the run fails by it."""
         from karp.protocol import reports
 
         match report:
@@ -289,7 +293,10 @@ class Launch:
         self.display.say(f"files in {self.directory}; {how}")
 
     def _worker_ended(self, child: Child) -> None:
-        """Tell the server that a worker's process has ended, and restart the worker where that may help."""
+        """Tell the server that a worker's process has ended; then restart the worker, go on without it or fail the run.
+
+        A worker is restarted if it died in training, but not more than `max_restarts` times.
+        """
         assert self.server is not None
         status = child.process.returncode
         self._read_reports(WATCH_SECONDS if status else 0.0)  # reports of what the worker did come before its end
@@ -318,7 +325,7 @@ class Launch:
             self._fail(child, f"worker {child.worker} {child.how} once more{memory}, and no other is left")
 
     def _fail(self, child: Child, failure: str) -> None:
-        """Give the run up, and show what the worker printed last."""
+        """Fail the run for this reason, and show the last lines that the worker printed."""
         assert self.server is not None
         self.status = 1
         self.failed_at = time.monotonic()
@@ -327,7 +334,7 @@ class Launch:
         self.server.tell(fail=failure)
 
     def _close(self) -> dict[str, Any] | None:
-        """End every process; return the summary that the server has written, if any."""
+        """End every process; return the summary that the server has written, or None."""
         self._show_interrupt("the run stops")
         stop([child.process for child in self.children])
         for child in self.children:
@@ -345,7 +352,7 @@ class Launch:
             self.resources.close()
 
     def _close_server(self) -> tuple[dict[str, Any] | None, bool]:
-        """Have the server write what is left and end; return its summary, if any, and whether it died."""
+        """Have the server write its last files and end; return its summary (None: no file), and whether it died."""
         server, began, named, died = self.server, time.monotonic(), False, False
         assert server is not None
         server.tell(close=self.status)

@@ -14,7 +14,7 @@ from karp.record.paths import check_unused, fresh_directory
 def launch(options: Options, run_dir: str | None) -> int:
     """Launch a run, wait for its end, and return the exit status.
 
-    Raises SettingError or RecordError, before any process is started, if it cannot be launched.
+    Raises SettingError or RecordError, before any process is started, if the run cannot be launched.
     """
     options.check()
     if run_dir == "":
@@ -32,7 +32,8 @@ def launch(options: Options, run_dir: str | None) -> int:
 def resume(run_dir: str, changes: dict[str, Any], changed: bool = False) -> int:
     """Resume the run in a directory, with any number of workers, and return the exit status.
 
-    `changes` are fields of `Options`; `changed` permits a program whose file has changed.
+    `changes` are fields of `Options`; `changed` permits a program whose file has changed. Raises SettingError,
+    DataError or RecordError, before any process is started, if the run cannot be resumed.
     """
     directory = Path(run_dir).resolve()
     options, cwd = options_of(directory, changes)

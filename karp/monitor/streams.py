@@ -35,12 +35,15 @@ def open_standard_descriptors() -> None:
 
 
 class Output(io.FileIO):
-    """A raw output stream that discards what cannot be written, and goes on with what follows."""
+    """A raw output stream that discards data that cannot be written, and goes on with the next."""
 
     failure: OSError | None = None  # the first one that is not a closed pipe
 
     def write(self, data: "ReadableBuffer", /) -> int:
-        """Write the data, waiting for a non-blocking descriptor; raises nothing."""
+        """Write the data, waiting for a non-blocking descriptor; raises nothing, and keeps the first `failure`.
+
+        Returns the number of bytes written or discarded.
+        """
         written: int | None = None
         while written is None:
             try:
@@ -77,9 +80,9 @@ def safe_stream(stream: TextIO | None, descriptor: int) -> TextIO:
 
 
 def for_progress() -> TextIO | None:
-    """Return a stream of karp's own to standard error, whose failures do not affect the program's.
+    """Return a stream to standard error for karp alone, whose failures do not affect the program's own stream.
 
-    If the program has replaced standard error by another stream, that one is returned; None if it is closed.
+    If the program has replaced sys.stderr, return its stream (or None); if standard error is closed, return None.
     """
     if sys.stderr is None or sys.stderr is not sys.__stderr__:
         return sys.stderr
@@ -91,7 +94,10 @@ def for_progress() -> TextIO | None:
 
 @contextlib.contextmanager
 def command() -> Iterator[None]:
-    """Run a command of karp's in this block: its standard streams are open and write through `Output`s."""
+    """Run a command of karp's in this block, in which the standard streams are open and write through an `Output`.
+
+    A stream that the program has replaced stays as it is.
+    """
     open_standard_descriptors()
     before = sys.stdin, sys.stdout, sys.stderr
     if sys.stdin is None:

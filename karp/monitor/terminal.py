@@ -18,8 +18,8 @@ HASH_DIGITS = 12  # the digits of the weights' SHA-256 that are shown, enough to
 class Display:
     """Shows reports on a stream; without one it shows nothing.
 
-    A terminal has the newest progress in its last lines. Elsewhere, as in a log, there is a line of it every 10 s, at
-    the end of an epoch if the last one is 3 s old, when workers have come or gone, and at the end.
+    A terminal has the newest progress in its last lines. Elsewhere, as in a log, a line of progress is printed every
+    10 s, at the end of an epoch if the last line is 3 s old, when workers have come or gone, and at the end.
     """
 
     def __init__(self, stream: TextIO | None) -> None:
@@ -114,7 +114,7 @@ class Display:
     def abandon(self, text: str) -> None:
         """Print a last line and show the terminal's cursor again, as this process ends at once.
 
-        It writes to the descriptor itself: the code that was interrupted may hold the locks of the stream and the bar.
+        The text goes to the descriptor itself: the code that was interrupted may hold the locks of stream and bar.
         """
         if self.stream is not None:
             cursor = "\x1b[?25h\n" if self.bar is not None else ""
@@ -122,7 +122,7 @@ class Display:
                 os.write(self.stream.fileno(), f"{cursor}karp: {text}\n".encode(errors="backslashreplace"))
 
     def conclude(self, summary: dict[str, Any], directory: Path | None, failed: bool = False) -> None:
-        """Show the results of a run that has ended, or say that it has failed; and name its directory, if any."""
+        """End the display: show the results of a run, or say that it has failed, and name its directory, if any."""
         self.close()
         if self.stream is None:
             return
@@ -160,7 +160,7 @@ def describe(report: "Progress", begin: "Begin", scores: str) -> str:
 
 
 def fold(line: str, width: int) -> str:
-    """Break a line between its parts, which two spaces separate, so that no row is wider than `width` if that can be.
+    """Break a line between its parts, which two spaces separate: no row is wider than `width`, unless one part is.
 
     >>> fold("2 workers  elapsed 1:05  accuracy 0.975  (epoch 1)", 25)
     '2 workers  elapsed 1:05\\naccuracy 0.975  (epoch 1)'
@@ -187,7 +187,7 @@ def clock(seconds: float) -> str:
 
 
 def number(value: float | None, digits: int) -> str:
-    """Return a number as text with so many digits; None stands for one that is not finite.
+    """Return a number as text with so many significant digits; None stands for a number that is not finite.
 
     >>> number(0.123456, 4), number(float("nan"), 4), number(None, 4)
     ('0.1235', 'not finite', 'not finite')

@@ -26,9 +26,9 @@ class Arrival:
 
 
 def read(directory: Path) -> tuple[Settings, dict[str, Any], list[Arrival]]:
-    """Read the settings of a run, its summary, and the arrivals in the order in which they were applied.
+    """Read the settings of a run, its summary, and its arrivals in the order in which they were applied.
 
-    Raises DataError if the directory does not hold the complete record of a run that has ended.
+    Raises DataError if the directory does not hold the complete record of a run that has ended, or that is damaged.
     """
     if (directory / "settings.json").exists() and not (directory / "summary.json").exists():
         launched = (directory / "launch.json").exists()
@@ -50,7 +50,10 @@ def read(directory: Path) -> tuple[Settings, dict[str, Any], list[Arrival]]:
 
 
 def arrivals(path: Path, lines: list[str], bound: int | None, plan: Steps, updates: int) -> Iterator[Arrival]:
-    """Yield the arrivals in the lines of arrivals.jsonl; raise DataError, naming the line, for an impossible one."""
+    """Yield the arrivals in the lines of arrivals.jsonl, of a run with this bound on staleness.
+
+    Raises DataError, naming the line, for arrivals that the run cannot have had, or if the number of updates differs.
+    """
     version, applied = 0, set[tuple[int, int]]()
     for number, line in enumerate(lines, 1):
         try:
@@ -84,7 +87,10 @@ def check(good: bool, what: str) -> None:
 
 
 def in_order(plan: Steps, steps: int, left_out: list[Arrival]) -> Iterator[Arrival]:
-    """Yield the arrivals of a run without staleness, which are known: its record has only the shards left out."""
+    """Yield the arrivals of the first `steps` steps of a run without staleness, in order.
+
+    They follow from the plan: each step's shards, but for those that the record says were left out.
+    """
     for number in range(steps):
         omitted = [arrival for arrival in left_out if arrival.step == number]
         yield from omitted

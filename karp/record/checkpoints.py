@@ -28,14 +28,14 @@ FORMAT = 2  # the number of the file's format; the first format had no number
 
 
 class FormatError(DataError):
-    """A checkpoint is one of another version of karp."""
+    """The error for a checkpoint that another version of karp has written."""
 
 
 def write(directory: Path, snapshot: Snapshot, keep: int, say: Callable[[str], None] = lambda text: None) -> Path:
-    """Write a checkpoint and remove all but the newest `keep`; raises OSError if the disk is full or gone.
+    """Write a checkpoint, remove older ones beyond the newest `keep`, and return the new one's path.
 
-    Checkpoints of later steps are removed too: the run has gone back because they are damaged. `say` gets a line if old
-    ones cannot be removed, which does not affect the new one.
+    Checkpoints of later steps are removed too: the run has gone back because they are damaged. Raises OSError if the
+    new one cannot be written; if an old one cannot be removed, `say` gets a line and nothing is raised.
     """
     from safetensors.numpy import save
 
@@ -64,7 +64,7 @@ def write(directory: Path, snapshot: Snapshot, keep: int, say: Callable[[str], N
 
 
 def read(path: Path) -> Snapshot:
-    """Read the snapshot in a file; raises DataError, saying why, if it is damaged."""
+    """Read the snapshot in a file; raises DataError if it is damaged, FormatError if another karp has written it."""
     from safetensors import SafetensorError, safe_open
 
     try:
@@ -87,7 +87,9 @@ def read(path: Path) -> Snapshot:
 
 
 def newest(directory: Path, say: Callable[[str], None]) -> Snapshot | None:
-    """Return the newest checkpoint that can be read, None if there is none; `say` gets a line for each that cannot.
+    """Return the snapshot of the newest checkpoint that can be read; None if there is none.
+
+    `say` gets a line for each checkpoint that cannot be read.
 
     Raises FormatError if none can be read, but another version of karp can read one.
     """
@@ -145,7 +147,7 @@ class Writer:
         self._thread: threading.Thread | None = None
 
     def submit(self, snapshot: Snapshot) -> None:
-        """Have a snapshot written soon, instead of one that waits."""
+        """Have a snapshot written soon; it replaces an earlier one whose writing has not begun."""
         with self._changed:
             self._next = snapshot
             self._changed.notify()
@@ -167,7 +169,7 @@ class Writer:
             self._thread.join()
 
     def take_troubles(self) -> list[str]:
-        """Return the failures since the last call, each as a line for the user."""
+        """Return the lines for the user since the last call: the failures of this writer, and what others appended."""
         if not self.troubles:  # without the lock, as this runs after every message; a new one is found the next time
             return []
         with self._changed:

@@ -44,9 +44,10 @@ BUFFER_BYTES = 1 << 14  # so many bytes of arrivals are collected before they ar
 
 
 class Record:
-    """Writes a run's directory; with `resume` that of a run which is resumed.
+    """Writes a run's directory; with `resume` that of a run which is resumed. `keep` is the number of checkpoints.
 
-    A full disk does not stop the run: what cannot be written is kept in memory and written later.
+    A full disk does not stop the run: what cannot be written is kept in memory and written later, but for checkpoints
+    and for lines beyond a MiB.
 
     Raises RecordError, naming the path and what to do, if the directory cannot be used, holds another run or is in use.
     """
@@ -77,7 +78,11 @@ class Record:
             raise
 
     def _open(self, resume: bool) -> None:
-        """Lock the directory, and read the newest checkpoint of a run that is resumed."""
+        """Lock the directory; of a run that is resumed read the newest checkpoint, and remove summary and leftovers.
+
+        Raises RecordError if a run holds the lock or files cannot be changed, FormatError for checkpoints of another
+        version of karp.
+        """
         path = self.path
         self._lock()
         self._arrivals = LineLog(path / "arrivals.jsonl", self.say, buffer=BUFFER_BYTES)
@@ -125,12 +130,15 @@ class Record:
                 self._metrics.path.unlink()
 
     def _keep_launch_file(self) -> None:
-        """Keep the content of launch.json, if there is one, so that it can be written again."""
+        """Keep the content of launch.json in memory, if it can be read, so that it can be written again."""
         with contextlib.suppress(OSError, ValueError):
             self._contents[FILE] = files.read_json(self.path / FILE)
 
     def newest_checkpoint(self) -> Snapshot | None:
-        """Return the checkpoint to resume from, if any, and cut off what was recorded after it."""
+        """Return the checkpoint to resume from, and cut off the lines recorded after it; None: begin again at step 0.
+
+        Raises RecordError if the lines cannot be cut off.
+        """
         snapshot, self._snapshot = self._snapshot, None
         plain = snapshot[0] if snapshot is not None else {}
         if snapshot is None:
@@ -143,7 +151,7 @@ class Record:
         return snapshot
 
     def save(self, snapshot: Snapshot) -> None:
-        """Have a checkpoint written soon."""
+        """Have a checkpoint written soon, in a thread; failures come as lines for the user."""
         self._arrivals.flush()
         self._try_again()
         snapshot[0]["metrics_bytes"], snapshot[0]["arrivals_bytes"] = self._metrics.end, self._arrivals.end

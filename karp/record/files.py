@@ -22,8 +22,10 @@ NO_FLUSHING = {errno.EINVAL, errno.ENOTSUP, errno.EACCES, errno.EPERM}  # a file
 def replacing(path: Path, mode: int = 0o666, *, over: bool = True, durable: bool = True) -> Iterator[BinaryIO]:
     """Yield a file to write, which gets the name `path` and this mode when the block ends without an exception.
 
-    With `over` it may replace a file. `durable`: it outlives a loss of power, and is on the disk when this ends, which
-    takes milliseconds. Raises OSError if that fails, and without `over` FileExistsError if there is one.
+    With an exception the file is removed. With `over` an earlier file of that name is replaced; without, it is a
+    FileExistsError. `durable`: the file is on the disk when the block has ended, and so outlives a loss of power; that
+    takes milliseconds. A path that names a device, a pipe or an open file is written to directly. Raises OSError if
+    writing fails.
     """
     if is_stream(path):
         with path.open("wb") as file:
@@ -51,7 +53,7 @@ def replacing(path: Path, mode: int = 0o666, *, over: bool = True, durable: bool
 
 
 def _rename_to_new(temporary: Path, path: Path) -> None:
-    """Rename a file; unlike `os.replace` raise FileExistsError if there is a file of that name."""
+    """Rename `temporary` to `path`; unlike `os.replace` raise FileExistsError if there is a file of that name."""
     try:
         os.link(temporary, path)
     except FileExistsError:
@@ -81,7 +83,7 @@ def to_json(content: Any) -> bytes:
 
 
 def read_json(path: Path) -> Any:
-    """Read a file of JSON; raises OSError, or ValueError for what is no JSON."""
+    """Read a file of JSON; raises OSError if it cannot be read, ValueError if its content is not JSON."""
     try:
         return json.loads(path.read_bytes())
     except RecursionError:
@@ -95,7 +97,10 @@ def is_stream(path: Path) -> bool:
 
 
 def flush_directory(path: Path) -> None:
-    """Flush a directory to the disk, so that a renaming in it survives a loss of power."""
+    """Flush a directory to the disk, so that a renaming in it survives a loss of power; raises OSError if that fails.
+
+    On a file system that cannot flush directories it does nothing.
+    """
     try:
         descriptor = os.open(path, os.O_RDONLY)
         try:
@@ -115,5 +120,5 @@ def remove_parts(directory: Path) -> None:
 
 
 def reason(error: BaseException) -> str:
-    """Return why something failed, in a few words."""
+    """Return why something failed, in a few words: the system's for an OSError, else the exception's repr."""
     return error.strerror if isinstance(error, OSError) and error.strerror else repr(error)

@@ -26,7 +26,7 @@ def kernels() -> Kernels:
 
 
 def blas() -> str:
-    """Return library, version and kernels of each BLAS; the CPU's name where it does not tell its kernels."""
+    """Return library, version and kernels of each BLAS; for one that does not tell its kernels, the CPU's name."""
     from threadpoolctl import threadpool_info
 
     pools = [pool for pool in threadpool_info() if pool["user_api"] == "blas"]
@@ -35,7 +35,10 @@ def blas() -> str:
 
 
 def libc() -> str:
-    """Return name and version of the C library, whose functions NumPy uses where it has no loops of its own."""
+    """Return name and version of the C library, whose functions NumPy uses where it has no loops of its own.
+
+    Where that is not glibc, return the system's instead.
+    """
     try:
         return os.confstr("CS_GNU_LIBC_VERSION") or ""
     except (AttributeError, ValueError, OSError):  # the C library is not glibc

@@ -41,7 +41,7 @@ class Launched(NamedTuple):
     keys: str = ""  # the directory that holds them; '' for fresh ones where keys are needed
 
     def with_consistency(self, texts: dict[str, str | None]) -> Self:
-        """Return the same with these consistency options, by their names."""
+        """Return the same arguments with these consistency options (name -> text; None: left to the program)."""
         return self._replace(**texts)  # type: ignore[arg-type]
 
     def write(self, directory: Path, cwd: str = "") -> None:
@@ -55,9 +55,10 @@ class Launched(NamedTuple):
 
     @classmethod
     def read(cls, directory: Path) -> tuple[Self, str]:
-        """Read the arguments and the directory that `write` has written; raises OSError or ValueError if that fails.
+        """Read launch.json in `directory`; return the arguments, and the directory where the program is run.
 
-        Arguments unknown to the version of karp that wrote the file have their defaults.
+        Arguments that the file lacks, as an older karp wrote it, have their defaults. Raises OSError if there is no
+        such file, ValueError if it is damaged or has arguments unknown to this karp.
         """
         plain = files.read_json(directory / FILE)
         if type(plain) is not dict or plain.keys() - KINDS.keys() or NEEDED - plain.keys():

@@ -40,7 +40,10 @@ class LineLog:
         return self.written + len(self.pending)
 
     def append(self, line: str) -> None:
-        """Add a line, which is written now, with later lines, or when the disk has space again."""
+        """Add a line, which is written now, with later lines, or when the disk has space again.
+
+        If it does not fit into what is kept for a full disk, the line is lost and counted.
+        """
         content = line.encode() + b"\n"
         if self.failure and len(self.pending) + len(content) > PENDING_BYTES:
             self.flush()
@@ -52,7 +55,7 @@ class LineLog:
             self.flush()
 
     def flush(self) -> None:
-        """Write the pending lines."""
+        """Write the pending lines; if that fails, they stay pending, and `failure` says why."""
         try:
             if self.pending and self.descriptor < 0:
                 self.descriptor = os.open(self.path, os.O_WRONLY | os.O_CREAT, 0o644)
@@ -69,7 +72,10 @@ class LineLog:
                 self.say(text)
 
     def cut(self, size: int) -> None:
-        """Cut the file to so many bytes, after which new lines are appended."""
+        """Cut the file to so many bytes, after which new lines are appended; a shorter file is left, and reported.
+
+        Raises OSError if it cannot be cut.
+        """
         if size > self.written:
             self.gap = size - self.written
             self.say(f"{self.path.name} is shorter than its run's checkpoint: {self.gap} bytes are lost")
@@ -80,7 +86,7 @@ class LineLog:
             os.lseek(self.descriptor, self.written, os.SEEK_SET)
 
     def sync(self) -> str:
-        """Flush all lines to the disk; return why the file is incomplete, or ''."""
+        """Flush all lines to the disk; return why the file is incomplete, or '' if it is complete."""
         self.flush()
         if self.descriptor < 0:
             return self.failure

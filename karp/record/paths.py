@@ -11,7 +11,7 @@ RUN_FILES = ("metrics.jsonl", "arrivals.jsonl", "settings.json", "weights.safete
 
 
 def check_unused(directory: Path) -> None:
-    """Raise RecordError, saying what to do, if the directory holds a run, or a file of one."""
+    """Raise RecordError, saying what to do, if the directory holds a file of a run, or cannot be read."""
     try:
         files = [name for name in RUN_FILES if (directory / name).exists()]
     except OSError as error:
@@ -25,12 +25,15 @@ def check_unused(directory: Path) -> None:
 
 
 def fresh_directory(program: str) -> Path:
-    """Create a directory under runs/, named by time and program, and return it."""
+    """Create a directory under runs/, named by time and program, and return it; raises RecordError if that fails."""
     return fresh(Path("runs"), f"{time.strftime('%Y%m%d-%H%M%S')}-{Path(program).stem or 'run'}")
 
 
 def fresh(parent: Path, name: str) -> Path:
-    """Create a directory in `parent` and return it; a number is appended if the name is taken."""
+    """Create a directory in `parent` and return it; a number is appended if the name is taken.
+
+    Raises RecordError if that fails, or if 10,000 names are taken.
+    """
     for number in range(1, 10_000):
         path = parent / (name if number == 1 else f"{name}-{number}")
         try:

@@ -15,19 +15,22 @@ FILE = "server.json"
 
 
 def publish(directory: Path, address: str, run: str, worker_keys: str) -> None:
-    """Write the server's address, its run and its workers' keys, '' for none; raises OSError if that fails."""
+    """Write the server's address, its run and its workers' keys ('' without keys); raises OSError if that fails."""
     with files.replacing(directory / FILE, 0o600, durable=False) as file:  # after a loss of power it says nothing true
         file.write(files.to_json({"address": address, "run": run, "keys": worker_keys}))
 
 
 def withdraw(directory: Path) -> None:
-    """Remove the file when the server has ended."""
+    """Remove the file, as the server has ended; one that is missing or cannot be removed is no error."""
     with contextlib.suppress(OSError):
         (directory / FILE).unlink()
 
 
 def published(directory: Path) -> tuple[str, str, str]:
-    """Read the server's address, its run and its workers' keys; raises DataError if no run is under way here."""
+    """Return the server's address, its run and its workers' keys ('' without keys).
+
+    Raises DataError if there is no server.json, so no run is under way here, or if it is damaged.
+    """
     try:
         plain = files.read_json(directory / FILE)
         address, run, worker_keys = plain["address"], plain["run"], plain["keys"]

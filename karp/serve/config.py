@@ -1,6 +1,6 @@
 """The configuration that a launcher sends to its server; in a file of its own, so that a launcher imports no server.
 
-It is a named tuple, as importing `dataclasses` would take a fifth of the launcher's start.
+Config is a named tuple, as importing `dataclasses` would take a fifth of the launcher's start.
 """
 
 import json

@@ -14,9 +14,10 @@ from karp.record.directory import Record
 
 
 class Audience:
-    """Passes every report to all viewers of a run, and checkpoints to its record, the first of them if it has one.
+    """Passes every report to all viewers of a run, and checkpoints to its record, which is the first viewer.
 
-    `launched` is the time at which this launch of the run began, on the server's clock.
+    Without a record (None) there are no checkpoints. `launched` is the time at which this launch of the run began, on
+    the server's clock.
     """
 
     def __init__(self, server: Server, record: Record | None, launched: float, *others: Viewer) -> None:
@@ -38,7 +39,7 @@ class Audience:
             self.record.save((plain, vectors))
 
     def restore(self, snapshot: Snapshot) -> None:
-        """Restore the server from a checkpoint; raises SettingError for what is no checkpoint of a run."""
+        """Restore the server from a checkpoint; raises SettingError if the snapshot is not that of a run."""
         earlier, total = snapshot[0].get("wall_seconds", (0.0, 0.0))
         restore(self.server, snapshot)
         self.earlier_seconds = earlier if self.server.incarnation > 0 else total
@@ -61,9 +62,10 @@ class Audience:
 def conclude(audience: Audience, facts: dict[str, Any], status: int, intact: bool = True) -> dict[str, Any]:
     """Write a last checkpoint, the weights and the summary; return the summary, with the run's exit status.
 
-    `facts` are entries of the summary that the server's machine does not know. The status is not 0 if a file cannot be
-    written, which the summary then names. Weights and checkpoint of a server that is not `intact`, as an exception has
-    interrupted an update, are not written. Without a record there are no files, only the summary.
+    `facts` are entries of the summary that the server's machine does not know. If a file cannot be written, nothing is
+    raised: the summary names it as `missing`, and its `exit` is not 0. Weights and checkpoint of a server that is not
+    `intact`, as an exception has interrupted an update, are not written. Without a record there are no files, only the
+    summary.
     """
     server, record, settings = audience.server, audience.record, audience.server.settings
     layout = None if settings is None else settings.layout

@@ -49,11 +49,14 @@ class LocalLink:
         """Do nothing: the worker's weights lie in its own vector."""
 
     def try_apply(self, lease: Lease, node: Node, weight: float) -> bool:
-        """Apply a whole step without a message, as most steps can be: both machines share vectors and the lease."""
+        """Apply a whole step without a message (fast_path.py); return False if the step needs messages."""
         return self.server.fast_path.try_apply(self.peer, lease, node, weight, time.monotonic())
 
     def send(self, message: FromWorker, incarnation: int) -> None:
-        """Handle a worker's message; raises ProgramError once an exception has interrupted the server's machine."""
+        """Handle a worker's message at once; the answers are in `inbox` then.
+
+        Raises ProgramError if an exception has interrupted the server's machine before, except for Failure and Leave.
+        """
         if isinstance(message, Failure) and self.record is not None:
             self.record.report(Traceback(self.server.seconds, self.server.step, 0, message.traceback, False))
         if self.intact:
@@ -90,7 +93,7 @@ class LocalLink:
         return self.inbox.popleft(), self.server.incarnation
 
     def close(self, status: int) -> None:
-        """End the run; raises RecordError, naming the files, if some cannot be written."""
+        """Write the run's last files and show its results; raises RecordError, naming files that cannot be written."""
         self.server.computes_with(kernels(), time.monotonic())  # records that the server uses its worker's kernels
         facts = {"program": self.program, "command": command_line(), "workers": 1}
         summary = conclude(self.audience, facts, status, self.intact)
@@ -105,7 +108,10 @@ class LocalLink:
             )
 
     def _say_how_to_resume(self, summary: dict[str, Any]) -> None:
-        """Print how to resume after an interrupt, or an exception within an update; without a display, too."""
+        """Print how to resume a run that was stopped before its end, or interrupted within an update.
+
+        Nothing is printed for a run that has finished or failed. Without a display, standard error gets the line.
+        """
         if self.intact and (summary["finished"] or summary["failure"] or not summary["exit"]):
             return
         if self.record is None:

@@ -12,7 +12,7 @@ class PipeLines:
         self._partial = b""  # the beginning of a line that has not arrived completely
 
     def read(self) -> list[bytes]:
-        """Return the lines that are complete now; call it when the descriptor is readable, as it waits otherwise."""
+        """Return the lines that are complete now, perhaps none; waits if the descriptor is not readable."""
         chunk = os.read(self.descriptor, 1 << 16)
         self.ended = not chunk
         *lines, self._partial = (self._partial + chunk).split(b"\n")

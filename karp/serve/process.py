@@ -86,7 +86,7 @@ class ServerProcess:
             self.perform(self.server.tick(time.monotonic()))
 
     def perform(self, actions: list[Action]) -> None:
-        """Perform the machine's actions; a peer that turns out to be gone is one more event."""
+        """Perform the machine's actions in order; a peer to which a message cannot be sent is then lost."""
         for action in actions:  # `match` would take longer than all else here
             if isinstance(action, Send):
                 if not self.end.send(action.peer, action.message):
@@ -103,7 +103,10 @@ class ServerProcess:
             self.audience.report_troubles()
 
     def wait_until_durable(self) -> None:
-        """Wait until the checkpoint is on the disk; workers get a sign of life meanwhile."""
+        """Wait until the checkpoint is on the disk, for at most DURABLE_SECONDS; workers get a sign of life meanwhile.
+
+        If that takes longer, tell the user and go on.
+        """
         until = time.monotonic() + DURABLE_SECONDS
         while not self.record.writer.wait(ALIVE_SECONDS):
             for peer in self.server.members:
@@ -135,7 +138,7 @@ class ServerProcess:
                 self.perform(actions)
 
     def free_slots(self) -> None:
-        """Free the slots of workers that are gone, or that cannot open theirs."""
+        """Free the slots in shared memory of workers that are gone, or that cannot open their slot."""
         self.end.free_slots({peer: member.worker for peer, member in self.server.members.items()})
 
     def handle_command(self, command: dict[str, Any]) -> None:
@@ -177,7 +180,7 @@ class ServerProcess:
         self.finish(self.status)
 
     def compare_kernels(self) -> None:
-        """Compare the server's kernels with the first worker's, once that has joined and training has begun."""
+        """Compare the server's kernels with the first worker's; call it once, when training has begun."""
         self.compared = True
         self.perform(self.server.computes_with(kernels(), time.monotonic()))
 
@@ -187,7 +190,10 @@ class ServerProcess:
             self.perform(self.server.connection_rejected(reason, time.monotonic()))
 
     def finish(self, status: int) -> None:
-        """Handle what has arrived, and write the last checkpoint, the weights and the summary."""
+        """Handle the messages that have arrived, tell the workers, and write checkpoint, weights and summary.
+
+        `status` is the exit status that the launcher has sent; it becomes 1 if the run has not come to its end.
+        """
         server = self.server
         self.end.may_have_message = True  # so that whatever has arrived is received and counted
         self.receive()
@@ -215,7 +221,11 @@ def raise_descriptor_limit() -> None:
 
 
 def main() -> int:
-    """Serve a run over the pipes of its launcher; return the exit status of this process."""
+    """Serve a run over the pipes of its launcher; return the exit status of this process.
+
+    That is 0 once the run is closed, however the run ended, and 2 if the server refuses to run (the launcher gets the
+    reason as a Failure).
+    """
     raise_descriptor_limit()
     with open(sys.stdin.fileno(), "rb", buffering=0, closefd=False) as first_line:  # PipeLines reads what follows
         config = Config(**json.loads(first_line.readline()))

@@ -48,7 +48,7 @@ class Limit:
             self.holders += 1
 
     def release(self) -> None:
-        """Release one hold; the last one restores the limit before the first."""
+        """Release one hold; the last release restores the limit that was in force before the first hold."""
         with self._lock:
             self.holders -= 1
             if not self.holders:

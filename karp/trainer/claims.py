@@ -25,7 +25,11 @@ class Claims:
         self._process = -1
 
     def acquire(self, threads: int, under_launcher: bool) -> None:
-        """Claim the resources; raises ProgramError or SettingError, and claims nothing, if one cannot be had."""
+        """Claim the resources, or claim none and raise.
+
+        Raises ProgramError for a second Trainer under a launcher, SettingError for another number of BLAS threads than
+        that of a Trainer which is training.
+        """
         first = _first.acquire(blocking=False)
         if under_launcher and not first:
             raise ProgramError("a second Trainer: a program that a launcher has started takes part in one run only")

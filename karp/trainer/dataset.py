@@ -27,7 +27,7 @@ class Dataset:
     """
 
     def __init__(self, *data: Any, sample_weights: Any = None) -> None:
-        """Convert the data to a source; raises SettingError for what is none, has no rows, or has wrong weights."""
+        """Convert the data to a source; raises SettingError for data that are no source, no rows, or wrong weights."""
         self.source = source_of(*data)
         self.parts = list(self.source.parts)
         self.samples = len(self.source)
@@ -40,7 +40,7 @@ class Dataset:
             self._weigh(checked_weights(sample_weights, self.samples))
 
     def _weigh(self, weights: Array) -> None:
-        """Keep the weights of the samples; rows of weight 0 are left out."""
+        """Give the samples these weights, and leave out the rows of weight 0 from now on."""
         if not weights.all():
             self.weighted_rows = np.flatnonzero(weights)
             weights = weights[self.weighted_rows]
@@ -52,7 +52,7 @@ class Dataset:
         return [*self.source.take(self._in_source(rows)), self.weights.take(rows)]
 
     def _in_source(self, rows: Array) -> Array:
-        """Return the numbers that these rows have in the source, which includes those without weight."""
+        """Return the numbers of these rows in the source, whose numbers count the rows of weight 0, too."""
         return rows if self.weighted_rows is None else self.weighted_rows[rows]
 
     def fingerprint(self) -> str:
@@ -75,7 +75,10 @@ class Dataset:
         return [*([weightless] if left_out else []), *self.unscaled()]
 
     def unscaled(self) -> list[str]:
-        """Return, for each part with columns of so large numbers that training may diverge, a text that names them."""
+        """Return a text for each part that has columns of numbers so large that training may diverge; it names them.
+
+        Only a sample of the rows is looked at.
+        """
         sizes = [self._size_limit(index, part) for index, part in enumerate(self.parts)]
         wide = (int(np.prod(part.shape)) for part, size in zip(self.parts, sizes, strict=True) if np.isfinite(size))
         widest = max(wide, default=0)
@@ -113,7 +116,7 @@ class Dataset:
         )
 
     def not_finite(self, rows: Array) -> str:
-        """Describe the first number of these rows that is not finite, by row and column; '' if all are."""
+        """Describe the first number of these rows that is not finite, by row and column; '' if all are finite."""
         first, count = "", 0
         rows = self._in_source(rows)
         for part, batch in zip(self.parts, self.source.take(rows), strict=True):

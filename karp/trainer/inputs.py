@@ -18,14 +18,14 @@ from karp.text import NAME_CHARACTERS, is_name, sendable
 
 
 def parameters_of(model: nn.Module) -> Parameters:
-    """Return a model's parameters; raises SettingError for what is no model."""
+    """Return a model's parameters; raises SettingError for anything but an `nn.Module`."""
     if not isinstance(model, nn.Module):
         raise SettingError(f"{model!r:.60} is no model; one is made like nn.MLP(4, [16], 2)")
     return model.parameters
 
 
 def has_scores(evaluate: object) -> bool:
-    """Return whether a run has scores; raises SettingError for what is no function, such as a score."""
+    """Return whether a run has scores: not for None; raises SettingError for anything else that cannot be called."""
     if evaluate is not None and not callable(evaluate):
         raise SettingError(f"evaluate is {evaluate!r:.60}; it must be a function, which is called once per epoch")
     return evaluate is not None
@@ -34,7 +34,10 @@ def has_scores(evaluate: object) -> bool:
 def settings_of(
     parameters: Parameters, optimizer: optim.Optimizer, outer: optim.Optimizer | None, **others: Any
 ) -> Settings:
-    """Return the settings of this program's run; `others` are fields of `Settings` as they are."""
+    """Return the settings of this program's run; `others` are the further fields of `Settings`.
+
+    Raises SettingError, naming the field, for a value that cannot be.
+    """
     file = program_file()
     return Settings.from_dict({
         "program": program_name(),
@@ -50,8 +53,8 @@ def settings_of(
 def program_file() -> Path | None:
     """Return the file of this process's program; None in a session, a notebook and the like.
 
-    Of a folder that is run it is the `__main__.py`, of an archive the archive. It does not depend on sys.argv or the
-    current directory.
+    For a folder that is run this is its `__main__.py`, for an archive the archive. The result does not depend on
+    sys.argv or the current directory.
     """
     main = getattr(sys.modules.get("__main__"), "__file__", None)
     candidates = [Path(main), Path(main).parent] if isinstance(main, str) else []
@@ -73,7 +76,8 @@ def program_name() -> str:
 def scores(values: Mapping[str, Any] | float) -> dict[str, float]:
     """Convert logged numbers or scores to a dict of floats, as messages carry them.
 
-    Raises ProgramError for a name or a value that cannot be one, and for more numbers than a message takes.
+    A number without a name is called `score`. Raises ProgramError for a name that is not a line of text, a value that
+    is not a number, and for more numbers than a message takes.
     """
     named = values if isinstance(values, Mapping) else {"score": values}
     if len(named) > MOST_NUMBERS:
@@ -137,7 +141,7 @@ class Inspection:
         self.newest = newest
 
     def check_parameters(self, named: Mapping[str, Value]) -> None:
-        """Raise ProgramError if the model's parameters are no longer those that are trained."""
+        """Raise ProgramError if parameters of the model were replaced, added or removed since the Trainer was made."""
         parameters = self.parameters
         if parameters.holds(named):
             return

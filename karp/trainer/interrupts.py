@@ -41,7 +41,11 @@ class Interrupts:
         self._before: dict[int, Any] = {}  # signal -> its handler
 
     def install(self, script: bool) -> None:
-        """Install handlers for the signals that would end the process; in a session or a notebook only for Ctrl-C."""
+        """Install handlers that defer the signals to end the process while karp is at work, and else raise.
+
+        In a session or a notebook (no `script`) only Ctrl-C gets one. A signal that the program handles or ignores
+        keeps its handler, and outside of the main thread none is installed.
+        """
         if threading.current_thread() is not threading.main_thread():
             return
         self._script = script
@@ -52,7 +56,7 @@ class Interrupts:
                     self._before[number] = signal.signal(number, self._handle)
 
     def restore(self) -> None:
-        """Restore the handlers before `install`, except where the program has installed its own meanwhile."""
+        """Restore the handlers that `install` replaced, except where the program has installed its own meanwhile."""
         for number, handler in self._before.items():
             if signal.getsignal(number) == self._handle:
                 signal.signal(number, handler)
@@ -85,14 +89,15 @@ class Interrupts:
         self.working = True
 
     def raise_pending(self) -> None:
-        """Raise the exception of the pending signal."""
+        """Raise the exception of the pending signal, which must exist; it is no longer pending then."""
         number, self.pending = self.pending, 0
         raise self._exception(number)
 
     def leave_block(self, error: BaseException | None) -> BaseException | None:
-        """Defer signals from now on, as the `with` block is left; return its error, or that of a pending signal.
+        """Defer signals from now on, as the `with` block is left with `error`, or None.
 
-        If the returned error is an interrupt, the next signal counts as the second, which raises at once.
+        Returns this error; without one, the exception of a pending signal, or None. If the returned error is an
+        interrupt, the next signal counts as the second, which raises at once.
         """
         self.working = True
         if error is None and self.pending:

@@ -31,12 +31,13 @@ class Link(Protocol):
         """Whether the weights have changed since the worker began to compute on them."""
 
     def release_weights(self) -> None:
-        """Copy the worker's current weights to its own vector, so that it needs no memory of the server's."""
+        """Copy the worker's current weights to its own vector, so that the worker needs none of the server's memory."""
 
     def try_apply(self, lease: Lease, node: Node, weight: float) -> bool:
-        """Apply the sum over the lease's step, and move the lease to the next step; False if that needs messages.
+        """Apply the sum over the lease's step, move the lease to the next step, and return True.
 
-        `weight` is the sum of the step's sample weights; 0 where samples have none.
+        If that needs messages, return False and change nothing. `weight` is the sum of the step's sample weights; 0
+        where samples have none.
         """
 
     def send(self, message: FromWorker, incarnation: int) -> None: ...
@@ -57,8 +58,9 @@ def connect(
 ) -> Link:
     """Return the link to a recorded run, to the launcher's server, or to a server's machine in this process.
 
-    In the last case `launched` says how a launcher could resume the run, and without `record` the run leaves no files.
-    Raises SettingError if it is then given a directory.
+    The environment says which of them. In the last case `launched` says how a launcher could resume the run, and
+    without `record` the run leaves no files: then a directory is a SettingError. Raises what opening the record, or the
+    server's address and keys, raises.
     """
     streams.open_standard_descriptors()
     if recorded := environment.read(environment.REPLAY):

@@ -26,7 +26,10 @@ class LocalSteps:
         self.amount = 0.0  # samples of the shard's local steps, or their weights; at 0 the weights are the step's
 
     def take_step(self, loss: float, amount: float, batch: int) -> None:
-        """Update the weights by the gradient of one batch, which is a mean over `amount`; schedules count batches."""
+        """Update the weights by the gradient and loss of one batch, means over `amount` samples (or their weights).
+
+        `batch` is the number of the global batch, at which schedules and the optimiser's state begin with a new shard.
+        """
         if self.amount == 0:
             self.start[:] = self.parameters.data
             self.losses = 0.0
@@ -36,7 +39,7 @@ class LocalSteps:
         self.amount += amount
 
     def finish_shard(self, share: float) -> float:
-        """Write the contribution into the gradient, restore the weights, and return the weighted mean loss."""
+        """Write the contribution into the gradient, restore the weights, and return the mean loss times `share`."""
         gradient, weights = self.parameters.grad, self.parameters.data
         np.subtract(self.start, weights, out=gradient)
         gradient *= gradient.dtype.type(share)
@@ -45,7 +48,7 @@ class LocalSteps:
         return loss
 
     def restore_weights(self) -> None:
-        """Restore the step's weights, also in the middle of a shard."""
+        """Restore the step's weights, if local steps have been taken since: also in the middle of a shard."""
         if self.amount:
             self.parameters.data[:] = self.start
             self.parameters.mark_modified()

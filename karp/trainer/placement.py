@@ -20,7 +20,10 @@ class Placement:
         self._gradients: Vector | None = None  # memory that the server reads; None: the model's own
 
     def make_read_only(self) -> None:
-        """Make the weights read-only for the program, whose writes would be lost, or change those of other workers."""
+        """Make the model's weights read-only for the program, whose writes would be lost or reach other workers.
+
+        `place_weights` puts that into force.
+        """
         self._own = self.worker.weights.view()
         self._own.flags.writeable = False
 

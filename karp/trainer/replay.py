@@ -38,7 +38,10 @@ NEVER = float("inf")
 
 
 class ReplayLink:
-    """Lease shards in the order of the record in `directory`, and compare the final weights with the recorded ones."""
+    """A link that leases shards in the order of the record in `directory`, and compares the final weights with it.
+
+    Raises DataError if the directory does not hold the complete record of a run that has ended.
+    """
 
     address = "the record"
     diagnosis = ""
@@ -65,7 +68,11 @@ class ReplayLink:
         return False
 
     def send(self, message: FromWorker, incarnation: int) -> None:
-        """Handle a worker's message as the server of the recorded run did."""
+        """Handle a worker's message as the server of the recorded run did; messages that change no weights do nothing.
+
+        Raises RefusedError for a program with other settings, RunError if the program fails, or stops before the end
+        of the record, and DataError for a damaged record.
+        """
         match message:
             case Join():
                 self._join(message)
@@ -144,7 +151,10 @@ class ReplayLink:
         return self.inbox.popleft(), 0
 
     def close(self, status: int) -> None:
-        """Write both hashes of the weights to a file, unless the program has failed."""
+        """Write replay.json, with both hashes of the weights, unless the program has failed or never began.
+
+        Raises RecordError if the file cannot be written.
+        """
         if status != 0 or not self.training.ready:
             return
         repeated = self.settings.layout.sha256(self.training.weights.vector)

@@ -9,10 +9,10 @@ from karp.trainer.inputs import program_file
 
 
 def launched(threads: int) -> tuple[Launched, str] | None:
-    """Return how a launcher would run this process's program, and where; None if it could not.
+    """Return how a launcher would run this process's program, and in which directory; None if a launcher cannot.
 
-    A session, a notebook or a text from `-c` is no file; a child that `multiprocessing` has started has the file of its
-    parent, which does something else.
+    That is so in a session, in a notebook and with `python -c`, where there is no file, and in a child that
+    `multiprocessing` has started: its file is that of its parent, which does something else.
     """
     file = program_file()
     if file is None or not is_script() or is_child():
@@ -38,7 +38,7 @@ def is_child() -> bool:
 
 
 def started_in(file: str) -> str:
-    """Return the directory in which this process began, if its program's name tells; else the one it is in now."""
+    """Return the directory in which this process began, as far as its program's name tells; else the current one."""
     name = sys.argv[0] if sys.argv else ""
     if name and not os.path.isabs(name) and file.endswith(os.sep + name):
         return file[: -len(name) - 1] or os.sep

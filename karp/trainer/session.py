@@ -36,7 +36,7 @@ class Session:
         self.joined = not by_hand  # whether the user knows, or need not know, that it has joined
 
     def join(self, settings: Settings, remarks: list[str]) -> None:
-        """Send the request to join the run of these settings; the remarks are for the run's user."""
+        """Send the request to join the run of these settings; the remarks on the data are for the run's user."""
         faults.reach("join")
         host = sendable(socket.gethostname(), HOST)
         self.send(self.worker.request_join(settings, host, os.getpid(), time.monotonic(), kernels(), remarks))
@@ -45,7 +45,7 @@ class Session:
         self.link.send(message, self.worker.incarnation)
 
     def wait_for_task(self) -> None:
-        """Handle messages until there is a task, or the run is over."""
+        """Handle messages until there is a task, or the run is over; raises what `Worker.receive` and `tick` raise."""
         while self.worker.task is None and self.worker.over is None:
             self.handle_next()
 
@@ -64,7 +64,12 @@ class Session:
             self.send(reply)
 
     def leave(self, error: BaseException | None, launched: bool) -> None:
-        """Leave the run, in good order or with this error; a launched program sends Done when it ends."""
+        """Leave the run, as the program leaves its `with` block with this error, or with None.
+
+        Without an error: end the run if it is not over, and send Leave; a launched program sends Done when it exits.
+        With an interrupt: send Leave only, and others compute what this worker had. With any other error: report the
+        failure, unless the run is over.
+        """
         over = self.worker.over is not None
         if error is None:
             if not over:
@@ -82,13 +87,13 @@ class Session:
             self.send(self.worker.failed(line, text_of(error), certain=isinstance(error, ProgramError)))
 
     def _stop_run(self) -> None:
-        """End the run for every worker after the current step, and wait for that."""
+        """End the run for every worker after the current step, and wait until it is over."""
         for message in self.worker.stop():
             self.send(message)
         self.wait_for_task()
 
     def _send_done(self, process: int) -> None:
-        """Tell the server that the program ends, if this worker is the leader and ends well; close the link."""
+        """Close the link as the program exits; before that send Done, if this worker is the leader and ends well."""
         if os.getpid() != process:  # this process is a fork of the worker's
             return
         faults.reach("done")
@@ -98,7 +103,7 @@ class Session:
 
 
 def text_of(error: BaseException) -> str:
-    """Return the text of an exception with its traceback; that of a KarpError ends at the program's line."""
+    """Return the text of an exception with its traceback; for a KarpError without the calls inside karp."""
     shown = traceback.TracebackException.from_exception(error)
     if isinstance(error, KarpError):
         while len(shown.stack) > 1 and shown.stack[-1].filename.startswith(PACKAGE):

@@ -4,7 +4,7 @@
                       |                                                       ^
                       +------------- the with block is left ------------------+
 
-A Trainer is for one run, so it goes through them once. Any other call is a ProgramError that says what to do.
+A Trainer is for one run, so it goes through the stages once. Any other call is a ProgramError that says what to do.
 """
 
 from collections.abc import Mapping
@@ -52,6 +52,6 @@ POSITION = {
 
 
 def check(stage: Stage, wrong: Mapping[Stage, str]) -> None:
-    """Raise ProgramError if the call, whose table of wrong stages this is, is not permitted at this stage."""
+    """Raise ProgramError if a call is not permitted at this stage; `wrong` is the call's table of wrong stages."""
     if (reason := wrong.get(stage)) is not None:
         raise ProgramError(reason)

@@ -67,9 +67,9 @@ class Trainer:
         SettingError: an argument cannot be used.
 
     A Trainer is for one run, so `with` takes it once (`karp/trainer/stage.py` says what may be called when). In one
-    process any number may follow each other, or be nested in threads; under a launcher a program has one. There Ctrl-C,
-    SIGTERM and SIGHUP end a run in good order (`karp/trainer/interrupts.py`), and `karp launch --resume` goes on with
-    it.
+    process any number of Trainers may follow each other, or be nested in threads; under a launcher a program has one.
+    In one process Ctrl-C, SIGTERM and SIGHUP end a run in good order (`karp/trainer/interrupts.py`), and
+    `karp launch --resume` goes on with it.
 
     >>> import numpy as np
     >>> from karp import Trainer, nn, optim
@@ -270,8 +270,9 @@ class Trainer:
     def backward(self, loss: Value) -> None:
         """Compute the gradient of the current batch's loss, a mean over its samples: the shard's contribution.
 
-        Raises ProgramError outside of the loop, for a second loss of one batch, and for a loss that has more than one
-        element, depends on no parameter, or depends on a dropout that was called without `rng`.
+        The update is made between batches; with local steps the optimiser takes one here. Raises ProgramError outside
+        of the loop, for a second loss of one batch, and for a loss that is not a Value of one element, depends on no
+        parameter, or depends on a dropout that was called without `rng`.
         """
         if self._given is not False:
             raise ProgramError(
@@ -296,7 +297,7 @@ class Trainer:
         self._given = True
 
     def stop(self) -> None:
-        """End the run, for every worker, after the current step."""
+        """End the run, for every worker, after the current step, whose other batches are still computed."""
         self._worker.last = True
 
     def log(self, **values: float) -> None:

@@ -15,14 +15,14 @@ def is_large(frame: Any) -> bool:
 
 
 class BufferPool:
-    """Vectors that are sent without a copy: none is handed out while ZeroMQ may still read it."""
+    """Buffers for vectors that are sent without a copy; a buffer that ZeroMQ may still read is not handed out."""
 
     def __init__(self) -> None:
         self.buffers: list[tuple[Vector, list[Any]]] = []  # each with ZeroMQ's trackers of its messages
         self.trackers: list[Any] = []  # the trackers of the buffer that was handed out last
 
     def get(self, like: Vector) -> Vector:
-        """Return a buffer of this size and dtype that may be written to."""
+        """Return a buffer of the shape and dtype of `like` that may be written to; a new one if all are being sent."""
         for buffer, trackers in self.buffers:
             if buffer.dtype == like.dtype and buffer.shape == like.shape and all(sent.done for sent in trackers):
                 trackers.clear()

@@ -33,7 +33,7 @@ class Envelope(NamedTuple):
 
 
 def pack(message: Message, envelope: Envelope) -> list[Any]:
-    """Encode a message as frames: the head's bytes, then the vectors themselves."""
+    """Encode a message as frames: the head's bytes, then the vectors themselves, not copied."""
     head, payload = encode(message)
     head |= {
         "karp": PROTOCOL,
@@ -52,7 +52,8 @@ def pack(message: Message, envelope: Envelope) -> list[Any]:
 def unpack(frames: Sequence[Any], run: str, kinds: Mapping[str, type[Kind]]) -> tuple[Kind, Envelope]:
     """Decode frames to a message and its envelope; the vectors are views of the frames.
 
-    Raises ProtocolError for whatever is not a message of this protocol and run.
+    Raises ProtocolError for anything that is not a message of this protocol and run. A message of ANY_RUN is accepted,
+    and with `run` ANY_RUN a message of any run.
     """
     if not 1 <= len(frames) <= FRAMES:
         raise ProtocolError(f"a message of {len(frames)} frames")
@@ -81,7 +82,7 @@ def unpack(frames: Sequence[Any], run: str, kinds: Mapping[str, type[Kind]]) -> 
 
 
 def vector(frame: Any, dtype: object) -> Vector:
-    """Return a frame as a flat vector of this dtype, a view; raises ProtocolError if it is none."""
+    """Return a frame as a flat vector of this dtype, a view; raises ProtocolError for a wrong dtype or length."""
     kind = DTYPES.get(dtype) if isinstance(dtype, str) else None
     if kind is None:
         raise ProtocolError(f"a vector of {dtype!r:.20}; known: {', '.join(DTYPES)}")

@@ -24,7 +24,7 @@ CRYPTOGRAPHIC = int(zmq.PROTOCOL_ERROR_ZMTP_CRYPTOGRAPHIC)  # this end's keys ca
 
 
 def open_monitor(end: "zmq.Socket[bytes]", *events: int) -> "zmq.Socket[bytes]":
-    """Open a socket that receives these events of `end`; the caller closes it before its context ends."""
+    """Open a socket that receives these events of the socket `end`; the caller closes it before the context ends."""
     return end.get_monitor_socket(zmq.Event(sum(events)))
 
 

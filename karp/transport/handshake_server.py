@@ -29,7 +29,10 @@ class RejectedConnections:
         self.rejected: list[str] = []
 
     def read_events(self) -> None:
-        """Read what the monitor has seen; call it often, as a peer's address is known only while it is connected."""
+        """Read the monitor's events, and keep a line in `rejected` for each connection that failed.
+
+        Call it often, as a peer's address is known only while it is connected.
+        """
         events = list(read_events(self.monitor))
         closed = {value for event, value in events if event == DISCONNECTED}
         for event, value in events:
@@ -72,7 +75,7 @@ def describe_failure(event: int, value: int, with_keys: bool) -> str:
 
 
 def peer_address(descriptor: int) -> str:
-    """Return the address at the other end of a connection of ZeroMQ's; '' if it is no longer known."""
+    """Return the IP address, without port, at the other end of this open connection; '' if that is no longer known."""
     try:
         connection = socket.socket(fileno=descriptor)
     except OSError:

@@ -46,7 +46,7 @@ class ServerConnection:
     """A worker's connection to the server at `address`, and what is known of its failures."""
 
     def __init__(self, end: "zmq.Socket[bytes]", address: str, with_keys: bool) -> None:
-        """Connect the socket `end`; raises ZMQError for what is no address."""
+        """Connect the socket `end` to `address`; raises ZMQError if that is not an address."""
         self.end = end
         self.monitor = open_monitor(end, CONNECTED, DISCONNECTED, SUCCEEDED, *FAILURES)
         self.address = address
@@ -61,7 +61,7 @@ class ServerConnection:
     def diagnose(self, probe_address: bool) -> str:
         """Return why there is no answer, as far as it is known; `probe_address` finds out more and may take 3 s.
 
-        Raises RefusedError or LostError where waiting cannot help.
+        Raises RefusedError for keys that do not match, LostError if no karp server listens there: waiting cannot help.
         """
         for event, value in read_events(self.monitor):
             self._handle_event(event, value)
@@ -112,7 +112,10 @@ class ServerConnection:
         )
 
     def _probe(self) -> None:
-        """Probe the address, unless a connection is open or its handshake is still under way."""
+        """Probe the address, unless a connection is open or its handshake is still under way; sets `finding`.
+
+        Raises RefusedError if the probe shows that keys are missing, or that they are at fault.
+        """
         self.finding = ""
         if self.state is ConnectionState.OPEN or (self.state is ConnectionState.CONNECTED and not self.closed):
             return
@@ -127,7 +130,7 @@ class ServerConnection:
 
 
 def endpoints(address: str) -> list[str]:
-    """Return one endpoint for each address of the host that `address` names.
+    """Return one endpoint for each IP address of the host in `address`; only `address` if there are not several.
 
     >>> endpoints("tcp://127.0.0.1:5555")
     ['tcp://127.0.0.1:5555']
@@ -142,7 +145,10 @@ def endpoints(address: str) -> list[str]:
 
 
 def probe(address: str) -> tuple[str, str]:
-    """Connect to an address; return its ZeroMQ's mechanism ('NULL', 'CURVE', …) and '', or '' and what is wrong."""
+    """Connect to an address; return the mechanism of its ZeroMQ ('NULL', 'CURVE', …) and '', or '' and what is wrong.
+
+    Takes 3 s at most, and raises nothing.
+    """
     match = re.fullmatch(r"tcp://(.+):(\d{1,5})", address)
     if match is None:
         return "", "that is no address"

@@ -32,7 +32,7 @@ class Keys(NamedTuple):
 
     @classmethod
     def from_text(cls, text: str, where: str) -> "Keys":
-        """Decode such a line; raises SettingError, naming `where` it was found, for what is not one or is damaged."""
+        """Decode the line that `to_text` makes; raises SettingError, naming `where` it was found, for wrong keys."""
         try:
             keys = cls(**json.loads(text))
             damage = keys._damage()
@@ -80,9 +80,9 @@ def write(keys: Keys, path: Path) -> None:
 
 
 def read(path: Path) -> Keys:
-    """Read a keys file, or the one in a directory.
+    """Read the keys file `path`, or the keys file in the directory `path`.
 
-    Raises SettingError if the file is not there, is not keys, or may be read by others.
+    Raises SettingError if the file cannot be read, holds no keys or damaged ones, or may be read by other users.
     """
     file = path / FILE if path.is_dir() else path
     try:

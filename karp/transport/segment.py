@@ -57,7 +57,10 @@ def fence() -> None:
 
 
 def spin(ready: Callable[[], object], seconds: float) -> bool:
-    """Poll `ready` for at most `seconds`, yielding the processor between the polls; return whether it became true."""
+    """Poll `ready` for at most `seconds`, yielding the processor between the polls; return whether it became true.
+
+    Where a process cannot yield, `ready` is asked only once.
+    """
     until = time.perf_counter() + seconds
     while not ready():
         if not CAN_YIELD or time.perf_counter() > until:
@@ -103,7 +106,7 @@ MEANINGS = {
 
 
 def not_shared(who: str, why: str) -> str:
-    """Return the line that says with whom no memory is shared, why, and what that costs."""
+    """Return a line for the user: memory is not shared with `who`, for this reason, and what that costs."""
     costs = "travel as frames over tcp, with which small networks take up to three times as long"
     return f"no memory is shared with {who} ({why}): gradients and weights {costs}"
 
@@ -119,7 +122,7 @@ class Segment:
 
     @classmethod
     def make(cls, layout: Layout) -> "Segment":
-        """Allocate a segment of zeros with a token of its own."""
+        """Allocate a segment of zeros with a token of its own; raises OSError if there is no memory for it."""
         descriptor = os.memfd_create("karp", os.MFD_CLOEXEC)
         try:
             os.ftruncate(descriptor, HEAD + layout.nbytes)
@@ -159,6 +162,6 @@ class Segment:
 
 
 def wake(pipe: int) -> None:
-    """Wake the process that sleeps on the other end of this wakeup pipe; a full pipe has woken it already."""
+    """Wake the process that sleeps on the other end of this wakeup pipe; do nothing if the pipe is full or closed."""
     with contextlib.suppress(BlockingIOError, BrokenPipeError):
         os.write(pipe, b"!")

@@ -1,7 +1,7 @@
 """The server's end of its connections: ZeroMQ to every worker, and shared memory besides to those that can open it.
 
-Whoever uses it cannot tell which of the two a message has taken. Contributions and leases go through shared memory
-where both ends have it; everything else, and what does not fit there, goes over the socket.
+The caller cannot tell which of the two a message has taken. Contributions and leases go through shared memory where
+both ends have it; all other messages, and those that do not fit there, go over the socket.
 """
 
 from collections.abc import Callable, Mapping
@@ -20,8 +20,8 @@ from karp.transport.zeromq_server import ServerSocket
 class ServerEnd:
     """The socket to all workers, and the shared memory of some.
 
-    `copy_borrowed` is called with the vector of a worker's slot before that worker is given a task, and so may write
-    there again: what it contributed must then lie elsewhere.
+    `copy_borrowed` is called with the vector of a worker's slot before the worker is given a task, as the worker may
+    then write there again: sums that still lie in the vector have to be copied.
     """
 
     def __init__(
@@ -38,7 +38,10 @@ class ServerEnd:
             socket.poller.register(shared.wakeup, zmq.POLLIN)
 
     def wait(self, seconds: float, commands: int) -> bool:
-        """Wait until something has arrived, at most `seconds`; return whether the descriptor `commands` is ready."""
+        """Wait until something has arrived, at most `seconds`; return whether the descriptor `commands` is ready.
+
+        A wait that ends while it spins does not look at `commands` and returns False; now and then one does not spin.
+        """
         socket = self.socket
         shared = self.shared if self.shared is not None and self.shared.slots else None
         self.may_have_message = shared is None
@@ -63,9 +66,9 @@ class ServerEnd:
         return commands in ready
 
     def receive(self) -> tuple[bytes, FromWorker | ProtocolError, int] | None:
-        """Return the next message's sender, the message, and the incarnation it is meant for; None if none is there.
+        """Return the next message's sender, the message, and the incarnation it was sent to; None if none is there.
 
-        What is not a message of this run is returned as the ProtocolError that says why.
+        For data that are not a message of this run, the message is a ProtocolError, returned and not raised.
         """
         if self.shared is not None and (received := self.shared.receive()) is not None:
             return *received, self.socket.envelope.incarnation
@@ -77,7 +80,7 @@ class ServerEnd:
         return peer, message, envelope.incarnation
 
     def send(self, peer: bytes, message: FromServer) -> bool:
-        """Send a message to a peer; False if the peer is gone, or does not read."""
+        """Send a message to a peer; return False if the peer is gone, or has a thousand unread messages."""
         if self.shared is None:
             return self.socket.send(peer, message)
         if isinstance(message, Lease | Evaluation) and (slot := self.shared.slots.get(peer)) is not None:
@@ -87,7 +90,10 @@ class ServerEnd:
         return self.socket.send(peer, message, self.shared.invite(peer) if isinstance(message, Welcome) else "")
 
     def free_slots(self, workers: Mapping[bytes, int]) -> None:
-        """Free the slots of workers that are gone or cannot open theirs; `workers`: peers in the run -> numbers."""
+        """Free the slots of workers that are gone or cannot open their slot, and tell the user of the latter.
+
+        `workers`: peers in the run -> their numbers.
+        """
         if self.shared is None:
             return
         without: dict[str, list[str]] = {}

@@ -43,7 +43,7 @@ class SharedServer:
         os.set_blocking(self.wakeup_end, False)
 
     def allocate(self, layout: Layout) -> Vector | None:
-        """Allocate the vector of the weights; None if there is no memory for it."""
+        """Allocate the vector of the weights; if there is no memory for it, tell the user and return None."""
         self.layout = layout
         try:
             self.weights = Segment.make(layout)
@@ -67,7 +67,10 @@ class SharedServer:
         fence()
 
     def invite(self, peer: bytes) -> str:
-        """Allocate a slot for a worker that has joined; return what its Welcome says of it, '' if there is none."""
+        """Allocate a slot for a worker that has joined; return the invitation to it, which goes with the Welcome.
+
+        Returns '' if the weights are not in shared memory, or there is no memory for the slot (the user is told).
+        """
         if self.weights is None:
             return ""
         self.forget(peer)
@@ -147,7 +150,11 @@ class SharedSlot:
         return Contribution(step, version, nodes, [], False, 0, seconds, no_overflow == 1, "", sums if sums[0] else [])
 
     def put(self, lease: Lease) -> bool:
-        """Put a lease into the mailbox; False if the worker has not opened it, or has not read the last lease."""
+        """Put a lease into the mailbox and return True.
+
+        Return False, and change nothing, if the worker has not opened the slot or has not read the last lease, or if
+        the lease is suspect, which does not fit.
+        """
         words = self.words
         if not words[READY] or words[READ] != self.leases_written or lease.suspect:
             return False

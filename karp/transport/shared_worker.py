@@ -33,7 +33,7 @@ class SharedWorker:
     """The server's weights and this worker's slot, opened in the worker's process."""
 
     def __init__(self, invitation: str, layout: Layout) -> None:
-        """Open what the server's invitation names; raises OSError where that fails."""
+        """Open the memory and the pipes that the server's invitation names; raises OSError if that fails."""
         try:
             process, weights, slot, server_wakeup, wakeup = map(int, invitation.split()[:5])
             weights_token, slot_token = invitation.split()[5:]
@@ -57,7 +57,10 @@ class SharedWorker:
         self.words[READY] = 1
 
     def send(self, contribution: Contribution) -> bool:
-        """Put a contribution into the mailbox; False if it is not one plain vector and so does not fit."""
+        """Put a contribution into the mailbox, and return True.
+
+        Return False if it does not fit: it must be one vector without logs, reason or the program's wish to stop.
+        """
         if len(contribution.nodes) != 1 or contribution.logs or contribution.last or contribution.reason:
             return False
         node = contribution.nodes[0]
@@ -80,7 +83,7 @@ class SharedWorker:
         return True
 
     def read_lease(self) -> Lease | None:
-        """Read the lease in the mailbox; None if its weights have been overwritten already."""
+        """Read the unread lease in the mailbox; None if its weights have been overwritten already."""
         number, step, start, stop, version, new = LEASE.unpack_from(self.slot.memory, IN)
         self.read += 1
         self.words[READ] = self.read

@@ -1,7 +1,7 @@
 """A worker's end of its connection to the server: ZeroMQ, and shared memory besides where it can be opened.
 
 The worker cannot tell which of the two a message has taken. Contributions and leases go through shared memory where
-both ends have it; everything else, and what does not fit there, goes over the socket.
+both ends have it; all other messages, and those that do not fit there, go over the socket.
 """
 
 import contextlib
@@ -52,7 +52,8 @@ class WorkerEnd:
     def receive(self, seconds: float) -> tuple[FromServer, int] | None:
         """Return the next message and the server's incarnation, waiting at most `seconds`; None if none came.
 
-        Raises LostError for what is not a message of this run: then the address is not its server's.
+        Raises LostError for data that are not a message of this run (then another server has the address), and where
+        waiting cannot help LostError or RefusedError, as `ServerConnection.diagnose` does.
         """
         socket = self.socket
         self.waits += 1
@@ -91,7 +92,10 @@ class WorkerEnd:
                 sys.stderr.flush()
 
     def _receive_lease(self, seconds: float) -> FromServer | None:
-        """Return the next lease from the mailbox; None if none came in time, or a message came on the socket."""
+        """Return the next lease from the mailbox; None if none came in time, or a message came on the socket.
+
+        Returns Rejoin, as if the server had sent it, if the lease's weights have been overwritten already.
+        """
         shared = self.shared
         assert shared is not None
         if self.idle or not spin(shared.has_lease, WORKER_SPIN_SECONDS):
@@ -108,7 +112,7 @@ class WorkerEnd:
         return Rejoin() if lease is None else lease  # None: the lease's weights have been overwritten already
 
     def _open_shared(self, invitation: str) -> None:
-        """Open the shared memory that the server invites to, if there is any and it can be opened."""
+        """Open the shared memory of an invitation ('': none); if it cannot be opened, keep the reason in `unshared`."""
         self._close_shared()
         self.unshared = ""
         if not invitation:
@@ -138,7 +142,7 @@ class WorkerEnd:
         return False
 
     def release_weights(self) -> None:
-        """Copy the weights that the worker computes on to its own vector, where they stay as they are."""
+        """Copy the weights that the worker computes on to its own vector, which nobody else changes."""
         worker, shared = self.worker, self.shared
         if shared is not None and worker.current is shared.weights.vector:
             shared.copy(worker.weights)

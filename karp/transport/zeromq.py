@@ -1,4 +1,4 @@
-"""What both ends of the ZeroMQ connection share: ROUTER at the server, DEALER at the worker, over tcp.
+"""Options and figures common to both ends of a ZeroMQ connection: ROUTER at the server, DEALER at the worker, over tcp.
 
 The server listens on a socket that the launcher has bound to port 0 before it started any process. So every process
 knows the address, and a server that is started again is reached at the same one.

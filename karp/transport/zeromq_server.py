@@ -58,7 +58,7 @@ class ServerSocket:
     def receive(self) -> tuple[bytes, FromWorker | ProtocolError, Envelope] | None:
         """Return the next message's sender, the message, and its envelope; None if none is there.
 
-        What is not a message of this run is returned as the ProtocolError that says why.
+        For data that are not a message of this run, the message is a ProtocolError, returned and not raised.
         """
         try:
             frames = self.socket.recv_multipart(zmq.DONTWAIT, copy=False)
@@ -75,7 +75,7 @@ class ServerSocket:
     def send(self, peer: bytes, message: FromServer, invitation: str = "") -> bool:
         """Send a message to a peer, with an invitation to shared memory if there is one.
 
-        Returns False if the peer is gone, or does not read.
+        Returns False if the peer is gone, or has UNREAD_MESSAGES unread messages. A large vector is copied first.
         """
         envelope = self.envelope._replace(invitation=invitation) if invitation else self.envelope
         frames = pack(message, envelope)

@@ -16,7 +16,10 @@ from karp.transport.zeromq import has_message, set_options
 
 
 class WorkerSocket:
-    """The socket to the server. `run` may be ANY_RUN: then it is learnt from the first answer."""
+    """The socket to the server; `run` may be ANY_RUN: then the run is learnt from the first answer.
+
+    Raises SettingError if `address` is not an address.
+    """
 
     def __init__(self, address: str, run: str, keys: Keys | None = None) -> None:
         self.address = address
@@ -63,7 +66,7 @@ class WorkerSocket:
     def receive(self) -> tuple[FromServer, Envelope]:
         """Return the next message, which must have arrived, and its envelope.
 
-        Raises LostError for what is not a message of this run: then the address is not its server's.
+        Raises LostError for data that are not a message of this run: then another server has the address.
         """
         frames = [frame.buffer for frame in self.socket.recv_multipart(copy=False)]
         try:
@@ -75,7 +78,7 @@ class WorkerSocket:
         return message, envelope
 
     def close(self) -> None:
-        """Close the connection; ZeroMQ sends what is still to be sent."""
+        """Close the connection; ZeroMQ sends the messages that are still to be sent, for at most a second."""
         self.socket.disable_monitor()
         self.connection.close()
         self.socket.close()

@@ -186,7 +186,7 @@ class Step:
         return self.enter(shard, shard + 1)
 
     def restore(self, missing: Ranges) -> None:
-        """Enter all shards except the missing ones; raises ValueError unless these are sorted ranges of its shards."""
+        """Enter all shards except the missing ranges; raises ValueError for ranges unsorted or outside of the step."""
         at = 0
         for start, stop in [*missing, (self.shards, self.shards)]:
             if not at <= start <= stop <= self.shards:
