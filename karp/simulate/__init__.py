@@ -1,6 +1,6 @@
 """A cluster without computers: the real server and the real workers on a virtual clock and an imaginary network.
 
-The two machines of `karp.protocol` do no I/O, so they cannot tell. Everything else is drawn from one seed: how long
+The two machines of `karp.protocol` do no I/O, so they run here unchanged. All else is drawn from one seed: how long
 messages travel and computations take; which messages are lost, duplicated or overtaken; which workers are killed, cut
 off, paused or slow; when the server dies and from which checkpoint it is restarted. A seed gives the same history every
 time.
@@ -17,9 +17,9 @@ time.
     study.py            a study: one large run without faults of the server, and its figures
     report.py           the outcome of a study as text, JSON or a picture
 
-It serves two kinds of people. Tests and `karp simulate --schedules` run thousands of small scenarios full of faults,
-and the checker checks every invariant after every event. Those who study the algorithms run one large scenario with
-`karp simulate` and read its figures.
+There are two uses. Tests and `karp simulate --schedules` run thousands of small scenarios full of faults, and the
+checker checks every invariant after every event. A study of the algorithms is one large scenario, which `karp simulate`
+runs to print its figures.
 """
 
 from karp.simulate.checker import Violation

@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 
 
 class Violation(AssertionError):
-    """Report that an invariant does not hold in a simulated run."""
+    """The error that an invariant does not hold in a simulated run; its text says how to repeat the run."""
 
     def __init__(self, cluster: "Cluster", reason: str) -> None:
         clock, server, seed = cluster.clock, cluster.server, cluster.scenario.seed
@@ -95,9 +95,10 @@ class Checker:
             self.fail(f"{process.peer!r} ends without the final weights")
 
     def server_restarted(self, server: Server, snapshot: Snapshot | None, newest_lost: bool) -> None:
-        """Set the ledger back to what a server that was restarted knows.
+        """Set the checker's ledger back to the state of a server that was restarted from a snapshot, or None.
 
-        `newest_lost` says that it was restarted from an older checkpoint, which may name another leader.
+        `newest_lost` says that this is not the newest checkpoint, so it may name another leader. Raises Violation if
+        the server differs from its snapshot.
         """
         if newest_lost:
             self.forgotten_leaders |= set(self._leaders())
@@ -116,7 +117,7 @@ class Checker:
     # After every event.
 
     def check_event(self) -> None:
-        """Check what must hold after an event; skip the checks if the server has not acted, as nothing has changed."""
+        """Check all invariants after an event, if the server has acted; raises Violation for one that does not hold."""
         server, message, server_acted = self.cluster.server, self.message, self.server_acted
         self.message, self.server_acted = None, False
         if server is None or not server_acted:
@@ -150,7 +151,7 @@ class Checker:
             self._check_sums(server, step)
 
     def _new_shards(self, message: Contribution, arrived: set[int]) -> set[int]:
-        """Return the shards that a contribution adds: those of its nodes that are finite and of which none is known."""
+        """Return the shards that a contribution adds: all shards of its finite nodes, unless one had arrived before."""
         new: set[int] = set()
         for node in message.nodes:
             shards = set(range(node.start, min(node.stop, node.start + self.plan.shards + 1)))
@@ -160,7 +161,7 @@ class Checker:
         return new
 
     def _enter(self, message: Contribution, new: set[int]) -> None:
-        """Enter new shards of a contribution into the ledger and the reference."""
+        """Enter new shards of a contribution into the ledger and the reference, and check its staleness."""
         self.arrived[message.step] |= new
         newest = self.version
         for shard in sorted(new):
@@ -268,7 +269,7 @@ class Checker:
     # At the end.
 
     def check_end(self) -> None:
-        """Check that the run has ended as it should."""
+        """Check that the run has ended for a reason that the scenario gives, after the right step, with all scores."""
         cluster, server = self.cluster, self.cluster.server
         if cluster.server_process.failure:
             self._check_failure()

@@ -57,7 +57,9 @@ class Cluster:
         return self.server_process.server
 
     def run(self) -> None:
-        """Run until every process has ended; raises Violation where an invariant does not hold.
+        """Run until every process has ended, or `go_on` returns False.
+
+        Raises Violation if an invariant does not hold, or the run has not ended after `limit` seconds.
 
         NumPy's warnings are off: the checker looks at every number, and the figures of a study show a loss that is not
         finite. OpenBLAS 0.3.31 with AVX-512 also reads uninitialised memory in the product of a float32 matrix of 5
@@ -122,7 +124,7 @@ class Cluster:
             self.pending_starts += 1  # until the launcher has decided whether to restart it
 
     def _launcher_sees(self, process: WorkerProcess) -> None:
-        """Tell the server of the end of a process, and restart the worker where that may help."""
+        """Tell the server of the end of a process; restart the worker if it died in its `with` block, up to a limit."""
         self.pending_starts -= 1
         self.server_process.worker_ended(process.number, process.status == 0)
         done = not process.in_block or process.status in (0, 130) or self.server_process.failure
@@ -136,7 +138,7 @@ class Cluster:
             process.end(-15)
 
     def _reinforce(self) -> None:
-        """Start a worker where none is left: the server waits for one to join, and here one always does."""
+        """Start a worker if none is left: the server then waits until a worker joins, and here one always does."""
         server = self.server
         left = any(process.alive and process.in_block for process in self.processes)
         if server is not None and not server.over and not left and not self.pending_starts:
@@ -162,7 +164,10 @@ class Cluster:
         self.network.send("up", process.peer, message, self.server_process.receive, process.peer, incarnation)
 
     def send_down(self, peer: bytes, message: FromServer) -> bool:
-        """Send a message to a worker; return False if its connection is known to be closed."""
+        """Send a message to a worker; return False if the server knows that the connection is closed.
+
+        True does not say that the message arrives.
+        """
         process = self.process_of.get(peer)
         now = self.clock.now
         if process is None or now >= process.closed_at:

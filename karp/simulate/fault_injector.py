@@ -37,7 +37,10 @@ class FaultInjector:
             process.end(SIGKILL)
 
     def kill_at(self, process: "WorkerProcess", point: str, step: int | None) -> bool:
-        """Kill a process at one of POINTS if the scenario says so; without a step the server's version counts."""
+        """Kill a process at one of POINTS if the scenario says so; return whether it did.
+
+        `step` is compared with the scenario's; None stands for the server's version.
+        """
         server = self.cluster.server
         version = 0 if server is None else server.version
         numbers = (-1, process.number, process.worker.number)
@@ -50,7 +53,7 @@ class FaultInjector:
         return False
 
     def bad_shard_at(self, step: int, shard: int) -> BadShard | None:
-        """Return the failure of the program that is due at this shard, if any, and count it."""
+        """Return the failure of the program that is due at this shard, and count it; None if none is due."""
         for bad_shard, times in self.times_left.items():
             if (bad_shard.step, bad_shard.shard) == (step, shard) and times:
                 self.times_left[bad_shard] = times - 1
@@ -66,7 +69,7 @@ class FaultInjector:
         return True
 
     def _inject(self, fault: Fault) -> None:
-        """Inject a fault; one that needs a living server or worker does nothing where there is none."""
+        """Inject a fault; a fault that needs a living server or worker does nothing if there is none."""
         cluster = self.cluster
         alive = [process for process in cluster.processes if process.alive]
         if fault.kind == "server":
@@ -98,7 +101,7 @@ class FaultInjector:
                 self._send_malformed(process.peer, fault.variant)
 
     def _send_malformed(self, peer: bytes, variant: int) -> None:
-        """Let a message arrive at the server that cannot be right."""
+        """Let a message that the server has to refuse arrive from this peer; do nothing while the server is down."""
         server_process, server = self.cluster.server_process, self.cluster.server
         if server is None:
             return

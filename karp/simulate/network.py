@@ -77,7 +77,7 @@ class Network:
             self.clock.call_at(self._draw_arrival(direction, peer, number), receive, *arguments, copied)
 
     def _draw_copies(self) -> int:
-        """Return how many copies of a message arrive on an unreliable network."""
+        """Draw how many copies of a message arrive on an unreliable network, 0 to 2, and count lost and doubled."""
         copies = 1
         if self.rng.bernoulli(self.scenario.loss_rate):
             self.counts["messages lost"] += 1
@@ -88,7 +88,7 @@ class Network:
         return copies
 
     def _draw_arrival(self, direction: str, peer: bytes, number: int) -> float:
-        """Return the time at which copy `number` of a message arrives."""
+        """Draw the time at which copy `number` of a message arrives; with `in_order` not before earlier messages."""
         latency = self.scenario.latency
         time = self.clock.now + 0.5 * latency + self.rng.exponential(0.5 * latency)
         if number:  # A second copy may arrive long after the first.
@@ -99,7 +99,10 @@ class Network:
 
 
 def copy_message(message: AnyMessage) -> tuple[AnyMessage, int]:
-    """Return a copy that shares nothing mutable with the message, and its size in bytes."""
+    """Return a copy that shares nothing mutable with the message, and its size in bytes.
+
+    A message without vectors is returned itself, as neither end changes it.
+    """
     if not isinstance(message, MESSAGES_WITH_VECTORS):
         return message, HEAD_BYTES  # Neither end changes these.
     copied, size = type(message)(*[getattr(message, name) for name in message.__slots__]), HEAD_BYTES

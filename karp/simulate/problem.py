@@ -67,7 +67,7 @@ class Problem:
         return gradient, float(np.dot(error, error)) / len(rows) * share
 
     def score(self, weights: Vector) -> float:
-        """Return the mean loss over the first rows of the table."""
+        """Return the mean loss of these weights over the first SCORED_ROWS rows of the table."""
         error = np.dot(self.x[:SCORED_ROWS], weights[: self.width]) - self.y[:SCORED_ROWS]
         return float(np.dot(error, error)) / len(error)
 
@@ -81,9 +81,9 @@ class Problem:
 class Reference:
     """Compute the weights of every version, and the sum of every node on the way, in one process.
 
-    The weights under a gradient of a run with staleness are decided by time, not by its settings. So the checker
-    notes in `weight_versions` which they were, and the reference repeats everything else. Without staleness a gradient
-    of step t is always computed with the weights of version t.
+    In a run with staleness, time decides with which weights a gradient is computed. So the checker notes their version
+    in `weight_versions`, and the reference repeats everything else. Without staleness a gradient of step t is always
+    computed with the weights of version t.
 
     Args:
         left_out: the (step, shard) that the server leaves out because their gradient is never finite.

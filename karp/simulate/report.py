@@ -60,7 +60,10 @@ def format_bytes(count: float) -> str:
 
 
 def curve_lines(outcome: Outcome) -> list[str]:
-    """Return the curve as lines of a terminal: bars of the loss above the lowest there is, on a logarithmic scale."""
+    """Return the curve as lines of a terminal: bars of the loss above the lowest possible, on a logarithmic scale.
+
+    Returns [] if the loss did not fall, or the target is not above the lowest loss.
+    """
     curve = outcome.curve
     indices = [round(line * (len(curve) - 1) / (CURVE_LINES - 1)) for line in range(CURVE_LINES)]
     points = [curve[index] for index in indices] if len(curve) > CURVE_LINES else curve

@@ -61,7 +61,7 @@ class ServerProcess:
         self.cluster.clock.call_later(seconds, self._restart, back)
 
     def _restart(self, back: int) -> None:
-        """Start the next server from a checkpoint, if there is one."""
+        """Start the next server, from a checkpoint if there is one; after a failure terminate the workers instead."""
         cluster, now = self.cluster, self.cluster.clock.now
         if self.failure:  # The launcher restarts no server of a run that has failed.
             cluster.terminate_workers()
@@ -79,7 +79,10 @@ class ServerProcess:
         self._schedule_tick()
 
     def _roll_back(self, back: int) -> Snapshot | None:
-        """Return the snapshot to restart from; later checkpoints and reports are deleted, unfinished ones as well."""
+        """Return the snapshot to restart from; None if no checkpoint is complete.
+
+        Later reports and checkpoints are deleted, and checkpoints whose writing had not ended.
+        """
         written = [checkpoint for checkpoint in self.disk if checkpoint.written_at <= self.cluster.clock.now]
         if not written:
             self.disk, self.reports = [], []
@@ -92,7 +95,7 @@ class ServerProcess:
     # Events of the server. Each is one turn of the loop in serve/process.py.
 
     def receive(self, peer: bytes, incarnation: int, message: FromWorker) -> None:
-        """Take a message that has arrived; while the server is down it is lost, or waits at the sender's end."""
+        """Pass a message that has arrived to the server; while that is down, lose the message or try again later."""
         cluster = self.cluster
         if self.server is None:
             if cluster.rng.bernoulli(0.5):
@@ -104,12 +107,12 @@ class ServerProcess:
         self._schedule_tick()
 
     def receive_garbage(self, peer: bytes) -> None:
-        """Take bytes that are no message."""
+        """Pass bytes that are not a message to the server, if it is up."""
         if self.server is not None:
             self.perform(self.server.malformed(peer, "no message", self.cluster.clock.now))
 
     def worker_ended(self, worker: int, succeeded: bool) -> None:
-        """Hear from the launcher that a worker's process has ended; a server that is down hears it at its restart."""
+        """Tell the server, as the launcher does, that a worker's process has ended: now, or at the server's restart."""
         self.ended_workers[worker] = succeeded
         if self.server is not None:
             self.perform(self.server.ended(worker, succeeded, self.cluster.clock.now))
@@ -132,7 +135,7 @@ class ServerProcess:
         self._schedule_tick()
 
     def perform(self, actions: list[Action]) -> None:
-        """Perform the actions of the machine; a peer whose connection turns out to be closed is an event of its own."""
+        """Perform the actions of the machine in order; a peer whose connection is closed is then lost."""
         server, cluster = self.server, self.cluster
         assert server is not None
         if cluster.checker is not None:
@@ -148,7 +151,7 @@ class ServerProcess:
                     self._save(server, durable)
 
     def _report(self, report: reports.Report) -> None:
-        """Note a report, and what the launcher would read in it."""
+        """Keep a report; note the workers that joined or left, and the failure, as the launcher does."""
         self.reports.append(report)
         match report:
             case reports.Joined() | reports.Left():
@@ -157,7 +160,7 @@ class ServerProcess:
                 self.failure = self.failure or report.failure
 
     def _save(self, server: Server, durable: bool) -> None:
-        """Write a checkpoint: it is on the disk a little later, or at once where the server waits for that."""
+        """Write a checkpoint: it is on the disk a little later, or at once if `durable`; in a study write none."""
         cluster = self.cluster
         if cluster.checker is None and not cluster.scenario.faults:
             return  # A study never restarts its server.

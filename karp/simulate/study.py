@@ -1,4 +1,4 @@
-"""A study: one large simulated run, and what one would measure of it on a real cluster.
+"""A study: one large simulated run, and the figures that a user would measure on a real cluster.
 
 A study trains the imaginary model (problem.py) until the loss of the server's weights is down to the target or all
 steps are done. It measures the time to the target, staleness, messages, bytes and shards that were leased again.
@@ -117,7 +117,7 @@ class Outcome:
 
 
 def run(study: Study) -> Outcome:
-    """Simulate a study; raises SettingError for one that cannot be simulated."""
+    """Simulate a study until the target or its last step; raises SettingError for a study that cannot be simulated."""
     cluster = Cluster(study.scenario(), check=False, limit=math.inf)
     problem = cluster.problem
     first, lowest = problem.score(problem.initial), problem.lowest_score()

@@ -86,13 +86,13 @@ class WorkerProcess:
             self.cluster.process_ended(self)
 
     def interrupt(self) -> None:
-        """End the process as Ctrl-C does: it leaves the run first."""
+        """End the process as Ctrl-C does: leave the run, if the program is in its block, and end with status 130."""
         if self.in_block:
             self.send(Leave([]))
         self.end(130)
 
     def killed_at(self, point: str, step: int | None = None) -> bool:
-        """Kill the process if the scenario says so for this point; return whether it did."""
+        """Kill the process if the scenario says so at this point and `step`; return whether it was killed."""
         injector = self.cluster.injector
         return bool(injector.kills) and injector.kill_at(self, point, step)
 
@@ -103,7 +103,7 @@ class WorkerProcess:
     # The program, as the Trainer runs it.
 
     def proceed(self) -> None:
-        """Run the program until it computes or has to wait for a message."""
+        """Run the program until it computes, has to wait for a message, or has ended."""
         while self.alive and not self.busy:
             worker = self.worker
             if self.in_block and worker.over is not None:
@@ -158,7 +158,7 @@ class WorkerProcess:
         self.proceed()
 
     def _fail(self, error: Exception) -> None:
-        """End the process by an exception that leaves the `with` block."""
+        """End the process with status 1, as by an exception that leaves the `with` block; the server is told."""
         if self.worker.over is None:
             self.send(self.worker.failed(repr(error), f"Traceback …\n{error!r}"))
         self.end(1)
