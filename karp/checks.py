@@ -17,7 +17,7 @@ INFINITE = float("inf")
 
 
 def integer(value: object) -> int | None:
-    """Return `value` as a Python int if it is a whole number, of whatever type; else None.
+    """Return `value` as a Python int if it is of an integer type, Python's or NumPy's; else None, also for a bool.
 
     >>> integer(2), integer(2.0), integer(True)
     (2, None, None)
@@ -40,9 +40,9 @@ def digits(text: str) -> int | str:
 
 
 def whole(name: str, value: object, low: int = 0, high: float = LARGEST_WHOLE, *, besides: str = "") -> int:
-    """Return `value` as a Python int from `low` to `high`; raise SettingError, naming `name`, if it is none.
+    """Return `value` as a Python int; raise SettingError, naming `name`, unless it is an integer from `low` to `high`.
 
-    `besides` is what the error names besides whole numbers, where the caller takes something else, too.
+    `besides` is a text for the error: the values that the caller takes besides whole numbers.
 
     >>> whole("Linear: inputs", 3.0, 1)
     Traceback (most recent call last):

@@ -31,7 +31,7 @@ process; `karp launch -n 4 program.py` starts a parameter server and four worker
 
 
 def parser() -> tuple["Command", "Commands"]:
-    """Return the parser of the command line, and the action whose `choices` has those of its commands by name."""
+    """Return the parser of the command line, and the action whose `choices` map each command to its parser."""
     top = Command("karp", description=DESCRIPTION)
     top.add_argument("--version", action="version", version=f"karp {__version__}", help="say which karp this is")
     commands = top.add_subparsers(title="commands", metavar="COMMAND", required=True)

@@ -34,7 +34,7 @@ class Option(NamedTuple):
         return f"--{self.name.replace('_', '-')}"
 
     def check(self, value: object) -> Any:
-        """Return `value`, a whole number as a Python int; raise SettingError if it is no possible value."""
+        """Return `value`, an integer as a Python int; raise SettingError if the option cannot have this value."""
         if value is None and (self.default is None or self.none_text is not None):
             return None
         if isinstance(self.values, range):
@@ -45,7 +45,7 @@ class Option(NamedTuple):
         return value
 
     def parse(self, text: str) -> Any:
-        """Parse the text of the command line to a value; raise SettingError if it is no possible value."""
+        """Parse the text of the command line to a value; raise SettingError if the option cannot have this value."""
         if text == self.none_text:
             return None
         return self.check(checks.digits(text) if isinstance(self.values, range) else text)

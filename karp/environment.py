@@ -59,7 +59,10 @@ def read(name: str) -> str:
 
 
 def take(*names: str) -> None:
-    """Write KARP_TAKEN, so that child processes ignore the variables, if one of `names` is meant for this process."""
+    """Take this process's KARP_* variables: write KARP_TAKEN, so that child processes ignore what they inherit.
+
+    Nothing is written unless one of the variables `names` is set, and was not inherited from a process that took it.
+    """
     if not any(name in os.environ for name in names):
         return
     variables = own()

@@ -65,7 +65,7 @@ _faults: list[Fault] | None = None  # those of the plan, once this process has r
 
 
 def parse(plan: str) -> list[Fault]:
-    """Parse the text of KARP_FAULT; raises SettingError for what is no fault.
+    """Parse the text of KARP_FAULT, faults between semicolons; raises SettingError for a text that is not a fault.
 
     >>> parse("worker 2: delay 0.5 sent step 41")
     [Fault(number=0, worker=2, action='delay', seconds=0.5, point='sent', step=41, countdown=1)]

@@ -19,7 +19,7 @@ DEAD_SECONDS = 6.0  # a peer without a heartbeat for so long is gone
 
 
 def setting(name: str, value: object) -> int:
-    """Return the setting of this name as a Python int; raise SettingError if it is out of range.
+    """Return the setting of this name as a Python int; raise SettingError unless it is an integer in its range.
 
     >>> setting("epochs", 2.5)
     Traceback (most recent call last):

@@ -183,7 +183,10 @@ def _apply_rules(node: Value, g: Any) -> None:
 
 
 def accumulate_grad(value: Value, gradient: Any, borrowed: bool = False) -> None:
-    """Add `gradient` to the value's `grad`, in its shape and dtype; a borrowed array is not kept by a leaf."""
+    """Add `gradient` to the value's `grad`; it is first summed over broadcast axes, and cast to the value's dtype.
+
+    `borrowed` says that other code may use the array `gradient` further, so a leaf copies it instead of keeping it.
+    """
     data = value.data
     if data.__class__ is float:
         if gradient.__class__ is float:

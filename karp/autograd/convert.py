@@ -46,7 +46,11 @@ def leaf_data(data: Any) -> Any:
 
 
 def constant(data: Any) -> Any:
-    """Return an operation's input: a value as it is, a number as a float, all else as an array, float16 as float32."""
+    """Return an operation's input: a value, float or int as it is, other numbers as floats, other data as an array.
+
+    An array of float16 becomes float32. Raises ShapeError if no array can be made, GraphError for numbers that are not
+    real or have more than 64 bits, DataError for masked elements.
+    """
     kind = data.__class__
     if kind is _value.Value or kind is float or kind is int:
         return data
@@ -76,7 +80,10 @@ def all_inputs(*data: Any) -> tuple[Any, ...]:
 
 
 def as_array(data: Any) -> Any:
-    """Return an operation's input as `constant` does, but a number as a 0-d array instead of a float."""
+    """Return an operation's input: a value as it is, a number as a 0-d float64 array, other data as an array.
+
+    Raises what `constant` raises.
+    """
     data = constant(data)
     return np.asarray(data, np.float64) if isinstance(data, (int, float)) else data
 
@@ -128,7 +135,10 @@ def refuse_value(name: str, data: Any) -> None:
 
 
 def setting(name: str, number: Any) -> float:
-    """Return a setting of an operation, which is not differentiated, as a float; raise GraphError for what is none."""
+    """Return a setting of an operation as a float; raise GraphError for a Value, as no gradient is computed of it.
+
+    Anything else that float() does not take is a GraphError, too.
+    """
     refuse_value(name, number)
     try:
         return float(number)

@@ -126,7 +126,7 @@ def _check_loss(name: str, prediction: Value, target: Any) -> None:
 
 
 def _check_target(name: str, loss: Value, target: Any) -> Value:
-    """Return the loss; if it is not finite because the target is not, raise an error that says so."""
+    """Return the loss; if it is not finite and an element of the target is not either, raise an error that says so."""
     number = loss.data if loss.data.__class__ is float else loss.data.item()
     if not -np.inf < number < np.inf and target.__class__ is not Value:
         with np.errstate(over="ignore"):

@@ -152,7 +152,10 @@ def same_shape(a: Any, *_settings: Any) -> tuple[int, ...]:
 
 
 def normalize_axes(axis: int | tuple[int, ...] | None, ndim: int) -> tuple[int, ...]:
-    """Return the axes as non-negative numbers, all of them for `None`; raise ShapeError for what are none."""
+    """Return the axes as non-negative numbers, all of them for `None`; raise ShapeError for one that is not there.
+
+    An axis that is named twice is a ShapeError, too.
+    """
     if axis is None:
         return tuple(range(ndim))
     axes = axis if isinstance(axis, tuple) else (axis,)

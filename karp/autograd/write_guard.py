@@ -36,7 +36,7 @@ _ndarray = np.ndarray
 
 
 def fingerprint_of(operand: Any) -> bytes | int | tuple[Any, ...]:
-    """Return the bytes of an array if they are few, else their hash; for an index a tuple of those of its arrays."""
+    """Return the bytes of an array if they are few, else their hash; for an index a tuple, one item for each array."""
     if operand.__class__ is tuple:
         return tuple([fingerprint_of(part) for part in operand if part.__class__ is _ndarray])
     content = operand.tobytes()

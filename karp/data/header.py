@@ -72,7 +72,7 @@ def row_advice(file: TextFile, dialect: Dialect, columns: list[str]) -> str:
 
 
 def _name_fault(dialect: Dialect, columns: list[str], index: bool = False) -> str:
-    """Describe the first column without a name or with that of an earlier one, and what to do; "" if there is none."""
+    """Describe the first column that has no name or an earlier column's, and what to do; "" if all names are good."""
     seen: set[str] = set()
     for place, column in enumerate(columns):
         if not column and not (index and place == 0):
@@ -105,7 +105,10 @@ def _target_advice(file: TextFile, dialect: Dialect, columns: list[str], target:
 
 
 def _are_names(numbers: list[str]) -> bool:
-    """Return whether these numbers may name columns: they increase, as 0, 1, 2, years and wave lengths do."""
+    """Return whether these numbers may name columns: each is above the one before, as in 0, 1, 2 or wave lengths.
+
+    A single number may if it has digits alone.
+    """
     values = [float(number) for number in numbers]
     return all(value < following for value, following in pairwise(values)) and (len(values) > 1 or numbers[0].isdigit())
 

@@ -28,7 +28,9 @@ class Rounds(Protocol):
 
 
 def checked_weights(given: Any, rows: int) -> NDArray[Any]:
-    """Return sample weights as an array (rows,) of floats; raise SettingError for what cannot be weights.
+    """Return sample weights as an array (rows,) of floats; raise SettingError unless all are finite and from 0.
+
+    Another shape or dtype is a SettingError, too, and a sum that is 0 or infinite.
 
     >>> checked_weights([1, 0, 2], 3)
     array([1., 0., 2.])

@@ -80,7 +80,7 @@ class Arrays:
 def source_of(*data: Any) -> Source:
     """Return the data of a program as a source: a Table or another source as it is, arrays as `Arrays`.
 
-    Raises SettingError for what is none.
+    Raises SettingError for data of which no arrays of one length can be made.
     """
     if len(data) == 1 and isinstance(data[0], Source):
         return data[0]
@@ -115,7 +115,7 @@ def fingerprint(arrays: Iterable[ArrayLike]) -> str:
 
 
 def as_array(name: str, given: object) -> NDArray[Any]:
-    """Return an argument as an array; raise DataError, naming `name`, if none can be made of it."""
+    """Return an argument as an array; raise DataError, naming `name`, if NumPy cannot make an array of it."""
     try:
         return np.asarray(given)
     except ValueError as error:

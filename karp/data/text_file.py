@@ -92,8 +92,9 @@ def opened(
 ) -> Iterator[TextFile]:
     """Open a file to be read as text, any number of times.
 
-    Raises DataError if there is none, if it is of a format that is no CSV or changes before the `with` block ends,
-    and SettingError for what is no path. Other formats whose first bytes `accepts` takes are read from `raw`.
+    Raises DataError if the file is not there, cannot be read, is of another format than CSV or changes before the
+    `with` block ends, and SettingError for a path that is not one. `accepts` is called with the first bytes: if it
+    returns true, the format is not checked, and the caller reads the file from `raw`.
     """
     name, shown = _name(path)
     try:

@@ -91,7 +91,7 @@ def _activation(owner: str, name: object) -> str:
 
 
 def _hidden_sizes(hidden: Any) -> list[int]:
-    """Return the sizes of the hidden layers of an MLP; raise SettingError for what is no list of sizes."""
+    """Return the sizes of the hidden layers of an MLP; raise SettingError for anything but whole numbers from 1."""
     if isinstance(hidden, (str, bytes, set, frozenset, Mapping)) or not np.iterable(hidden):
         example = f"[{hidden}]" if isinstance(hidden, (int, np.integer)) else "[128, 64]"
         raise SettingError(f"MLP: hidden is a list of sizes, one for each hidden layer: {example}, not {short(hidden)}")
@@ -242,7 +242,7 @@ class Sequential(Module):
         return ((f"layers.{index}", layer) for index, layer in enumerate(self.layers))
 
     def __call__(self, x: Any, rng: np.random.Generator | None = None) -> Value:
-        """Apply the layers to `x`, in order."""
+        """Apply the layers to `x`, in order, and return a Value; modules are given `rng`, functions are not."""
         for layer in self.layers:
             x = layer(x, rng) if isinstance(layer, Module) else layer(x)
         return x if isinstance(x, Value) else Value(x)

@@ -172,7 +172,10 @@ def _walk(items: Items, prefix: str, named: dict[str, Value], seen: set[int], un
 
 
 def _items(holder: Any, prefix: str, unnamed: list[Unnamed]) -> Items:
-    """Return the items of a module, list, tuple or dict, each with its part of a name."""
+    """Return the items of a module, list, tuple or dict, each with its part of a name: a key, index or attribute.
+
+    Add to `unnamed` the objects in it that have no such part, with the advice for a user who keeps values there.
+    """
     if isinstance(holder, Module):
         return _attributes(holder, prefix, unnamed)
     if holder.__class__ not in _HOLDERS:

@@ -88,7 +88,7 @@ class SGD:
     def apply(
         self, weights: Array, gradient: Array, state: State, factors: Factors, scratch: Scratch
     ) -> None:
-        """Update matching slices in place."""
+        """Update `weights` and `state`, the same slice of each vector, in place by `gradient`; overwrite `scratch`."""
         rate, clip, decay, momentum_factor = factors
         scratch1 = scratch[0]
         if self.clip_norm is not None:
@@ -168,7 +168,7 @@ class Adam:
     def apply(
         self, weights: Array, gradient: Array, state: State, factors: Factors, scratch: Scratch
     ) -> None:
-        """Update matching slices in place."""
+        """Update `weights` and `state`, the same slice of each vector, in place by `gradient`; overwrite `scratch`."""
         if self.clip_norm is not None:
             gradient = _clipped(gradient, factors[1], scratch)
         if self.weight_decay:
@@ -207,7 +207,7 @@ class AdamW(Adam):
     def apply(
         self, weights: Array, gradient: Array, state: State, factors: Factors, scratch: Scratch
     ) -> None:
-        """Update matching slices in place."""
+        """Update `weights` and `state`, the same slice of each vector, in place by `gradient`; overwrite `scratch`."""
         if self.clip_norm is not None:
             gradient = _clipped(gradient, factors[1], scratch)
         if self.weight_decay:
@@ -264,7 +264,7 @@ class RMSprop:
     def apply(
         self, weights: Array, gradient: Array, state: State, factors: Factors, scratch: Scratch
     ) -> None:
-        """Update matching slices in place."""
+        """Update `weights` and `state`, the same slice of each vector, in place by `gradient`; overwrite `scratch`."""
         rate, clip, decay, eps, alpha, one_minus_alpha, momentum_factor = factors
         scratch1, square = scratch[0], state["square"]
         if self.clip_norm is not None:

@@ -22,7 +22,7 @@ PARQUET, IPC, STREAM = b"PAR1", b"ARROW1\x00\x00", b"\xff\xff\xff\xff"
 
 
 def pyarrow(what: str) -> Any:
-    """Import pyarrow; raise MissingError, naming `what` needs it, where it is not installed."""
+    """Import pyarrow and return it; if it is not installed, raise a MissingError that says that `what` needs it."""
     try:
         import pyarrow
         import pyarrow.compute  # part of what is returned
@@ -101,9 +101,10 @@ def numbered(parts: Iterable[Any]) -> Iterator[tuple[Any, Lines]]:
 def recut(
     name: str, parts: Iterable[tuple[Any, Lines]], names: tuple[str, ...], rows: int, word: str
 ) -> Iterator[Batch]:
-    """Yield batches of `rows` rows, the last of what is left, from tables and record batches of any size.
+    """Yield batches of `rows` rows, the last one smaller, from tables and record batches of any size.
 
-    Each comes with the numbers of its rows; `word` is what is counted, lines or rows.
+    `parts` are pairs of a table and the numbers of its rows, in the file `name` or in memory; `word` ("line", "row")
+    says what these numbers count. A batch has the columns `names`. Raises DataError for a part that cannot be read.
     """
     pa = pyarrow(name)
     waiting: list[tuple[Any, Lines]] = []
@@ -210,7 +211,7 @@ def _floats(pa: Any, array: Any) -> NDArray[np.float64]:
 
 
 def _seconds(ticks: Any, unit: str, count: int = 1) -> NDArray[np.float64]:
-    """Return integers that count a unit of time as seconds, with NaN for null."""
+    """Return pyarrow's ticks as seconds, with NaN for null; a tick is `count` times `unit` (see `seconds_of`)."""
     seconds = seconds_of(ticks.fill_null(0).to_numpy(zero_copy_only=False), unit, count)
     seconds[ticks.is_null().to_numpy(zero_copy_only=False)] = np.nan
     return seconds

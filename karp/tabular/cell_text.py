@@ -47,7 +47,7 @@ class Kind(IntEnum):
 
 
 class Cell(NamedTuple):
-    """A cell: its kind, its value (NaN where the kind has none), and its level in a category."""
+    """A cell: its kind, its value (NaN for a kind without), and its level, the text for it in a category."""
 
     kind: Kind
     value: float
@@ -73,7 +73,7 @@ _EPOCH = date(1970, 1, 1).toordinal()
 
 
 def cell(text: str) -> Cell:
-    """Recognise a cell by its text.
+    """Recognise a cell by its text, without blanks around it; a text that is nothing else is of the kind TEXT.
 
     >>> cell(" 1.50 "), cell("n/a").kind.name, cell("1970-01-02 00:00:01").value
     (Cell(kind=<Kind.NUMBER: 1>, value=1.5, level='1.5'), 'MISSING', 86401.0)
@@ -155,7 +155,7 @@ def _clock_seconds(hour: str, minute: str, second: str | None, fraction: str | N
 
 
 def _unix_seconds(text: str) -> float | None:
-    """Return the Unix seconds of a date; None if it is none."""
+    """Return the Unix seconds of a date; None if the text is not a date."""
     match = _DATE_TEXT.fullmatch(text)
     if match is None:
         return None

@@ -54,9 +54,9 @@ class Texts:
         return (text if text is None or isinstance(text, str) else text.as_py()) or ""
 
     def plain_numbers(self) -> Floats | None:
-        """Return the cells as numbers, NaN for missing ones, if that is easily told and all are such; else None.
+        """Return the cells as numbers, NaN for missing cells, if pyarrow finds that all are numbers or missing.
 
-        It only says sooner what `recognised` says.
+        Otherwise return None; then `recognised` may still find that they are.
         """
         if isinstance(self._source, list):
             return None
@@ -177,7 +177,7 @@ def check_names(table: str, names: Sequence[object], advice: str = "rename one")
 
 
 def object_texts(table: str, name: str, objects: Iterable[object]) -> Texts:
-    """Return Python objects as texts, written as CSV would have them; raise DataError for what is no cell."""
+    """Return Python objects as texts, written as CSV would have them; raise DataError for one that cannot be a cell."""
     return Texts([_object_text(table, name, item) for item in objects])
 
 
@@ -234,7 +234,10 @@ _SECONDS = {"m": 60, "h": 3600}
 
 
 def seconds_of(ticks: NDArray[np.int64], unit: str, count: int = 1) -> Floats:
-    """Return integers that count a unit of time as seconds; to the same bits whatever the unit."""
+    """Return ticks as seconds; a tick is `count` times `unit` ('ms', 'h', …).
+
+    The same time gives the same bits, whatever its unit.
+    """
     if unit in _SECONDS:
         return ticks.astype(np.float64) * (count * _SECONDS[unit])
     per_second = _PER_SECOND[unit]

@@ -144,7 +144,7 @@ def _plain(column: ColumnType) -> dict[str, Any]:
 
 
 def _column(plain: object) -> ColumnType:
-    """Return a type from plain data; raise DataError where it is none."""
+    """Return a type from plain data; raise DataError for data that are not a type of a column."""
     kind: Any = _KINDS.get(plain["type"]) if isinstance(plain, dict) and isinstance(plain.get("type"), str) else None
     if kind is None or not isinstance(plain, dict):
         raise DataError(f"{plain!r:.80} is no type of a column")

@@ -168,7 +168,7 @@ class Converter:
                             f"{_WHAT[cells.kind]}: pass the column that the model was trained on")  # fmt: skip
 
     def _category(self, column: Category, cells: Column, batch: Batch) -> NDArray[np.int32]:
-        """Return the numbers of the levels."""
+        """Return the number of each cell's level: MISSING, or RARE or UNKNOWN for a level not learnt; report these."""
         codes, levels = self._levels(column, cells)
         known = self._codes[column.name]
         report = self.reports[column.name]

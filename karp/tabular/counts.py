@@ -30,7 +30,7 @@ class TextCounts:
         self.counts: dict[str, int] | None = {}
 
     def add(self, text: str, count: int) -> None:
-        """Count a text."""
+        """Count a text `count` more times; from the first text that is one too many on, do nothing."""
         if self.counts is None or not count:
             return
         known = self.counts.get(text)

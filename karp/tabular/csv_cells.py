@@ -26,7 +26,7 @@ from karp.tabular.cells import Batch, Cells, batch_rows
 def csv_cells(file: TextFile, delimiter: str | None = None) -> Cells:
     """Return the cells of a CSV file; `delimiter` is detected if it is None.
 
-    Raises DataError, also while it is read, for a file that is no table.
+    Raises DataError for a file that is not a table, now or while its batches are read.
     """
     pyarrow(file.name)
     dialect = Dialect(delimiter or detect_delimiter(file))

@@ -43,8 +43,8 @@ def learn(
 ) -> Learnt:
     """Learn the types of all columns but those `beside` (target and weights), from the rows that `rows` marks.
 
-    `rows` has for each batch an array (rows,) of bool, True for a training row; None: all are. Raises DataError where
-    no row or no column is left, SettingError for columns that are not there or are named twice.
+    `rows` has for each batch an array (rows,) of bool, True for a training row; None: all rows are. Raises DataError if
+    no row or no column is left, SettingError for columns that are not there or are named for two options.
     """
     learner = Learner(cells, beside=beside, numeric=numeric, categorical=categorical, drop=drop)
     marks = None if rows is None else iter(rows)
@@ -161,7 +161,7 @@ class Learner:
 
 
 def _check_overrides(cells: Cells, given: dict[str, Collection[str]]) -> None:
-    """Raise SettingError where columns are no list of names, or are not there, or are named for two things."""
+    """Raise SettingError if an option is a text instead of names, or a column is not there or named for two options."""
     seen: dict[str, str] = {}
     known = {*cells.names, *(name for name, _ in cells.left_out)}
     for option, names in given.items():

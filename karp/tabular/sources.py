@@ -36,8 +36,8 @@ _FRAME = "the table"  # what a source without a name is called in messages
 def open_cells(source: Any, delimiter: str | None = None) -> Iterator[Cells]:
     """Open a file or something in memory as cells; `delimiter` is for CSV, and detected if it is None.
 
-    Raises DataError for what cannot be read, SettingError for what is no source, MissingError where pyarrow is needed
-    and not installed.
+    Raises DataError for a source that cannot be read, SettingError for an object that is not a source, MissingError if
+    pyarrow is needed and not installed.
 
     >>> with open_cells({"age": [31, 45], "city": ["Bern", None]}) as cells:
     ...     [batch.column("city")[0] for batch in cells.batches(None)]

@@ -83,7 +83,9 @@ class LearntTarget(NamedTuple):
 
 
 def learn_target(cells: Cells, name: str, task: Task | None = None) -> LearntTarget:
-    """Learn the target from all rows; raise DataError where it cannot be learnt, SettingError for an argument.
+    """Learn the type of the column `name`, the target, from all rows; without `task` find out whether it has classes.
+
+    Raises DataError if there is no such column, or nothing can be learnt from its cells, SettingError for a wrong task.
 
     >>> from karp.tabular.sources import open_cells
     >>> with open_cells({"size": [1, 2, 3, 4], "kind": ["a", "b", "b", "a"]}) as cells:
