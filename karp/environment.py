@@ -128,7 +128,7 @@ def consistency_variables(given: Mapping[str, str | None]) -> dict[str, str]:
 
 
 def given_consistency() -> dict[str, str | None]:
-    """Return the texts of the consistency options that the environment sets, by name; None for one that it does not."""
+    """Return all consistency options by name, as the environment's texts; None for an option that it does not set."""
     return {name: read(variable) or None for name, variable in OPTION_VARIABLES.items()}
 
 

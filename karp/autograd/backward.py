@@ -239,7 +239,10 @@ def _grad_array(value: Value) -> Any:
 
 
 def _grad_or_zeros(value: Value) -> Any:
-    """Return the value's `grad` as an array of its own to add into; zeros if it has none yet."""
+    """Return the value's `grad` as an array that may be added to in place; a value without one gets zeros.
+
+    An array that a node shares with other code is copied first.
+    """
     if value.grad is None:
         if value.operation is None and value.grad_buffer is not None:
             value.grad_buffer[...] = 0

@@ -281,7 +281,7 @@ def concatenate(arrays: Sequence[Any], axis: int | None = 0) -> Value:
 
 
 def stack(arrays: Sequence[Any], axis: int = 0) -> Value:
-    """Join arrays of one shape along a new axis. Numbers make a vector.
+    """Join arrays of one shape along a new axis. Numbers make a vector. Raises ShapeError without arrays.
 
     >>> stack([Value(1.0), Value(2.0)])
     Value([1. 2.])

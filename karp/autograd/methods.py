@@ -83,7 +83,7 @@ class Methods:
         return _value.apply(elementwise.CLIP, self, bound(min), bound(max))
 
     def var(self, axis: Axis = None, keepdims: bool = False, ddof: float = 0) -> Value:
-        """Return the variance over `axis`."""
+        """Return the variance over `axis`; the divisor is the number of elements minus `ddof`."""
         return _value.apply(reductions.VAR, self, as_axis(axis, self), keepdims, ddof)
 
     def std(self, axis: Axis = None, keepdims: bool = False, ddof: float = 0) -> Value:

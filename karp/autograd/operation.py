@@ -110,7 +110,7 @@ def _describe_operands(operation: Operation, operands: tuple[Any, ...]) -> str:
 
 
 def shapes_in_words(*shapes: tuple[int, ...]) -> str:
-    """Describe shapes for a message.
+    """Describe shapes for a message; of more than four, at most the first distinct ones.
 
     >>> shapes_in_words((2, 3)), shapes_in_words((2, 3), (4,)), shapes_in_words((2,), ())
     ('shape (2, 3)', 'shapes (2, 3) and (4,)', 'shape (2,) and a number')

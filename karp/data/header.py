@@ -55,7 +55,10 @@ def target_index(file: TextFile, dialect: Dialect, columns: list[str], target: s
 
 
 def may_be_values(columns: list[str]) -> bool:
-    """Return whether all names are numbers, other than 0, 1, 2, ..., with which pandas names unnamed columns."""
+    """Return whether all names are numbers, so that they may be a row of values.
+
+    The names 0, 1, 2, … are an exception: pandas names unnamed columns so.
+    """
     return all(map(is_number, columns)) and columns != [str(place) for place in range(len(columns))]
 
 
@@ -89,7 +92,7 @@ def _name_fault(dialect: Dialect, columns: list[str], index: bool = False) -> st
 
 
 def _target_advice(file: TextFile, dialect: Dialect, columns: list[str], target: str) -> str:
-    """Return the advice for a target that is no column."""
+    """Return what the user can do about a target that is not among the columns."""
     if above := _comment_advice(file, dialect, columns, target):
         return above
     for mark in _COMMENTS:

@@ -90,7 +90,7 @@ def integers_below(dtype: np.dtype[Any]) -> float:
 
 
 def lost_digits(text: str, dtype: np.dtype[Any]) -> str:
-    """Say what is lost where `dtype` cannot hold a number that is written as a whole one; "" where nothing is.
+    """Describe the loss if `dtype` cannot hold a number that has digits alone; "" if nothing is lost, or for others.
 
     >>> lost_digits("16777216", np.dtype(np.float32)), lost_digits("16777217.0", np.dtype(np.float32))
     ('', '')

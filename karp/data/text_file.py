@@ -128,13 +128,13 @@ def opened(
 
 
 def _changed(file: IO[bytes], before: os.stat_result) -> bool:
-    """Return whether a file was written to since `before`."""
+    """Return whether a file's size or time of change differ from `before`, so that it was written to."""
     after = os.fstat(file.fileno())
     return (before.st_size, before.st_mtime_ns) != (after.st_size, after.st_mtime_ns)
 
 
 def _name(path: object) -> tuple[str, str]:
-    """Return the path as text, and as it can be printed."""
+    """Return the path as text, and as it can be printed; raise SettingError for anything but the path of a file."""
     try:
         name = os.fsdecode(path)  # type: ignore[arg-type]  # it raises TypeError for what is no path
     except TypeError:

@@ -99,9 +99,9 @@ def open_log(log: Path) -> BinaryIO:
 def start_worker(
     worker: int, program: str, arguments: list[str], variables: dict[str, str], log: Path, leash: int, restarts: int
 ) -> Child:
-    """Start a program as a worker; what it prints is appended to the log. Raises RecordError for a log that cannot be.
+    """Start a program as a worker; its output is appended to the log. Raises RecordError if that cannot be opened.
 
-    `leash` is a descriptor: when all its other ends are closed, the worker kills itself (worker_main.py).
+    `leash` is one end of a pipe: when the other end is closed, the worker kills itself (worker_main.py).
     """
     with open_log(log) as file:
         begin = file.tell()
@@ -156,8 +156,8 @@ class ServerProcess:
     def reports(self, seconds: float, others: Iterable[int] = ()) -> list["Report"]:
         """Return the server's new reports, [] if there are none; wait for them at most so many seconds.
 
-        The wait ends early if one of the descriptors `others` is readable. Raises EOFError once when the server has
-        ended; after `release` the result is [].
+        The wait ends early if one of the descriptors `others` is readable. Raises EOFError if the server has ended;
+        after `release` the result is [].
         """
         from karp.protocol.reports import from_line  # imported here, so that the processes start first
 

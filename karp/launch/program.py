@@ -133,7 +133,8 @@ def die_with_launcher(leash: int) -> None:
 def main() -> None:
     """Run the program that this process's arguments name; with a launcher, die when the launcher ends.
 
-    Without a launcher, an error of karp's that a user can repair is printed as one line, and the exit status is 2.
+    Without a launcher a RefusedError, and except in a replay a LostError or RunError, is printed without a traceback,
+    and the exit status is 2.
     """
     leash = environment.read(environment.LEASH)
     if leash:

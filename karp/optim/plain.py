@@ -1,4 +1,4 @@
-"""Optimisers as plain types: ``{"name": "SGD", "lr": 0.1, ...}``, schedules nested."""
+"""Conversion of optimisers to plain types and back: ``{"name": "SGD", "lr": 0.1, ...}``, schedules nested."""
 
 from __future__ import annotations
 

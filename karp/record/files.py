@@ -22,10 +22,10 @@ NO_FLUSHING = {errno.EINVAL, errno.ENOTSUP, errno.EACCES, errno.EPERM}  # a file
 def replacing(path: Path, mode: int = 0o666, *, over: bool = True, durable: bool = True) -> Iterator[BinaryIO]:
     """Yield a file to write, which gets the name `path` and this mode when the block ends without an exception.
 
-    With an exception the file is removed. With `over` an earlier file of that name is replaced; without, it is a
-    FileExistsError. `durable`: the file is on the disk when the block has ended, and so outlives a loss of power; that
-    takes milliseconds. A path that names a device, a pipe or an open file is written to directly. Raises OSError if
-    writing fails.
+    After an exception nothing of it is left, and an earlier file of that name is as it was. With `over` an earlier file
+    is replaced; without, it is a FileExistsError. `durable`: the file is on the disk when the block has ended, and so
+    outlives a loss of power; that takes milliseconds. A path that names a device, a pipe or an open file is written to
+    directly. Raises OSError if writing fails.
     """
     if is_stream(path):
         with path.open("wb") as file:

@@ -32,7 +32,7 @@ def fresh_directory(program: str) -> Path:
 def fresh(parent: Path, name: str) -> Path:
     """Create a directory in `parent` and return it; a number is appended if the name is taken.
 
-    Raises RecordError if that fails, or if 10,000 names are taken.
+    Raises RecordError if that fails, or if the name is taken with every number below 10,000.
     """
     for number in range(1, 10_000):
         path = parent / (name if number == 1 else f"{name}-{number}")

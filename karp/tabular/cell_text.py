@@ -141,7 +141,7 @@ def _in_calendar(days: float) -> bool:
 
 
 def _number_level(text: str, value: float) -> str:
-    """Return the level of a number; the digits of a whole one that float64 does not hold are kept."""
+    """Return the level of a number; a whole number too large for float64 to be exact keeps its digits."""
     digits = text.lstrip("+-")
     return str(int(text)) if abs(value) >= EXACT and digits.isdigit() else number_level(value)
 

@@ -133,7 +133,7 @@ class Schema:
 
 
 def number_names(column: ColumnType) -> tuple[str, ...]:
-    """Return the names of the numbers that a column becomes."""
+    """Return the names of the numbers that a column becomes; () for a category."""
     if isinstance(column, Date):
         return (column.name, *(f"{column.name}.{part}" for part in column.parts))
     return (column.name,) if isinstance(column, Number | Clock) else ()

@@ -45,7 +45,10 @@ class Converted(NamedTuple):
 
 @dataclass(slots=True)
 class ColumnReport:
-    """What became of the cells of a column: `others` are not what it holds, `rare` and `unknown` are no level of it."""
+    """Counts of a column's cells: `others` are of another kind than the column, `rare` and `unknown` of no level of it.
+
+    `first` are texts that name the first `others` and `unknown`.
+    """
 
     cells: int = 0  # that are not missing
     others: int = 0
@@ -91,7 +94,10 @@ class Converter:
         return tuple(self.reports)
 
     def convert(self, batch: Batch) -> Converted:
-        """Return the rows of a batch as arrays; raise DataError for a column of another type."""
+        """Return the rows of a batch as arrays, and count in `reports`.
+
+        Raises DataError for a column that declares another type, or whose first thousand cells are all of another kind.
+        """
         numbers: list[Floats] = []
         categories: list[NDArray[np.int32]] = []
         for column in self.schema.used:
@@ -110,7 +116,7 @@ class Converter:
         )
 
     def finish(self) -> None:
-        """Raise DataError if the cells of a column were mostly of another type."""
+        """Raise DataError if more than half of the cells of a column, over all batches, were of another kind."""
         for column in self.schema.used:
             report = self.reports[column.name]
             if not isinstance(column, Category) and 2 * report.others > report.cells:

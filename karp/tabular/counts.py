@@ -101,7 +101,7 @@ class ColumnCounts:
         return ""
 
     def levels(self) -> dict[str, int] | None:
-        """Return how often each level came; None if a bound is exceeded."""
+        """Return how often each level came; None if there were too many levels to count."""
         if self.texts.counts is None or self.others.counts is None or self.numbers.distinct is None:
             return None
         numbers = map(number_level, self.numbers.distinct.tolist())

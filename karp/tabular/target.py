@@ -160,7 +160,7 @@ def _classes(
 
 
 def _places(cells: Cells, target: Target) -> Iterator[str]:
-    """Yield the rows of these classes, in their order, each with its place."""
+    """Yield a text for each row whose class is one of the target's: where it stands, and its class."""
     for batch in cells.batches((target.name,)):
         numbers = target_classes(target, batch)
         for row in np.flatnonzero(numbers >= 0).tolist():

@@ -270,7 +270,7 @@ class Trainer:
     def backward(self, loss: Value) -> None:
         """Compute the gradient of the current batch's loss, a mean over its samples: the shard's contribution.
 
-        The update is made between batches; with local steps the optimiser takes one here. Raises ProgramError outside
+        The weights change between batches; with local steps `optimizer` changes them here. Raises ProgramError outside
         of the loop, for a second loss of one batch, and for a loss that is not a Value of one element, depends on no
         parameter, or depends on a dropout that was called without `rng`.
         """

@@ -141,7 +141,10 @@ ACTIVATIONS: dict[str, tuple[Any, Any]] = {
 
 
 def linear_forward(x: Any, weight: Any, bias: Any, activation: str | None) -> Any:
-    """Return activation(x @ weight + bias), computed in one array."""
+    """Return activation(x @ weight + bias), computed in one array; a `bias` or `activation` of None is left out.
+
+    Raises ValueError for shapes that do not match, SettingError for an unknown activation.
+    """
     if not x.ndim or weight.ndim != 2:
         raise ValueError  # the shape rule says what is wrong
     out = x.dot(weight)

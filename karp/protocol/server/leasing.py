@@ -132,7 +132,7 @@ class Leasing:
         """Return how many shards of the step each idle worker may be leased now: one number for each, perhaps 0.
 
         Synchronous: the unleased shards, divided by throughput. Asynchronous: one for each. With a bound on staleness:
-        the portions that all workers got when the step was first leased; who joined later has none.
+        the portions of all workers, idle or not, which are kept for the step until workers come or go.
         """
         bound = self.training.ledger.max_staleness
         if bound == 0:
