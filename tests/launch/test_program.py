@@ -118,10 +118,11 @@ def test_a_program_ends_as_the_interpreter_would_have_it(folder: Path, text: str
 
 
 def test_a_text_that_is_no_program_is_named(folder: Path) -> None:
+    """Python 3.11.2 itself runs what is before a null byte, and ends well; later ones refuse it, as karp does."""
     for content in (b"x = 1\x00\n", b'print("caf\xe9")\n'):
         (folder / "here" / "damaged.py").write_bytes(content)
-        expected, found = as_python_and_as_karp(folder, "damaged.py")
-        assert (expected[0], True) == (found[0], "damaged.py" in found[2])
+        _, found = as_python_and_as_karp(folder, "damaged.py")
+        assert (1, True) == (found[0], "damaged.py" in found[2])
 
 
 def test_a_pool_of_processes_finds_what_the_program_defines(folder: Path) -> None:
