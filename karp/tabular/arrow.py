@@ -15,9 +15,10 @@ from numpy.typing import NDArray
 
 from karp.errors import DataError, MissingError
 from karp.tabular.cell_text import EXACT, Kind
-from karp.tabular.cells import Batch, Cells, Column, Texts, Typed, batch_rows, check_names, seconds_of
+from karp.tabular.cells import Batch, Cells, Column, Texts, Typed, batch_rows, check_names, chosen, seconds_of
 
 Lines = NDArray[np.int64]
+_WAITING = 8  # parts that are kept before they are made one
 PARQUET, IPC, STREAM = b"PAR1", b"ARROW1\x00\x00", b"\xff\xff\xff\xff"
 
 
@@ -84,8 +85,8 @@ def _cells(name: str, schema: Any, parts: Callable[[Collection[str]], Iterable[A
     kept = tuple(column for column in names if column not in index)
 
     def batches(only: Collection[str] | None) -> Iterator[Batch]:
-        wanted = [column for column in kept if only is None or column in only]
-        yield from recut(name, numbered(parts(wanted)), tuple(wanted), batch_rows(len(names)), "row")
+        wanted = chosen(kept, only)
+        yield from recut(name, numbered(parts(wanted)), wanted, batch_rows(len(names)), "row")
 
     return Cells(name, kept, rows, batches, left_out)
 
@@ -114,7 +115,11 @@ def recut(
             table = part if isinstance(part, pa.Table) else pa.Table.from_batches([part])
             waiting.append((table.select(names), lines))
             count += len(lines)
-            if count >= rows:
+            if count < rows:
+                if len(waiting) == _WAITING:  # a part of many columns is more overhead than data
+                    table, lines = _joined(pa, waiting)
+                    waiting = [(table.combine_chunks(), lines)]
+            else:
                 table, lines = _joined(pa, waiting)
                 while count >= rows:
                     yield _batch(name, table.slice(0, rows), lines[:rows], word)

@@ -49,9 +49,9 @@ class Texts:
         return len(self._source)
 
     def __getitem__(self, row: int) -> str:
-        """Return a cell's text as it stands in the file; "" for one that is null."""
+        """Return a cell's text without the blanks around it; "" for one that is null."""
         text = self._source[row]
-        return (text if text is None or isinstance(text, str) else text.as_py()) or ""
+        return ((text if text is None or isinstance(text, str) else text.as_py()) or "").strip()
 
     def plain_numbers(self) -> Floats | None:
         """Return the cells as numbers, NaN for missing cells, if pyarrow finds that all are numbers or missing.
@@ -65,7 +65,7 @@ class Texts:
 
         array = self._source
         try:
-            missing = pc.is_in(array, value_set=pa.array(COMMON_MISSING, array.type))
+            missing = pc.is_in(array, value_set=_missing_words(array.type))
             array = pc.if_else(missing, pa.scalar(None, array.type), array)
             floats: Floats = pc.cast(array, pa.float64()).to_numpy(zero_copy_only=False)
         except pa.ArrowInvalid:
@@ -96,6 +96,16 @@ class Texts:
 
 _SHORT = 40
 _short_cell = lru_cache(1 << 14)(cell)  # a batch has many texts that the one before had
+
+
+@lru_cache
+def _missing_words(kind: Any) -> Any:
+    """Return the usual texts of missing cells as an array of pyarrow."""
+    import pyarrow as pa
+
+    return pa.array(COMMON_MISSING, kind)
+
+
 _NULL = Cell(Kind.MISSING, float("nan"), "")
 
 
@@ -163,6 +173,14 @@ def batch_rows(columns: int) -> int:
     return max(_LEAST_ROWS, min(_MOST_ROWS, _MOST_CELLS // max(columns, 1)))
 
 
+def chosen(names: tuple[str, ...], only: Collection[str] | None) -> tuple[str, ...]:
+    """Return those of the names that are in `only`, in their order; all where it is None."""
+    if only is None:
+        return names
+    wanted = set(only)
+    return tuple(name for name in names if name in wanted)
+
+
 def check_names(table: str, names: Sequence[object], advice: str = "rename one") -> tuple[str, ...]:
     """Return the names of columns as texts; raise DataError where two are equal, or one is no name."""
     texts = []
@@ -217,7 +235,7 @@ def typed_array(array: NDArray[Any]) -> Typed | None:
         large = array.dtype.itemsize == 8 and len(array) and np.abs(floats).max() >= EXACT
         return Typed(Kind.NUMBER, floats, array if large else None)
     if kind == "f":
-        return Typed(Kind.NUMBER, array.astype(np.float64))
+        return Typed(Kind.NUMBER, array.astype(np.float64, copy=False))
     if kind in "Mm" and np.datetime_data(array.dtype)[0] != "generic":
         unit, count = np.datetime_data(array.dtype)
         if unit in "YMWD":

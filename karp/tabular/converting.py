@@ -10,7 +10,7 @@ an error at once.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -83,7 +83,8 @@ class Converter:
             for column in schema.used
             if isinstance(column, Category)
         }
-        absent = [column.name for column in schema.used if column.name not in columns]
+        there = set(columns)
+        absent = [column.name for column in schema.used if column.name not in there]
         if absent:
             named = listing(map(repr, absent))
             raise DataError(f"{name}: there is no column {named} among {listing(columns, 10)}: the model needs it")
@@ -129,6 +130,9 @@ class Converter:
         if isinstance(cells, Typed):
             self._check_kind(column.name, kind, cells)
             values = cells.values
+            if np.isfinite(values).all():
+                report.cells += len(values)
+                return values
             others = np.isinf(values)
             present = batch.rows - int(np.count_nonzero(np.isnan(values)))
             if others.any():
@@ -175,34 +179,37 @@ class Converter:
 
     def _category(self, column: Category, cells: Column, batch: Batch) -> NDArray[np.int32]:
         """Return the number of each cell's level: MISSING, or RARE or UNKNOWN for a level not learnt; report these."""
-        codes, levels = self._levels(column, cells)
+        codes: NDArray[Any]  # (n,) places in the table
         known = self._codes[column.name]
-        report = self.reports[column.name]
         other = RARE if column.rare else UNKNOWN
-        table = np.array([*(known.get(level, other) for level in levels), MISSING], np.int32)
-        result: NDArray[np.int32] = table[codes]
+        if isinstance(cells, Typed):
+            codes, levels = cells.levels()
+            if levels and not any(cell(level).kind is cells.kind for level in column.levels):
+                declared = Kind.TRUTH if column.levels == ("false", "true") else Kind.TEXT
+                self._check_kind(column.name, declared, cells)
+            table = [*(known.get(level, other) for level in levels), MISSING]
+        else:
+            codes, kinds, _, levels = cells.recognised()
+            table = [
+                known.get(level, other) if kind else MISSING for level, kind in zip(levels, kinds.tolist(), strict=True)
+            ]
+        result: NDArray[np.int32] = np.array(table, np.int32)[codes]
+        report = self.reports[column.name]
         report.cells += int(np.count_nonzero(result))
-        strangers = result == other
-        if count := int(np.count_nonzero(strangers)):
-            if column.rare:
-                report.rare += count
-            else:
-                report.unknown += count
-                for row in np.flatnonzero(strangers)[: LISTED - len(report.first)].tolist():
-                    report.first.append(f"{batch.place(row)}: {cell_text(cells, row)!r:.60}")
+        if other in table:
+            self._count_strangers(column, cells, result == other, batch)
         return result
 
-    def _levels(self, column: Category, cells: Column) -> tuple[NDArray[np.int64], list[str]]:
-        """Return for each cell a place in the levels, the place behind the last for a missing one."""
-        if not isinstance(cells, Typed):
-            places, kinds, _, levels = cells.recognised()
-            # Missing cells are spelt in several ways; each leads behind the last level.
-            return np.where(kinds == Kind.MISSING, len(levels) - 1, np.arange(len(levels)))[places], levels[:-1]
-        codes, levels = cells.levels()
-        if levels and not any(cell(level).kind is cells.kind for level in column.levels):
-            declared = Kind.TRUTH if column.levels == ("false", "true") else Kind.TEXT
-            self._check_kind(column.name, declared, cells)
-        return np.where(codes < 0, len(levels), codes), levels
+    def _count_strangers(self, column: Category, cells: Column, strangers: NDArray[np.bool_], batch: Batch) -> None:
+        """Count the cells that are no level of a category."""
+        report = self.reports[column.name]
+        count = int(np.count_nonzero(strangers))
+        if column.rare:
+            report.rare += count
+            return
+        report.unknown += count
+        for row in np.flatnonzero(strangers)[: LISTED - len(report.first)].tolist():
+            report.first.append(f"{batch.place(row)}: {cell_text(cells, row)!r:.60}")
 
 
 def _missing(cells: Column) -> NDArray[np.bool_]:

@@ -20,7 +20,7 @@ from karp.data.reading import width_advice
 from karp.data.text_file import TextFile
 from karp.errors import DataError
 from karp.tabular.arrow import pyarrow, recut
-from karp.tabular.cells import Batch, Cells, batch_rows
+from karp.tabular.cells import Batch, Cells, batch_rows, chosen
 
 
 def csv_cells(file: TextFile, delimiter: str | None = None) -> Cells:
@@ -42,7 +42,7 @@ def csv_cells(file: TextFile, delimiter: str | None = None) -> Cells:
     notes = (f"{file.name}: its cells are separated by {dialect.delimiter!r}",) if detected else ()
 
     def batches(only: Collection[str] | None) -> Iterator[Batch]:
-        wanted = tuple(name for name in names if only is None or name in only)
+        wanted = chosen(names, only)
         with closing(_parts(file, dialect, columns, wanted)) as parts:
             yield from recut(file.name, parts, wanted, batch_rows(len(columns)), "line")
 

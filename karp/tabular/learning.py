@@ -163,7 +163,8 @@ class Learner:
 def _check_overrides(cells: Cells, given: dict[str, Collection[str]]) -> None:
     """Raise SettingError if an option is a text instead of names, or a column is not there or named for two options."""
     seen: dict[str, str] = {}
-    known = {*cells.names, *(name for name, _ in cells.left_out)}
+    columns = set(cells.names)
+    known = columns | {name for name, _ in cells.left_out}
     for option, names in given.items():
         if isinstance(names, str):
             raise SettingError(f"{option} is {names!r:.60}: pass a list of names of columns")
@@ -171,7 +172,7 @@ def _check_overrides(cells: Cells, given: dict[str, Collection[str]]) -> None:
             if name not in known:
                 among = listing(cells.names, 10)
                 raise SettingError(f"{option}: {cells.name} has no column {name!r:.60} among {among}")
-            if name not in cells.names and option != "drop":
+            if name not in columns and option != "drop":
                 raise SettingError(f"{option}: {name!r} is an index of {cells.name}, which is left out: rename it")
             if seen.setdefault(name, option) != option:
                 raise SettingError(f"the column {name!r} cannot be both {seen[name]} and {option}")

@@ -26,7 +26,7 @@ from karp.data.formats import HEAD
 from karp.data.text_file import opened
 from karp.errors import DataError, SettingError
 from karp.tabular import arrow
-from karp.tabular.cells import Batch, Cells, Column, batch_rows, check_names, object_texts, typed_array
+from karp.tabular.cells import Batch, Cells, Column, batch_rows, check_names, chosen, object_texts, typed_array
 from karp.tabular.csv_cells import csv_cells
 
 _FRAME = "the table"  # what a source without a name is called in messages
@@ -97,7 +97,7 @@ def array_cells(table: str, columns: Mapping[Any, NDArray[Any]]) -> Cells:
 
 def _cut(names: tuple[str, ...], only: Collection[str] | None, rows: int, column: Any) -> Iterator[Batch]:
     """Yield batches of a table in memory; `column(name, start, stop)` makes the cells of these rows."""
-    kept = tuple(name for name in names if only is None or name in only)
+    kept = chosen(names, only)
     size = batch_rows(len(names))
     for start in range(0, rows, size):
         stop = min(start + size, rows)
@@ -128,9 +128,10 @@ def _pandas(frame: Any) -> Cells:
     """Return a frame of pandas as cells; its index is none of its columns."""
     pa = arrow.pyarrow("a frame of pandas")
     names = check_names(_FRAME, list(frame.columns))
+    places = {name: place for place, name in enumerate(names)}
 
     def column(name: str, start: int, stop: int) -> Column:
-        series = frame.iloc[start:stop, names.index(name)]
+        series = frame.iloc[start:stop, places[name]]
         if isinstance(series.dtype, np.dtype):
             array = series.to_numpy()
             typed = typed_array(array)

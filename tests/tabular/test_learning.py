@@ -1,8 +1,11 @@
 """The types of columns: the rule, and the laws that they follow from the training rows alone, however these come."""
 
+import csv
 import json
 import math
+import tempfile
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,8 +14,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tables import text_cells
 
+from karp.data import text_file
 from karp.errors import DataError, SettingError
-from karp.tabular import counts
+from karp.tabular import cells, counts
 from karp.tabular.calendar_parts import calendar_parts
 from karp.tabular.column_types import Category, Clock, ColumnType, Date, LeftOut, Number, Schema, listing
 from karp.tabular.learning import Learnt, learn
@@ -286,16 +290,16 @@ def test_declared_types_and_texts_are_one() -> None:
         "large": np.array([2**53 + 1, 2**53 + 3, 1] * 5),
     }  # fmt: skip
     for options in ({}, {"categorical": ["number", "large"]}):
-        with open_cells(typed) as cells:
-            assert learn(text_cells(texts), **options) == learn(cells, **options)
+        with open_cells(typed) as table:
+            assert learn(text_cells(texts), **options) == learn(table, **options)
     large = learn(text_cells(texts), categorical=["large"]).schema.columns[2]
     assert Category("large", False, ("1", "9007199254740993", "9007199254740995"), False) == large
 
 
 def test_declared_types_and_texts_of_dates_are_one() -> None:
     when = np.array(["2024-01-31", "2024-02-29", "NaT"] * 5, "datetime64[us]")
-    with open_cells({"d": when}) as cells:
-        typed = learn(cells, categorical=[]), learn(cells, categorical=["d"])
+    with open_cells({"d": when}) as table:
+        typed = learn(table, categorical=[]), learn(table, categorical=["d"])
     texts = text_cells({"d": repeated("2024-01-31", "2024-02-29", "NaT", times=5)})
     assert typed == (learn(texts), learn(texts, categorical=["d"]))
 
@@ -313,6 +317,38 @@ def test_calendar_parts_are_those_of_the_standard_library() -> None:
     assert all(math.isnan(values[-1]) for values in parts.values())
 
 
+NASTY = ["1", " 2.5", "", "NA", 'say "hi"', "a,b", "two\nlines", "x ", "\tx", "oops", "é", "'", "1,5", "5\" pipe", "-",
+         "#", "2024-01-31", "true", "inf", "1e400", "\u2028", "9007199254740993", "# 1"]  # fmt: skip
+CSV_COLUMN = st.lists(st.sampled_from(NASTY), min_size=1, max_size=9)
+
+
+@given(CSV_COLUMN, st.integers(1, 60), st.integers(1, 9), st.sampled_from(["\n", "\r\n"]), st.booleans())
+def test_a_csv_file_is_the_texts_that_were_written(
+    column: list[str | None], block: int, size: int, end: str, quoted: bool
+) -> None:
+    """The standard library writes it, and neither blocks, batches, line ends nor quotes show."""
+    pytest.importorskip("pyarrow")
+    numbers = [str(place) for place in range(len(column))]
+    with tempfile.TemporaryDirectory() as folder, pytest.MonkeyPatch.context() as patch:
+        path = Path(folder, "t.csv")
+        with open(path, "w", encoding="utf-8", newline="") as file:
+            writer = csv.writer(file, lineterminator=end, quoting=csv.QUOTE_ALL if quoted else csv.QUOTE_MINIMAL)
+            writer.writerows([("n", "c"), *zip(numbers, column, strict=True)])
+        patch.setattr(text_file, "_BLOCK", block)
+        patch.setattr(cells, "_MOST_ROWS", size)
+        patch.setattr(cells, "_LEAST_ROWS", 1)
+        with open_cells(path) as table:
+            read = [batch.column("c")[row] for batch in table.batches(None) for row in range(batch.rows)]
+            found = told(lambda: learn(table, categorical=["c"]))
+    assert [text.strip() for text in column if text is not None] == read
+    expected = told(lambda: learn(text_cells({"n": numbers, "c": column}), categorical=["c"]))
+    if isinstance(expected, Learnt) and isinstance(found, Learnt):
+        assert expected.schema == found.schema
+    else:
+        assert isinstance(expected, str)
+        assert isinstance(found, str)
+
+
 PENGUINS = """species,island,bill_length_mm,body_mass_g,sex,year
 Adelie,Torgersen,39.1,3750,male,2007
 Adelie,Torgersen,NA,NA,NA,2007
@@ -328,8 +364,8 @@ def test_a_table_with_text_and_gaps(tmp_path: Any) -> None:
     pytest.importorskip("pyarrow")
     path = tmp_path / "penguins.csv"
     path.write_text(PENGUINS)
-    with open_cells(path) as cells:
-        schema, notes = learn(cells, beside=["species"])
+    with open_cells(path) as table:
+        schema, notes = learn(table, beside=["species"])
     assert ((
         Category("island", False, ("Biscoe", "Dream", "Torgersen"), False), Number("bill_length_mm", True),
         Number("body_mass_g", True), Category("sex", True, ("female", "male"), False), Number("year", False),
