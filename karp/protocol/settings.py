@@ -12,6 +12,7 @@ from karp import consistency, optim
 from karp.errors import SettingError
 from karp.limits import ANY_SHARDS, RANGES, setting
 from karp.parameters import Layout
+from karp.protocol import best
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,7 +25,8 @@ class Settings:
     server and weights on theirs to the workers. With `local_steps` above 1 a step is a round of so many global batches:
     `optimizer` is that of the workers' local steps, `outer` that of the server. With `wait_for_score` an epoch begins
     only when the score of the one before is known. `weighted`: samples have weights, and contributions carry their
-    sums. A field with a default may be left out of a dict.
+    sums. With `keep_best` the run ends with the weights of the epoch whose score of this name is best by `mode` and
+    `ties` (protocol/best.py). A field with a default may be left out of a dict.
     """
 
     program: str
@@ -47,6 +49,9 @@ class Settings:
     local_steps: int = 1
     outer: optim.Optimizer | None = None
     weighted: bool = False
+    keep_best: str | None = None
+    mode: str = "max"
+    ties: str = "last"
 
     @property
     def applied(self) -> optim.Optimizer:
@@ -81,6 +86,12 @@ class Settings:
         for name in ("evaluate", "wait_for_score", "weighted"):
             if type(plain[name]) is not bool:
                 raise SettingError(f"settings: {name} is {plain[name]!r:.60}, not true or false")
+        plain |= best.check(plain["keep_best"], plain["mode"], plain["ties"])
+        if plain["keep_best"] is not None and not plain["evaluate"]:
+            raise SettingError(
+                f"keep_best is {plain['keep_best']!r:.60}, but the run has no scores: give trainer.batches a function "
+                "that returns them, as evaluate"
+            )
         layout, optimizer = Layout.from_dict(plain["layout"]), optim.from_dict(plain["optimizer"])
         parts: dict[str, Any] = {"layout": layout, "optimizer": optimizer}
         if (plain["outer"] is not None) != (plain["local_steps"] > 1):

@@ -8,6 +8,7 @@ from typing import Any
 
 from karp.data import Plan
 from karp.errors import DataError
+from karp.protocol.best import EPOCH
 from karp.protocol.settings import Settings
 from karp.protocol.steps import Steps, steps_of
 from karp.record import files
@@ -47,6 +48,20 @@ def read(directory: Path) -> tuple[Settings, dict[str, Any], list[Arrival]]:
     plan = steps_of(Plan(settings.samples, settings.batch_size, settings.shards, settings.seed), settings.local_steps)
     recorded = list(arrivals(path, lines, settings.staleness, plan, updates))
     return settings, summary, recorded if settings.staleness != 0 else list(in_order(plan, steps, recorded))
+
+
+def best_epoch(settings: Settings, summary: dict[str, Any]) -> int | None:
+    """Return the epoch whose weights a run has ended with; None if they are those of its last step.
+
+    Raises DataError for a summary that is damaged.
+    """
+    best = summary.get("best")
+    if best is None or settings.keep_best is None:
+        return None
+    epoch = best.get(EPOCH) if isinstance(best, dict) else None
+    if type(epoch) is not int:
+        raise DataError(f"the record is damaged: summary.json has {best!r:.60} for the best epoch")
+    return epoch
 
 
 def arrivals(path: Path, lines: list[str], bound: int | None, plan: Steps, updates: int) -> Iterator[Arrival]:

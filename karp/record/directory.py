@@ -15,7 +15,8 @@ In the summary, `seconds` are those of training: without the time before the fir
 `wall_seconds` are those of all launches, of earlier ones until their last checkpoint; `effective_share` is `seconds`
 over `wall_seconds`. `bytes_sent` and `bytes_received` count the frames over the server's sockets since it was
 last started; what lies in shared memory is not sent, and a run in one process sends nothing. `epoch_loss` is the mean
-over the samples of the last whole epoch, or of the one that has begun.
+over the samples of the last whole epoch, or of the one that has begun. `best`, in a run that has ended with the
+weights of its best epoch (Trainer's keep_best), is that epoch, counted from 0 as in metrics.jsonl, with its score.
 
 All of them are promised: a run that could not write one of them says so, and its exit status is not 0. Files that
 others may read while the run writes are complete or absent (files.py).

@@ -11,6 +11,8 @@ ledger of its own, and compares bits with a reference that trains without a netw
     no lease lost    every shard of an open step has arrived, is unleased, or is leased to a worker of the run
     workers          a worker without a task waits for one, or has been told why there is none; nobody else waits
     bad input        a message that is refused changes neither weights nor trees; nothing that is not finite enters them
+    best epoch       where one is kept, it is the best by all scores of the surviving history, the server ends with its
+                     weights, and so does every worker
     evaluations      the record of the surviving history has one score for each epoch, that of the epoch's weights
     leader           at most one living process is the leader, and there is one before the others may end
     an end           the run ends, and for a reason that the scenario gives
@@ -22,7 +24,7 @@ from typing import TYPE_CHECKING, NoReturn
 import numpy as np
 
 from karp.protocol import reports
-from karp.protocol.messages import Contribution, Evaluation, FromWorker, Lease
+from karp.protocol.messages import Contribution, Evaluation, FromWorker, Lease, Score
 from karp.protocol.server.ledger import Step
 from karp.protocol.server.machine import Server
 from karp.protocol.server.states import WorkerState
@@ -64,6 +66,8 @@ class Checker:
         self.first_open = 0  # the oldest step that is not applied
         self.arrived: dict[int, set[int]] = {}  # step -> its shards, from `first_open` on
         self.evaluated: dict[int, int] = {}  # epoch -> the version that was evaluated last
+        self.due: dict[int, int] = {}  # epoch -> the version of its weights, as its evaluation was last due
+        self.final_versions: dict[int, int] = {}  # incarnation -> the version whose weights its run has ended with
         self.message: FromWorker | None = None  # the message that the server handles in this event
         self.server_acted = False  # whether the server has acted in this event
         self.forgotten_leaders: set[bytes] = set()  # leaders whom the server knew until its newest checkpoint was lost
@@ -91,7 +95,8 @@ class Checker:
         over = process.worker.over
         assert over is not None
         reference = self.references[process.worker.incarnation]
-        if not same_bits(process.worker.weights, reference.weights(over.version)):
+        version = self.final_versions.get(process.worker.incarnation, over.version)
+        if not same_bits(process.worker.weights, reference.weights(version)):
             self.fail(f"{process.peer!r} ends without the final weights")
 
     def server_restarted(self, server: Server, snapshot: Snapshot | None, newest_lost: bool) -> None:
@@ -127,6 +132,9 @@ class Checker:
                 self.arrived.setdefault(step, set())
             if isinstance(message, Contribution) and message.step in self.arrived:
                 self._check_contribution(server, message)
+            self.due |= server.training.ledger.evaluations
+            if isinstance(message, Score):
+                self._check_best(server)
             self._check_version(server)
         if server.begun and not server.over and not server.failure:
             self._check_leases(server)
@@ -200,12 +208,35 @@ class Checker:
         if not (self.max_staleness is None or self.version <= server.version <= newest):
             self.fail(f"version {self.version} became {server.version}")
         self.version, self.first_open = server.version, server.step
-        if not same_bits(weights, self.reference.weights(self.version)):
+        version = self.version
+        if server.over and server.training.done and not server.failure:
+            version = self.final_versions[server.incarnation] = self._check_best(server)
+        if not same_bits(weights, self.reference.weights(version)):
             self.fail(f"the weights of version {self.version} are others")
         if not np.isfinite(weights).all():
             self.fail("the weights are not finite")
         self._check_samples(server)
         self.arrived = {step: shards for step, shards in self.arrived.items() if step >= self.first_open}
+
+    def _check_best(self, server: Server) -> int:
+        """Check which epoch the server takes for the best; return the version of the weights that the run keeps."""
+        scenario, best = self.cluster.scenario, server.training.best
+        scored = {
+            report.epoch: report.scores[scenario.keep_best]
+            for report in self.cluster.server_process.reports
+            if isinstance(report, reports.Evaluation) and scenario.keep_best is not None
+        }
+        numbers = [score for score in scored.values() if not math.isnan(score)]
+        if not numbers:
+            if best is not None:
+                self.fail(f"the best epoch is {best}, and none has a score")
+            return self.version
+        wanted = max(numbers) if scenario.mode == "max" else min(numbers)
+        epochs = [epoch for epoch, score in scored.items() if score == wanted]
+        epoch = max(epochs) if scenario.ties == "last" else min(epochs)
+        if best != (epoch, wanted):
+            self.fail(f"the best epoch is {best}, not {epoch} of {scored}")
+        return self.due[epoch]
 
     def _left_out_of(self, step: int) -> set[int]:
         return {shard for left_out_step, shard in self.reference.left_out if left_out_step == step}

@@ -18,6 +18,7 @@ from karp.protocol.vectors import Snapshot
 from karp.simulate.scenario import Scenario
 
 NOISE = 0.1  # standard deviation of the noise in the table's target; the lowest loss is near its square
+RANKS = (0.0, 1.0, 1.0, np.nan, np.inf, -np.inf)  # the score `rank` is one of them
 SCORED_ROWS = 4096  # the most rows of the table that are scored
 
 
@@ -54,6 +55,9 @@ class Problem:
             "evaluate": scenario.evaluate,
             "wait_for_score": scenario.wait_for_score,
             "staleness": scenario.staleness,
+            "keep_best": scenario.keep_best,
+            "mode": scenario.mode,
+            "ties": scenario.ties,
         }
         return Settings.from_dict(plain)
 
@@ -70,6 +74,11 @@ class Problem:
         """Return the mean loss of these weights over the first SCORED_ROWS rows of the table."""
         error = np.dot(self.x[:SCORED_ROWS], weights[: self.width]) - self.y[:SCORED_ROWS]
         return float(np.dot(error, error)) / len(error)
+
+    def scores(self, weights: Vector, epoch: int) -> dict[str, float]:
+        """Return what the program's evaluation of an epoch returns, under the names of SCORES."""
+        rank = np.random.default_rng([self.settings.seed, epoch, 0x4A2C]).choice(RANKS)
+        return {"loss": self.score(weights), "rank": float(rank)}
 
     def lowest_score(self) -> float:
         """Return the score of the best weights there are."""

@@ -9,6 +9,7 @@ from karp import optim
 from karp.checks import whole
 from karp.data import Plan
 from karp.limits import SEEDS
+from karp.protocol.best import MODES, TIES
 from karp.simulate.randomness import Randomness
 
 # The points at which a worker's process can be killed, in the order in which a run passes them.
@@ -93,6 +94,9 @@ class Scenario:
     optimizer: optim.Optimizer = field(default_factory=lambda: optim.SGD(lr=0.05))
     evaluate: bool = False
     wait_for_score: bool = False  # The next epoch waits for the score of the last.
+    keep_best: str | None = None  # the score, one of SCORES, of which the best epoch is kept
+    mode: str = "max"
+    ties: str = "last"
     skip: bool = False  # as --on-nonfinite skip
     staleness: int | None = 0  # the bound; None: asynchronous
     stop_at: tuple[int, int] | None = None  # (step, shard) at which the program calls trainer.stop()
@@ -134,6 +138,7 @@ OPTIMIZERS: tuple[optim.Optimizer, ...] = (
     optim.Adam(lr=0.05),
 )
 FAULT_KINDS = ("kill", "pause", "cut", "leave", "come", "server", "corrupt", "stranger")
+SCORES = ("loss", "rank")  # of an epoch's evaluation: of its weights, and a number with ties and some that are none
 EVENTS = 250  # A small run has about this many.
 
 
@@ -144,7 +149,7 @@ def draw_scenario(seed: int) -> Scenario:
     """
     check_seed(seed)
     rng = Randomness(seed, 0x5C4ED)
-    return _with_program_failure(_with_faults(_draw_cluster(seed, rng), rng), rng)
+    return _with_best_epoch(_with_program_failure(_with_faults(_draw_cluster(seed, rng), rng), rng), rng)
 
 
 def check_seed(seed: int) -> None:
@@ -152,7 +157,7 @@ def check_seed(seed: int) -> None:
     whole("--seed", seed, 0, SEEDS - 1)
 
 
-# The order in which these three draw is part of what a seed means: a draw that is moved changes every scenario.
+# The order in which these four draw is part of what a seed means: a draw that is moved changes every scenario.
 
 
 def _draw_cluster(seed: int, rng: Randomness) -> Scenario:
@@ -219,3 +224,11 @@ def _with_program_failure(scenario: Scenario, rng: Randomness) -> Scenario:
             kind, always = rng.choice(("nan", "inf", "loss", "raise")), rng.bernoulli(0.4)
             return replace(scenario, bad_shards=(BadShard(kind, *place, ALWAYS if always else 1),))
     return scenario
+
+
+def _with_best_epoch(scenario: Scenario, rng: Randomness) -> Scenario:
+    """Return the scenario, in half of those that evaluate with more epochs, of which the best is kept."""
+    if not (scenario.evaluate and rng.bernoulli(0.5)):
+        return scenario
+    epochs, keep_best = scenario.epochs + rng.integer(3), rng.choice(SCORES)
+    return replace(scenario, epochs=epochs, keep_best=keep_best, mode=rng.choice(MODES), ties=rng.choice(TIES))

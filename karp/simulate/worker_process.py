@@ -9,7 +9,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from karp.errors import KarpError
-from karp.protocol.messages import Done, FromServer, FromWorker, Initial, Lease, Leave
+from karp.protocol.messages import Done, Evaluation, FromServer, FromWorker, Initial, Lease, Leave
 from karp.protocol.tree import Vector
 from karp.protocol.worker import PING_SECONDS, Worker
 from karp.simulate.scenario import BadShard
@@ -221,10 +221,10 @@ class WorkerProcess:
 
     def _evaluate(self) -> None:
         worker, cluster = self.worker, self.cluster
-        assert worker.task is not None
+        assert isinstance(worker.task, Evaluation)
         if cluster.checker is not None:
             cluster.checker.before_task(self, worker.task)
-        message = worker.scored({"loss": cluster.problem.score(worker.current)})
+        message = worker.scored(cluster.problem.scores(worker.current, worker.task.epoch))
         self.busy = False
         self.send(message)
         if not self.killed_at("scored"):

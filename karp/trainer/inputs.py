@@ -12,6 +12,7 @@ from karp.autograd import Value, dropping
 from karp.autograd.convert import plain_array
 from karp.errors import ProgramError, SettingError
 from karp.parameters import Parameters
+from karp.protocol import best
 from karp.protocol.fields import MOST_NUMBERS
 from karp.protocol.settings import Settings
 from karp.text import NAME_CHARACTERS, is_name, sendable
@@ -73,11 +74,11 @@ def program_name() -> str:
     return sendable(name, NAME_CHARACTERS) or "python"
 
 
-def scores(values: Mapping[str, Any] | float) -> dict[str, float]:
+def scores(values: Mapping[str, Any] | float, keep_best: str | None = None) -> dict[str, float]:
     """Convert logged numbers or scores to a dict of floats, as messages carry them.
 
     A number without a name is called `score`. Raises ProgramError for a name that is not a line of text, a value that
-    is not a number, and for more numbers than a message takes.
+    is not a number, for more numbers than a message takes, and if none has the name `keep_best`.
     """
     named = values if isinstance(values, Mapping) else {"score": values}
     if len(named) > MOST_NUMBERS:
@@ -89,6 +90,8 @@ def scores(values: Mapping[str, Any] | float) -> dict[str, float]:
             wanted = f"a text of 1 to {NAME_CHARACTERS} characters on one line, and there only once"
             raise ProgramError(f"the name of a number is {name!r:.60}; it must be {wanted}")
         numbers[name] = _number(name, value)
+    if keep_best is not None and keep_best not in numbers:
+        raise ProgramError(best.missing(keep_best, numbers))
     return numbers
 
 

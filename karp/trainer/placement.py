@@ -8,6 +8,7 @@ both lie in the model's own memory.
 from karp.parameters import Parameters
 from karp.protocol.tree import Vector
 from karp.protocol.worker import Worker
+from karp.trainer.link import Link
 
 
 class Placement:
@@ -42,7 +43,9 @@ class Placement:
             self._gradients = vector
             self.parameters.keep_gradients_in(self.parameters.layout.zeros() if vector is None else vector)
 
-    def restore_weights(self) -> None:
-        """Bind the model to the worker's own vector again, writable, after `Link.release_weights` has filled it."""
+    def restore_weights(self, link: Link | None) -> None:
+        """Have the link copy the weights to memory of this process, and bind the model to them, writable again."""
+        if link is not None:
+            link.release_weights()
         self._own = self.worker.weights
         self.place_weights()

@@ -3,9 +3,11 @@
 A contribution is a pure function of (weights at its version, step, shard, seed). So all that depended on timing is the
 order in which contributions were applied and the versions of their weights, and the record holds both. The link below
 leases the shards that were applied, in that order, with the weights of the recorded version, and applies the
-contributions. Old weights are kept for as long as a later contribution needs them. Nothing is evaluated.
+contributions. Old weights are kept for as long as a later contribution needs them. Nothing is evaluated: where the run
+has kept its best epoch, the record says which that was.
 """
 
+import math
 from collections import deque
 from dataclasses import replace
 from pathlib import Path
@@ -30,7 +32,7 @@ from karp.protocol.server.training import Training
 from karp.protocol.steps import steps_of
 from karp.protocol.tree import Node, Vector
 from karp.record import files
-from karp.record.arrivals import LEFT_OUT, read
+from karp.record.arrivals import LEFT_OUT, best_epoch, read
 from karp.trainer.dataset import weighting_of
 
 FILE = "replay.json"
@@ -51,6 +53,7 @@ class ReplayLink:
     def __init__(self, directory: Path, sample_weights: Vector | None) -> None:
         self.directory = directory
         self.settings, self.summary, self.order = read(directory)
+        self.best = best_epoch(self.settings, self.summary)
         plan = Plan(self.settings.samples, self.settings.batch_size, self.settings.shards, self.settings.seed)
         self.weigh = weighting_of(sample_weights, plan, steps_of(plan, self.settings.local_steps)).weigh
         self.last_use = {arrival.version: index for index, arrival in enumerate(self.order)}
@@ -100,14 +103,15 @@ class ReplayLink:
     def _join(self, message: Join) -> None:
         if differences := self.settings.differences(message.settings):
             raise RefusedError("this program differs from the recorded run's: " + "; ".join(differences))
-        self.training.use(replace(self.settings, evaluate=False, wait_for_score=False))
+        self.training.use(replace(self.settings, evaluate=self.best is not None, wait_for_score=False))
+        if self.best is not None:
+            self.training.end_after(int(self.summary["steps"]))  # an epoch that ended early was evaluated, too
         self.inbox.append(Welcome(0, self.settings.shards, True))
 
     def _go_on(self) -> None:
         """Apply steps that are complete, then lease the shards that were applied next in the recorded run."""
         training = self.training
-        training.advance(0.0, 1)
-        self.actions.clear()
+        self._advance()
         while not training.failure and self.at < len(self.order) and self.order[self.at].version == LEFT_OUT:
             arrival = self.order[self.at]
             step = self._step(arrival.step)
@@ -115,12 +119,16 @@ class ReplayLink:
                 weight = 0.0 if self.weigh is None else self.weigh(step.number, shard, shard + 1)
                 training.leave_out(step, shard, weight)
             training.accept(b"", 0, Contribution(arrival.step, training.version, [], [], False), step, True)
-            training.advance(0.0, 1)
+            self._advance()
             self.at += 1
         if training.failure:
             raise RunError(f"the run has failed: {training.failure}")
         self._keep(training.version)
         if self.at == len(self.order):
+            if self.best is not None:
+                if training.best is None:
+                    raise DataError(f"the record is damaged: epoch {self.best}, the best of the run, never ends")
+                training.finish()
             self.inbox.append(Finish(training.version, True, "", training.weights.vector, training.number))
             return
         arrival = self.order[self.at]
@@ -131,6 +139,15 @@ class ReplayLink:
         self.inbox.append(
             Lease(self.at + 1, arrival.step, arrival.start, arrival.stop, arrival.version, weights)
         )
+
+    def _advance(self) -> None:
+        """Apply the steps that are complete; of epochs that end, keep the weights of the best."""
+        training = self.training
+        training.advance(0.0, 1)
+        for epoch in list(training.ledger.evaluations):
+            score = 0.0 if epoch == self.best else math.nan
+            training.score(epoch, {training.weights.settings.keep_best or "": score}, last=False)
+        self.actions.clear()
 
     def _step(self, number: int) -> Step:
         """Return the step of this number, opened if it has not been; raise DataError if the record cannot have it."""

@@ -17,8 +17,9 @@ from karp.autograd import Value, dropping
 from karp.consistency import CODEC, CODEC_WEIGHTS, LOCAL_STEPS, STALENESS
 from karp.data import Plan, generator
 from karp.environment import agreed
-from karp.errors import ProgramError, RecordError, SettingError
-from karp.limits import ANY_SHARDS, setting
+from karp.errors import ProgramError, RecordError
+from karp.limits import ANY_SHARDS, RANGES, setting
+from karp.protocol import best
 from karp.protocol.messages import Evaluation, Lease
 from karp.protocol.settings import Settings
 from karp.protocol.steps import Rounds, Steps, steps_of
@@ -47,6 +48,9 @@ class Trainer:
         shards: slices of a global batch; the number of workers at launch (1 in one process) unless given. The bits
             of the weights depend on it, but not on the number of workers.
         seed: of the sample order and of `rng`.
+        keep_best: the name of a number that `evaluate` returns ("score" where it returns one number): the run ends with
+            the weights of the epoch that has the best, in every worker and on the disk. A NaN is never best.
+        mode, ties: whether "max" or "min" is best; whether the "last" or the "first" counts among equal ones.
         staleness: by how many steps the weights under a gradient may be old; None: asynchronous, the gradient of each
             shard, weighted by its share of the step, is an update of its own. 0 unless given here or by the launcher.
             With any other value the bits depend on timing; `karp replay` repeats them.
@@ -91,6 +95,9 @@ class Trainer:
         epochs: int = 1,
         shards: int | None = None,
         seed: int = 0,
+        keep_best: str | None = None,
+        mode: str = "max",
+        ties: str = "last",
         staleness: int | EllipsisType | None = ...,
         local_steps: int | None = None,
         outer: optim.Optimizer | None = None,
@@ -105,13 +112,12 @@ class Trainer:
         self.optimizer = optimizer
         self.batch_size = setting("batch_size", batch_size)
         self.epochs = setting("epochs", epochs)
-        self.shards = None if shards is None else setting("shards", shards)
-        if self.shards == ANY_SHARDS:
-            raise SettingError("shards must be a whole number from 1, or be left out, not 0")
+        self.shards = None if shards is None else checks.whole("shards", shards, 1, RANGES["shards"][1])
         self.seed = setting("seed", seed)
         self.staleness = agreed(STALENESS, staleness, left_out=...)
         self.local_steps = agreed(LOCAL_STEPS, local_steps)
         self.threads = setting("threads", environment.threads() if threads is None else threads)
+        self._best = best.check(keep_best, mode, ties)
         optim.to_dict(optimizer)  # raises SettingError for what is none
         self.outer = OUTER_OPTIMIZER if outer is None and self.local_steps > 1 else outer
         self.codec = agreed(CODEC, codec)
@@ -173,7 +179,7 @@ class Trainer:
             raise ProgramError("another Trainer is training this model: leave its loop first, or make a second model")
         dataset = self._dataset = Dataset(*data, sample_weights=sample_weights)
         settings = settings_of(
-            self._parameters, self.optimizer, self.outer,
+            self._parameters, self.optimizer, self.outer, **self._best,
             **dataset.settings(), batch_size=self.batch_size, epochs=self.epochs, shards=self.shards or ANY_SHARDS,
             seed=self.seed, threads=self.threads, evaluate=has_scores(evaluate), wait_for_score=wait_for_score,
             staleness=self.staleness, local_steps=self.local_steps, codec=self.codec, codec_weights=self.codec_weights,
@@ -208,12 +214,12 @@ class Trainer:
                     assert evaluate is not None
                     faults.reach("evaluation", step=worker.task.version)
                     with interrupts.allowed():
-                        values = scores(evaluate())
+                        values = scores(evaluate(), settings.keep_best)
                     session.send(worker.scored(values))
                 session.wait_for_task()
         finally:
             interrupts.working = True
-            self._restore_weights()
+            placement.restore_weights(session.link)
             interrupts.working = False
         if interrupts.pending:
             interrupts.raise_pending()
@@ -260,12 +266,6 @@ class Trainer:
         if link.overtaken:  # the program may have read weights of two versions
             worker.discard(last)
         session.send(worker.contribution(time.perf_counter() - began if self.server else 0.0))
-
-    def _restore_weights(self) -> None:
-        """Copy the weights to memory of this process, and bind the model to them: it is used outside of the loop."""
-        if self._session is not None:
-            self._session.link.release_weights()
-        self._placement.restore_weights()
 
     def backward(self, loss: Value) -> None:
         """Compute the gradient of the current batch's loss, a mean over its samples: the shard's contribution.
@@ -386,7 +386,7 @@ class Trainer:
         finally:
             self._given, self._stage = None, Stage.LEFT
             try:
-                self._restore_weights()
+                self._placement.restore_weights(None if session is None else session.link)
                 if session is not None and (raised is not None or not self.server):
                     session.link.close(status_of(raised))  # otherwise it is needed until the leader has ended
             except RecordError as lost:

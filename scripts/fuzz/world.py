@@ -51,6 +51,7 @@ def settings() -> Settings:
         "threads": 1,
         "evaluate": True,
         "wait_for_score": False,
+        "keep_best": "accuracy",
     }
     return Settings.from_dict(plain)
 
@@ -150,8 +151,10 @@ class World:
         self.check()
 
     def check(self) -> None:
-        """Check that the weights are those of the reference at their version."""
-        weights, version = self.server.weights, self.server.version
+        """Check that the weights are those of the reference at their version; at the end, at the best epoch's."""
+        weights, version, training = self.server.weights, self.server.version, self.server.training
+        if training.has_best_weights and training.best is not None:
+            version = min(version, (training.best.epoch + 1) * self.plan.steps_per_epoch)
         if self.checked and weights is not None and weights.tobytes() != reference()[version]:
             raise AssertionError(f"the weights of version {version} are not those of the reference")
 

@@ -173,8 +173,44 @@ def send_weights_that_change(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("karp.simulate.network.read_only_copy", lambda vector: vector)
 
 
+def keep_the_newest_epoch(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("karp.protocol.best.choose", lambda best, other, mode, ties: other)
+
+
+def keep_other_weights(monkeypatch: pytest.MonkeyPatch) -> None:
+    def spoilt(weights: Weights) -> None:
+        weights.vector[0] += 1
+
+    monkeypatch.setattr(Weights, "use_best", spoilt)
+
+
+def end_without_the_best_weights(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Only workers that have not the newest weights are sent any."""
+    send = Ending._send_finish
+
+    def without(ending: Ending, member: Any) -> None:
+        training = ending.training
+        best, training.best = training.best, None
+        send(ending, member)
+        training.best = best
+
+    monkeypatch.setattr(Ending, "_send_finish", without)
+
+
+def forget_the_best_epoch(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A server that is started again begins to compare anew."""
+    restore = server_process.restore
+
+    def afresh(server: Server, snapshot: Any) -> None:
+        restore(server, snapshot)
+        server.training.best = None
+
+    monkeypatch.setattr(server_process, "restore", afresh)
+
+
 MOMENTUM = optim.SGD(lr=0.05, momentum=0.9)
 SAVING = replace(NO_FAULTS, optimizer=MOMENTUM, save_seconds=0.0, write_seconds=0.0)
+BEST = replace(SAVING, epochs=5, keep_best="rank")
 CASES: list[tuple[Patch, Scenario, str]] = [
     (count_a_shard_twice, NO_FAULTS, "the sum over .* is another|the weights of version 1 are others"),
     (skip_a_shard, NO_FAULTS, "is absent on one side|the weights of version 1 are others"),
@@ -196,6 +232,10 @@ CASES: list[tuple[Patch, Scenario, str]] = [
     (lose_the_optimisers_state, replace(SAVING, faults=(Fault("server", 40),)), "weights of version .* are others"),
     (take_what_is_too_stale, replace(NO_FAULTS, staleness=1, slow_workers=((0, 20.0),)), "of staleness .* was taken"),
     (give_nothing_again, replace(NO_FAULTS, loss_rate=0.3), "the run has not ended"),
+    (keep_the_newest_epoch, BEST, "the best epoch is .*, (not|and none)"),
+    (keep_other_weights, BEST, "the weights of version .* are others"),
+    (end_without_the_best_weights, BEST, "ends without the final weights"),
+    (forget_the_best_epoch, replace(BEST, faults=(Fault("server", 220),)), "the best epoch is .*, not"),
     (send_weights_that_change, replace(NO_FAULTS, staleness=2, compute_spread=0.5, latency=0.05), "with other weights"),
 ]
 

@@ -13,6 +13,9 @@ def test_scenarios_hold_everything_that_can_happen() -> None:
     }
     assert set(POINTS) == {kill.point for scenario in scenarios for kill in scenario.kills}
     assert {"nan", "inf", "loss", "raise"} == {bad.kind for scenario in scenarios for bad in scenario.bad_shards}
+    assert {(None, "max", "last")} | {
+        (score, mode, ties) for score in ("loss", "rank") for mode in ("max", "min") for ties in ("first", "last")
+    } == {(scenario.keep_best, scenario.mode, scenario.ties) for scenario in scenarios}
     assert {0, 1, 3, None} == {scenario.staleness for scenario in scenarios}
 
 

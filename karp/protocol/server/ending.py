@@ -76,6 +76,8 @@ class Ending:
         candidates = list((waiting if self.training.over and not failed else members).values())
         if not self.training.over:
             self.training.change_state(RunState.OVER)
+            if not failed:
+                self.training.finish()
             if members and not failed:
                 self.name_leader(min(member.worker for member in members.values()))
         for member in [member for member in candidates if member.state is not WorkerState.NOTIFIED]:
@@ -183,7 +185,9 @@ class Ending:
 
     def _send_finish(self, member: WorkerInfo) -> None:
         training = self.training
-        new = training.ready and (member.version != training.version or training.weights.borrowed)
+        # The weights of the best epoch are of no version that a worker may have.
+        others = member.version != training.version or training.weights.borrowed or training.best is not None
+        new = training.ready and others
         weights = training.weights.vector if new else None
         self._send(member.peer, self._finish(member.worker == self.leader, weights))
 

@@ -331,6 +331,7 @@ class Server:
         self._hand_out()
 
     def _score(self, member: WorkerInfo, message: Score) -> None:
+        self.training.check_scores(message.scores)
         task = member.task
         if isinstance(task, Evaluation) and task.epoch == message.epoch:
             self.leasing.evaluated(member, self.training.now)

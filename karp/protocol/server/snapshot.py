@@ -5,10 +5,12 @@ a restored server leases the steps from its version on again, and ends with the 
 keeps which shards of the open steps have arrived, since those have been applied.
 """
 
+import math
 from typing import Any
 
 from karp.errors import SettingError
 from karp.protocol import reports
+from karp.protocol.best import Best
 from karp.protocol.kernels import KernelUse
 from karp.protocol.server import sizes
 from karp.protocol.server.machine import Server
@@ -30,6 +32,7 @@ def take(server: Server) -> Snapshot:
         "final": training.ledger.final,
         "open": training.ledger.to_list(),
         "evaluations": [[epoch, version] for epoch, version in training.ledger.evaluations.items()],
+        "best": None if training.best is None else list(training.best),
         "finished": training.over and not training.failure,
         "main": leader_of(server),
         "dropped": training.dropped,
@@ -66,6 +69,8 @@ def restore(server: Server, snapshot: Snapshot) -> None:
         ledger.evaluations = {int(epoch): int(version) for epoch, version in plain["evaluations"]}
         if ledger.evaluations.keys() != training.weights.of_epochs.keys():
             raise ValueError("weights of evaluations that there are not")
+        if (best := plain.get("best")) is not None:
+            training.best = Best(int(best[0]), float(best[1]))
         training.dropped, server.refusals.messages = int(plain["dropped"]), int(plain["refused"])
         server.leasing.leased_again = int(plain["leased_again"])
         training.progress.restore(plain["progress"], server.now)
@@ -98,8 +103,22 @@ def check_snapshot(plain: dict[str, Any], vectors: dict[str, Vector], settings: 
         raise ValueError(f"{len(plain['open']) - 1} steps that are partly applied")
     if not all(0 <= int(epoch) < settings.epochs and 0 <= int(at) <= version for epoch, at in plain["evaluations"]):
         raise ValueError("evaluations of epochs that there are not")
+    check_best(plain, vectors, settings)
     expected = (settings.layout.size,), settings.layout.dtype
     for name, vector in vectors.items():
         actual = vector.shape, vector.dtype.name
         if not name.startswith("state.") and actual != expected:
             raise ValueError(f"{name}: {actual[0]} {actual[1]}, but the model has {expected[0]} {expected[1]}")
+
+
+def check_best(plain: dict[str, Any], vectors: dict[str, Vector], settings: Settings) -> None:
+    """Raise ValueError for a best epoch that no server of these settings has; a run that keeps none need not say so."""
+    best = plain.get("best")
+    if (best is not None) != ("best" in vectors) or (best is not None and settings.keep_best is None):
+        raise ValueError(f"weights of a best epoch, or none, where the best is {best} and kept is {settings.keep_best}")
+    if best is None:
+        return
+    epoch, score = best
+    due = [int(evaluation[0]) for evaluation in plain["evaluations"]]
+    if not 0 <= int(epoch) < settings.epochs or int(epoch) in due or math.isnan(score):
+        raise ValueError(f"a best epoch {epoch} with the score {score}")

@@ -3,6 +3,7 @@
 from typing import Any
 
 from karp import optim
+from karp.protocol.best import EPOCH
 from karp.protocol.server.machine import Server
 
 
@@ -30,6 +31,9 @@ def summarise(server: Server) -> dict[str, Any]:
             "threads_per_worker": settings.threads,
             "programs": [{"step": step, "sha256": digest} for step, digest in server.joining.programs],
         }
+    if settings is not None and settings.keep_best is not None and training.has_best_weights:
+        assert training.best is not None
+        summary["best"] = {EPOCH: training.best.epoch, settings.keep_best: training.best.score}
     summary |= training.progress.summary(server.now) | server.joining.kernel_uses.summary()
     return summary | {
         "main": server.ending.leader,

@@ -10,7 +10,7 @@ from math import inf
 from typing import Concatenate, ParamSpec
 
 from karp.errors import ProtocolError
-from karp.protocol import reports
+from karp.protocol import best, reports
 from karp.protocol.fields import Logs
 from karp.protocol.messages import Contribution
 from karp.protocol.server.actions import Action, Save
@@ -63,6 +63,7 @@ class Training:
         self.settings = None
         self.state = RunState.JOINING
         self.failure = ""  # why the run has failed
+        self.best: best.Best | None = None  # the best epoch so far, in a run that keeps it
         self.dropped = 0  # nodes that arrived twice or too late
         self.progress = Progress(now)
         self.now = now  # the time of the event that is being handled
@@ -115,6 +116,11 @@ class Training:
     def done(self) -> bool:
         """Whether every step is applied and every score is known."""
         return self.settings is not None and self.ledger.done
+
+    @property
+    def has_best_weights(self) -> bool:
+        """Whether the run has ended with the weights of its best epoch."""
+        return self.best is not None and self.over and self.done and not self.failure
 
     def accept(self, peer: bytes, worker: int, message: Contribution, step: Step, current: bool) -> None:
         """Check a contribution's nodes, enter them in the ledger, each shard once, and add up their gradients.
@@ -300,6 +306,12 @@ class Training:
         self.ledger.evaluations.clear()
         self.weights.of_epochs.clear()
 
+    def check_scores(self, scores: dict[str, float]) -> None:
+        """Raise ProtocolError for scores without the one that decides which epoch is best."""
+        keep_best = self.weights.settings.keep_best
+        if keep_best is not None and keep_best not in scores:
+            raise ProtocolError(best.missing(keep_best, scores))
+
     def score(self, epoch: int, scores: dict[str, float], last: bool) -> None:
         """Record the scores of an epoch whose evaluation is due; otherwise ignore them. `last` ends training early."""
         ledger = self.ledger
@@ -308,11 +320,24 @@ class Training:
         if last:
             self.end_after(ledger.step.number + (0 if ledger.waits_for_score else 1))
         version = ledger.evaluations.pop(epoch)
-        del self.weights.of_epochs[epoch]
+        vector, settings = self.weights.of_epochs.pop(epoch), ledger.settings
+        if settings.keep_best is not None:
+            scored = best.Best(epoch, scores[settings.keep_best])
+            self.best = best.choose(self.best, scored, settings.mode, settings.ties)
+            if self.best is scored:
+                self.weights.best = vector
         updates_are_steps = ledger.max_staleness is not None
         step = version if updates_are_steps else min(ledger.final, (epoch + 1) * self.steps.steps_per_epoch)
         self.progress.metrics(scores, step)
         self.out.append(reports.Evaluation(self.seconds, step, epoch, scores))
+
+    def finish(self) -> None:
+        """Make the weights those of the best epoch, if the run keeps it, as its training has come to its end."""
+        settings = self.weights.settings
+        if self.best is not None:
+            self.weights.use_best()
+        elif settings.keep_best is not None:
+            self.notice(f"no epoch has a score {settings.keep_best!r} that is a number: the last weights are kept")
 
     def log(self, logs: Logs, step: int) -> None:
         """Report the numbers that the program has logged, at this step."""

@@ -10,7 +10,7 @@
 The sums of open steps' gradients are kept beside it, in one tree for each step. A contribution's vectors may be
 borrowed: they lie in memory that its worker writes to again once it has the next lease, so `copy_borrowed` is called
 before that. When a step is complete and its sum is finite, the optimiser updates `vector` in place and `version` is
-increased by one; nothing else changes the weights.
+increased by one; nothing else changes the weights, but that a run which keeps its best epoch ends with that epoch's.
 
 In an asynchronous run each shard's gradient is an update of its own, on arrival. It keeps the weight of its share of
 the step. So it is SGD whose batch is a shard and whose rate is smaller by the same factor (the linear scaling rule of
@@ -57,6 +57,7 @@ class Weights:
         self.sums: dict[int, TreeSum] = {}  # open step -> the sums of its gradients
         self.may_overflow: set[int] = set()  # open steps whose sum may not be finite though every gradient is
         self.of_epochs: dict[int, Vector] = {}  # epoch -> a copy of its weights, for the evaluation that is due
+        self.best: Vector | None = None  # the copy of the best epoch so far, if the run keeps it
 
     @property
     def known(self) -> bool:
@@ -84,7 +85,8 @@ class Weights:
         assert self.updater is not None
         state = {f"state.{name}": vector.copy() for name, vector in self.updater.state.items()}
         due = {f"evaluation.{epoch}": vector for epoch, vector in self.of_epochs.items()}  # these never change
-        return {"weights": self.vector.copy()} | state | due
+        best = {} if self.best is None else {"best": self.best}
+        return {"weights": self.vector.copy()} | state | due | best
 
     def restore(self, vectors: Mapping[str, Vector], version: int) -> None:
         """Restore weights and optimiser state from the vectors of a checkpoint, which `copies` has named."""
@@ -93,6 +95,7 @@ class Weights:
         self.updater = Updater(self.settings.applied, self.vector, state, version)
         due = {name[11:]: vector for name, vector in vectors.items() if name.startswith("evaluation.")}
         self.of_epochs = {int(epoch): vector for epoch, vector in due.items()}
+        self.best = vectors.get("best")
 
     def _copy_in(self, vector: Vector, version: int) -> Vector:
         """Copy weights of this version to shared memory, or to a new vector, and return that."""
@@ -166,6 +169,15 @@ class Weights:
             self.memory.begin_write()
             self.updater.update(*gradient)
             self.version += 1
+            self.memory.end_write(self.version)
+
+    def use_best(self) -> None:
+        """Replace the weights by those of the best epoch, as training is over; doing so again changes nothing."""
+        assert self.best is not None
+        if self.memory is not None:
+            self.memory.begin_write()
+        self.vector[:] = self.best
+        if self.memory is not None:
             self.memory.end_write(self.version)
 
     def forget_sums(self, open_steps: Mapping[int, Step]) -> None:
