@@ -38,15 +38,20 @@ def csv_cells(file: TextFile, delimiter: str | None = None) -> Cells:
     columns = header.column_names(file, dialect, number, record, index=True)
     names = tuple(column for column in columns if column)
     left_out = () if columns[0] else (("", "it has no name, as the names of the rows"),)
-    detected = delimiter is None and dialect.delimiter != ","
-    notes = (f"{file.name}: its cells are separated by {dialect.delimiter!r}",) if detected else ()
+    notes = []
+    if delimiter is None and dialect.delimiter != ",":
+        notes.append(f"{file.name}: its cells are separated by {dialect.delimiter!r}")
+    if len(columns) == 1 and (other := dialect.suggest_delimiter(record)):
+        notes.append(f"{file.name}: it has one column: if there are several, {other}")
+    elif advice := header.row_advice(file, dialect, columns):
+        notes.append(f"{file.name}, line {number}: the names of the columns look like a row: {advice}")
 
     def batches(only: Collection[str] | None) -> Iterator[Batch]:
         wanted = chosen(names, only)
         with closing(_parts(file, dialect, columns, wanted)) as parts:
             yield from recut(file.name, parts, wanted, batch_rows(len(columns)), "line")
 
-    return Cells(file.name, names, None, batches, left_out, notes)
+    return Cells(file.name, names, None, batches, left_out, tuple(notes))
 
 
 def _parts(

@@ -95,7 +95,11 @@ def learn_target(cells: Cells, name: str, task: Task | None = None) -> LearntTar
     if task not in (None, "classification", "regression"):
         raise SettingError(f"task is {task!r:.60}: pass classification or regression")
     if name not in cells.names:
-        raise DataError(f"{cells.name}: there is no column {name!r:.60} to predict among {listing(cells.names, 10)}")
+        among = listing(cells.names, 10)
+        said = "".join(f" ({note})" for note in cells.notes)
+        raise DataError(
+            f"{cells.name}: there is no column {name!r:.60} to predict among {among}: pass one of these{said}"
+        )
     counts = ColumnCounts(category=True)
     rows = 0
     for batch in cells.batches((name,)):

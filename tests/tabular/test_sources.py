@@ -2,6 +2,7 @@
 
 import gzip
 import os
+import re
 import threading
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from karp.tabular import cells as cells_module
 from karp.tabular.cell_text import Kind
 from karp.tabular.cells import Cells, Texts, Typed
 from karp.tabular.sources import open_cells
+from karp.tabular.target import learn_target
 
 pa = pytest.importorskip("pyarrow")
 feather = pytest.importorskip("pyarrow.feather")
@@ -146,6 +148,31 @@ def test_what_is_no_table(
     monkeypatch.setattr(text_file, "_BLOCK", block)
     with pytest.raises(DataError, match=message):
         read(file, content)
+
+
+@pytest.mark.parametrize(
+    ("content", "note"),
+    [
+        (
+            "5.1,3.5,setosa\n4.9,3.0,setosa\n",
+            ", line 1: the names of the columns look like a row: add a line of column names",
+        ),
+        (
+            "# a,b\n1.5,x\n2,y\n",
+            r", line 2: the names .* look like a row: if line 1 names them \(a, b\), remove its '#'",
+        ),
+        (
+            "a  b   t\n1  2   3\n",
+            ": it has one column: if there are several, put one delimiter in the place of each run",
+        ),
+    ],
+)
+def test_names_that_look_like_a_row_are_said(file: Path, content: str, note: str) -> None:
+    file.write_text(content)
+    with open_cells(file) as cells:
+        assert re.match(re.escape(str(file)) + note, *cells.notes)
+        with pytest.raises(DataError, match="there is no column 'y' to predict among .*: pass one of these .*" + note):
+            learn_target(cells, "y")
 
 
 def test_a_first_column_without_a_name_is_an_index(file: Path) -> None:
@@ -467,8 +494,8 @@ def test_without_pyarrow_the_extra_is_named(tmp_path: Path, monkeypatch: pytest.
         assert ["x", "y"] == texts(next(iter(cells.batches(None))).column("b"))
 
 
-NUMBERS = ["1", "-2.5", "", "NA", "nan", "?", "1e3", " 7", "inf", "1e400", "oops", "0x1F", "True", "9" * 20, "None",
-           "9007199254740993", "-0", "+5", "1_000", "2024-01-01", "1.", "-"]  # fmt: skip
+NUMBERS = ["1", "nan(1)", "-2.5", "", "NA", "nan", "?", "1e3", " 7", "inf", "1e400", "oops", "0x1F", "True", "9" * 20,
+           "None", "9007199254740993", "-0", "+5", "1_000", "2024-01-01", "1.", "-"]  # fmt: skip
 
 
 @given(st.lists(st.sampled_from(NUMBERS), min_size=1, max_size=8))

@@ -90,7 +90,7 @@ def test_what_cannot_be_predicted(column: Column, task: Task | None, message: st
 
 
 def test_arguments() -> None:
-    with pytest.raises(DataError, match="t: there is no column 'z' to predict among y"):
+    with pytest.raises(DataError, match=r"t: there is no column 'z' to predict among y: pass one of these$"):
         learn_target(cells_of(["a"]), "z")
     with pytest.raises(SettingError, match="task is 'classify': pass classification or regression"):
         learn_target(cells_of(["a"]), "y", "classify")  # type: ignore[arg-type]
