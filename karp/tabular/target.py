@@ -92,33 +92,55 @@ def learn_target(cells: Cells, name: str, task: Task | None = None) -> LearntTar
     ...     learn_target(cells, "kind").target.classes
     ('a', 'b')
     """
-    if task not in (None, "classification", "regression"):
-        raise SettingError(f"task is {task!r:.60}: pass classification or regression")
-    if name not in cells.names:
-        among = listing(cells.names, 10)
-        said = "".join(f" ({note})" for note in cells.notes)
-        raise DataError(
-            f"{cells.name}: there is no column {name!r:.60} to predict among {among}: pass one of these{said}"
-        )
-    counts = ColumnCounts(category=True)
-    rows = 0
+    learner = TargetLearner(cells, name, task)
     for batch in cells.batches((name,)):
-        counts.add(batch.column(name), None, batch)
-        rows += batch.rows
-    where = f"{cells.name}, column {name!r}"
-    if not rows:
-        raise DataError(f"{cells.name}: there are no rows")
-    if not counts.present:
-        raise DataError(f"{where}: every cell is missing, so there is nothing to learn")
-    notes = []
-    if missing := int(counts.kinds[Kind.MISSING]):
-        notes.append(f"{missing:,} of {rows:,} rows have no target in {name!r} and are left out")
-    kind = next((kind for kind in _TIMES if 100 * counts.fitting(kind) >= 99 * counts.present), None)
-    if task is None:
-        task = "classification" if kind is None or _are_classes(kind, counts) else "regression"
-    if task == "regression":
+        learner.add(batch)
+    return learner.finish()
+
+
+class TargetLearner:
+    """Counts the cells of the target, a batch at a time; arguments and errors are those of `learn_target`."""
+
+    def __init__(self, cells: Cells, name: str, task: Task | None = None) -> None:
+        if task not in (None, "classification", "regression"):
+            raise SettingError(f"task is {task!r:.60}: pass classification or regression")
+        if name not in cells.names:
+            among = listing(cells.names, 10)
+            said = "".join(f" ({note})" for note in cells.notes)
+            raise DataError(
+                f"{cells.name}: there is no column {name!r:.60} to predict among {among}: pass one of these{said}"
+            )
+        self._cells, self._name, self._task = cells, name, task
+        self._counts = ColumnCounts(category=True)
+        self._rows = 0
+
+    def add(self, batch: Batch) -> None:
+        """Count the cells of a batch, which has the target's column."""
+        self._counts.add(batch.column(self._name), None, batch)
+        self._rows += batch.rows
+
+    def finish(self) -> LearntTarget:
+        """Decide what the target is; a class with one row is looked up by reading the column again."""
+        cells, name, counts, rows = self._cells, self._name, self._counts, self._rows
+        where = f"{cells.name}, column {name!r}"
+        if not rows:
+            raise DataError(f"{cells.name}: there are no rows")
+        if not counts.present:
+            raise DataError(f"{where}: every cell is missing, so there is nothing to learn")
+        notes = []
+        if missing := int(counts.kinds[Kind.MISSING]):
+            notes.append(f"{missing:,} of {rows:,} rows have no target in {name!r} and are left out")
+        kind = next((kind for kind in _TIMES if 100 * counts.fitting(kind) >= 99 * counts.present), None)
+        task = self._task
+        if task is None:
+            task = "classification" if kind is None or _are_classes(kind, counts) else "regression"
+            if task == "classification" and kind is not None:
+                count = len(counts.levels() or ())
+                notes.append(f"target {name!r}: its {count} numbers are classes; pass regression as the task if they "
+                             "are values")  # fmt: skip
+        if task == "classification":
+            return _classes(cells, name, counts, rows - missing, notes, kind)
         return _values(where, name, kind, counts, rows, notes)
-    return _classes(cells, name, counts, rows - missing, notes, kind)
 
 
 def _values(
@@ -156,11 +178,10 @@ def _classes(
             way += ", or pass regression as the task if they are numbers to predict"
         raise DataError(f"{where}: a class has one row ({named}), and it takes two, one to train on and one to "
                         f"validate: {way}")  # fmt: skip
-    in_order = sorted(levels, key=float) if counts.kinds[Kind.NUMBER] == counts.present else sorted(levels)
-    if kind is not None:
-        notes.append(f"target {name!r}: its {len(levels):,} numbers are classes; pass regression as the task if they "
-                     "are values")  # fmt: skip
-    return LearntTarget(Target(name, "level", tuple(in_order)), rows, tuple(notes))
+    classes = sorted(levels)
+    if counts.kinds[Kind.NUMBER] == counts.present:
+        classes.sort(key=float)
+    return LearntTarget(Target(name, "level", tuple(classes)), rows, tuple(notes))
 
 
 def _places(cells: Cells, target: Target) -> Iterator[str]:

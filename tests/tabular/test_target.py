@@ -108,6 +108,18 @@ def test_each_row_is_converted_by_itself(column: Column, size: int) -> None:
         np.testing.assert_array_equal(np.concatenate(at_once), np.concatenate(parts))
 
 
+@given(st.lists(st.one_of(CELLS, st.sampled_from(["9007199254740993", "9007199254740992"])), min_size=2, max_size=9))
+def test_neither_batches_nor_the_order_of_rows_show(column: Column) -> None:
+    outcomes = []
+    for given_, size in ((column * 2, 99), (column * 2, 1), (column[::-1] * 2, 4)):
+        try:
+            learnt = learn_target(cells_of(given_, size), "y", "classification")
+            outcomes.append((learnt.target, learnt.rows))
+        except DataError as error:
+            outcomes.append((type(error), 0))  # type: ignore[arg-type]
+    assert outcomes[0] == outcomes[1] == outcomes[2]
+
+
 def test_class_numbers_and_values() -> None:
     (batch,) = cells_of(["a", " b", "NA", "new", "1.0", None]).batches(None)
     assert [1, 2, -1, -2, 0, -1] == target_classes(Target("y", "level", ("1", "a", "b")), batch).tolist()
