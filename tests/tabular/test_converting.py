@@ -211,6 +211,7 @@ CSV = """,species,when,size,colour,fresh
 
 
 def test_every_format_gives_the_same_arrays(tmp_path: Path) -> None:
+    pytest.importorskip("pyarrow")
     pd = pytest.importorskip("pandas")
     pl = pytest.importorskip("polars")
     csv = tmp_path / "t.csv"
