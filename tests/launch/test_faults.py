@@ -69,7 +69,7 @@ def test_the_program_is_gone_through_once_if_the_server_dies_when_the_run_is_ove
     path = marking(tmp_path)
     done = launch(tmp_path, workers, path, KARP_FAULT=f"server: die replied step 8 time {min(time, workers)}")
     assert (0, "trained 8\n") == (done.returncode, done.stdout), done.stderr
-    assert "the server was killed by SIGKILL; it is started again" in done.stderr
+    assert "it is started again" in done.stderr  # to go on; if the worker has ended by then, to close the run
     assert 1 == len(list(tmp_path.glob("main *")))
 
 
