@@ -134,7 +134,8 @@ class Display:
             if summary["epoch_loss"] is not None:
                 results.append(f"epoch loss {number(summary['epoch_loss'], 6)}")
             if best := summary.get("best"):
-                results.append(f"best epoch {best['epoch'] + 1} of {math.ceil(summary['epochs'])}")
+                (score,) = (f"{name} {number(value, 6)}" for name, value in best.items() if name != "epoch")
+                results.append(f"best epoch {best['epoch'] + 1} of {math.ceil(summary['epochs'])}: {score}")
             results.append(steps)
             if digest := summary.get("weights_sha256"):
                 results.append(f"weights {digest[:HASH_DIGITS]}")

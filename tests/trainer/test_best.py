@@ -68,7 +68,7 @@ def test_the_first_of_equal_epochs_counts_if_asked_for_and_a_number_is_named_sco
 
 def test_the_last_line_names_the_epoch_from_1_on(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     train(tmp_path, [0.5, 0.9, 0.8, 0.7], keep_best="score", stop_at=2, wait_for_score=True, show=True)
-    assert "  best epoch 2 of 3  12 steps in " in capsys.readouterr().err.splitlines()[-1]
+    assert "  best epoch 2 of 3: score 0.9  12 steps in " in capsys.readouterr().err.splitlines()[-1]
 
 
 def test_an_early_stop_ends_with_the_best_epoch(tmp_path: Path) -> None:
