@@ -136,7 +136,7 @@ def test_any_number_of_workers_ends_with_the_same_bits_and_so_does_the_replay(tm
     for workers, options in [(1, ()), (2, ()), (3, ("--exchange", "zeromq"))]:
         done = launch(tmp_path, workers, path, run=str(workers), options=options)
         assert (0, f"weights {expected}\n") == (done.returncode, done.stdout), done.stderr
-        assert "  best epoch 2 of 8  32 steps in " in done.stderr
+        assert "  best epoch 2 of 8: accuracy 0.9  32 steps in " in done.stderr
         check(tmp_path / str(workers), expected, workers)
     done = karp_command("replay", tmp_path / "2", cwd=tmp_path)
     assert 0 == done.returncode, done.stdout + done.stderr
