@@ -11,7 +11,8 @@
 Who owns a gradient array? The first gradient to arrive at a node is kept as it is, also when the rule returned `g`
 itself or a view of it. Only an array that belongs to the node (`owned`) is ever written to, so a second gradient is
 added in place if the first is owned, and makes a new array if not. A leaf never keeps a borrowed array; a leaf with a
-`grad_buffer` has its gradient written there. Gradients of array nodes inside the graph are dropped once they are used.
+`grad_buffer` has its gradient written there. Gradients of array nodes inside the graph are dropped once they are used,
+unless they are to be retained.
 
 Before any gradient is written, every node is checked for a leaf that was modified after the node was made (see
 `write_guard.py`), and under `guard` every operand that a rule will read is checked for a change since forward.
@@ -56,7 +57,10 @@ def backward(root: Value, gradient: Any = None, retain_grad: bool = False) -> No
 
 
 def _initial_gradient(root: Value, gradient: Any) -> Any:
-    """Return the gradient at the root, in its dtype and shape: the one given, or 1 for a single number."""
+    """Return the gradient at the root, in its dtype and shape: the one given, or 1 for a single number.
+
+    Raises ShapeError for a gradient of another shape, and for several elements without one.
+    """
     data = root.data
     if gradient is None:
         if data.__class__ is float:
@@ -82,7 +86,10 @@ def _initial_gradient(root: Value, gradient: Any) -> Any:
 
 
 def _collect_nodes(root: Value) -> list[Value]:
-    """Return the nodes that the root was computed from, each once, and reset their gradients; leaves are left out."""
+    """Return the root and the nodes it was computed from, each once, and reset their gradients; leaves are left out.
+
+    Raises GraphError if an array that a node reads was written to since forward.
+    """
     value = root.__class__
     visit = object()
     guarded = modes.active and modes.state.guard
@@ -147,7 +154,10 @@ def _process(value: type[Value], order: Iterable[Value], retain_grad: bool) -> N
 
 
 def _number_gradients(node: Value, g: float) -> list[float]:
-    """Return the gradients of a number node's inputs, with NumPy's semantics: no ZeroDivisionError, no complex."""
+    """Return the gradients of a number node's inputs, 0 for a constant, with NumPy's semantics.
+
+    So nothing raises a ZeroDivisionError, and no gradient is complex.
+    """
     operands = node.operands
     data = node.data
     gradients = []
@@ -226,7 +236,10 @@ def accumulate_grad(value: Value, gradient: Any, borrowed: bool = False) -> None
 
 
 def _grad_array(value: Value) -> Any:
-    """Return the value's `grad` as an array to add into; what the program has set (`x.grad = 0.0`) is converted."""
+    """Return the value's `grad` as an array to add into; what the program has set (`x.grad = 0.0`) is converted.
+
+    Raises ShapeError if that has another shape or is no number.
+    """
     grad, data = value.grad, value.data
     if grad.__class__ is _ndarray and grad.shape == data.shape and grad.dtype == data.dtype:
         return grad

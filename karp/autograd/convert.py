@@ -15,6 +15,8 @@ _ndarray = np.ndarray
 def plain_array(data: Any) -> Any:
     """Return data as an array; raise DataError for a masked array, whose masked elements NumPy would use.
 
+    Raises NumPy's ValueError for lists that make no array.
+
     >>> plain_array(np.ma.masked_equal([1, -1], -1))
     Traceback (most recent call last):
     ...
@@ -26,7 +28,10 @@ def plain_array(data: Any) -> Any:
 
 
 def leaf_data(data: Any) -> Any:
-    """Return data as a leaf holds it: a float, or an ndarray of float32 or float64."""
+    """Return data as a leaf holds it: a float, or an ndarray of float32 or float64.
+
+    Raises GraphError for a value, and what `constant` raises.
+    """
     if isinstance(data, _value.Value):
         raise GraphError("this is a Value already; use v.detach() for a new leaf with its data")
     if isinstance(data, (bool, int, float, np.integer, np.bool_)):  # np.float64 is a float
@@ -94,7 +99,7 @@ def data_of(data: Any) -> Any:
 
 
 def comparable(data: Any) -> Any:
-    """Return the right side of a comparison as NumPy compares it: a list as an array, a value's data."""
+    """Return the right side of a comparison as NumPy takes it: a list as an array, a value as its data."""
     return np.asarray(data) if isinstance(data, (list, tuple)) else data_of(data)
 
 
@@ -106,7 +111,10 @@ def bound(data: Any) -> Any:
 
 
 def as_axis(axis: Any, x: Any) -> Any:
-    """Return the axes to reduce as NumPy takes them; for a number axis 0 and -1 are None, as in torch."""
+    """Return the axes to reduce as NumPy takes them; for a number axis 0 and -1 are None, as in torch.
+
+    A list becomes a tuple; raises ShapeError unless it is of whole numbers.
+    """
     if axis.__class__ is list or axis.__class__ is _ndarray:
         numbers = whole_numbers(axis, "an axis")
         axis = numbers if np.ndim(axis) else numbers[0]
@@ -114,7 +122,10 @@ def as_axis(axis: Any, x: Any) -> Any:
 
 
 def as_shape(shape: tuple[Any, ...]) -> tuple[int, ...]:
-    """Return the shape in a method's arguments: (2, 3) for the arguments 2, 3 and for one argument (2, 3)."""
+    """Return the shape in a method's arguments: (2, 3) for the arguments 2, 3 and for one argument (2, 3).
+
+    Raises ShapeError for anything but whole numbers.
+    """
     if len(shape) == 1 and not isinstance(shape[0], (int, np.integer)):
         return whole_numbers(shape[0], "a shape or an order of axes")
     return whole_numbers(shape, "a shape or an order of axes")
@@ -147,7 +158,10 @@ def setting(name: str, number: Any) -> float:
 
 
 def index_key(key: Any) -> Any:
-    """Return an index as NumPy takes it, a list as an array, so that later changes of the list do not matter."""
+    """Return an index as NumPy takes it, a list as an array, so that later changes of the list do not matter.
+
+    Raises GraphError for a value in it.
+    """
     if key.__class__ is tuple:
         return tuple([index_key(part) for part in key])
     if key.__class__ is list:

@@ -29,7 +29,8 @@ def dropout(x: Any, p: float, rng: np.random.Generator | None = None) -> Value:
     """Set each element to 0 with probability `p`, and divide the others by 1 - p. Srivastava et al., 2014.
 
     The mask is drawn from `rng`, so the same generator state gives the same mask. Without `rng` nothing is dropped,
-    as predictions need it; `Trainer.backward` refuses a loss that depends on such a call.
+    as predictions need it; `Trainer.backward` refuses a loss that depends on such a call. Raises SettingError for a `p`
+    that is not from 0 to below 1, and for an `rng` of another type.
 
     >>> dropout(Value([1.0, 1.0, 1.0, 1.0]), 0.5, np.random.default_rng(0))
     Value([2. 2. 2. 0.])
@@ -50,7 +51,7 @@ def dropout(x: Any, p: float, rng: np.random.Generator | None = None) -> Value:
 
 
 def _pass_through(x: Any, p: float) -> Value:
-    """Return `x` unchanged, as a node of an inactive dropout; as it is if `p` is 0 or nothing is recorded."""
+    """Return `x` unchanged, as a node of an inactive dropout; the value itself if `p` is 0 or nothing is recorded."""
     global newest
     if not p or (modes.active and not modes.state.recording):
         return x if x.__class__ is Value else Value(x)

@@ -1,6 +1,7 @@
 """The operations as functions, with NumPy's names and semantics where NumPy has them.
 
-Each takes values, numbers and arrays. Shapes and axes are NumPy's; a result is a `Value`.
+Each takes values, numbers and arrays. Shapes and axes are NumPy's; a result is a `Value`. Each raises ShapeError for
+shapes and axes that do not fit, GraphError for numbers that are not real, and DataError for masked elements.
 """
 
 from __future__ import annotations
@@ -173,7 +174,10 @@ def where(condition: Any, a: Any, b: Any) -> Value:
 
 
 def clip(x: Any, min: Any = None, max: Any = None) -> Value:
-    """Return x limited to the range from min to max, constants or None; outside of it the gradient is 0."""
+    """Return x limited to the range from min to max, constants or None; outside of it the gradient is 0.
+
+    Raises GraphError for a bound that is a Value.
+    """
     return apply(elementwise.CLIP, floating(x), bound(min), bound(max))
 
 
@@ -190,17 +194,17 @@ def sum(x: Any, axis: Axis = None, keepdims: bool = False) -> Value:
 
 
 def mean(x: Any, axis: Axis = None, keepdims: bool = False) -> Value:
-    """Return the mean over `axis`."""
+    """Return the mean over `axis`; raise ShapeError where there are no elements."""
     return _reduce(reductions.MEAN, x, axis, keepdims)
 
 
 def max(x: Any, axis: Axis = None, keepdims: bool = False) -> Value:
-    """Return the largest element over `axis`; equal ones share the gradient."""
+    """Return the largest element over `axis`; equal ones share the gradient. Raises ShapeError if there are none."""
     return _reduce(reductions.MAX, x, axis, keepdims)
 
 
 def min(x: Any, axis: Axis = None, keepdims: bool = False) -> Value:
-    """Return the smallest element over `axis`; equal ones share the gradient."""
+    """Return the smallest element over `axis`; equal ones share the gradient. Raises ShapeError if there are none."""
     return _reduce(reductions.MIN, x, axis, keepdims)
 
 
@@ -210,17 +214,20 @@ def prod(x: Any, axis: Axis = None, keepdims: bool = False) -> Value:
 
 
 def var(x: Any, axis: Axis = None, keepdims: bool = False, ddof: float = 0) -> Value:
-    """Return the variance over `axis`: the sum of squared distances from the mean, divided by count - ddof."""
+    """Return the variance over `axis`: the sum of squared distances from the mean, divided by count - ddof.
+
+    Raises ShapeError unless there are more than `ddof` elements.
+    """
     return _reduce(reductions.VAR, x, axis, keepdims, ddof)
 
 
 def std(x: Any, axis: Axis = None, keepdims: bool = False, ddof: float = 0) -> Value:
-    """Return the standard deviation over `axis`; its gradient is 0 where it is 0."""
+    """Return the standard deviation over `axis`, the root of `var`; its gradient is 0 where the deviation is 0."""
     return _reduce(reductions.STD, x, axis, keepdims, ddof)
 
 
 def norm(x: Any, axis: Axis = None, keepdims: bool = False) -> Value:
-    """Return the Euclidean norm over `axis`, without overflow; its gradient is 0 where it is 0."""
+    """Return the Euclidean norm over `axis`, without overflow; its gradient is 0 where the norm is 0."""
     return _reduce(reductions.NORM, x, axis, keepdims)
 
 
@@ -273,7 +280,10 @@ def broadcast_to(x: Any, shape: int | Sequence[int]) -> Value:
 
 
 def concatenate(arrays: Sequence[Any], axis: int | None = 0) -> Value:
-    """Join arrays along an axis that they have; all their other axes must be equal."""
+    """Join arrays along an axis that they have; all their other axes must be equal. For None they are flattened first.
+
+    Raises ShapeError without arrays, and for numbers unless the axis is None.
+    """
     inputs = all_inputs(*arrays)
     if not inputs:
         raise ShapeError("concatenate needs at least one array")
@@ -293,7 +303,10 @@ def stack(arrays: Sequence[Any], axis: int = 0) -> Value:
 
 
 def split(x: Any, sections: int | Sequence[int], axis: int = 0) -> list[Value]:
-    """Split an array along an axis: into equal parts if `sections` is a number, else before each of these indices."""
+    """Split an array along an axis: into equal parts if `sections` is a number, else before each of these indices.
+
+    Returns the parts in order. Raises ShapeError for a number, and for an axis that does not cut into equal parts.
+    """
     value = x if x.__class__ is Value else Value(x)
     if not value.ndim:
         raise ShapeError("split: a number has no axis to cut")

@@ -25,7 +25,8 @@ def linear(x: Any, weight: Any, bias: Any = None, activation: str | None = None)
 
     `x` (..., inputs), `weight` (inputs, outputs), `bias` (outputs,) or None; the result is (..., outputs).
     `activation` is None, relu, tanh, sigmoid, softplus, leaky_relu (slope 0.01) or elu (alpha 1).
-    A constant `x` of another dtype is converted to the weight's.
+    A constant `x` of another dtype is converted to the weight's. Raises ShapeError for shapes that do not fit,
+    SettingError for another activation.
 
     >>> linear(np.ones((2, 3)), Value(np.ones((3, 1))), Value([-4.0]), "relu")
     Value([[0.]
@@ -66,7 +67,10 @@ def linear(x: Any, weight: Any, bias: Any = None, activation: str | None = None)
 
 
 def constant_like(x: Any, other: Any) -> Any:
-    """Return a constant as an array in the dtype of the other operand, which is then not promoted."""
+    """Return a constant as an array in the dtype of the other operand, which is then not promoted.
+
+    Raises what `constant` raises.
+    """
     data = other.data if other.__class__ is Value else other
     dtype = data.dtype if data.__class__ is np.ndarray else _float64
     if x.__class__ is np.ndarray and x.dtype is dtype:
@@ -75,7 +79,10 @@ def constant_like(x: Any, other: Any) -> Any:
 
 
 def embedding(table: Any, rows: Any) -> Value:
-    """Return rows of `table` (count, ...) by integer index: (*rows.shape, ...). Gradients of repeated rows add up."""
+    """Return rows of `table` (count, ...) by integer index: (*rows.shape, ...). Gradients of repeated rows add up.
+
+    Raises SettingError for rows that are not integers or below 0, ShapeError for one beyond the table.
+    """
     if not np.ndim(data_of(table)):
         raise ShapeError("embedding: the table has no rows, only a number")
     rows = np.asarray(data_of(rows))
@@ -89,7 +96,8 @@ def embedding(table: Any, rows: Any) -> Value:
 def layer_norm(x: Any, weight: Any = None, bias: Any = None, eps: float = 1e-5) -> Value:
     """Normalise the last axis to mean 0 and variance 1, then scale and shift it. Ba, Kiros and Hinton, 2016.
 
-    `x` (..., features), `weight` and `bias` (features,) or None; `eps` is added to the variance.
+    `x` (..., features), `weight` and `bias` (features,) or None; `eps` is added to the variance. Raises ShapeError for
+    other shapes, and for no features.
     """
     x = x if x.__class__ is Value else as_array(x)
     return apply(fused.LAYER_NORM, x, None if weight is None else constant(weight),

@@ -2,7 +2,9 @@
 
 `mse` and `cross_entropy` are one operation each, the others short compositions. `karp.nn` exports all of them. Each
 takes `sample_weights` (samples,), finite numbers from 0 with a sum above 0. The mean is then weighted, as if a sample
-of weight 2 were there twice and one of weight 0 not at all.
+of weight 2 were there twice and one of weight 0 not at all. Each raises ShapeError for shapes that do not fit and for
+zero samples, and SettingError for such weights as are not allowed; `mse`, `mae` and `huber` raise SettingError for a
+constant target with a number that is not finite.
 """
 
 from __future__ import annotations
@@ -56,8 +58,9 @@ def cross_entropy(
     weighted: with class indices it divides by the sum of the weights of the samples' classes, as torch does. Shards of
     a batch have other sums, so in a Trainer's loop class weights are given as `sample_weights=weights[y]` to `batches`.
 
-    Raises ShapeError for shapes that do not fit or zero samples, SettingError for a class that does not exist,
-    probabilities that are none, and weights that are negative, not finite or all 0.
+    Raises ShapeError for shapes that do not fit or zero samples, GraphError for a target or weights that are Values,
+    SettingError for a class that does not exist, rows that are no probabilities, a `label_smoothing` that is not from
+    0 to below 1, and weights that are negative, not finite or all 0.
 
     >>> cross_entropy(Value([[0.0, 0.0]]), np.array([1]))
     Value(0.6931471805599453)
@@ -86,7 +89,10 @@ def cross_entropy(
 
 
 def _weighted_mean(name: str, losses: Value, sample_weights: Any) -> Value:
-    """Return the mean of the losses (samples, ...), weighted by sample if there are weights (samples,)."""
+    """Return the mean of the losses (samples, ...), weighted by sample if there are weights (samples,).
+
+    Raises ShapeError for weights of another shape, SettingError for weights below 0, not finite or all 0.
+    """
     if sample_weights is None:
         return mean(losses)
     refuse_value("sample_weights", sample_weights)
@@ -126,7 +132,7 @@ def _check_loss(name: str, prediction: Value, target: Any) -> None:
 
 
 def _check_target(name: str, loss: Value, target: Any) -> Value:
-    """Return the loss; if it is not finite and an element of the target is not either, raise an error that says so."""
+    """Return the loss; raise SettingError if it is not finite and an element of a constant target is not either."""
     number = loss.data if loss.data.__class__ is float else loss.data.item()
     if not -np.inf < number < np.inf and target.__class__ is not Value:
         with np.errstate(over="ignore"):

@@ -79,7 +79,7 @@ class Methods:
         return _value.apply(shapes.RESHAPE, self, (-1,))
 
     def clip(self, min: Any = None, max: Any = None) -> Value:
-        """Return the elements limited to the range from min to max, constants or None."""
+        """Return the elements limited to the range from min to max, constants or None; raise GraphError for a Value."""
         return _value.apply(elementwise.CLIP, self, bound(min), bound(max))
 
     def var(self, axis: Axis = None, keepdims: bool = False, ddof: float = 0) -> Value:

@@ -2,7 +2,8 @@
 
 NumPy calls a foreign type before it computes (`__array_ufunc__` for ufuncs, `__array_function__` for other functions).
 There are three answers: the differentiable function of the same name; the plain result, for a function that returns a
-shape, a boolean or an index; and `GraphError` for every other function, never an array of objects.
+shape, a boolean, an index or a new array like its argument; and `GraphError` for every other function, never an array
+of objects.
 """
 
 from __future__ import annotations
@@ -120,7 +121,10 @@ PLAIN_FUNCTIONS = frozenset({
 
 
 def array_ufunc(ufunc: Any, method: str, *inputs: Any, **settings: Any) -> Any:
-    """Compute a ufunc one of whose operands is a Value; raise GraphError if it has no gradient here."""
+    """Compute a ufunc one of whose operands is a Value: a Value, or plain booleans for a comparison or a test.
+
+    Raises GraphError for a ufunc, a method (such as `reduce`) or an argument that has no gradient here, and for `out`.
+    """
     if settings.get("out") is not None:
         raise GraphError(
             f"np.{ufunc.__name__} cannot write a Value into an array, as its history would be lost; instead of `a += v`"
@@ -138,7 +142,10 @@ def array_ufunc(ufunc: Any, method: str, *inputs: Any, **settings: Any) -> Any:
 
 
 def array_function(function: Any, args: Any, kwargs: Any) -> Any:
-    """Compute any other function of NumPy that was given a Value; raise GraphError if it has no gradient here."""
+    """Compute any other function of NumPy that was given a Value: a Value, or the plain result of a PLAIN_FUNCTION.
+
+    Raises GraphError for a function or an argument that has no gradient here.
+    """
     if function is np.full_like and isinstance(kwargs.get("fill_value", args[1] if args[1:] else None), Value):
         raise GraphError(_refusal("np.full_like of a Value to fill with"))
     if function in PLAIN_FUNCTIONS:

@@ -36,7 +36,8 @@ class Operation:
     """One row of the table of operations.
 
     `shape(*operands)` returns the shape of the result, or raises `ShapeError` with the reason where operands do not
-    fit; it runs only after a forward has failed. `number` is a faster forward for one Python float, where there is one.
+    fit; the engine calls it only after a forward has failed. `number` is a faster forward for one Python float, where
+    there is one.
     `reads` lists (operand, input): the operand's array is read for the gradient of that input, and only writing into
     such an array can make a gradient wrong. `label` is for drawings. `saves` says that forward returns (result, what
     backward needs besides). `operands` are the names of the operands in errors, where their order is not enough.
@@ -77,7 +78,10 @@ class Operation:
 
 
 def forward_error(operation: Operation, operands: tuple[Any, ...], error: Exception) -> Exception:
-    """Return the error to raise for a forward that failed with `error`: the shape rule's, if the shapes do not fit."""
+    """Return the error to raise for a forward that failed with `error`: the shape rule's, if the shapes do not fit.
+
+    Else a ValueError or IndexError becomes a ShapeError and a TypeError a GraphError; any other error is returned.
+    """
     if isinstance(error, KarpError) and not isinstance(error, ShapeError):
         return error
     about = f"{operation.name} of {_describe_operands(operation, operands)}"
@@ -172,7 +176,7 @@ def normalize_axes(axis: int | tuple[int, ...] | None, ndim: int) -> tuple[int, 
 
 
 def undo_broadcast(gradient: Any, shape: tuple[int, ...]) -> Any:
-    """Sum `gradient` over the axes along which an operand of `shape` was repeated."""
+    """Return the sum of `gradient` over the axes along which an operand of `shape` was repeated; it has this shape."""
     extra = gradient.ndim - len(shape)
     axes = tuple(range(extra)) + tuple(
         axis + extra for axis, size in enumerate(shape) if size == 1 and gradient.shape[axis + extra] != 1

@@ -44,6 +44,8 @@ class Value(Methods):
     - `operation`, `inputs`: the operation that made it, and its inputs; None and () for a leaf.
     - `grad_buffer`: for a leaf, None or the array that backward writes its gradient to (see `karp.parameters`).
 
+    Raises GraphError for a Value and numbers that are not real, ShapeError for no array, DataError for masked elements.
+
     >>> x = Value(2.0)
     >>> y = Value(-3.0)
     >>> z = x * y + x
@@ -118,7 +120,7 @@ class Value(Methods):
         return np.dtype(np.float64) if self.data.__class__ is float else self.data.dtype
 
     def item(self) -> float:
-        """Return the number of a value with one element, as a Python float."""
+        """Return the number of a value with one element, as a Python float; raise ShapeError for any other value."""
         if self.size != 1:
             raise ShapeError(f"item of shape {self.shape}: only a value of one element is a number")
         return self.data if self.data.__class__ is float else float(self.data.item())
@@ -154,7 +156,7 @@ class Value(Methods):
         return array_function(function, args, kwargs)
 
     def detach(self) -> Value:
-        """Return a new leaf with the same data and no history."""
+        """Return a new leaf with the same data, which is not copied, and no history."""
         return Value(self.data)
 
     # --- backward ---------------------------------------------------------------------------------------------------
@@ -162,11 +164,12 @@ class Value(Methods):
     def backward(self, gradient: Any = None, retain_grad: bool = False) -> None:
         """Compute d self / d leaf for every leaf this value was computed from, and add it to the leaf's `grad`.
 
-        `gradient` is the gradient of this value itself, of its shape; 1 for a number if not given. Gradients of leaves
-        add up over calls, those of nodes inside the graph are computed anew. Numbers inside the graph keep their `grad`
-        for inspection, arrays only with `retain_grad=True`.
+        `gradient` is the gradient of this value itself, of its shape; by default 1 for a value of one element.
+        Gradients of leaves add up over calls, those of nodes inside the graph are computed anew. Numbers inside the
+        graph keep their `grad` for inspection, arrays only with `retain_grad=True`.
 
-        Raises ShapeError for an array without `gradient`, GraphError if an array was written to since it was used.
+        Raises ShapeError for several elements without `gradient` and for one of another shape, GraphError if parameters
+        (under `guard`, any array that backward reads) were written to since, NotFiniteError under `find_nan`.
 
         >>> x = Value([1.0, 2.0])
         >>> (x * x).backward(gradient=[1.0, 10.0])
@@ -341,12 +344,12 @@ _new = Value.__new__
 
 
 def apply(operation: Operation, *inputs: Any) -> Value:
-    """Run an operation on values, constants and settings, and record it."""
+    """Run an operation on values, constants and settings, and return the node that records it; see `run`."""
     return run(operation, inputs, tuple([item.data if item.__class__ is Value else item for item in inputs]))
 
 
 def run(operation: Operation, inputs: tuple[Any, ...], operands: tuple[Any, ...]) -> Value:
-    """Run an operation on its inputs, whose arrays are `operands`, and record it."""
+    """Run an operation on its inputs, whose arrays are `operands`, and record it; raise what `forward_error` makes."""
     try:
         data = operation.forward(*operands)
     except Exception as error:
@@ -361,7 +364,7 @@ def run(operation: Operation, inputs: tuple[Any, ...], operands: tuple[Any, ...]
 
 
 def record(operation: Operation, inputs: tuple[Any, ...], operands: tuple[Any, ...], data: Any) -> Value:
-    """Return a node for the result `data` of an operation."""
+    """Return a node for the result `data` of an operation, whose array becomes read-only; in `no_grad` a leaf."""
     node = _new(Value)
     node.data = data
     node.grad = node.visit = None
@@ -377,7 +380,7 @@ def record(operation: Operation, inputs: tuple[Any, ...], operands: tuple[Any, .
 
 
 def finish(node: Value) -> None:
-    """Complete a new node: make its data a float or a read-only array, and do what the thread's modes demand."""
+    """Complete a new node: make its data a float or a read-only array; in `no_grad` make it a leaf (writable)."""
     data = node.data
     if data.__class__ is not _ndarray and data.__class__ is not float:
         number = not any(isinstance(operand, _ARRAYS) for operand in node.operands)

@@ -44,7 +44,10 @@ def fingerprint_of(operand: Any) -> bytes | int | tuple[Any, ...]:
 
 
 def is_writable(array: Any) -> bool:
-    """Return whether an array can be written to, itself or through an array that it is a view of."""
+    """Return whether an array can be written to, itself or through an array that it is a view of.
+
+    An array over memory that is not NumPy's counts as writable.
+    """
     while array is not None:
         if array.__class__ is not _ndarray or array.flags.writeable:
             return True
@@ -53,7 +56,7 @@ def is_writable(array: Any) -> bool:
 
 
 def take_fingerprints(node: Value) -> None:
-    """Take fingerprints of a node's operands that backward will read and that the program could write to."""
+    """Keep in the node fingerprints of its operands that backward will read and that the program could write to."""
     value = node.__class__
     inputs = node.inputs
     operands = node.operands
@@ -67,7 +70,10 @@ def take_fingerprints(node: Value) -> None:
 
 
 def check_operands(node: Value) -> None:
-    """Raise GraphError if an array that a rule of this node reads was written to since forward."""
+    """Raise GraphError if a leaf among this node's inputs was marked as modified since, or a fingerprint differs.
+
+    Only a node that was made under `guard` has fingerprints.
+    """
     if node.data.__class__ is not float:  # numbers cannot be written to
         for index, source in enumerate(node.inputs):
             if source.__class__ is node.__class__ and source.operation is None and source.number > node.number:
@@ -96,9 +102,9 @@ def modified_error(node: Value, read: int) -> GraphError:
 
 
 def mark_modified(values: Iterable[Value]) -> None:
-    """Mark the arrays of these leaves as written to in place: graphs that read them can no longer go backward.
+    """Mark the arrays of these leaves as written to in place: graphs made from them before can no longer go backward.
 
-    Code that updates parameters in place calls this after the update.
+    Backward raises GraphError for such a graph. Code that updates parameters in place calls this after the update.
 
     >>> import numpy as np
     >>> from karp.autograd import Value, mark_modified

@@ -40,9 +40,10 @@ class Output(io.FileIO):
     failure: OSError | None = None  # the first one that is not a closed pipe
 
     def write(self, data: "ReadableBuffer", /) -> int:
-        """Write the data, waiting for a non-blocking descriptor; raises nothing, and keeps the first `failure`.
+        """Write the data, waiting for a non-blocking descriptor; no OSError is raised.
 
-        Returns the number of bytes written or discarded.
+        Returns the number of bytes written; where that fails, all of the data is discarded and counts as written. The
+        first error is kept in `failure`, unless the reader has only gone (a ConnectionError).
         """
         written: int | None = None
         while written is None:

@@ -75,7 +75,10 @@ def _sizes(owner: str, dtype: npt.DTypeLike, **sizes: object) -> tuple[int, ...]
 
 
 def _generator(owner: str, seed: object) -> np.random.Generator:
-    """Return the random generator of a seed; None is refused, as two runs without a seed would differ."""
+    """Return the random generator of a seed: a generator as it is, else a new one from whole numbers from 0.
+
+    Raises SettingError for anything else, and so for None, as two runs without a seed would differ.
+    """
     if isinstance(seed, np.random.Generator):
         return seed
     if isinstance(seed, (list, tuple)) or (isinstance(seed, np.ndarray) and seed.ndim):
@@ -101,7 +104,11 @@ def _hidden_sizes(hidden: Any) -> list[int]:
 def _draw_weight(
     init: Initialiser | str, inputs: int, outputs: int, seed: object, dtype: npt.DTypeLike
 ) -> npt.NDArray[Any]:
-    """Draw an initial weight (inputs, outputs); raise if the initialiser's result does not fit."""
+    """Draw an initial weight (inputs, outputs), in this dtype.
+
+    Raises SettingError for an initialiser that does not exist or makes numbers that are not finite, ShapeError for one
+    that makes another shape.
+    """
     if isinstance(init, str):
         if init not in INITIALISERS:
             raise SettingError(f"Linear: no initialiser {init!r}; there are {', '.join(INITIALISERS)}")
@@ -128,7 +135,8 @@ class Linear(Module):
     `glorot_uniform` for tanh, sigmoid and no activation, `he_uniform` for the others. `bias` (outputs,) is of zeros, or
     None.
 
-    Raises SettingError for sizes below 1 and names that do not exist, ShapeError for input that does not fit.
+    Raises SettingError for sizes below 1, a weight of more than 16 GiB and names that do not exist, ShapeError for
+    input, and for weights of `init`, that do not fit.
 
     >>> layer = Linear(3, 2, activation="tanh", seed=1)
     >>> layer(np.zeros((5, 3))).shape
@@ -164,7 +172,7 @@ class Linear(Module):
         return f"{type(self).__name__}({inputs}, {outputs}{bias}{activation})"
 
     def __call__(self, x: Any, rng: np.random.Generator | None = None) -> Value:
-        """Apply the layer to `x` (..., inputs); the result is (..., outputs)."""
+        """Apply the layer to `x` (..., inputs); the result is (..., outputs). `rng` is not used."""
         out = linear(x, self.weight, self.bias, self._fused)
         return out if self._after is None else self._after(out)
 
@@ -182,7 +190,7 @@ class LayerNorm(Module):
         return f"{type(self).__name__}({self.weight.size}, eps={self.eps})"
 
     def __call__(self, x: Any, rng: np.random.Generator | None = None) -> Value:
-        """Normalise `x` (..., features); the result has its shape."""
+        """Normalise `x` (..., features); the result has its shape. `rng` is not used."""
         return layer_norm(x, self.weight, self.bias, self.eps)
 
 
@@ -202,7 +210,10 @@ class Embedding(Module):
         return f"{type(self).__name__}({count}, {features})"
 
     def __call__(self, x: Any, rng: np.random.Generator | None = None) -> Value:
-        """Select the vectors of `x`, integers of any shape; the result is (*x.shape, features)."""
+        """Select the vectors of `x`, integers of any shape; the result is (*x.shape, features). `rng` is not used.
+
+        Raises SettingError for rows that are not integers or below 0, ShapeError for one beyond the table.
+        """
         return embedding(self.weight, x)
 
 
@@ -253,7 +264,8 @@ class MLP(Module):
 
     `dropout` is applied to the output of each hidden layer when the model is called with `rng`, in a training loop
     `model(x, trainer.rng)`. `layer_norm` is applied between a hidden layer's product and its activation. Layer i draws
-    its weights from (seed, i). `config` has all arguments as plain data.
+    its weights from (seed, i). `config` has all arguments as plain data. Raises SettingError for an argument that
+    cannot be used.
 
     >>> model = MLP(3, [4, 4], 1, seed=0)
     >>> model(np.zeros((2, 3))).shape
@@ -323,7 +335,10 @@ class MLP(Module):
         return f"{self.activation} {self.dropout} {self.layers} {self.norms}"
 
     def __call__(self, x: Any, rng: np.random.Generator | None = None) -> Value:
-        """Apply the model to `x` (samples, inputs); the result is (samples, outputs)."""
+        """Apply the model to `x` (samples, inputs); the result is (samples, outputs).
+
+        `rng` draws the dropout; without it nothing is dropped.
+        """
         if not self.norms and not self.dropout:
             for layer in self.layers:
                 x = layer(x)

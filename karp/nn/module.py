@@ -65,7 +65,9 @@ class Module:
     def parameters(self) -> Parameters:
         """All parameters as one vector: the same object until the model has others, or one has other data.
 
-        Each read walks through the whole model, some microseconds a layer: read it before a loop, not in it.
+        A new object moves the parameters' data into its vector (see `Parameters`). Each read walks through the whole
+        model, some microseconds a layer: read it before a loop, not in it. Raises SettingError where
+        `named_parameters` does, for a model without parameters, and for parameters of several dtypes.
         """
         named = _find(self)
         vector: Parameters | None = vars(self).get("_vector")
@@ -129,7 +131,7 @@ _INIT = "it is an attribute of the class; set it in __init__, on self"
 
 
 def _find(module: Module) -> dict[str, Value]:
-    """Return the parameters by name; see `Module.named_parameters`."""
+    """Return the parameters by name; raises what `Module.named_parameters` raises."""
     named: dict[str, Value] = {}
     unnamed: list[Unnamed] = []
     seen = {id(module)}
@@ -148,7 +150,8 @@ def _find(module: Module) -> dict[str, Value]:
 def _walk(items: Items, prefix: str, named: dict[str, Value], seen: set[int], unnamed: list[Unnamed]) -> None:
     """Add to `named` the values among these items and below, and to `unnamed` objects that cannot name their values.
 
-    `seen` has the ids of all objects visited, so a value with two paths has its first name, and cycles end.
+    `seen` has the ids of all objects visited, so a value with two paths has its first name, and cycles end. Raises
+    SettingError for two values of one name.
     """
     for key, item in items:
         kind = item.__class__

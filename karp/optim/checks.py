@@ -1,4 +1,4 @@
-"""Checks of the fields of optimisers and schedules, made once, in their ``__post_init__``."""
+"""Checks of the fields of optimisers and schedules, made once, in their ``__post_init__``; each raises SettingError."""
 
 from __future__ import annotations
 

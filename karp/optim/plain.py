@@ -15,7 +15,7 @@ SCHEDULES = {kind.__name__: kind for kind in (Constant, StepDecay, Cosine, Inver
 
 
 def to_dict(optimizer: Optimizer) -> dict[str, Any]:
-    """Return the optimiser as plain types, every field by its name.
+    """Return the optimiser as plain types, every field by its name; raise SettingError for anything else.
 
     >>> to_dict(SGD(lr=WarmUp(0.1, steps=5)))["lr"]
     {'name': 'WarmUp', 'lr': 0.1, 'steps': 5}

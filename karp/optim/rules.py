@@ -82,7 +82,10 @@ class SGD:
         return {"momentum": zeros_like(weights)} if self.momentum else {}
 
     def prepare(self, gradient: Array, step: int, age: int | None = None) -> tuple[float, ...]:
-        """Return the factors of update number ``step``, from 0: rate, clip, decay, momentum."""
+        """Return the factors of update number ``step``, from 0: rate, clip, decay, momentum. ``age`` is not used.
+
+        Raises NotFiniteError if ``clip_norm`` is set and the gradient is not finite.
+        """
         return rate_at(self.lr, step), _clipping(self, gradient), self.weight_decay, self.momentum
 
     def apply(
@@ -153,7 +156,8 @@ class Adam:
     def prepare(self, gradient: Array, step: int, age: int | None = None) -> tuple[float, ...]:
         """Return the factors of update number ``step``: rate, clip, decay, eps, 1 - beta1, beta2, 1 - beta2.
 
-        ``age`` is the number of updates that the state has seen, where that is not ``step``.
+        ``age`` is the number of updates that the state has seen, where that is not ``step``. Raises NotFiniteError if
+        ``clip_norm`` is set and the gradient is not finite.
         """
         age = (step if age is None else age) + 1
         beta1, beta2 = self.betas
@@ -257,7 +261,10 @@ class RMSprop:
         return {name: zeros_like(weights) for name in names}
 
     def prepare(self, gradient: Array, step: int, age: int | None = None) -> tuple[float, ...]:
-        """Return the factors of update number ``step``: rate, clip, decay, eps, alpha, 1 - alpha, momentum."""
+        """Return the factors of update number ``step``: rate, clip, decay, eps, alpha, 1 - alpha, momentum.
+
+        ``age`` is not used. Raises NotFiniteError if ``clip_norm`` is set and the gradient is not finite.
+        """
         rate, clip = rate_at(self.lr, step), _clipping(self, gradient)
         return rate, clip, self.weight_decay, self.eps, self.alpha, 1 - self.alpha, self.momentum
 
@@ -307,7 +314,7 @@ def _clipped(gradient: Array, clip: Any, scratch: Scratch) -> Array:
 
 
 def _decayed(weights: Array, gradient: Array, decay: Any, scratch: Scratch) -> Array:
-    """Return the gradient plus ``decay * weights``, in the second scratch array."""
+    """Return the gradient plus ``decay * weights``, in the second scratch array; overwrite the first, too."""
     scratch1, scratch2 = scratch
     multiply(weights, decay, scratch1)
     return add(gradient, scratch1, scratch2)

@@ -78,7 +78,10 @@ class Updater:
         self._sum = np.empty_like(self._pieces[0][1]) if self._pieces else weights  # for a piece of a sum of gradients
 
     def _make_pieces(self) -> list[tuple[slice, Array, dict[str, Array], tuple[Array, Array]]]:
-        """Return, piece by piece, views of everything that the rule needs but the gradient."""
+        """Return what the rule needs but the gradient, for each piece: (its slice, weights, state, two scratch arrays).
+
+        Weights and state are views; all pieces share the scratch arrays.
+        """
         size = self.weights.size
         length = min(size, PIECE // self.weights.itemsize)
         scratch1, scratch2 = np.empty((2, length), self.weights.dtype)

@@ -43,6 +43,7 @@ class Layout:
 
     Raises:
         SettingError: a name, a shape, the dtype or the total size cannot be used.
+        TypeError: NumPy knows no such dtype.
 
     >>> layout = Layout({"weight": (3, 2), "bias": (2,)}, "float32")
     >>> layout.offsets, layout.size, layout.nbytes
@@ -101,7 +102,7 @@ class Layout:
         """Return name -> view of ``vector`` with the tensor's shape; writing into one writes into the vector.
 
         Raises:
-            ShapeError: the vector has another shape than ``(size,)``.
+            ShapeError: the vector has another shape than ``(size,)``, or is not contiguous.
             SettingError: it has another dtype.
         """
         self.check(vector)
@@ -112,6 +113,8 @@ class Layout:
 
     def find_slice(self, arrays: Sequence[Array]) -> Array | None:
         """Return the slice of a larger vector in which these arrays lie as this layout says; None if they do not.
+
+        The slice is read-only if the first array is.
 
         >>> layout = Layout({"weight": (3, 2), "bias": (2,)}, "float32")
         >>> views = layout.views(layout.zeros())
@@ -147,6 +150,8 @@ class Layout:
 
     def sha256(self, vector: Array) -> str:
         """Return the hex SHA-256 of the tensors' bytes, one after the other, without the gaps.
+
+        Raises ShapeError or SettingError for a vector that `check` refuses.
 
         >>> import hashlib
         >>> layout = Layout({"a": (3,), "b": ()}, "float32")

@@ -37,6 +37,7 @@ class Parameters:
     Raises:
         SettingError: a value is not float32 or float64, two have different dtypes, one is no leaf, or there
             is none.
+        ShapeError: a gradient that a value has is of another shape.
 
     >>> from karp.autograd import Value
     >>> weight = Value(np.ones((2, 3), np.float32))
@@ -133,9 +134,10 @@ class Parameters:
         return self.layout.names
 
     def keep_gradients_in(self, vector: Array) -> None:
-        """Have backward write gradients into this vector, ``(layout.size,)``, from now on; those there are forgotten.
+        """Have backward write gradients into this vector, ``(layout.size,)``, from now on.
 
-        It may lie in memory that is shared with another process.
+        The gradients that the values have are forgotten. The vector may lie in memory that is shared with another
+        process. Raises ShapeError or SettingError for a vector that the layout refuses.
         """
         grad_buffers = self.layout.views(vector)
         self._gradient = vector
@@ -146,8 +148,9 @@ class Parameters:
     def keep_weights_in(self, vector: Array) -> None:
         """Have the values read their weights from this vector, ``(layout.size,)``, from now on.
 
-        It may lie in memory that another process writes to, and be read-only. Graphs made before can no longer go
-        backward, as they belong to the weights before.
+        The vector may lie in memory that another process writes to, and be read-only. Graphs made before can no longer
+        go backward, as they belong to the weights before. Raises ShapeError or SettingError for a vector that the
+        layout refuses.
         """
         self.data = vector
         self._views = self.layout.views(vector)
@@ -177,7 +180,10 @@ class Parameters:
         return self._gradient
 
     def _sync_grad(self, value: Value, grad_buffer: Array) -> None:
-        """Copy a value's gradient into its view of the gradient vector, zeros where it has none."""
+        """Copy a value's gradient into its view of the gradient vector, zeros where it has none.
+
+        The view becomes the value's `grad`. Raises ShapeError for a gradient of another shape.
+        """
         if value.grad is None:
             grad_buffer[...] = 0
             return
@@ -217,7 +223,8 @@ class Parameters:
         Raises:
             SettingError: a name is missing or unexpected; an array does not hold real numbers, or one that is not
                 finite, or not in the dtype of the weights; or they are read-only.
-            ShapeError: an array has another shape than its value.
+            ShapeError: an array has another shape than its value, or no array can be made.
+            DataError: an array has masked elements.
         """
         if not isinstance(arrays, Mapping | Parameters):
             raise SettingError(f"load takes a dict of names and arrays, not {type(arrays).__name__}")
@@ -230,9 +237,10 @@ class Parameters:
             self._views[name][...] = array
 
     def _converted(self, name: str, given: Any) -> Array:
-        """Return the array given for `name` in the dtype of the weights; raise if it does not fit.
+        """Return the array given for `name` in the dtype of the weights; no memory is shared with the weights.
 
-        A whole number that the dtype cannot hold is an error, and so is a number that is not finite.
+        Raises what `load` raises: a whole number that the dtype cannot hold, or a number that is not finite, is a
+        SettingError.
         """
         from karp.autograd.convert import plain_array  # imported here, as a server does without the engine
 
@@ -273,7 +281,10 @@ class Parameters:
 
 
 def _distinct(values: Mapping[str, Value]) -> tuple[dict[str, Value], dict[str, str]]:
-    """Return each value once, under its first name, and a dict of further names -> first names."""
+    """Return each value once, under its first name, and a dict of further names -> first names.
+
+    Raises SettingError for a value that is no leaf.
+    """
     first: dict[int, str] = {}
     tied = {}
     for name, value in values.items():

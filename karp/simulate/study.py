@@ -148,7 +148,7 @@ def run(study: Study) -> Outcome:
 
 
 def count(cluster: Cluster, outcome: Outcome) -> dict[str, Any]:
-    """Return the figures of a run that has ended."""
+    """Return the figures of a run that has ended: seconds of the virtual clock, steps, loss, and counts of the rest."""
     server, counts = cluster.server, cluster.network.counts
     assert server is not None
     seconds, steps, loss = outcome.curve[-1]

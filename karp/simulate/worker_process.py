@@ -141,7 +141,10 @@ class WorkerProcess:
             self.cluster.clock.call_at(self.poll_until, self.run_event, self._timer)
 
     def _timer(self) -> None:
-        """Let the worker's machine tick if nothing has arrived until the end of the poll."""
+        """Let the worker's machine tick if nothing has arrived until the end of the poll; before it, wait on.
+
+        Sends the machine's reply; the process ends if the tick raises a KarpError.
+        """
         self.timer_set = False
         now = self.cluster.clock.now
         if self.busy:

@@ -100,7 +100,7 @@ _short_cell = lru_cache(1 << 14)(cell)  # a batch has many texts that the one be
 
 @lru_cache
 def _missing_words(kind: Any) -> Any:
-    """Return the usual texts of missing cells as an array of pyarrow."""
+    """Return the usual texts of missing cells as an array of pyarrow, of the type `kind`."""
     import pyarrow as pa
 
     return pa.array(COMMON_MISSING, kind)

@@ -189,7 +189,7 @@ def others_note(kind: Kind, count: int, rows: int, first: Iterable[str]) -> str:
 
 
 def _advice(first: str) -> str:
-    """Return what to do where the first text looks like a number or a date that cannot be read."""
+    """Return what to do where the first text looks like a number or a date that cannot be read; else ''."""
     if not first or len(first) > 40:
         return ""
     if is_decorated(first):

@@ -146,7 +146,10 @@ class TargetLearner:
 def _values(
     where: str, name: str, kind: Kind | None, counts: ColumnCounts, rows: int, notes: list[str]
 ) -> LearntTarget:
-    """Return a target of numbers."""
+    """Return a target of numbers, or of times as `kind` says; add to `notes` if other cells are left out.
+
+    Raises DataError for a column that has no cells of this kind (`kind` is None), or only one value.
+    """
     if kind is None or not counts.kinds[kind]:
         first = listing(counts.first[Kind.NUMBER])
         raise DataError(f"{where}: it is no column of numbers ({first}): repair it, or pass classification as the task")

@@ -303,7 +303,8 @@ class Trainer:
     def log(self, **values: float) -> None:
         """Log numbers to the terminal and the record, with the step and, inside the loop, the shard.
 
-        After the loop every worker runs the same code, and what the leader logs there is recorded.
+        After the loop every worker runs the same code, and what the leader logs there is recorded. Raises ProgramError
+        where logging is not permitted, and for a name or a value that cannot be logged.
         """
         check(self._stage, stage.LOG)
         for name, value in scores(values).items():

@@ -41,7 +41,8 @@ class WorkerSocket:
     def send(self, message: FromWorker, incarnation: int, unshared: str = "", borrowed: bool = False) -> None:
         """Send a message; `unshared` says why the worker cannot open the shared memory that it was offered.
 
-        With `borrowed`, a large vector of it lies in a buffer of the pool, and is sent without a copy.
+        With `borrowed`, a large vector of the message lies in a buffer of the pool, and is sent without a copy. If
+        ZeroMQ has given up the server's address, nothing is sent, and the connection is marked as given up.
         """
         *first, last = pack(message, Envelope(self.run, incarnation, unshared=unshared))
         step = getattr(message, "step", -1)

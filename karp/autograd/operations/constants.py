@@ -1,7 +1,8 @@
 """Cached constants: numbers as 0-d arrays, and arrays of one number.
 
 A ufunc takes 0.3 to 0.5 us longer for a Python number than for a 0-d array of the dtype at hand: as long as the
-operation itself on a small layer. So the few constants that rules use all the time are cached, read-only.
+operation itself on a small layer. So the few constants that rules use all the time are cached. No rule may write to
+them.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Losses and normalisation as one operation each: numerically stable, and with one saved array instead of five.
+"""Losses and normalisation as one operation each: numerically stable, and with one or two saved arrays, not five.
 
 Each forward returns (result, saved), where `saved` is what its gradient needs, computed while the data is in the cache.
 """
@@ -24,7 +24,10 @@ _int64, _uint64 = np.dtype(np.int64), np.dtype(np.uint64)
 
 
 def _cross_entropy(logits: Any, target: Any, smoothing: float, class_weights: Any, sample_weights: Any) -> Any:
-    """Return the mean loss and its gradient by the logits, which is saved for backward."""
+    """Return the mean loss, and its gradient by the logits (samples, classes), which is saved for backward.
+
+    Raises ValueError or ShapeError for shapes that do not fit, SettingError for a target or weights that are refused.
+    """
     by_index = target.dtype.kind in "iu"
     if target.shape != (logits.shape[:-1] if by_index else logits.shape) or not logits.size:
         raise ValueError  # the shape rule says what is wrong
@@ -95,7 +98,10 @@ _row_indices: dict[int, Any] = {}  # number of rows -> their indices, and the nu
 
 
 def _flat_index(target: Any, rows: int, classes: int) -> Any:
-    """Return the index of each sample's class in a flattened array (classes, rows); raise for one that is none."""
+    """Return the index of each sample's class in a flattened array (classes, rows).
+
+    Raises SettingError for an index of no class.
+    """
     cached = _row_indices.get(rows)
     if cached is None:
         if len(_row_indices) >= 32:
@@ -117,7 +123,10 @@ def _weighted_targets(
     target: Any, by_index: bool, rows: int, classes: int, smoothing: float, class_weights: Any, sample_weights: Any,
     dtype: Any,
 ) -> tuple[Any, Any]:
-    """Return the factor of -log p of each sample and class (rows, classes), and the sum of weights to divide by."""
+    """Return the factor of -log p of each sample and class (rows, classes), and the sum of weights to divide by.
+
+    Raises SettingError for a class index, probabilities or weights that are refused.
+    """
     if by_index:
         targets = np.zeros((classes, rows), dtype)
         targets.ravel()[_flat_index(target, rows, classes)] = 1.0

@@ -120,7 +120,7 @@ def _stack_backward(node: Any, g: Any, accumulate_grad: Any) -> None:
 
 
 def is_basic(key: Any) -> bool:
-    """Return whether an index selects no element twice: it has only slices, integers, boolean masks, None and `...`."""
+    """Return whether an index has only slices, integers, boolean masks, None and `...`, so selects no element twice."""
     return all(
         part is None or part is Ellipsis or isinstance(part, (slice, int, np.integer))
         or (isinstance(part, np.ndarray) and part.dtype == bool)

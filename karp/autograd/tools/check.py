@@ -29,7 +29,9 @@ def check_grads(
     `f` takes as many Values as there are `values` (Values, numbers or arrays; computed in float64) and returns one of
     any shape; of an array one random linear combination of the elements is differentiated. Of an input with more than
     `most` elements, `most` are checked, drawn with `seed`. An element passes if the two agree within `rtol` times the
-    larger plus `atol` times the largest gradient. Points where `f` has a kink (relu at 0) cannot be checked.
+    larger plus `atol` times the largest gradient, or 1 if that is larger. Points where `f` has a kink (relu at 0)
+    cannot be checked. Raises GraphError also if `f` returns no Value, a number that is not finite, or another result
+    each time.
 
     >>> check_grads(lambda x, y: x * y.tanh(), [1.0, 2.0], 0.5)
     """

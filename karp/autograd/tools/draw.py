@@ -1,8 +1,9 @@
 """Drawing the graph under a value as SVG, with the standard library alone.
 
 There is one box for each operation with its result, and one for each leaf and constant; the computation runs from left
-to right. Numbers show their data and gradient, arrays their shape, dtype and range. A frame holds the boxes of a layer:
-the parameters of a module if names are given (`layers.0.weight` belongs to `layers.0`), else those of a fused layer.
+to right. Numbers show their data and gradient, arrays their shape, dtype and range. A frame holds the box of a fused
+layer and those of its parameters. Its title is the module's name if names are given (`layers.0` for `layers.0.weight`),
+else the layer's number.
 """
 
 from __future__ import annotations
@@ -39,7 +40,7 @@ class Drawing:
         return f"Drawing({len(self.svg)} characters of SVG)"
 
     def save(self, path: str | os.PathLike[str]) -> None:
-        """Write the SVG to a file."""
+        """Write the SVG to a file, over one that is there; raises OSError if that fails."""
         with open(path, "w", encoding="utf-8") as file:
             file.write(self.svg)
 
@@ -54,7 +55,8 @@ def draw(
     """Draw the graph under `value`, with data and gradients, into `path` if given.
 
     `names` maps names to values, or is a module whose parameters have names. Gradients of arrays inside the graph show
-    after `backward(retain_grad=True)`. Raises GraphError for a graph of more than `most` boxes.
+    after `backward(retain_grad=True)`. Raises GraphError for a graph of more than `most` values, constants not counted,
+    and if `value` is no Value; OSError if the file cannot be written.
 
     >>> x = Value(2.0)
     >>> picture = draw(x * x + 1.0, names={"x": x})
@@ -94,7 +96,10 @@ class _Box:
 
 
 def _make_boxes(root: Value, name_of: Mapping[int, str], most: int) -> tuple[dict[Any, _Box], dict[Any, list[Any]]]:
-    """Return key -> box, inputs before the boxes that use them, and key -> keys of its inputs."""
+    """Return key -> box, inputs before the boxes that use them, and key -> keys of its inputs.
+
+    Raises GraphError for more than `most` values.
+    """
     values = list(itertools.islice(walk(root), most + 1))
     if len(values) > most:
         raise GraphError(f"draw: more than {most} values, too many to read; draw a smaller part or pass most=")
@@ -153,7 +158,10 @@ def _range(what: str, data: Any) -> str:
 
 
 def _frame_layers(boxes: dict[Any, _Box], inputs: dict[Any, list[Any]], name_of: Mapping[int, str]) -> None:
-    """Put each fused layer into a frame with its parameters, except parameters that another operation uses too."""
+    """Put each fused layer into a frame with its parameters, except parameters that another operation uses too.
+
+    Parameters in a frame are removed from `boxes` and `inputs`.
+    """
     use_count: dict[Any, int] = {}
     for sources in inputs.values():
         for source in set(sources):

@@ -30,8 +30,11 @@ def value_and_grad(f: Callable[..., Any], argnums: Argnums = 0) -> Callable[...,
     """Return a function of the same arguments that returns f's result and its gradient, as plain numbers or arrays.
 
     `argnums` are the positions of the arguments to differentiate: a number, or a tuple for a tuple of gradients. `f`
-    gets Values there and must return one number. Gradients of other leaves that `f` uses stay as they were. It works
-    inside of `no_grad`, too. Gradients of gradients are refused.
+    gets Values there and must return one number. Gradients of other leaves that `f` uses stay as they were. The
+    gradient by an argument that the result does not depend on is 0. The function works inside of `no_grad`, too.
+
+    The function raises ShapeError for a result of several numbers, GraphError for an argument that is not there, and
+    for gradients of gradients.
 
     >>> value_and_grad(lambda x, y: x * x * y)(3.0, 2.0)
     (18.0, 12.0)
