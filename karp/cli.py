@@ -46,8 +46,8 @@ def parser() -> tuple["Command", "Commands"]:
 def parse(line: list[str]) -> argparse.Namespace:
     """Parse a command line.
 
-    Ends the process where argparse does, after a help or an error; raises SettingError for a required option that
-    stands after PROGRAM instead of before it.
+    Prints a note if the program is handed options of the command. Raises SystemExit where argparse does, after a help
+    or an error, and SettingError for a required option that stands after PROGRAM instead of before it.
     """
     top, commands = parser()
     command = commands.choices.get(line[0]) if line else None
@@ -340,7 +340,10 @@ def run_simulate(options: argparse.Namespace) -> int:
 
 
 def check_schedules(schedules: int, given: dict[str, Any], files: list[str | None]) -> int:
-    """Simulate small clusters with faults; return exit status 1 if an invariant does not hold."""
+    """Simulate small clusters with faults, and print the result; return exit status 1 if an invariant does not hold.
+
+    Else the status is 0. Raises SettingError for a number below 1, and for options beside the seed.
+    """
     from karp.simulate import Violation, check_many
 
     if schedules < 1 or set(given) - {"seed"} or any(files):

@@ -38,7 +38,9 @@ STREAM = int.from_bytes(b"code")  # the key of these random numbers is (STREAM, 
 
 
 def encode(codec: str, vector: Vector, seed: int = 0, step: int = 0, shard: int = 0) -> Vector:
-    """Encode a flat float32 or float64 vector.
+    """Encode a flat float32 or float64 vector; return a new array of the dtype and length of `encoded_spec`.
+
+    `codec` is float16, bfloat16 or int8; the caller has checked that. Only int8 uses seed, step and shard.
 
     >>> encode("bfloat16", np.array([1.0, -2.0], np.float32))
     array([16256, 49152], dtype=uint16)
@@ -51,6 +53,8 @@ def encode(codec: str, vector: Vector, seed: int = 0, step: int = 0, shard: int 
 
 def decode(codec: str, payload: Vector, size: int, dtype: Any) -> Vector:
     """Decode a payload, for which `fits` must be true, to a new vector (size,) of the dtype.
+
+    Its numbers may be infinite or NaN.
 
     >>> decode("float16", encode("float16", np.array([0.5, -3.0])), 2, np.float64)
     array([ 0.5, -3. ])

@@ -79,17 +79,17 @@ def of_child(given: Mapping[str, str], *handed_on: str) -> dict[str, str]:
 
 
 def threads() -> int:
-    """Return the number of BLAS threads that KARP_THREADS sets; 1 if it is not set."""
+    """Return the number of BLAS threads that KARP_THREADS sets; 1 if it is not set. Raises what `number` raises."""
     return number(THREADS, 1)
 
 
 def worker() -> int:
-    """Return the number of this worker, from KARP_WORKER; -1 if it is not set."""
+    """Return the number of this worker, from KARP_WORKER; -1 if it is not set. Raises what `number` raises."""
     return number(WORKER, -1)
 
 
 def number(name: str, default: int) -> int:
-    """Return the whole number in a variable; `default` if it is not set."""
+    """Return the whole number in a variable; `default` if it is not set. Raises SettingError for any other text."""
     text = read(name)
     return whole(f"the environment variable {name}", digits(text)) if text else default
 

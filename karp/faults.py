@@ -6,9 +6,10 @@ semicolons:
     worker 2: die computing step 41; server: pause applied step 10; worker: delay 0.2 sent time 3
 
 A fault names its process (`worker` alone: any worker), the action and the point, and optionally the step from which on
-it fires, and which time the point is reached in one process. Each fault fires once in a run, however often processes
-are restarted: it strikes the first process to create the file faults/NUMBER in the run's directory, and the file says
-which process that was and when.
+it fires, and which time the point is reached in one process. The actions are `die` (SIGKILL), `pause` (SIGSTOP),
+`delay SECONDS`, `raise` (a RuntimeError) and `full` (the OSError of a full disk). Each fault fires once in a run,
+however often processes are restarted: it strikes the first process to create the file faults/NUMBER in the run's
+directory, and the file says which process that was and when.
 
 The points, where `reach` is called:
 
@@ -83,7 +84,10 @@ def parse(plan: str) -> list[Fault]:
 
 
 def reach(point: str, *, step: int = -1) -> None:
-    """Fire the faults that are planned for this point of the process, if any."""
+    """Fire the faults that are planned for this point of the process, if any.
+
+    Raises the error of a fault whose action is to raise one, SettingError for a KARP_FAULT that is no plan.
+    """
     if PLAN is not None:
         _fire_at(PLAN, point, step)
 
@@ -114,7 +118,7 @@ def _claim(fault: Fault) -> bool:
 
 
 def _fire(fault: Fault) -> None:
-    """Do what a fault says: die, pause, wait, or raise an error."""
+    """Do what a fault says: die, pause, wait, or raise a RuntimeError or the OSError of a full disk."""
     match fault.action:
         case "die":
             os.kill(os.getpid(), signal.SIGKILL)

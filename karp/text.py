@@ -24,7 +24,7 @@ def is_name(text: str) -> bool:
 def sendable(text: str, most: int) -> str:
     r"""Return a text that can be sent: lone surrogates are escaped, and the middle of a long text is left out.
 
-    The text that is returned has at most `most` characters.
+    The text that is returned has at most `most` characters; `most` must be more than the 31 of the words put in.
 
     >>> sendable("caf\udce9.csv", 100), sendable("0123456789" * 20, 40)
     ('caf\\udce9.csv', '01234\n… (the middle is left out) …\n56789')

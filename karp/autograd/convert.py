@@ -15,7 +15,8 @@ _ndarray = np.ndarray
 def plain_array(data: Any) -> Any:
     """Return data as an array; raise DataError for a masked array, whose masked elements NumPy would use.
 
-    Raises NumPy's ValueError for lists that make no array.
+    Raises NumPy's ValueError for lists that make no array. (A DataError is a ValueError: callers that catch this one
+    turn both into an error of their own.)
 
     >>> plain_array(np.ma.masked_equal([1, -1], -1))
     Traceback (most recent call last):
@@ -53,8 +54,8 @@ def leaf_data(data: Any) -> Any:
 def constant(data: Any) -> Any:
     """Return an operation's input: a value, float or int as it is, other numbers as floats, other data as an array.
 
-    An array of float16 becomes float32. Raises ShapeError if no array can be made, GraphError for numbers that are not
-    real or have more than 64 bits, DataError for masked elements.
+    An array of float16 becomes float32. Raises ShapeError if no array can be made and for masked elements, GraphError
+    for numbers that are not real or have more than 64 bits.
     """
     kind = data.__class__
     if kind is _value.Value or kind is float or kind is int:

@@ -1,7 +1,7 @@
 """The operations as functions, with NumPy's names and semantics where NumPy has them.
 
 Each takes values, numbers and arrays. Shapes and axes are NumPy's; a result is a `Value`. Each raises ShapeError for
-shapes and axes that do not fit, GraphError for numbers that are not real, and DataError for masked elements.
+shapes and axes that do not fit and for masked elements, and GraphError for numbers that are not real.
 """
 
 from __future__ import annotations

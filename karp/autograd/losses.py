@@ -162,7 +162,7 @@ def mae(prediction: Any, target: Any, *, sample_weights: Any = None) -> Value:
 def huber(prediction: Any, target: Any, delta: float = 1.0, *, sample_weights: Any = None) -> Value:
     """Return the Huber loss, the mean of r^2 / 2 where |r| <= delta and of delta (|r| - delta / 2) elsewhere.
 
-    r is prediction - target. Huber, 1964.
+    r is prediction - target. Huber, 1964. Raises SettingError unless `delta` is above 0.
 
     >>> huber(Value([0.5, 3.0]), [0.0, 0.0])
     Value(1.3125)

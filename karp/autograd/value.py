@@ -44,7 +44,7 @@ class Value(Methods):
     - `operation`, `inputs`: the operation that made it, and its inputs; None and () for a leaf.
     - `grad_buffer`: for a leaf, None or the array that backward writes its gradient to (see `karp.parameters`).
 
-    Raises GraphError for a Value and numbers that are not real, ShapeError for no array, DataError for masked elements.
+    Raises GraphError for a Value and for numbers that are not real, ShapeError for no array and for masked elements.
 
     >>> x = Value(2.0)
     >>> y = Value(-3.0)

@@ -32,7 +32,8 @@ _LONGEST = 2**17  # characters of a cell over several lines: in a longer one a q
 class Dialect:
     """The rules by which text is cut into records, and records into cells at `delimiter`.
 
-    Lines that begin with `comments` are no records. If it is None, only lines with '#' above the first record are none.
+    Lines that begin with `comments` are no records. If it is None, only lines above the first record are comments, if
+    they begin with '#'.
 
     >>> Dialect(",").split('1, "a, b" , 5", ""')
     ['1', 'a, b', '5"', '']
@@ -64,21 +65,25 @@ class Dialect:
         return "#" if self.comments is None else self.comments
 
     def split(self, record: str) -> list[str]:
-        """Return the cells of a record."""
+        """Return the cells of a record, without the quotes and the blanks around them."""
         if '"' not in record:
             return [cell.strip() for cell in record.split(self.delimiter)]
         cells = self._cell.findall(self.delimiter + record)
         return [(quoted.replace('""', '"') or bare).strip() for quoted, bare in cells]
 
     def records(self, file: TextFile) -> Records:
-        """Yield the records that are neither comments nor blank; the first names the columns."""
+        """Yield the records that are neither comments nor blank; the first names the columns.
+
+        Raises DataError for quotes that do not match, text that is not UTF-8, and a file that cannot be read.
+        """
         with closing(file.lines()) as lines:
             yield from self._records(file, lines, lines, header=True)
 
     def blocks(self, file: TextFile) -> Blocks:
         """Yield the record that names the columns, then the others, many at a time, as `records` has them.
 
-        A block without quotes and blank lines is its own records, so it is looked at as a whole: this costs a tenth.
+        A block without quotes and blank lines is its own records, so it is looked at as a whole, in a tenth of the
+        time. Raises what `records` raises.
         """
         header = True
         left: deque[tuple[int, str]] = deque()  # the lines of a block that are not yet read
@@ -200,7 +205,7 @@ class Dialect:
 def detect_delimiter(file: TextFile) -> str:
     """Return what separates the cells of the first line that is no comment: a comma, else a semicolon, a tab or '|'.
 
-    Blanks are no delimiters, as they stand in names, too. A comma where none separates cells.
+    Blanks are no delimiters, as they stand in names, too. Returns a comma where none of the four separates cells.
     """
     with closing(file.lines()) as lines:
         first = next((line for _, line in lines if line.strip() and not line.startswith("#")), "")

@@ -17,9 +17,10 @@ _COMMENTS = ("#", "%", "//", "--", "!")  # marks with which comments begin in pu
 
 
 def column_names(file: TextFile, dialect: Dialect, number: int, record: str, *, index: bool = False) -> list[str]:
-    """Return the names of the columns in the record of a line; raise DataError where they are none.
+    """Return the names of the columns in the record of a line.
 
-    With `index` the first may have no name: pandas and R write the names of the rows so.
+    Raises DataError for a column without a name or with an earlier column's, and for a record that is a row or a note
+    for Excel. With `index` the first column may have no name: pandas and R write the names of the rows so.
     """
     where = f"{file.name}, line {number}"
     if note := re.fullmatch(r'"?sep=(.)"?\s*', record):
@@ -146,6 +147,6 @@ def _last_comment(file: TextFile, dialect: Dialect) -> tuple[int, str]:
 
 
 def _preview(columns: list[str]) -> str:
-    """Return the first columns, for a message."""
+    """Return the names of the first ten columns, and the number of all if there are more, for a message."""
     first = ", ".join(columns[:10]).replace("\n", "\\n")
     return first + (f", ... ({len(columns)} columns)" if len(columns) > 10 else "")

@@ -60,7 +60,10 @@ def integer(text: str) -> int | None:
 
 
 def rounded(numbers: Iterable[str], dtype: np.dtype[Any]) -> NDArray[Any]:
-    """Return texts of numbers as an array, rounded to `dtype`; infinite where they are beyond it."""
+    """Return texts of numbers as an array, rounded to `dtype`; infinite where they are beyond it.
+
+    Raises ValueError for a text that is no number.
+    """
     with np.errstate(over="ignore"):
         return np.array([float(number) for number in numbers]).astype(dtype)
 
@@ -91,6 +94,8 @@ def integers_below(dtype: np.dtype[Any]) -> float:
 
 def lost_digits(text: str, dtype: np.dtype[Any]) -> str:
     """Describe the loss if `dtype` cannot hold a number that has digits alone; "" if nothing is lost, or for others.
+
+    The number must not be infinite in `dtype`.
 
     >>> lost_digits("16777216", np.dtype(np.float32)), lost_digits("16777217.0", np.dtype(np.float32))
     ('', '')

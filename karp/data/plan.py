@@ -130,8 +130,9 @@ class Plan:
         return (bounds[shard + 1] - bounds[shard]) / bounds[-1]
 
     def rows(self, step: int, shard: int, stop: int | None = None) -> NDArray[np.int64]:
-        """Return the rows of `shard` in `step`, or of the shards up to `stop`: (samples_in(step, shard, stop),).
+        """Return the rows of `shard` in `step`; with `stop`, of all shards from `shard` to ``stop - 1``.
 
+        The result is their indices in the table, (samples_in(step, shard, stop),), in the order of the plan.
         The array is a read-only view.
         """
         if type(step) is not int or step < 0:

@@ -146,7 +146,11 @@ def _columns(file: TextFile, dialect: Dialect) -> list[str]:
 def _fast(
     file: TextFile, dialect: Dialect, width: int, place: int | None, dtype: np.dtype[Any]
 ) -> tuple[NDArray[Any], list[str]] | None:
-    """Read all columns (n, width) and the target's cells with NumPy's parser; None if anything is wrong."""
+    """Read all columns (n, width), 0 in the target's, and the target's cells with NumPy's parser.
+
+    Returns None if a row or a cell cannot be read so. Raises DataError for a table without rows, and what
+    `Dialect.records` raises.
+    """
     texts: list[str] = []
     count = 0
 

@@ -30,7 +30,8 @@ class Rounds(Protocol):
 def checked_weights(given: Any, rows: int) -> NDArray[Any]:
     """Return sample weights as an array (rows,) of floats; raise SettingError unless all are finite and from 0.
 
-    Another shape or dtype is a SettingError, too, and a sum that is 0 or infinite.
+    Masked elements, another shape or dtype and a sum that is 0 or infinite are SettingErrors, too. An array of float32
+    or float64 is not copied.
 
     >>> checked_weights([1, 0, 2], 3)
     array([1., 0., 2.])
@@ -88,7 +89,7 @@ class ShardWeights:
         return self._of_shards(batch)[shard]
 
     def share(self, step: int, shard: int) -> float:
-        """Return the part of a step's weights that a shard has, where backward starts."""
+        """Return the part of a step's weights that a shard has, with which backward starts; the parts sum to 1."""
         known, total = self._total
         if known != step:
             first = step if self.rounds is None else self.rounds.batches(step, 0)[0]

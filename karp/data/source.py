@@ -46,7 +46,7 @@ class Source(Protocol):
 
 
 class Arrays:
-    """A source made of arrays of equal length in memory.
+    """A source made of arrays of equal length in memory, which are not copied.
 
     >>> source = Arrays(np.zeros((4, 2), np.float32), [0, 1, 1, 0])
     >>> len(source), [part.shape for part in source.parts], source.take(np.array([1, 2]))[1]

@@ -33,8 +33,9 @@ class Table:
     `target`   the name of the target column, if there is one
     `classes`  the names of the class numbers 0, 1, ...; none for numbers to predict
 
-    `len(table)` is n. Raises ShapeError for arrays that do not fit together, DataError for a table without rows, with
-    features that are not floating or a target that is not numbers, SettingError for names that are no texts.
+    `len(table)` is n. A C-ordered array is not copied: code that has it must not write to it later. Raises ShapeError
+    for arrays that do not fit together, DataError for a table without rows or features, with features that are not
+    float32 or float64, or a target that is not numbers, SettingError for names that are no texts.
 
     >>> table = Table(np.zeros((4, 2), np.float32), np.array([0, 1, 1, 0]), classes=("no", "yes"))
     >>> table
@@ -165,7 +166,7 @@ class Table:
 
 
 def _read_only(array: NDArray[Any]) -> NDArray[Any]:
-    """Return a read-only, C-ordered view of an array, so that `table.x -= 1` raises before it writes."""
+    """Return a read-only view of an array, copied unless C-ordered, so that `table.x -= 1` raises before it writes."""
     view = np.ascontiguousarray(array).view()
     view.flags.writeable = False
     return view

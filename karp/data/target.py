@@ -71,7 +71,7 @@ def _guess(cells: list[str], distinct: dict[str, None], where: Where) -> TargetA
 
 
 def _numbers(cells: list[str], dtype: np.dtype[Any], where: Where) -> NDArray[Any]:
-    """Return the cells as numbers to predict, (n, 1)."""
+    """Return the cells as numbers to predict, (n, 1); raise DataError for one that `dtype` cannot hold or no number."""
     values = rounded((cell if is_number(cell) else "nan" for cell in cells), dtype)
     sound = np.isfinite(values)
     if not sound.all():
@@ -92,7 +92,10 @@ def _more_digits(dtype: np.dtype[Any]) -> str:
 
 
 def _class_numbers(cells: list[str], distinct: dict[str, None], where: Where) -> tuple[NDArray[Any], tuple[str, ...]]:
-    """Return the cells as class numbers, (n,), and the classes' names."""
+    """Return the cells as class numbers, (n,), and the classes' names, "0" to the largest.
+
+    Raises DataError for a cell that is no class number, and for two spellings of one.
+    """
     numbers: dict[str, int] = {}
     spelt: dict[int, str] = {}
     for cell in distinct:

@@ -150,7 +150,7 @@ def _name(path: object) -> tuple[str, str]:
 
 
 def _hint(name: str) -> str:
-    """Return where a file that does not exist was looked for, or what to pass instead of its name."""
+    """Return where a file that does not exist was looked for, or what to pass instead of its name; '' if neither."""
     if name == "-":
         return ": pass '/dev/stdin' to read the standard input"
     if "://" in name:

@@ -70,7 +70,7 @@ def describe_end(process: subprocess.Popen[bytes]) -> str:
 
 
 def output(log: Path, begin: int) -> bytes:
-    """Return the bytes of a log from offset `begin` on."""
+    """Return the bytes of a log from offset `begin` on; raises OSError if it cannot be read."""
     return log.read_bytes()[begin:]
 
 

@@ -223,8 +223,7 @@ class Parameters:
         Raises:
             SettingError: a name is missing or unexpected; an array does not hold real numbers, or one that is not
                 finite, or not in the dtype of the weights; or they are read-only.
-            ShapeError: an array has another shape than its value, or no array can be made.
-            DataError: an array has masked elements.
+            ShapeError: an array has another shape than its value, or masked elements, or no array can be made.
         """
         if not isinstance(arrays, Mapping | Parameters):
             raise SettingError(f"load takes a dict of names and arrays, not {type(arrays).__name__}")

@@ -204,7 +204,8 @@ class Worker:
     def _load_weights(self, weights: Vector | None, version: int) -> None:
         """Compute on these weights from now on, or on the current ones if `weights` is None, as of this version.
 
-        They are copied to the model's own vector if they are writable, or if local steps are going to change them.
+        The new weights are copied to the model's own vector if they are writable, or if local steps are going to change
+        them; else they are used where they are.
         """
         if weights is not None:
             if weights.flags.writeable or self.settings.local_steps > 1:

@@ -293,7 +293,7 @@ class Checker:
             self.fail(f"there are several leaders: {leaders}")
 
     def _leaders(self) -> list[bytes]:
-        """Return the living processes that know themselves to be the leader."""
+        """Return the peers of the living processes that know themselves to be the leader."""
         alive = [process for process in self.cluster.processes if process.alive]
         return [process.peer for process in alive if process.worker.over is not None and process.worker.over.main]
 

@@ -125,7 +125,10 @@ def run(study: Study) -> Outcome:
     outcome = Outcome(study, target, lowest, [(0.0, 0, first)])
 
     def go_on() -> bool:
-        """Add a point to the curve if a step has been applied; return whether the study goes on."""
+        """Add a point to the curve if a step has been applied; return whether the study goes on.
+
+        It ends, with the point in `reached`, when the loss is down to the target, or when the steps are done.
+        """
         server = cluster.server
         if server is None or not server.ready or not server.begun:
             return True

@@ -312,7 +312,10 @@ class Trainer:
 
     @property
     def step(self) -> int:
-        """The step of the current batch; after the loop, the number of steps applied."""
+        """The step of the current batch; in an evaluation and after the loop, the number of steps applied.
+
+        Raises ProgramError before the loop.
+        """
         task = self._worker.task
         if isinstance(task, Lease):
             return task.step
@@ -353,7 +356,7 @@ class Trainer:
         """Whether this worker is the leader, whose output is shown; known after the loop.
 
         It is true in one worker. The others wait here until that one has ended; if it dies, one of them takes its
-        place.
+        place. Raises ProgramError before the run is over.
         """
         worker = self._worker
         if worker.over is None:

@@ -75,7 +75,10 @@ class ServerConnection:
         return self.finding or self.state.value
 
     def _try_next_endpoint(self) -> None:
-        """Connect to the host's next address: ZeroMQ tries only the first that a name like 'localhost' stands for."""
+        """Disconnect from the current address of the host and connect to the next, after the last to the first again.
+
+        ZeroMQ itself tries only the first address that a name like 'localhost' stands for.
+        """
         self.end.disconnect(self.endpoints[0])
         self.endpoints.append(self.endpoints.pop(0))
         self.end.connect(self.endpoints[0])
@@ -163,7 +166,10 @@ def probe(address: str) -> tuple[str, str]:
 
 
 def read_greeting(connection: socket.socket) -> tuple[str, str]:
-    """Exchange ZeroMQ's greetings; return the peer's mechanism and '', or '' and what it sent instead."""
+    """Exchange ZeroMQ's greetings; return the peer's mechanism and '', or '' and a sentence on what it did instead.
+
+    Errors of the connection are not raised: the sentence says that the peer is silent or closes it.
+    """
     received, silent = b"", False
     try:
         connection.sendall(GREETING)

@@ -83,7 +83,10 @@ class SharedWorker:
         return True
 
     def read_lease(self) -> Lease | None:
-        """Read the unread lease in the mailbox; None if its weights have been overwritten already."""
+        """Read the lease in the mailbox, which then counts as read; None if its weights have been overwritten already.
+
+        Call it only if there is an unread lease.
+        """
         number, step, start, stop, version, new = LEASE.unpack_from(self.slot.memory, IN)
         self.read += 1
         self.words[READ] = self.read

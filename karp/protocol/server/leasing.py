@@ -109,7 +109,10 @@ class Leasing:
             self._lease_of(another, now)
 
     def _lease_of(self, step: Step, now: float) -> None:
-        """Lease the unleased shards of a step to the idle workers, in the order of their numbers."""
+        """Lease the unleased shards of a step to the idle workers, in the order of their numbers.
+
+        Each worker gets a range by its throughput, or the range of the step before where nothing has changed.
+        """
         division, is_new, even = self.division, step.fully_unleased, self.throughput.even(now)
         if division is not None and is_new and even and division.fits(self.waiting, step.shards):
             step.unleased = []
