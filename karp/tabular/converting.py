@@ -37,7 +37,11 @@ _SURE = 1000  # cells from the first on that are all of another type
 
 
 class Converted(NamedTuple):
-    """Rows as arrays: `numbers` (n, len(schema.numbers)), NaN is missing; `categories` (n, len(schema.categories))."""
+    """Rows as arrays: `numbers` (n, len(schema.numbers)), and `categories` (n, len(schema.categories)).
+
+    A missing number is NaN. A category is the number of a level, or 0 for a missing cell, 1 for a rare level, 2 for an
+    unknown one (`column_types.MISSING`, RARE, UNKNOWN).
+    """
 
     numbers: Floats
     categories: NDArray[np.int32]

@@ -312,10 +312,7 @@ class Trainer:
 
     @property
     def step(self) -> int:
-        """The step of the current batch; in an evaluation and after the loop, the number of steps applied.
-
-        Raises ProgramError before the loop.
-        """
+        """The step of the current batch; in an evaluation or after the loop, the number of steps applied."""
         task = self._worker.task
         if isinstance(task, Lease):
             return task.step

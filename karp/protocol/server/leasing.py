@@ -111,7 +111,7 @@ class Leasing:
     def _lease_of(self, step: Step, now: float) -> None:
         """Lease the unleased shards of a step to the idle workers, in the order of their numbers.
 
-        Each worker gets a range by its throughput, or the range of the step before where nothing has changed.
+        Each worker gets a range as large as `_portions` says, or that of the step before where nothing has changed.
         """
         division, is_new, even = self.division, step.fully_unleased, self.throughput.even(now)
         if division is not None and is_new and even and division.fits(self.waiting, step.shards):
