@@ -96,7 +96,7 @@ class Command(argparse.ArgumentParser):
     def own_among(self, arguments: list[str]) -> list[str]:
         """Return the long options of this command that stand among the arguments of its PROGRAM.
 
-        They may be meant for the program, which may have options of the same names; so nothing is refused.
+        These may be meant for the program, which may have options of the same names; so nothing is refused.
         """
         end = arguments.index("--") if "--" in arguments else len(arguments)
         return [name for word in arguments[:end] if (name := word.split("=")[0]) in self.long]

@@ -178,7 +178,8 @@ def huber(prediction: Any, target: Any, delta: float = 1.0, *, sample_weights: A
 def hinge(scores: Any, target: Any, *, sample_weights: Any = None) -> Value:
     """Return the hinge loss, the mean of max(0, 1 - target * score); both of one shape.
 
-    The target's elements are -1 and 1, or 0 and 1. Raises SettingError for any other, and for a mix of -1 and 0.
+    The target's elements are -1 and 1, or 0 and 1. Raises SettingError for any other, and for a mix of -1 and 0,
+    GraphError for a target that is a Value.
 
     >>> hinge(Value([0.5, -2.0]), [1.0, 1.0]), hinge(Value([0.5, -2.0]), [1, 0])
     (Value(1.75), Value(0.25))
@@ -200,8 +201,8 @@ def hinge(scores: Any, target: Any, *, sample_weights: Any = None) -> Value:
 def binary_cross_entropy(logits: Any, target: Any, *, sample_weights: Any = None) -> Value:
     """Return the binary cross entropy, the mean of -log of the probability that the logits give to the target.
 
-    Both have one shape; the target is from 0 to 1. It is stable for any logits. Raises SettingError for a target that
-    is no probability.
+    Both have one shape; the target is from 0 to 1. The loss is finite for any finite logits. Raises SettingError for a
+    target that is no probability, GraphError for one that is a Value.
 
     >>> binary_cross_entropy(Value([0.0]), [1.0])
     Value(0.6931471805599453)

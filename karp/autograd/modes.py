@@ -76,8 +76,8 @@ class find_nan(_Mode):
     """Stop at the operation that first makes a NaN or an infinity, forward or backward.
 
     `NotFiniteError` then names the operation and the line of the program that called it; for a gradient, the line
-    that called the operation when it ran forward. It costs a pass over every array: a tool for debugging, not for every
-    run. Only operations recorded inside the context know their lines.
+    that called the operation when it ran forward. The mode costs a pass over every array: a tool for debugging, not for
+    every run. Only operations recorded inside the context know their lines.
 
     >>> import numpy as np
     >>> from karp.autograd import Value, find_nan, log
@@ -96,7 +96,8 @@ class guard(_Mode):
 
     Backward raises GraphError if an array that it reads has changed since forward. Without this mode, only results of
     operations are guarded (they are read-only), and parameters against karp's own updates; see `write_guard.py`. Wrap
-    both the forward and the backward in it. It costs a pass over every array that backward reads: a tool for debugging.
+    both the forward and the backward in it. The mode costs a pass over every array that backward reads: a tool for
+    debugging.
 
     >>> import numpy as np
     >>> from karp.autograd import Value, guard

@@ -142,9 +142,10 @@ def array_ufunc(ufunc: Any, method: str, *inputs: Any, **settings: Any) -> Any:
 
 
 def array_function(function: Any, args: Any, kwargs: Any) -> Any:
-    """Compute any other function of NumPy that was given a Value: a Value, or the plain result of a PLAIN_FUNCTION.
+    """Compute any other function of NumPy that was given a Value, and return a Value.
 
-    Raises GraphError for a function or an argument that has no gradient here.
+    Functions in PLAIN_FUNCTIONS return NumPy's own result. Raises GraphError for any other function or argument that
+    has no gradient here.
     """
     if function is np.full_like and isinstance(kwargs.get("fill_value", args[1] if args[1:] else None), Value):
         raise GraphError(_refusal("np.full_like of a Value to fill with"))

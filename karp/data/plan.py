@@ -2,7 +2,7 @@
 
 Theory of operation. The plan is arithmetic on (seed, epoch, step, shard) and nothing else, so every worker,
 the server, a resumed run and one process without sockets agree on it without a message. An epoch is one
-permutation of all rows, drawn from (seed, epoch). It is cut into global batches of `batch_size` rows; the
+permutation of all rows, drawn from (seed, epoch). The permutation is cut into global batches of `batch_size` rows; the
 last one may be smaller, no row is dropped and none is used twice. A global batch of m rows is cut into
 `shards` neighbouring slices, the first m % shards of them one row larger than the others; with fewer rows
 than shards only the first m shards exist: an empty shard is absent, never zero (design, section 3).

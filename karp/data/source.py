@@ -90,9 +90,9 @@ def source_of(*data: Any) -> Source:
 def fingerprint(arrays: Iterable[ArrayLike]) -> str:
     """Return a digest of arrays, their dtypes, shapes and elements in row order, as 32 hexadecimal digits.
 
-    It is part of a run's settings: a worker whose data differ by a bit, the order of rows or the dtype is
+    The digest is part of a run's settings: a worker whose data differ by a bit, the order of rows or the dtype is
     refused, because its contributions would be those of another run. Strides and memory order do not count.
-    The digest is BLAKE2b, about 1 s for each GB. Raises DataError for an array of Python objects, which has
+    The algorithm is BLAKE2b, about 1 s for each GB. Raises DataError for an array of Python objects, which has
     no bytes of its own, SettingError for what is no list of arrays.
 
     >>> x = np.zeros((3, 2), np.float32)

@@ -20,9 +20,9 @@ CHUNK = 8192  # elements; another size gives other bits, and BLAS uses no thread
 def norm(vector: Array) -> float:
     """Return the Euclidean norm of a vector, ``(n,)``; infinite or NaN if an element is.
 
-    It is always summed in the same way, so that its bits depend on nothing but the numbers: the squares of each chunk
-    of 8192 elements, counted from the vector's start, then the chunks' sums with one rounding (`math.fsum`), where
-    the order does not matter. Finite numbers whose squares overflow still have a finite norm.
+    The squares are always summed in the same way, so that the norm's bits depend on nothing but the numbers: first
+    within each chunk of 8192 elements, counted from the vector's start, then the chunks' sums with one rounding
+    (`math.fsum`), where the order does not matter. Finite numbers whose squares overflow still have a finite norm.
 
     >>> norm(np.array([3.0, 4.0]))
     5.0

@@ -79,7 +79,7 @@ class Cosine:
 class InverseScaling:
     """``lr / (step + 1) ** power_t``, a new rate at every step.
 
-    It is the schedule of scikit-learn's `SGDClassifier` and `SGDRegressor` with ``learning_rate="invscaling"``, whose
+    This is the schedule of scikit-learn's `SGDClassifier` and `SGDRegressor` with ``learning_rate="invscaling"``, whose
     steps are single samples. Its `MLPClassifier` and `MLPRegressor` differ: they count samples and change the rate once
     an epoch, to ``lr / (samples so far + 1) ** power_t``, which is lower.
 

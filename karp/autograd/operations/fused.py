@@ -57,9 +57,10 @@ def _cross_entropy(logits: Any, target: Any, smoothing: float, class_weights: An
 def _by_index(logits: Any, target: Any) -> Any:
     """Return the mean loss and its gradient for logits (rows, classes) and class indices (rows,).
 
-    It computes in one array, (classes, rows), in which a maximum over classes runs along memory: over a last axis of
-    10 it takes five times as long. Where all logits are so small that their powers can be summed as they are, there is
-    no need for a maximum, and the loss is the logarithm of a probability: a small batch takes a fifth less time.
+    Both are computed in one array, (classes, rows), in which a maximum over classes runs along memory: over a last axis
+    of 10 a maximum takes five times as long. Where all logits are so small that their powers can be summed as they are,
+    there is no need for a maximum, and the loss is the logarithm of a probability: a small batch takes a fifth less
+    time. Raises SettingError for an index of no class.
     """
     rows, classes = logits.shape
     dtype = logits.dtype

@@ -81,8 +81,8 @@ def _relu(a: Any, out: Any) -> None:
 
 def _relu_backward(g: Any, out: Any) -> None:
     # The bits are read as unsigned integers. The sign of the result's bits is 1 or 0 (1 for a NaN), so a product with
-    # it keeps the gradient's bits or clears them, also those of an infinity. That takes two thirds of the time of a
-    # product with booleans.
+    # that sign keeps the gradient's bits or clears them, also those of an infinity. The product takes two thirds of the
+    # time of one with booleans.
     mask = _sign(out.view(BITS[out.dtype]))
     g = g.view(mask.dtype)
     _multiply(g, mask, g)

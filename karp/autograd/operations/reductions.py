@@ -76,7 +76,7 @@ def _extreme_gradient(g: Any, out: Any, a: Any, axis: Axis, keepdims: bool) -> A
 def _prod_gradient(g: Any, out: Any, a: Any, axis: Axis, keepdims: bool) -> Any:
     """Return the gradient of the product: the product of all other elements, right also where an element is 0.
 
-    It is computed as the product of those on the left times the product of those on the right.
+    That is the product of the elements on its left times the product of the elements on its right.
     """
     axes = normalize_axes(axis, np.ndim(a))
     last = tuple(range(-len(axes), 0))

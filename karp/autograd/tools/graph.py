@@ -10,7 +10,7 @@ from karp.autograd.value import Value
 def walk(root: Value) -> Iterator[Value]:
     """Yield `root` and every value that it was computed from, each once, in no particular order.
 
-    It uses no recursion, so a chain of a million nodes works too.
+    There is no recursion, so a chain of a million nodes works too.
 
     >>> x = Value(2.0)
     >>> sum(1 for _ in walk(x * x + 1.0))
