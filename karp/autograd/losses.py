@@ -201,8 +201,8 @@ def hinge(scores: Any, target: Any, *, sample_weights: Any = None) -> Value:
 def binary_cross_entropy(logits: Any, target: Any, *, sample_weights: Any = None) -> Value:
     """Return the binary cross entropy, the mean of -log of the probability that the logits give to the target.
 
-    Both have one shape; the target is from 0 to 1. The loss is finite for any finite logits. Raises SettingError for a
-    target that is no probability, GraphError for one that is a Value.
+    Both have one shape; the target is from 0 to 1. No exponential overflows, whatever the logits. Raises SettingError
+    for a target that is no probability, GraphError for one that is a Value.
 
     >>> binary_cross_entropy(Value([0.0]), [1.0])
     Value(0.6931471805599453)
