@@ -104,7 +104,7 @@ class Progress:
         }
 
     def restore(self, plain: dict[str, Any], now: float) -> None:
-        """Restore the progress that `to_dict` returned, as if the time until `now` had not passed."""
+        """Restore the progress that `to_dict` returned; the seconds since then do not count as training."""
         self.samples = self.samples_before = int(plain["samples"])
         self.began, self.reported = now - float(plain["seconds"]), now
         self.epoch_losses, self.epoch_weight = float(plain["epoch_losses"]), float(plain["epoch_weight"])
