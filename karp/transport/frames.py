@@ -16,6 +16,7 @@ from karp.protocol.tree import Vector
 
 HEAD_BYTES = 1 << 23  # the longest head; MOST_LOGGED numbers fit in it
 ANY_RUN = ""  # the run of a worker that knows only an address; it learns the run from the server's first answer
+NOTHING_SHARED = ("", "")
 SHARED_TEXT = 500  # the most characters of what an envelope says of shared memory
 FRAMES = 1 << 12  # the most frames of a message
 DTYPES: dict[str, np.dtype[Any]] = {"float32": np.dtype("<f4"), "float64": np.dtype("<f8")}
@@ -67,18 +68,24 @@ def unpack(frames: Sequence[Any], run: str, kinds: Mapping[str, type[Kind]]) -> 
         raise ProtocolError(f"a head that is not a map: {head!r:.60}")
     protocol, sender_run = head.pop("karp", None), head.pop("run", None)
     incarnation, dtypes = head.pop("incarnation", None), head.pop("dtypes", None)
-    shared = {name: head.pop(name, "") for name in ("invitation", "unshared")}
+    shared = head.pop("invitation", ""), head.pop("unshared", "")
     if protocol != PROTOCOL or type(protocol) is not int:
         raise ProtocolError(f"protocol {protocol!r:.20} instead of {PROTOCOL}: both ends need the same karp")
     if type(sender_run) is not str or (sender_run != run and sender_run != ANY_RUN != run):
         raise ProtocolError(f"a message of run {sender_run!r:.60}, but this is run {run!r:.60}")
     if type(incarnation) is not int or type(dtypes) is not list or len(dtypes) != len(frames) - 1:
         raise ProtocolError("a head without a good incarnation, or whose dtypes do not match the frames")
-    for name, text in shared.items():
+    if shared != NOTHING_SHARED:  # almost no head has more to say
+        check_shared(*shared)
+    payload = [vector(frame, dtype) for frame, dtype in zip(frames[1:], dtypes, strict=True)]
+    return decode(head, payload, kinds), Envelope(sender_run, incarnation, *shared)
+
+
+def check_shared(invitation: object, unshared: object) -> None:
+    """Raise ProtocolError unless what a head says of shared memory are two texts of a moderate length."""
+    for name, text in (("invitation", invitation), ("unshared", unshared)):
         if type(text) is not str or len(text) > SHARED_TEXT:
             raise ProtocolError(f"a head whose {name} is not a text of at most {SHARED_TEXT} characters")
-    payload = [vector(frame, dtype) for frame, dtype in zip(frames[1:], dtypes, strict=True)]
-    return decode(head, payload, kinds), Envelope(sender_run, incarnation, **shared)
 
 
 def vector(frame: Any, dtype: object) -> Vector:

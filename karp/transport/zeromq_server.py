@@ -64,10 +64,10 @@ class ServerSocket:
             frames = self.socket.recv_multipart(zmq.DONTWAIT, copy=False)
         except zmq.Again:
             return None
-        peer = frames[0].bytes
-        self.bytes_received += sum(map(len, frames[1:]))
+        peer, received = frames[0].bytes, [frame.buffer for frame in frames[1:]]
+        self.bytes_received += sum(map(len, received))
         try:
-            message, envelope = unpack([frame.buffer for frame in frames[1:]], self.envelope.run, FROM_WORKER)
+            message, envelope = unpack(received, self.envelope.run, FROM_WORKER)
         except ProtocolError as error:
             return peer, error, UNREADABLE
         return peer, message, envelope
@@ -92,7 +92,10 @@ class ServerSocket:
             if error.errno not in (zmq.EHOSTUNREACH, zmq.EAGAIN):
                 raise
             return False
-        self.bytes_sent += sum(frame.nbytes if isinstance(frame, np.ndarray) else len(frame) for frame in frames)
+        head, *vectors = frames
+        self.bytes_sent += len(head)
+        for vector in vectors:
+            self.bytes_sent += vector.nbytes
         return True
 
     def _copy_of(self, weights: Vector, version: int) -> Vector:
