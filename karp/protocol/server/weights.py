@@ -52,7 +52,9 @@ class Weights:
             self.memory = None
         self.updater: Updater | None = None  # None until the weights are known
         self.vector: Vector  # the weights, once they are known
-        self.version = 0  # the number of updates applied; unless the run is asynchronous, that of steps
+        # The number of updates applied; unless the run is asynchronous, that of steps. The updater counts the same, but
+        # it is asked for several times with each contribution, before there is an updater, too.
+        self.version = 0
         self._outgoing: tuple[int, Vector | None] = (-1, None)  # the encoded weights of a version
         self.sums: dict[int, TreeSum] = {}  # open step -> the sums of its gradients
         self.may_overflow: set[int] = set()  # open steps whose sum may not be finite though every gradient is
