@@ -1,1 +1,1 @@
-"""From a table to a model: cells of files and frames, and the types of their columns."""
+"""From a table to a model file: typed columns, the prepared table, the network and its recipe, predictions."""

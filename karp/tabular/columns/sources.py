@@ -25,9 +25,9 @@ from numpy.typing import NDArray
 from karp.data.formats import HEAD
 from karp.data.text_file import opened
 from karp.errors import DataError, SettingError
-from karp.tabular import arrow
-from karp.tabular.cells import Batch, Cells, Column, batch_rows, check_names, chosen, object_texts, typed_array
-from karp.tabular.csv_cells import csv_cells
+from karp.tabular.columns import arrow
+from karp.tabular.columns.cells import Batch, Cells, Column, batch_rows, check_names, chosen, object_texts, typed_array
+from karp.tabular.columns.csv_cells import csv_cells
 
 _FRAME = "the table"  # what a source without a name is called in messages
 

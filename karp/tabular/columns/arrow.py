@@ -14,8 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from karp.errors import DataError, MissingError
-from karp.tabular.cell_text import EXACT, Kind
-from karp.tabular.cells import Batch, Cells, Column, Texts, Typed, batch_rows, check_names, chosen, seconds_of
+from karp.tabular.columns.cell_text import EXACT, Kind
+from karp.tabular.columns.cells import Batch, Cells, Column, Texts, Typed, batch_rows, check_names, chosen, seconds_of
 
 Lines = NDArray[np.int64]
 _WAITING = 8  # parts that are kept before they are made one

@@ -21,7 +21,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from karp.errors import DataError
-from karp.tabular.cell_text import COMMON_MISSING, EXACT, Cell, Kind, cell, clock_level, date_level, number_level
+from karp.tabular.columns.cell_text import (
+    COMMON_MISSING,
+    EXACT,
+    Cell,
+    Kind,
+    cell,
+    clock_level,
+    date_level,
+    number_level,
+)
 
 Floats = NDArray[np.float64]
 _MOST_ROWS, _LEAST_ROWS, _MOST_CELLS = 8192, 1024, 1 << 20

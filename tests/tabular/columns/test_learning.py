@@ -16,11 +16,11 @@ from tables import text_cells
 
 from karp.data import text_file
 from karp.errors import DataError, SettingError
-from karp.tabular import cells, counts
-from karp.tabular.calendar_parts import calendar_parts
-from karp.tabular.column_types import Category, Clock, ColumnType, Date, LeftOut, Number, Schema, listing
-from karp.tabular.learning import Learnt, learn
-from karp.tabular.sources import open_cells
+from karp.tabular.columns import cells, counts
+from karp.tabular.columns.calendar_parts import calendar_parts
+from karp.tabular.columns.column_types import Category, Clock, ColumnType, Date, LeftOut, Number, Schema, listing
+from karp.tabular.columns.learning import Learnt, learn
+from karp.tabular.columns.sources import open_cells
 
 Columns = dict[str, list[str | None]]
 ANCHOR = [str(place) for place in range(1000)]  # a column of numbers, so that one is left

@@ -14,11 +14,11 @@ from hypothesis import strategies as st
 
 from karp.data import dialect, text_file
 from karp.errors import DataError, KarpError, MissingError, SettingError
-from karp.tabular import cells as cells_module
-from karp.tabular.cell_text import Kind
-from karp.tabular.cells import Cells, Texts, Typed
-from karp.tabular.sources import open_cells
-from karp.tabular.target import learn_target
+from karp.tabular.columns import cells as cells_module
+from karp.tabular.columns.cell_text import Kind
+from karp.tabular.columns.cells import Cells, Texts, Typed
+from karp.tabular.columns.sources import open_cells
+from karp.tabular.columns.target import learn_target
 
 pa = pytest.importorskip("pyarrow")
 feather = pytest.importorskip("pyarrow.feather")

@@ -25,11 +25,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from karp.errors import DataError, SettingError
-from karp.tabular.cell_text import Kind
-from karp.tabular.cells import Batch, Cells, Floats, Texts, Typed
-from karp.tabular.column_types import listing
-from karp.tabular.counts import MOST_TEXTS, ColumnCounts, cell_text
-from karp.tabular.learning import others_note
+from karp.tabular.columns.cell_text import Kind
+from karp.tabular.columns.cells import Batch, Cells, Floats, Texts, Typed
+from karp.tabular.columns.column_types import listing
+from karp.tabular.columns.counts import MOST_TEXTS, ColumnCounts, cell_text
+from karp.tabular.columns.learning import others_note
 
 Task = Literal["classification", "regression"]
 
@@ -87,7 +87,7 @@ def learn_target(cells: Cells, name: str, task: Task | None = None) -> LearntTar
 
     Raises DataError if there is no such column, or nothing can be learnt from its cells, SettingError for a wrong task.
 
-    >>> from karp.tabular.sources import open_cells
+    >>> from karp.tabular.columns.sources import open_cells
     >>> with open_cells({"size": [1, 2, 3, 4], "kind": ["a", "b", "b", "a"]}) as cells:
     ...     learn_target(cells, "kind").target.classes
     ('a', 'b')

@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 from tables import text_cells
 
 from karp.errors import DataError, SettingError
-from karp.tabular.cells import Cells
-from karp.tabular.sources import open_cells
-from karp.tabular.target import Target, Task, learn_target, target_classes, target_values, weights
+from karp.tabular.columns.cells import Cells
+from karp.tabular.columns.sources import open_cells
+from karp.tabular.columns.target import Target, Task, learn_target, target_classes, target_values, weights
 
 Column = list[str | None]
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Collection, Iterator, Sequence
 
-from karp.tabular.cells import Batch, Cells, Texts
+from karp.tabular.columns.cells import Batch, Cells, Texts
 
 
 def text_cells(columns: dict[str, Sequence[str | None]], size: int = 1000) -> Cells:

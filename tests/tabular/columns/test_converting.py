@@ -11,11 +11,11 @@ from hypothesis import strategies as st
 from tables import text_cells
 
 from karp.errors import DataError
-from karp.tabular.cells import Cells
-from karp.tabular.column_types import Category, Clock, Date, LeftOut, Number, Schema
-from karp.tabular.converting import Converter
-from karp.tabular.learning import learn
-from karp.tabular.sources import open_cells
+from karp.tabular.columns.cells import Cells
+from karp.tabular.columns.column_types import Category, Clock, Date, LeftOut, Number, Schema
+from karp.tabular.columns.converting import Converter
+from karp.tabular.columns.learning import learn
+from karp.tabular.columns.sources import open_cells
 
 NAN = np.nan
 SCHEMA = Schema((

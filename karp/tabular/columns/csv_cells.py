@@ -19,8 +19,8 @@ from karp.data.dialect import Dialect, detect_delimiter
 from karp.data.reading import width_advice
 from karp.data.text_file import TextFile
 from karp.errors import DataError
-from karp.tabular.arrow import pyarrow, recut
-from karp.tabular.cells import Batch, Cells, batch_rows, chosen
+from karp.tabular.columns.arrow import pyarrow, recut
+from karp.tabular.columns.cells import Batch, Cells, batch_rows, chosen
 
 
 def csv_cells(file: TextFile, delimiter: str | None = None) -> Cells:

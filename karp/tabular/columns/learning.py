@@ -16,10 +16,10 @@ from numpy.typing import NDArray
 
 from karp.data.number_text import advise, is_decorated
 from karp.errors import DataError, SettingError
-from karp.tabular.cell_text import Kind
-from karp.tabular.cells import Batch, Cells
-from karp.tabular.column_types import Category, Clock, ColumnType, Date, LeftOut, Number, Schema, listing
-from karp.tabular.counts import LISTED, ColumnCounts
+from karp.tabular.columns.cell_text import Kind
+from karp.tabular.columns.cells import Batch, Cells
+from karp.tabular.columns.column_types import Category, Clock, ColumnType, Date, LeftOut, Number, Schema, listing
+from karp.tabular.columns.counts import LISTED, ColumnCounts
 
 LEVELS = 255
 Rows = NDArray[np.bool_]

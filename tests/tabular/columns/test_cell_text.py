@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from karp.data import MISSING
-from karp.tabular.cell_text import (
+from karp.tabular.columns.cell_text import (
     COMMON_MISSING,
     MISSING_WORDS,
     Kind,
@@ -16,7 +16,7 @@ from karp.tabular.cell_text import (
     date_level,
     number_level,
 )
-from karp.tabular.cells import level_of
+from karp.tabular.columns.cells import level_of
 
 INFINITE = {"inf", "+inf", "-inf", "infinity", "+infinity", "-infinity", "1.#INF", "-1.#INF"}
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from karp.tabular.cells import Floats
+from karp.tabular.columns.cells import Floats
 
 _DAY = 86_400
 

@@ -16,10 +16,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from karp.errors import DataError
-from karp.tabular.calendar_parts import calendar_parts
-from karp.tabular.cell_text import Kind, cell
-from karp.tabular.cells import Batch, Column, Floats, Typed
-from karp.tabular.column_types import (
+from karp.tabular.columns.calendar_parts import calendar_parts
+from karp.tabular.columns.cell_text import Kind, cell
+from karp.tabular.columns.cells import Batch, Column, Floats, Typed
+from karp.tabular.columns.column_types import (
     FIRST_LEVEL,
     MISSING,
     RARE,
@@ -31,7 +31,7 @@ from karp.tabular.column_types import (
     Schema,
     listing,
 )
-from karp.tabular.counts import LISTED, cell_text
+from karp.tabular.columns.counts import LISTED, cell_text
 
 _SURE = 1000  # cells from the first on that are all of another type
 

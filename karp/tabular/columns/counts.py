@@ -11,10 +11,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from karp.tabular.calendar_parts import calendar_parts
-from karp.tabular.cell_text import EXACT, Kind, number_level
-from karp.tabular.cells import Batch, Column, Floats, Texts, Typed, level_of
-from karp.tabular.column_types import PARTS
+from karp.tabular.columns.calendar_parts import calendar_parts
+from karp.tabular.columns.cell_text import EXACT, Kind, number_level
+from karp.tabular.columns.cells import Batch, Column, Floats, Texts, Typed, level_of
+from karp.tabular.columns.column_types import PARTS
 
 MOST_TEXTS, MOST_CHARACTERS, MOST_OTHERS = 1 << 16, 1 << 22, 1 << 10
 LISTED = 5

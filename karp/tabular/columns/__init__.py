@@ -1,0 +1,1 @@
+"""Columns of tables: cells of files and frames, and what type each column has."""
