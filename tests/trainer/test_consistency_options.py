@@ -86,7 +86,8 @@ def test_a_run_without_staleness_is_repeated_too(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("staleness", ["2", "none"])
 def test_a_server_and_workers_that_die_leave_a_record_that_is_repeated(tmp_path: Path, staleness: str) -> None:
-    faults = "worker 1: die computing step 20; server: die applied step 60; worker: die sent step 90"
+    # any worker: while the first of them join the server that is started again, they may do all that is left
+    faults = "worker: die computing step 20; server: die applied step 60; worker: die sent step 90"
     options = ("--staleness", staleness, "--checkpoint-every", 0)
     found = launch(tmp_path / "run", 3, *options, program=(DIGITS, "--epochs", 6), KARP_FAULT=faults)
     assert 3 == len(list((tmp_path / "run" / "faults").iterdir()))
