@@ -1,0 +1,155 @@
+"""The commands around a run: `karp launch`, `karp worker`, `karp replay`, `karp keys`."""
+
+import argparse
+from pathlib import Path
+
+from karp.cli.command import Commands
+from karp.errors import SettingError
+from karp.limits import DEAD_SECONDS
+
+
+def add_launch(commands: Commands) -> None:
+    command = commands.add_parser(
+        "launch",
+        help="run a program with N workers on this machine",
+        description="Start a parameter server and N workers on this machine, each running PROGRAM.\n"
+        "What follows PROGRAM is handed to it as it is: options of karp stand before it.",
+        needed=[("-n", "--workers")],
+        epilog="examples:\n  karp launch -n 4 workers/digits.py --epochs 5\n  karp launch --resume runs/my-run -n 8",
+    )
+    add = command.add_argument
+    add("-n", "--workers", type=int, metavar="N", help="worker processes to start (required, but for --resume)")
+    add("--run-dir", metavar="DIR", help="where the run's files go (default: a fresh folder under runs/)")
+    add("--resume", metavar="DIR", help="go on with the run in DIR, from its newest checkpoint; no PROGRAM is needed")
+    add("--changed", action="store_true", help="with --resume: go on though the program's file has changed, as after a "
+        "repair; settings and data must be the same, and the record says from which step on it ran")  # fmt: skip
+    add("--threads", type=int, metavar="T", help="BLAS threads of each worker (default: 1)")
+    add_consistency(command)
+    add("--max-restarts", type=int, metavar="K", help="how often a worker that dies is started again (default: 3)")
+    add("--checkpoint-every", type=float, metavar="S", help="seconds between checkpoints; 0: every step (default: 10)")
+    add("--keep", type=int, metavar="K", help="how many checkpoints are kept (default: 3)")
+    add(
+        "--on-nonfinite",
+        choices=["stop", "skip"],
+        help="a shard whose gradient is not finite twice: stop the run, or leave the shard out (default: stop)",
+    )
+    add(
+        "--exchange",
+        choices=["auto", "zeromq"],
+        help="auto: workers on the server's host share memory with it, but for runs with staleness or codecs; zeromq: "
+        "frames over tcp (default: auto)",
+    )
+    add("--same-kernels", action=argparse.BooleanOptionalAction, help="refuse workers whose NumPy, BLAS kernels or "
+        "instruction sets differ from those of the first (default: say so)")  # fmt: skip
+    add("--host", metavar="ADDRESS", help="the IP address the server listens on (default: 127.0.0.1); any that is not "
+        "loopback needs keys, which are made for the run unless --keys names some")  # fmt: skip
+    add("--port", type=int, metavar="PORT", help="the port it listens on (default: a free one)")
+    add("--keys", metavar="DIR", help="lasting keys, made with `karp keys DIR`")
+    command.add_program("a Python file with a karp.Trainer", nargs="?")
+    command.set_defaults(command=run_launch)
+
+
+def add_consistency(command: argparse.ArgumentParser) -> None:
+    """Add the options that stand for arguments of Trainer, on which all workers of a run must agree."""
+    from karp.consistency import OPTIONS
+
+    for option in OPTIONS:
+        command.add_argument(option.flag, metavar=option.metavar, help=option.help)
+
+
+def run_launch(options: argparse.Namespace) -> int:
+    from karp.consistency import OPTIONS
+    from karp.launch import start
+    from karp.launch.options import Options
+
+    names = ["workers", "threads", "max_restarts", "checkpoint_every", "keep", "on_nonfinite", "exchange"]
+    names += ["same_kernels", "host", "port", "keys", *(option.name for option in OPTIONS)]
+    given = {name: getattr(options, name) for name in names if getattr(options, name) is not None}
+    if options.resume is not None:
+        if options.program is not None or options.run_dir is not None:
+            raise SettingError("--resume goes on with the program and the directory of its run: name no other")
+        return start.resume(options.resume, given, options.changed)
+    if options.changed:
+        raise SettingError("--changed goes with --resume DIR: a run that begins has the program that it begins with")
+    if options.workers is None or options.program is None:
+        missing = "a PROGRAM" if options.workers is not None else "-n N" if options.program else "-n N and a PROGRAM"
+        raise SettingError(f"karp launch needs {missing}, or --resume DIR; see karp launch --help")
+    return start.launch(Options(program=options.program, arguments=options.arguments, **given), options.run_dir)
+
+
+def add_worker(commands: Commands) -> None:
+    command = commands.add_parser(
+        "worker",
+        help="join a run that is under way",
+        description="Run one more worker of a run, at any time. The run's directory says all that is needed: server,\n"
+        "keys, program, arguments. Where it cannot be seen the server is named, and PROGRAM must be the run's, with\n"
+        "the same arguments. Ctrl-C leaves without harm: what this worker was at goes to others.",
+        needed=[("--server", "--run-dir")],
+        epilog=f"A silent worker is taken for lost after {DEAD_SECONDS:g} s without a heartbeat, and one whose lease\n"
+        "takes several times as long as the others' has it given to another.\n\n"
+        "examples:\n  karp worker --run-dir runs/my-run\n"
+        "  karp worker --server tcp://192.0.2.1:5555 --keys keys/ program.py",
+    )
+    add = command.add_argument
+    add("--run-dir", metavar="DIR", help="the run's directory, as karp launch says it; no PROGRAM is needed")
+    add("--server", metavar="ADDRESS", help="tcp://HOST:PORT, those of karp launch --host and --port (default: as DIR "
+        "has it)")  # fmt: skip
+    add("--keys", metavar="DIR", help="the keys of a server beyond this machine (default: as the run's DIR has them)")
+    add("--threads", type=int, metavar="T", help="BLAS threads (default: the run's, or 1)")
+    add_consistency(command)
+    command.add_program("the run's program", nargs="?")
+    command.set_defaults(command=run_worker)
+
+
+def run_worker(options: argparse.Namespace) -> int:
+    from karp.consistency import OPTIONS
+    from karp.launch import join
+
+    names = ["threads", *(option.name for option in OPTIONS)]
+    changes = {name: getattr(options, name) for name in names if getattr(options, name) is not None}
+    join.join(options.run_dir, options.server, options.keys, changes, options.program, options.arguments)
+
+
+def add_replay(commands: Commands) -> None:
+    command = commands.add_parser(
+        "replay",
+        help="repeat a recorded run to the same bits",
+        description="Run the program of the run in DIR once more, in one process, and apply its contributions in the\n"
+        "order and with the weights that the run has recorded, so that even a run with staleness ends with\n"
+        "the same bits. Prints both hashes; the exit status is 0 if they are equal, else 1.",
+        epilog="examples:\n  karp replay runs/my-run\n  karp replay runs/alone",
+    )
+    command.add_argument("directory", metavar="DIR", help="the run's directory")
+    command.add_program("needed if the record names none", nargs="?")
+    command.set_defaults(command=run_replay)
+
+
+def run_replay(options: argparse.Namespace) -> int:
+    from karp.launch import replay
+
+    return replay.replay(options.directory, options.program, options.arguments)
+
+
+def add_keys(commands: Commands) -> None:
+    command = commands.add_parser(
+        "keys",
+        help="make lasting keys for servers beyond this machine",
+        description="Make CURVE keys in DIR, readable by you alone: `karp launch --keys DIR` and\n"
+        "`karp worker --keys DIR` use them. Copy the file to where workers run.",
+    )
+    command.add_argument("directory", metavar="DIR", help="made if it is not there")
+    command.set_defaults(command=run_keys)
+
+
+def run_keys(options: argparse.Namespace) -> int:
+    from karp.record.files import reason
+    from karp.transport import keys
+
+    directory = Path(options.directory)
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise SettingError(f"the directory {directory} cannot be made: {reason(error)}") from None
+    keys.write(keys.make(), directory / keys.FILE)
+    print(f"keys written to {directory / keys.FILE}")
+    return 0
