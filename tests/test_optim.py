@@ -35,6 +35,7 @@ SCHEDULES = [
     optim.Constant(0.1),
     optim.StepDecay(0.1, step_size=3, gamma=0.5),
     optim.Cosine(0.1, steps=9, min_lr=0.01),
+    optim.CosLog(0.1, steps=9),
     optim.InverseScaling(0.1, power_t=0.3),
     optim.WarmUp(0.1, steps=4),
     optim.WarmUp(optim.Cosine(0.1, steps=9), steps=4),
@@ -120,6 +121,16 @@ def test_schedules_equal_torch(ours, theirs):
             twin.step()
             schedule.step()
     assert pytest.approx([ours(step) for step in range(21)], rel=1e-12, abs=1e-15) == rates
+
+
+def test_four_waves_of_a_cosine_over_a_logarithm_are_coslog4():
+    steps = 1000
+    expected = [0.04 * 0.5 * (1 - math.cos(2 * math.pi * math.log2(1 + 15 * step / steps))) for step in range(steps)]
+    schedule = optim.CosLog(0.04, steps)
+    assert pytest.approx(expected, rel=1e-12, abs=1e-15) == [schedule(step) for step in range(steps)]
+    assert [0.0, 0.0] == [schedule(steps), schedule(steps + 10)]
+    with pytest.raises(SettingError, match="WarmUp: lr must be a number"):
+        optim.WarmUp(schedule, 3)  # it starts at 0 itself
 
 
 def test_inverse_scaling_is_that_of_the_linear_models_of_scikit_learn():
@@ -449,7 +460,8 @@ plain_schedules = (
     | st.builds(optim.Cosine, rates, steps)
     | st.builds(optim.InverseScaling, rates, st.floats(0, 10))
 )
-any_rate = rates | plain_schedules | st.builds(optim.WarmUp, rates | plain_schedules, steps)
+waves = st.builds(optim.CosLog, rates, steps, st.integers(1, 30))
+any_rate = rates | plain_schedules | waves | st.builds(optim.WarmUp, rates | plain_schedules, steps)
 
 
 @given(

@@ -114,6 +114,16 @@ def silu(x: Any) -> Value:
     return apply(elementwise.SILU, floating(x))
 
 
+def selu(x: Any) -> Value:
+    """Return 1.0507 x where x is above 0, and 1.7581 (exp(x) - 1) below. Klambauer, Unterthiner et al., 2017."""
+    return apply(elementwise.SELU, floating(x))
+
+
+def mish(x: Any) -> Value:
+    """Return x * tanh(log(1 + exp(x))). Misra, 2019."""
+    return apply(elementwise.MISH, floating(x))
+
+
 def softplus(x: Any) -> Value:
     """Return log(1 + exp(x)), without overflow for any x."""
     return apply(elementwise.SOFTPLUS, floating(x))

@@ -24,7 +24,7 @@ def linear(x: Any, weight: Any, bias: Any = None, activation: str | None = None)
     """Return activation(x @ weight + bias), as one operation.
 
     `x` (..., inputs), `weight` (inputs, outputs), `bias` (outputs,) or None; the result is (..., outputs).
-    `activation` is None, relu, tanh, sigmoid, softplus, leaky_relu (slope 0.01) or elu (alpha 1).
+    `activation` is None, relu, tanh, sigmoid, softplus, leaky_relu (slope 0.01), elu (alpha 1) or selu.
     A constant `x` of another dtype is converted to the weight's. Raises ShapeError for shapes that do not fit,
     SettingError for another activation.
 

@@ -21,7 +21,9 @@ from karp.autograd import (
     layer_norm,
     leaky_relu,
     linear,
+    mish,
     relu,
+    selu,
     sigmoid,
     silu,
     softplus,
@@ -48,6 +50,8 @@ ACTIVATIONS: dict[str, Activation] = {
     "gelu": gelu,
     "silu": silu,
     "softplus": softplus,
+    "selu": selu,
+    "mish": mish,
 }
 
 # --- arguments ------------------------------------------------------------------------------------------------------

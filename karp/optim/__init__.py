@@ -14,7 +14,7 @@ Both are frozen dataclasses of numbers, so a message or a file can carry them by
 from karp.optim.norm import norm
 from karp.optim.plain import from_dict, to_dict
 from karp.optim.rules import SGD, Adam, AdamW, Optimizer, RMSprop
-from karp.optim.schedules import Constant, Cosine, InverseScaling, Schedule, StepDecay, WarmUp
+from karp.optim.schedules import Constant, Cosine, CosLog, InverseScaling, Schedule, StepDecay, WarmUp
 from karp.optim.updater import Updater
 
 __all__ = [
@@ -22,6 +22,7 @@ __all__ = [
     "Adam",
     "AdamW",
     "Constant",
+    "CosLog",
     "Cosine",
     "InverseScaling",
     "Optimizer",

@@ -8,10 +8,10 @@ from typing import Any
 
 from karp.errors import SettingError
 from karp.optim.rules import SGD, Adam, AdamW, Optimizer, RMSprop
-from karp.optim.schedules import Constant, Cosine, InverseScaling, Schedule, StepDecay, WarmUp
+from karp.optim.schedules import Constant, Cosine, CosLog, InverseScaling, Schedule, StepDecay, WarmUp
 
 OPTIMIZERS = {kind.__name__: kind for kind in (SGD, Adam, AdamW, RMSprop)}
-SCHEDULES = {kind.__name__: kind for kind in (Constant, StepDecay, Cosine, InverseScaling, WarmUp)}
+SCHEDULES = {kind.__name__: kind for kind in (Constant, StepDecay, Cosine, CosLog, InverseScaling, WarmUp)}
 
 
 def to_dict(optimizer: Optimizer) -> dict[str, Any]:

@@ -76,6 +76,32 @@ class Cosine:
 
 
 @dataclass(frozen=True)
+class CosLog:
+    """Cosine waves from 0 up to ``lr`` and back to 0, each twice as long as the last; 0 from ``steps`` on.
+
+    The rate is ``lr * (1 - cos(2 pi log2(1 + (2 ** waves - 1) * step / steps))) / 2``. With four waves this is the
+    schedule "coslog4" of RealMLP: Holzmüller, Grinsztajn and Steinwart, 2024, arXiv 2407.04491.
+
+    >>> [round(CosLog(1.0, steps=30)(step), 4) for step in (0, 1, 2, 4, 14, 30, 31)]
+    [0.0, 0.9304, 0.0, 0.9304, 0.0, 0.0, 0.0]
+    """
+
+    lr: float
+    steps: int
+    waves: int = 4
+
+    def __post_init__(self) -> None:
+        checks.number(self, "lr", 0, checks.LARGEST_RATE)
+        checks.steps(self, "steps")
+        checks.steps(self, "waves", 30)
+
+    def __call__(self, step: int) -> float:
+        if step >= self.steps:
+            return 0.0
+        return self.lr * (1 - math.cos(2 * math.pi * math.log2(1 + (2**self.waves - 1) * step / self.steps))) / 2
+
+
+@dataclass(frozen=True)
 class InverseScaling:
     """``lr / (step + 1) ** power_t``, a new rate at every step.
 
@@ -124,7 +150,7 @@ class WarmUp:
         return rate_at(self.lr, step - self.steps)
 
 
-Schedule = Constant | StepDecay | Cosine | InverseScaling | WarmUp
+Schedule = Constant | StepDecay | Cosine | CosLog | InverseScaling | WarmUp
 
 
 def rate_at(lr: float | Schedule, step: int) -> float:

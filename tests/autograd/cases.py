@@ -82,7 +82,7 @@ REDUCTIONS: dict[str, Callable[..., Any]] = {
     "logsumexp": lambda t, x, axis, keep: t.logsumexp(x, dim=_axes(axis), keepdim=keep),
 }
 
-FUSED = ("relu", "tanh", "sigmoid", "softplus", "leaky_relu", "elu")
+FUSED = ("relu", "tanh", "sigmoid", "softplus", "leaky_relu", "elu", "selu")
 
 
 def linear(activation: str | None, *x_shape: int) -> Case:
@@ -136,6 +136,8 @@ CASES: list[Case] = [
     elementwise("gelu"),
     elementwise("silu"),
     elementwise("softplus"),
+    elementwise("selu"),
+    elementwise("mish"),
     Case(
         "leaky_relu slope",
         lambda a: ag.leaky_relu(a, 0.3),

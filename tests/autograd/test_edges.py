@@ -206,7 +206,7 @@ def test_a_leaf_as_root_owns_its_gradient() -> None:
         y.backward(np.ones(2))
 
 
-@pytest.mark.parametrize("activation", ["relu", "tanh", "sigmoid", "softplus", "leaky_relu", "elu"])
+@pytest.mark.parametrize("activation", ["relu", "tanh", "sigmoid", "softplus", "leaky_relu", "elu", "selu"])
 def test_gradients_that_are_kept_are_those_of_the_result(activation: str) -> None:
     hidden = ag.linear(np.ones((1, 2)), Value([[1.0, -1.0], [1.0, -1.0]]), None, activation)
     (hidden * 2.0).sum().backward(retain_grad=True)

@@ -25,6 +25,8 @@ def _scalars(number: float) -> dict[Any, Any]:
 
 BITS = {np.dtype(f"f{size}"): np.dtype(f"u{size}") for size in (4, 8)}  # dtype -> unsigned integers of its size
 
+SIGNED = {np.dtype(f"f{size}"): (np.dtype(f"i{size}"), 8 * size - 1) for size in (4, 8)}  # signed ones, the sign's bit
+
 
 def select(g: Any, mask: Any) -> Any:
     """Return `g` where the mask holds and 0 elsewhere, also where `g` is not finite.

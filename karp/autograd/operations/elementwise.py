@@ -93,6 +93,34 @@ def _elu(a: Any, alpha: float) -> Any:
     return np.maximum(a, 0) + alpha * np.expm1(np.minimum(a, 0))
 
 
+SELU_SCALE, SELU_ALPHA = 1.0507009873554805, 1.6732632423543772  # Klambauer et al., 2017, section 2
+
+
+def _selu(a: Any) -> Any:
+    return SELU_SCALE * np.maximum(a, 0) + (SELU_SCALE * SELU_ALPHA) * np.expm1(np.minimum(a, 0))
+
+
+def _selu_gradient(g: Any, out: Any, a: Any) -> Any:
+    below = (SELU_SCALE * SELU_ALPHA) * np.exp(np.minimum(a, 0))
+    return select(g * SELU_SCALE, a > 0) + select(g, a <= 0) * below
+
+
+# With e = exp(a) and n = e (e + 2), tanh(log(1 + e)) is n / (n + 2), and its slope is 4 e (e + 1) / (n + 2)^2. Beyond
+# 20 the first is 1 and the second 0 in float64, too, so e is limited there.
+
+
+def _mish(a: Any) -> Any:
+    power = np.exp(np.minimum(a, 20))
+    ratio = power * (power + 2.0)
+    return a * (ratio / (ratio + 2.0))
+
+
+def _mish_gradient(g: Any, out: Any, a: Any) -> Any:
+    power = np.exp(np.minimum(a, 20))
+    ratio = power * (power + 2.0)
+    return g * ((ratio + 4.0 * a * (power * (power + 1.0)) / (ratio + 2.0)) / (ratio + 2.0))
+
+
 def _gelu_gradient(g: Any, out: Any, a: Any) -> Any:
     probability = 0.5 + 0.5 * erf(a * math.sqrt(0.5))  # P(standard normal < a)
     density = np.exp(-0.5 * a * a) * (1.0 / math.sqrt(2.0 * math.pi))
@@ -114,6 +142,8 @@ ELU = Operation("elu", _elu, same_shape,
                 (lambda g, out, a, alpha: select(g, a > 0) + select(g, a <= 0) * (alpha * np.exp(np.minimum(a, 0))),))
 GELU = Operation("gelu", lambda a: a * (0.5 + 0.5 * erf(a * math.sqrt(0.5))), same_shape, (_gelu_gradient,))
 SILU = Operation("silu", lambda a: a * sigmoid(a), same_shape, (_silu_gradient,))
+SELU = Operation("selu", _selu, same_shape, (_selu_gradient,))
+MISH = Operation("mish", _mish, same_shape, (_mish_gradient,))
 
 # --- choices --------------------------------------------------------------------------------------------------------
 

@@ -16,12 +16,13 @@ from typing import Any
 import numpy as np
 
 from karp.autograd.operation import Operation
-from karp.autograd.operations.constants import BITS, ONE, ONES, ZERO, ZEROS
-from karp.autograd.operations.elementwise import sigmoid, softplus
+from karp.autograd.operations.constants import BITS, ONE, ONES, SIGNED, ZERO, ZEROS
+from karp.autograd.operations.elementwise import SELU_ALPHA, SELU_SCALE, sigmoid, softplus
 from karp.errors import SettingError, ShapeError
 
 _add, _multiply, _subtract = np.add, np.multiply, np.subtract
-_maximum, _sign = np.maximum, np.sign
+_maximum, _minimum, _sign, _expm1 = np.maximum, np.minimum, np.sign, np.expm1
+_and, _xor, _shift = np.bitwise_and, np.bitwise_xor, np.right_shift
 
 # --- matmul ---------------------------------------------------------------------------------------------------------
 
@@ -73,10 +74,13 @@ MATMUL = Operation("matmul", _matmul, _matmul_shape, (_matmul_left, _matmul_righ
 _CACHED_BYTES = 1 << 20  # up to this size of its operand ReLU uses a cached array of zeros
 
 
+def _zeros_like(a: Any) -> Any:
+    """Return zeros to take a maximum or minimum with: of an array that is three times as fast as of a single zero."""
+    return ZEROS[a.shape, a.dtype] if a.nbytes <= _CACHED_BYTES else ZERO[a.dtype]
+
+
 def _relu(a: Any, out: Any) -> None:
-    # The maximum with an array of zeros is three times as fast as with a single zero.
-    zeros = ZEROS[a.shape, a.dtype] if a.nbytes <= _CACHED_BYTES else ZERO[a.dtype]
-    _maximum(a, zeros, out=out)
+    _maximum(a, _zeros_like(a), out=out)
 
 
 def _relu_backward(g: Any, out: Any) -> None:
@@ -121,11 +125,41 @@ def _leaky_relu_backward(g: Any, out: Any) -> None:
 
 
 def _elu(a: Any, out: Any) -> None:
-    np.add(_maximum(a, 0), np.expm1(np.minimum(a, 0)), out)
+    zeros = _zeros_like(a)
+    below = _minimum(a, zeros)
+    _expm1(below, below)
+    _maximum(a, zeros, out=out)
+    _add(out, below, out)
 
 
 def _elu_backward(g: Any, out: Any) -> None:
-    _multiply(g, np.minimum(out, 0) + 1, g)  # exp(a) = elu(a) + 1 below zero
+    slope = _minimum(out, _zeros_like(out))  # exp(a) = elu(a) + 1 below zero
+    _add(slope, ONE[out.dtype], slope)
+    _multiply(g, slope, g)
+
+
+def _selu(a: Any, out: Any) -> None:
+    zeros = _zeros_like(a)
+    below = _minimum(a, zeros)
+    _expm1(below, below)
+    _multiply(below, SELU_SCALE * SELU_ALPHA, below)
+    _maximum(a, zeros, out=out)
+    _multiply(out, SELU_SCALE, out)
+    _add(out, below, out)
+
+
+def _selu_backward(g: Any, out: Any) -> None:
+    # The slope is the result + scale * alpha below zero, and scale above. It is chosen by the sign of the result,
+    # repeated in every bit: that takes a fifth of the time of `np.where`.
+    bits, last = SIGNED[out.dtype]
+    slope = _add(out, SELU_SCALE * SELU_ALPHA)
+    chosen = slope.view(bits)
+    above = np.array(SELU_SCALE, out.dtype).view(bits)
+    sign = _shift(out.view(bits), last)
+    _xor(chosen, above, chosen)
+    _and(chosen, sign, chosen)
+    _xor(chosen, above, chosen)
+    _multiply(g, slope, g)
 
 
 ACTIVATIONS: dict[str, tuple[Any, Any]] = {
@@ -135,6 +169,7 @@ ACTIVATIONS: dict[str, tuple[Any, Any]] = {
     "softplus": (_softplus, _softplus_backward),
     "leaky_relu": (_leaky_relu, _leaky_relu_backward),
     "elu": (_elu, _elu_backward),
+    "selu": (_selu, _selu_backward),
 }
 
 # --- linear ---------------------------------------------------------------------------------------------------------
