@@ -40,7 +40,7 @@ from karp import environment
 from karp.errors import SettingError
 
 PLAN = environment.read(environment.FAULT) or None  # None outside of tests
-FORM = re.compile(
+FORM = (
     r"(?P<who>worker|server)(?: (?P<worker>\d+))?: (?P<action>die|raise|pause|full|delay)(?: (?P<seconds>\d*\.?\d+))? "
     r"(?P<point>[a-z-]+)(?: step (?P<step>\d+))?(?: time (?P<time>\d+))?"
 )
@@ -73,7 +73,7 @@ def parse(plan: str) -> list[Fault]:
     """
     faults = []
     for number, text in enumerate(plan.split(";")):
-        match = FORM.fullmatch(text.strip())
+        match = re.fullmatch(FORM, text.strip())
         points = SERVER_POINTS if match and match["who"] == "server" else WORKER_POINTS
         if match is None or match["point"] not in points or (match["action"] == "delay") != bool(match["seconds"]):
             raise SettingError(f"{environment.FAULT}: {text.strip()!r} is no fault; karp/faults.py says what is")

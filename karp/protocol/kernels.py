@@ -6,14 +6,13 @@ which worker computed which shard, and the run could not be repeated.
 """
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields
-from typing import Any
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
 
 TEXT = 300  # the most characters of a field
 
 
-@dataclass(frozen=True, slots=True)
-class Kernels:
+class Kernels(NamedTuple):
     """The libraries and the CPU that a process computes with (`record/kernels.py` finds them out)."""
 
     python: str = ""
@@ -27,16 +26,15 @@ class Kernels:
     @classmethod
     def from_dict(cls, plain: object) -> "Kernels":
         """Rebuild kernels from the map that `to_dict` returned; raises ValueError for anything else."""
-        names = [field.name for field in fields(cls)]
-        if not isinstance(plain, Mapping) or set(plain) != set(names):
-            raise ValueError(f"a map of {', '.join(names)}")
+        if not isinstance(plain, Mapping) or set(plain) != set(cls._fields):
+            raise ValueError(f"a map of {', '.join(cls._fields)}")
         if any(type(value) is not str or len(value) > TEXT for value in plain.values()):
             raise ValueError(f"a map of texts of at most {TEXT} characters")
         return cls(**plain)
 
     def to_dict(self) -> dict[str, str]:
         """Return the kernels as plain types, for a message or a file."""
-        return asdict(self)
+        return self._asdict()
 
     def differences(self, run: "Kernels") -> str:
         """Return the differences from the run's kernels that give other bits, both named; '' if there are none.

@@ -11,8 +11,8 @@ from karp.errors import ProgramError, RecordError
 from karp.monitor import streams
 from karp.monitor.terminal import Display
 from karp.protocol.messages import Failure, FromServer, FromWorker, Lease, Leave
-from karp.protocol.reports import Report, Traceback
-from karp.protocol.server.actions import Send
+from karp.protocol.reports import Traceback
+from karp.protocol.server.actions import Save, Send
 from karp.protocol.server.machine import Server
 from karp.protocol.tree import Node
 from karp.record.directory import Record
@@ -84,10 +84,10 @@ class LocalLink:
         for action in actions:
             if isinstance(action, Send):
                 self.inbox.append(action.message)
-            elif isinstance(action, Report):
-                self.audience.report(action)
-            else:
+            elif isinstance(action, Save):
                 self.audience.save()
+            else:
+                self.audience.report(action)
 
     def receive(self, seconds: float) -> tuple[FromServer, int] | None:
         return self.inbox.popleft(), self.server.incarnation

@@ -23,7 +23,7 @@ from karp.errors import KarpError, ProtocolError
 from karp.monitor import streams
 from karp.protocol.messages import Waiting
 from karp.protocol.reports import Arrivals, Failure, Report, to_line
-from karp.protocol.server.actions import Action, Send
+from karp.protocol.server.actions import Action, Save, Send
 from karp.protocol.server.machine import ALIVE_SECONDS, Server
 from karp.protocol.server.summary import finished
 from karp.record.directory import Record
@@ -93,12 +93,12 @@ class ServerProcess:
                     self.perform(self.server.lost(action.peer, time.monotonic()))
                 if faults.PLAN is not None:
                     faults.reach("replied", step=self.server.version)
-            elif isinstance(action, Report):
-                self.audience.report(action)
-            else:
+            elif isinstance(action, Save):
                 self.audience.save()
                 if action.durable:
                     self.wait_until_durable()
+            else:
+                self.audience.report(action)
         if self.record.writer.troubles:  # those that come during this are reported after the next event
             self.audience.report_troubles()
 

@@ -145,10 +145,10 @@ class ServerProcess:
                 case Send(peer, message):
                     if not cluster.send_down(peer, message):
                         self.perform(server.lost(peer, cluster.clock.now))
-                case reports.Report():
-                    self._report(action)
                 case Save(durable):
                     self._save(server, durable)
+                case _:
+                    self._report(action)
 
     def _report(self, report: reports.Report) -> None:
         """Keep a report; note the workers that joined or left, and the failure, as the launcher does."""

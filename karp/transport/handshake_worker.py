@@ -139,8 +139,10 @@ def endpoints(address: str) -> list[str]:
     ['tcp://127.0.0.1:5555']
     """
     host, _, port = address.removeprefix("tcp://").rpartition(":")
+    host = host.strip("[]")
+    name = host.encode() if host.isascii() else host  # of a str, Python would import the tables of foreign names
     try:
-        resolved = [name[0] for *_, name in socket.getaddrinfo(host.strip("[]"), port, type=socket.SOCK_STREAM)]
+        resolved = [found[0] for *_, found in socket.getaddrinfo(name, port, type=socket.SOCK_STREAM)]
     except (OSError, UnicodeError):  # the name may be resolved later
         resolved = []
     several = [f"tcp://[{ip}]:{port}" if ":" in str(ip) else f"tcp://{ip}:{port}" for ip in dict.fromkeys(resolved)]

@@ -324,10 +324,11 @@ def mpiexec() -> str | None:
 
 
 def surroundings() -> dict[str, str]:
-    """Of every process: one thread, and the bench to be found."""
+    """Of every process: one thread, the bench to be found, and modules compiled once, as everybody's Python does."""
     scripts = Path(__file__).parent.parent
     path = os.pathsep.join(filter(None, (str(scripts), str(scripts.parent), os.environ.get("PYTHONPATH"))))
-    return os.environ | ENVIRONMENT | MPI_ENVIRONMENT | OTHER_ENVIRONMENT | {"PYTHONPATH": path}
+    own = {name: text for name, text in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
+    return own | ENVIRONMENT | MPI_ENVIRONMENT | OTHER_ENVIRONMENT | {"PYTHONPATH": path}
 
 
 def load() -> str:

@@ -71,7 +71,7 @@ class Run:
     def take(self, actions: list[Any]) -> list[tuple[bytes, Any]]:
         """The messages among these actions; everything is kept."""
         self.actions += actions
-        self.reports += [action for action in actions if isinstance(action, Report)]
+        self.reports += [action for action in actions if not isinstance(action, Send | Save)]
         self.saved += [take(self.server) for action in actions if isinstance(action, Save)]
         return [(action.peer, action.message) for action in actions if isinstance(action, Send)]
 

@@ -7,8 +7,8 @@ worker computed a shard, so all of this may depend on the clock.
 """
 
 from collections.abc import Collection
-from dataclasses import dataclass
 from itertools import islice
+from typing import NamedTuple
 
 from karp.protocol.messages import Contribution, Evaluation, Lease
 from karp.protocol.server.actions import Action, Send
@@ -22,8 +22,7 @@ TRAINING = WorkerState.TRAINING  # looking up a member of an enum takes 0.1 us i
 NOTICE_SECONDS = 10.0  # a wait of so long is reported, then one of twice the length, and so on
 
 
-@dataclass(frozen=True, slots=True)
-class Division:
+class Division(NamedTuple):
     """The division of a step's shards among idle workers of the same speed, kept as the next step is usually the same.
 
     `waiting` is the number of the idle workers, `shards` that of the step's shards.
