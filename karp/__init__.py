@@ -5,6 +5,7 @@
     SGD, Adam, schedules                             karp.optim
     tables and the sampling plan                     karp.data
     Trainer                                          karp.trainer
+    from a table to a model: prepare                 karp.tabular
 
 Rooms are imported when they are first used, so that a process imports only what it needs; a launcher not even NumPy.
 
@@ -19,6 +20,7 @@ from karp import environment
 if TYPE_CHECKING:
     from karp import autograd, data, errors, nn, optim
     from karp.autograd import Value, check_grads, draw, find_nan, grad, guard, no_grad, value_and_grad
+    from karp.tabular.preparation.preparing import prepare
     from karp.trainer.trainer import Trainer
 
 __version__ = "0.1.0"
@@ -38,12 +40,13 @@ __all__ = [
     "nn",
     "no_grad",
     "optim",
+    "prepare",
     "value_and_grad",
 ]
 
 _ROOMS = {"autograd", "data", "errors", "nn", "optim"}
 _ENGINE = ("Value", "check_grads", "draw", "find_nan", "grad", "guard", "no_grad", "value_and_grad")
-_NAMES = {"Trainer": "trainer.trainer"} | dict.fromkeys(_ENGINE, "autograd")
+_NAMES = {"Trainer": "trainer.trainer", "prepare": "tabular.preparation.preparing"} | dict.fromkeys(_ENGINE, "autograd")
 
 
 environment.take(environment.SERVER, environment.REPLAY)

@@ -71,7 +71,7 @@ class ShardWeights:
     """
 
     def __init__(self, weights: NDArray[Any], plan: Plan, rounds: Rounds | None = None) -> None:
-        self.weights = weights.astype(np.float64)
+        self.weights = weights
         self.plan = plan
         self.rounds = rounds
         self._sums: dict[int, list[float]] = {}  # batch -> of each of its shards
@@ -105,6 +105,6 @@ class ShardWeights:
                 self._sums.clear()
             plan, shards = self.plan, self.plan.shards_of(batch)
             starts = [0, *accumulate(plan.samples_in(batch, shard) for shard in range(shards - 1))]
-            weights = self.weights.take(plan.rows(batch, 0, shards))
+            weights = self.weights.take(plan.rows(batch, 0, shards)).astype(np.float64, copy=False)
             sums = self._sums[batch] = np.add.reduceat(weights, starts).tolist()
         return sums

@@ -30,7 +30,11 @@ class Part(NamedTuple):
 
 @runtime_checkable
 class Source(Protocol):
-    """The protocol of data to train on; `len(source)` is the number of rows."""
+    """The protocol of data to train on; `len(source)` is the number of rows.
+
+    A source may also have `weights`, an array (rows,) of finite numbers above 0 that its fingerprint includes: they are
+    the sample weights, unless the program passes others.
+    """
 
     @property
     def parts(self) -> Sequence[Part]:

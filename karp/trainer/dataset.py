@@ -23,7 +23,8 @@ NAMED = 3  # columns that a message names; of others it says how many there are
 class Dataset:
     """The argument of `trainer.batches`: a Table or another source of rows, or arrays of equal length.
 
-    With weights, a batch has those of its samples as its last part, and rows of weight 0 are left out.
+    With weights, given or the source's own, a batch has those of its samples as its last part, and rows of weight 0 are
+    left out.
     """
 
     def __init__(self, *data: Any, sample_weights: Any = None) -> None:
@@ -36,7 +37,10 @@ class Dataset:
         self.weighted_rows: Array | None = None  # the rows of the source that are trained on; None: all
         if not self.samples:
             raise SettingError("trainer.batches: there are no rows to train on, so look at what has selected them")
-        if sample_weights is not None:
+        self._own_weights = sample_weights is None and getattr(self.source, "weights", None) is not None
+        if self._own_weights:
+            self._weigh(_checked_own(self.source.weights, self.samples))  # type: ignore[attr-defined]
+        elif sample_weights is not None:
             self._weigh(checked_weights(sample_weights, self.samples))
 
     def _weigh(self, weights: Array) -> None:
@@ -58,7 +62,7 @@ class Dataset:
     def fingerprint(self) -> str:
         """Return a digest of all rows and their weights."""
         digest = self.source.fingerprint()
-        if self.weights is None:
+        if self.weights is None or self._own_weights:
             return digest
         rows = [] if self.weighted_rows is None else [self.weighted_rows]
         return f"{digest} weighted {fingerprint([self.weights, *rows])}"
@@ -136,6 +140,14 @@ class Dataset:
             error.add_note(f"karp: {reason}")
         if isinstance(error, ShapeError) and (0,) in [part.shape for part in self.parts]:
             error.add_note("karp: the table has no target: data.read(…, target=NAME) says which column to predict")
+
+
+def _checked_own(weights: Array, rows: int) -> Array:
+    """Return the weights of a source, which are not copied; raise SettingError unless all are finite and above 0."""
+    if weights.shape != (rows,) or not (weights.min() > 0 and weights.max() < np.inf):
+        raise SettingError(f"the source's weights have the shape {weights.shape}, or are not all finite and above 0: "
+                           f"they are one for each row, ({rows},)")  # fmt: skip
+    return weights
 
 
 class Weighting(NamedTuple):

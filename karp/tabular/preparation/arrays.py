@@ -1,0 +1,103 @@
+"""Arrays on disk: written once from the first byte to the last, with their SHA-256, and mapped read-only.
+
+A file holds the elements and nothing else, little-endian and in row order; the manifest has dtype, shape and digest.
+Where there is no directory the files are in memory (Linux's memfd), sealed once they are written.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import mmap
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+from numpy.typing import NDArray
+
+from karp.errors import DataError
+from karp.record import files
+
+MODE = 0o600  # rows of data are nobody else's business
+
+
+class Store:
+    """A directory of arrays, or memory where `directory` is None."""
+
+    def __init__(self, directory: Path | None) -> None:
+        self.directory = directory
+        self._descriptors: dict[str, int] = {}
+
+    def __del__(self) -> None:
+        for descriptor in self._descriptors.values():
+            os.close(descriptor)
+
+    @contextmanager
+    def writing(self, name: str) -> Iterator[ArrayWriter]:
+        """Yield what writes the array `name`; it is there when the block ends without an exception."""
+        if self.directory is not None:
+            with files.replacing(self.directory / name, MODE) as file:
+                yield ArrayWriter(file)
+            return
+        descriptor = os.memfd_create(name, os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+        self._descriptors[name] = descriptor
+        with open(descriptor, "wb", closefd=False) as file:
+            yield ArrayWriter(file)
+        import fcntl
+
+        fcntl.fcntl(descriptor, fcntl.F_ADD_SEALS, fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_WRITE)
+
+    def mapped(self, name: str, dtype: np.dtype[Any], shape: tuple[int, ...]) -> NDArray[Any]:
+        """Return the array `name`, read-only; raise DataError if it is absent or its size is another.
+
+        A file that is shorter than its array would end the process by a signal when rows are read.
+        """
+        if self.directory is None:
+            return _mapped(self._descriptors[name], dtype, shape)
+        path = self.directory / name
+        try:
+            descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_BINARY", 0))
+        except OSError as error:
+            raise DataError(f"{path} cannot be read ({files.reason(error)}): prepare the table again") from None
+        try:
+            size, wanted = os.fstat(descriptor).st_size, dtype.itemsize * int(np.prod(shape))
+            if size != wanted:
+                raise DataError(f"{path} has {size:,} bytes, and its manifest says {wanted:,}: it has been cut or "
+                                "changed: prepare the table again")  # fmt: skip
+            return _mapped(descriptor, dtype, shape)
+        finally:
+            os.close(descriptor)
+
+
+def _mapped(descriptor: int, dtype: np.dtype[Any], shape: tuple[int, ...]) -> NDArray[Any]:
+    """Return a file as an array; a plain one, as indexing `np.memmap` takes longer."""
+    if 0 in shape:
+        array: NDArray[Any] = np.empty(shape, dtype)
+        array.setflags(write=False)
+        return array
+    return np.frombuffer(mmap.mmap(descriptor, 0, access=mmap.ACCESS_READ), dtype).reshape(shape)
+
+
+class ArrayWriter:
+    """Appends rows to an open file, and hashes them."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self._file = file
+        self._digest = hashlib.sha256()
+        self.rows = 0
+        self.dtype = ""
+        self.shape: tuple[int, ...] = ()  # of a row
+
+    def append(self, rows: NDArray[Any]) -> None:
+        """Append rows to the array."""
+        data = np.ascontiguousarray(rows).reshape(-1).view(np.uint8).data
+        self._digest.update(data)
+        self._file.write(data)
+        self.rows += len(rows)
+        self.dtype, self.shape = rows.dtype.newbyteorder("<").str, rows.shape[1:]
+
+    def sha256(self) -> str:
+        """Return the digest of what has been written."""
+        return self._digest.hexdigest()
