@@ -117,6 +117,16 @@ def test_a_vector_of_another_size_or_dtype_is_refused():
         layout.views(np.zeros(32, np.float32)[::2])
     with pytest.raises(SettingError, match="is float32, not float64"):
         layout.sha256(np.zeros(16))
+    with pytest.raises(SettingError, match="must be float32 or float64, not 'foo'"):
+        Layout({"w": (2, 3)}, "foo")
+
+
+def test_a_vector_that_does_not_fit_is_not_bound():
+    parameters = Parameters({"w": Value(np.ones(3))})
+    with pytest.raises(ShapeError):
+        parameters.keep_weights_in(np.zeros(5))
+    parameters.data[:3] = 7
+    assert [7, 7, 7] == parameters.values[0].data.tolist()
 
 
 # --- parameters -----------------------------------------------------------------------------------------

@@ -119,8 +119,11 @@ def fingerprint(arrays: Iterable[ArrayLike]) -> str:
 
 
 def as_array(name: str, given: object) -> NDArray[Any]:
-    """Return an argument as an array; raise DataError, naming `name`, if NumPy cannot make an array of it."""
+    """Return an argument as an array; raise DataError, naming `name`, if no array can be made of it, or it is masked."""
     try:
-        return np.asarray(given)
+        array: NDArray[Any] = plain_array(given)
+    except DataError as error:
+        raise DataError(f"{name}: {error}") from None
     except ValueError as error:
         raise DataError(f"{name} is no array ({error}): pass an array of numbers") from None
+    return array

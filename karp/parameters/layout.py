@@ -216,7 +216,10 @@ def _address(array: Array) -> int:
 
 
 def _dtype(dtype: npt.DTypeLike) -> np.dtype[Any]:
-    kind = np.dtype(dtype)
+    try:
+        kind = np.dtype(dtype)
+    except TypeError:
+        raise SettingError(f"parameters must be float32 or float64, not {short(dtype)}") from None
     if kind not in (np.float32, np.float64):
         raise SettingError(f"parameters must be float32 or float64, not {kind}")
     return kind

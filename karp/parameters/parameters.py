@@ -152,8 +152,8 @@ class Parameters:
         go backward, as they belong to the weights before. Raises ShapeError or SettingError for a vector that the
         layout refuses.
         """
-        self.data = vector
         self._views = self.layout.views(vector)
+        self.data = vector
         self._bindings = tuple(zip(self.values, self._views.values(), strict=True))
         for value, view in self._bindings:
             value.data = view

@@ -8,7 +8,7 @@ import pytest
 from karp import Trainer, nn, optim
 from karp.data import Source, Table, fingerprint
 from karp.data.source import Array, Arrays, Part, source_of
-from karp.errors import SettingError
+from karp.errors import DataError, SettingError
 
 X = np.random.default_rng(0).normal(size=(50, 3)).astype(np.float32)
 Y = (X[:, 0] > 0).astype(np.int64)
@@ -70,3 +70,11 @@ def test_a_source_is_taken_as_it_is_and_alone(tmp_path: Path) -> None:
             source_of(*data)
     with pytest.raises(SettingError, match="1 of 3 elements are masked"):
         Arrays(np.ma.masked_equal([1, 2, 3], 2))
+
+
+def test_masked_arrays_are_refused_wherever_data_come_in() -> None:
+    masked = np.ma.masked_equal([[1.0], [2.0], [3.0]], 2.0)
+    x = np.zeros((3, 1))
+    for make in (lambda: fingerprint([masked]), lambda: Table(masked, np.zeros(3)), lambda: Table(x, masked)):
+        with pytest.raises(DataError, match=r"(array 0|x|y): 1 of 3 elements are masked"):
+            make()
