@@ -119,7 +119,7 @@ def fingerprint(arrays: Iterable[ArrayLike]) -> str:
 
 
 def as_array(name: str, given: object) -> NDArray[Any]:
-    """Return an argument as an array; raise DataError, naming `name`, if no array can be made of it, or it is masked."""
+    """Return an argument as an array; raise DataError, naming `name`, if none can be made of it or it is masked."""
     try:
         array: NDArray[Any] = plain_array(given)
     except DataError as error:
