@@ -61,7 +61,7 @@ from karp.autograd.functions import (
     var,
     where,
 )
-from karp.autograd.layers import embedding, layer_norm, linear
+from karp.autograd.layers import embedding, input_linear, layer_norm, linear, scaled_linear
 from karp.autograd.losses import cross_entropy, mse
 from karp.autograd.modes import find_nan, guard, no_grad
 from karp.autograd.value import Value
@@ -108,6 +108,7 @@ __all__ = [
     "gelu",
     "grad",
     "guard",
+    "input_linear",
     "layer_norm",
     "leaky_relu",
     "linear",
@@ -132,6 +133,7 @@ __all__ = [
     "prod",
     "relu",
     "reshape",
+    "scaled_linear",
     "selu",
     "sigmoid",
     "silu",

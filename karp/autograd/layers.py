@@ -1,4 +1,4 @@
-"""The operations of layers, as functions: `linear`, `layer_norm`, `embedding`."""
+"""The operations of layers, as functions: `linear`, `scaled_linear`, `input_linear`, `layer_norm`, `embedding`."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ from typing import Any
 import numpy as np
 
 from karp.autograd import modes
-from karp.autograd.convert import as_array, constant, data_of, floating, setting
+from karp.autograd.convert import as_array, constant, data_of, floating, refuse_value, setting
 from karp.autograd.operation import forward_error
-from karp.autograd.operations import fused, shapes
+from karp.autograd.operations import fused, scaled, shapes
 from karp.autograd.operations.products import LINEAR, linear_forward
 from karp.autograd.value import Value, apply, finish
 from karp.autograd.write_guard import next_number
@@ -64,6 +64,49 @@ def linear(x: Any, weight: Any, bias: Any = None, activation: str | None = None)
     else:
         data.setflags(False)
     return node
+
+
+def scaled_linear(
+    x: Any, weight: Any, bias: Any, activation: str | None = None, weight_factor: float = 1.0, bias_factor: float = 1.0
+) -> Value:
+    """Return activation(weight_factor * x @ weight + bias_factor * bias), as one operation.
+
+    `x` (..., inputs), `weight` (inputs, outputs), `bias` (outputs,); the result is (..., outputs). `activation` is
+    None, mish or one that `linear` takes. Raises ShapeError for shapes that do not fit, SettingError for another
+    activation.
+
+    >>> scaled_linear(np.ones((2, 3)), Value(np.ones((3, 1))), Value([1.0]), None, 0.5, 0.1)
+    Value([[1.6]
+           [1.6]])
+    """
+    x = x if x.__class__ is Value else constant_like(x, weight)
+    return apply(scaled.SCALED_LINEAR, x, floating(weight), floating(bias), activation, float(weight_factor),
+                 float(bias_factor))
+
+
+def input_linear(
+    dense: Any, rows: Any, scale: Any, weight: Any, bias: Any, activation: str | None = None,
+    weight_factor: float = 1.0, bias_factor: float = 1.0,
+) -> Value:
+    """Return activation(weight_factor * (scale * inputs) @ weight + bias_factor * bias), as one operation.
+
+    A sample's inputs are `dense` (samples, dense), a constant, and ones: each of its `rows` (samples, columns),
+    integers from 0, is an input of 1 behind the dense ones; the last number, one beyond the weight, stands for none.
+    `rows` may be None. `weight` is (inputs, outputs), `bias` (outputs,). `scale` is (inputs,), or (members, inputs) for
+    the members of an ensemble, and the result (samples, outputs) or (samples, members, outputs).
+
+    Raises ShapeError for shapes and rows that do not fit, SettingError for another activation.
+
+    >>> weight, bias = Value([[1.0], [10.0], [20.0]]), Value([0.0])
+    >>> input_linear(np.array([[0.5], [0.5]]), np.array([[1], [2]]), Value([2.0, 1.0, 1.0]), weight, bias)
+    Value([[21.]
+           [ 1.]])
+    """
+    refuse_value("dense inputs", dense)
+    dense = constant_like(dense, weight)
+    rows = None if rows is None else np.asarray(data_of(rows))
+    return apply(scaled.INPUT_LINEAR, dense, rows, floating(scale), floating(weight), floating(bias), activation,
+                 float(weight_factor), float(bias_factor))
 
 
 def constant_like(x: Any, other: Any) -> Any:

@@ -94,6 +94,37 @@ def linear(activation: str | None, *x_shape: int) -> Case:
     return Case(f"linear {activation} {x_shape}", lambda x, w, b: ag.linear(x, w, b, activation), arrays, of_torch)
 
 
+ROWS = np.array([[0, 3], [1, 5], [0, 4]])  # of a weight of 3 + 5 inputs; 5 adds nothing
+
+
+def scaled_linear(activation: str | None, *x_shape: int) -> Case:
+    def of_torch(t: Any) -> Any:
+        after = (lambda x: x) if activation is None else getattr(t.nn.functional, activation)
+        return lambda x, w, b: after(0.5 * (x @ w) + 0.1 * b)
+
+    arrays = (draw(*x_shape, 4), draw(4, 5), draw(5))
+    name = f"scaled_linear {activation} {x_shape}"
+    return Case(name, lambda x, w, b: ag.scaled_linear(x, w, b, activation, 0.5, 0.1), arrays, of_torch)
+
+
+def input_linear(activation: str | None, rows: Any, *members: int) -> Case:
+    dense = draw(3, 3)
+
+    def of_torch(t: Any) -> Any:
+        after = (lambda x: x) if activation is None else getattr(t.nn.functional, activation)
+        ones = np.zeros((3, 6))
+        if rows is not None:
+            np.add.at(ones, (np.arange(3)[:, None], rows), 1.0)
+        inputs = t.tensor(np.concatenate([dense, ones[:, :5]], 1))
+        if members:
+            return lambda s, w, b: after(0.5 * ((inputs[:, None, :] * s) @ w) + 0.1 * b)
+        return lambda s, w, b: after(0.5 * ((inputs * s) @ w) + 0.1 * b)
+
+    arrays = (draw(*members, 8), draw(8, 4), draw(4))
+    name = f"input_linear {activation} {members} {'' if rows is None else 'rows'}"
+    return Case(name, lambda s, w, b: ag.input_linear(dense, rows, s, w, b, activation, 0.5, 0.1), arrays, of_torch)
+
+
 def matmul(left: tuple[int, ...], right: tuple[int, ...]) -> Case:
     return Case(f"matmul {left} {right}", ag.matmul, (draw(*left), draw(*right)), lambda t: t.matmul)
 
@@ -232,6 +263,12 @@ CASES: list[Case] = [
     linear(None, 2, 3),
     linear("tanh", 2, 3),
     Case("linear without bias", ag.linear, (X, draw(4, 5)), lambda t: lambda x, w: x @ w),
+    *[scaled_linear(activation, 3) for activation in (None, *FUSED, "mish")],
+    scaled_linear("mish", 2, 3),
+    input_linear(None, ROWS),
+    input_linear("selu", None),
+    input_linear("mish", ROWS, 2),
+    input_linear("selu", ROWS, 3),
     Case("mse", ag.mse, (X, draw(3, 4, low=-1)), lambda t: t.nn.functional.mse_loss),
     Case(
         "cross_entropy",

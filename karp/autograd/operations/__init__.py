@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from karp.autograd.operation import Operation
-from karp.autograd.operations import elementwise, fused, products, reductions, shapes
+from karp.autograd.operations import elementwise, fused, products, reductions, scaled, shapes
 
 TABLE: dict[str, Operation] = {
     row.name: row
-    for family in (elementwise, reductions, shapes, products, fused)
+    for family in (elementwise, reductions, shapes, products, scaled, fused)
     for row in vars(family).values()
     if isinstance(row, Operation)
 }

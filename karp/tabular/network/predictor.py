@@ -1,0 +1,101 @@
+"""Predictions: the network's forward pass with weights that stay, in products of a fixed shape.
+
+A row multiplied by itself has other bits than in a batch, so every product here has `PIECE` rows, the last filled up
+with zeros: a row's prediction is the same bits however many rows are asked for, and wherever it stands among them. With
+the kernels of a current OpenBLAS eight rows are as fast a row as a thousand. Everything else works on each element by
+itself, on `CHUNK` rows at a time.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from karp.autograd import no_grad
+from karp.nn import ACTIVATIONS
+from karp.tabular.network.encoding import Encoding
+
+if TYPE_CHECKING:
+    Numbers = NDArray[np.float32]
+
+PIECE = 8
+CHUNK = 512
+
+
+class Predictor:
+    """Predicts rows of a prepared table by a copy of a network's weights.
+
+    `scale` ([members,] inputs), `weights` and `biases` are with their factors; the last ones ([members,] size, outputs)
+    and ([members,] outputs).
+    """
+
+    def __init__(
+        self, encoding: Encoding, scale: Numbers, weights: Sequence[Numbers], biases: Sequence[Numbers],
+        activation: str, *, classes: bool,
+    ) -> None:  # fmt: skip
+        self._encoding = encoding
+        self._activation = ACTIVATIONS[activation]
+        self._classes = classes
+        self._members = len(scale) if scale.ndim > 1 else 1
+        inputs, size = weights[0].shape
+        first = np.zeros((inputs + 1, self._members * size), np.float32)  # the last row is for what counts nothing
+        scales = scale.reshape(self._members, inputs).T[:, :, None]
+        np.multiply(scales, weights[0][:, None, :], first[:-1].reshape(inputs, self._members, size))
+        self._dense, self._levels = first[: encoding.dense], first[encoding.dense :]
+        self._weights, self._biases = [np.array(weight) for weight in weights[1:]], [*biases]
+
+    def __call__(self, numbers: Numbers, categories: NDArray[np.int32]) -> Numbers:
+        """Return probabilities of classes (n, outputs), or standardised numbers (n, 1): the mean over members."""
+        result = np.empty((len(numbers), self._biases[-1].shape[-1]), np.float32)
+        for start in range(0, len(numbers), CHUNK):
+            part = slice(start, start + CHUNK)
+            result[part] = self._predict(numbers[part], categories[part])
+        return result
+
+    def _predict(self, numbers: Numbers, categories: NDArray[np.int32]) -> Numbers:
+        count = len(numbers)
+        if count % PIECE:
+            more = ((0, -count % PIECE), (0, 0))
+            numbers, categories = np.pad(numbers, more), np.pad(categories, more)
+        inputs = self._encoding(numbers, categories)
+        x = _products(inputs.dense, self._dense)
+        if inputs.rows is not None:
+            for column in inputs.rows.T:
+                x += self._levels.take(column, 0)
+        x = x.reshape(len(x) * self._members, -1)
+        for weight, bias in zip(self._weights, self._biases[:-1], strict=True):
+            x += bias
+            with no_grad():
+                x = self._activation(x).data
+            if weight.ndim == 2:
+                x = _products(x, weight)
+        if self._weights[-1].ndim == 3:
+            x = x.reshape(-1, self._members, x.shape[-1])
+            x = np.stack([_products(x[:, member], head) for member, head in enumerate(self._weights[-1])], 1)
+        x += self._biases[-1]
+        x = x.reshape(-1, self._members, x.shape[-1])
+        if self._classes:
+            x = _softmax(x)
+        mean: Numbers = x[:, 0] if self._members == 1 else np.add.reduce(x, 1) / np.float32(self._members)
+        return mean[:count]
+
+
+def _products(x: Any, weight: Any) -> Any:
+    """Return x @ weight, computed PIECE rows at a time."""
+    pieces = x.reshape(-1, PIECE, x.shape[-1]) if x.flags.c_contiguous else _pieces(x)
+    return np.matmul(pieces, weight).reshape(len(x), -1)
+
+
+def _pieces(x: Any) -> Any:
+    """Return a view (pieces, PIECE, inputs) of an array (rows, inputs) of any strides."""
+    row, column = x.strides
+    return np.lib.stride_tricks.as_strided(x, (len(x) // PIECE, PIECE, x.shape[1]), (PIECE * row, row, column))
+
+
+def _softmax(x: Any) -> Any:
+    powers = np.exp(x - np.maximum.reduce(x, -1, keepdims=True))
+    powers /= np.add.reduce(powers, -1, keepdims=True)
+    return powers
