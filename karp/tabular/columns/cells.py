@@ -86,7 +86,7 @@ class Texts:
         """Return what each cell is."""
         if self._recognised is None:
             codes, texts = self._distinct()
-            cells = [_short_cell(text) if len(text) < _SHORT else cell(text) for text in texts]
+            cells = list(map(remembered_cell, texts))
             cells.append(_NULL)
             kinds = np.array([each.kind for each in cells], np.int8)
             values = np.array([each.value for each in cells])
@@ -104,7 +104,12 @@ class Texts:
 
 
 _SHORT = 40
-_short_cell = lru_cache(1 << 14)(cell)  # a batch has many texts that the one before had
+_short_cell = lru_cache(1 << 14)(cell)
+
+
+def remembered_cell(text: str) -> Cell:
+    """Return `cell` of a text; it remembers short texts, as a batch has many that the one before had."""
+    return _short_cell(text) if len(text) < _SHORT else cell(text)
 
 
 @lru_cache
