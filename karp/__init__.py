@@ -5,6 +5,7 @@
     SGD, Adam, schedules                             karp.optim
     tables and the sampling plan                     karp.data
     Trainer                                          karp.trainer
+    fit, load, prepare: from a table to a model      karp.tabular
     from a table to a model: prepare                 karp.tabular
 
 Rooms are imported when they are first used, so that a process imports only what it needs; a launcher not even NumPy.
@@ -20,6 +21,8 @@ from karp import environment
 if TYPE_CHECKING:
     from karp import autograd, data, errors, nn, optim
     from karp.autograd import Value, check_grads, draw, find_nan, grad, guard, no_grad, value_and_grad
+    from karp.tabular.fit import fit
+    from karp.tabular.model import load
     from karp.tabular.preparation.preparing import prepare
     from karp.trainer.trainer import Trainer
 
@@ -35,8 +38,10 @@ __all__ = [
     "draw",
     "errors",
     "find_nan",
+    "fit",
     "grad",
     "guard",
+    "load",
     "nn",
     "no_grad",
     "optim",
@@ -46,7 +51,13 @@ __all__ = [
 
 _ROOMS = {"autograd", "data", "errors", "nn", "optim"}
 _ENGINE = ("Value", "check_grads", "draw", "find_nan", "grad", "guard", "no_grad", "value_and_grad")
-_NAMES = {"Trainer": "trainer.trainer", "prepare": "tabular.preparation.preparing"} | dict.fromkeys(_ENGINE, "autograd")
+_NAMES = {
+    "Trainer": "trainer.trainer",
+    "fit": "tabular.fit",
+    "load": "tabular.model",
+    "prepare": "tabular.preparation.preparing",
+    **dict.fromkeys(_ENGINE, "autograd"),
+}
 
 
 environment.take(environment.SERVER, environment.REPLAY)

@@ -1,4 +1,4 @@
-"""The command line: `karp launch`, `karp worker`, `karp replay`, `karp keys`, `karp simulate`.
+"""The command line: `karp fit`, `predict`, `evaluate`, `show`; `launch`, `worker`, `replay`, `keys`, `simulate`.
 
     karp launch -n 4 --run-dir runs/a  program.py --epochs 5 -n 2
     options of the command             PROGRAM    its arguments, whatever they look like

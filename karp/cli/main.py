@@ -8,6 +8,7 @@ from karp import __version__
 from karp.cli.command import Command, Commands
 from karp.cli.runs import add_keys, add_launch, add_replay, add_worker
 from karp.cli.simulate import add_simulate
+from karp.cli.tables import add_evaluate, add_fit, add_predict, add_show
 from karp.errors import KarpError, SettingError
 from karp.monitor import streams
 
@@ -23,6 +24,10 @@ def parser() -> tuple[Command, Commands]:
     top = Command("karp", description=DESCRIPTION)
     top.add_argument("--version", action="version", version=f"karp {__version__}", help="say which karp this is")
     commands = top.add_subparsers(title="commands", metavar="COMMAND", required=True)
+    add_fit(commands)
+    add_predict(commands)
+    add_evaluate(commands)
+    add_show(commands)
     add_launch(commands)
     add_worker(commands)
     add_replay(commands)

@@ -2,8 +2,9 @@
 
 Theory of operation. Rows of a prepared table are encoded (`encoding.py`) and multiplied by a trainable scale for each
 input. Hidden layers are activation(x W / sqrt(inputs) + b) with W and b drawn from N(0, 1), the NTK parametrisation;
-the last layer begins as zeros. The factor 1 / sqrt(inputs), and those of the rates of scales and biases, stand in the
-forward pass: Adam moves a number by its rate, so one that counts six-fold is moved as if its rate were six-fold.
+the last layer begins as zeros; without hidden layers it is a linear model. The factor 1 / sqrt(inputs), and those of
+the rates of scales and biases, stand in the forward pass: Adam moves a number by its rate, so one that counts six-fold
+is moved as if its rate were six-fold.
 
 Members are those of TabM-mini (Gorishniy, Kotelnikov and Babenko, 2024, arXiv 2410.24210): each has its own scales and
 its own last layer, the layers between are shared. The loss is the mean of the members' losses, a prediction the mean of
@@ -69,9 +70,12 @@ class TabularNetwork(nn.Module):
         recipe = self.recipe
         inputs = self._encoding(numbers, categories)
         x = input_linear(
-            inputs.dense, inputs.rows, self.scale, self.weights[0], self.biases[0], recipe.activation,
+            inputs.dense, inputs.rows, self.scale, self.weights[0], self.biases[0],
+            recipe.activation if recipe.layers else None,
             recipe.scale_factor * _fan_factor(self.weights[0]), recipe.bias_factor,
         )  # fmt: skip
+        if not recipe.layers:
+            return x
         for weight, bias in zip(self.weights[1:-1], self.biases[1:-1], strict=True):
             x = dropout(x, recipe.dropout, rng) if recipe.dropout else x
             x = scaled_linear(x, weight, bias, recipe.activation, _fan_factor(weight), recipe.bias_factor)

@@ -72,7 +72,7 @@ class Predictor:
                 x = self._activation(x).data
             if weight.ndim == 2:
                 x = _products(x, weight)
-        if self._weights[-1].ndim == 3:
+        if self._weights and self._weights[-1].ndim == 3:
             x = x.reshape(-1, self._members, x.shape[-1])
             x = np.stack([_products(x[:, member], head) for member, head in enumerate(self._weights[-1])], 1)
         x += self._biases[-1]

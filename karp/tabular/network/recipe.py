@@ -27,7 +27,7 @@ class Recipe:
 
     Attributes:
         task: what is predicted, classes or a number.
-        layers: the sizes of the hidden layers.
+        layers: the sizes of the hidden layers; () is a linear model, which has one member.
         activation: behind each of them.
         bins: of the piecewise-linear encoding of a number, at most; 0: none.
         members: networks that share their weights but for the scales of their inputs and their last layer, and whose
@@ -161,7 +161,7 @@ def _checked(recipe: Recipe) -> dict[str, Any]:
 
     def several(name: str) -> tuple[Any, ...]:
         value: object = getattr(recipe, name)
-        if not isinstance(value, tuple | list) or not value:
+        if not isinstance(value, tuple | list):
             raise checks.refusal(f"recipe: {name}", value, "a list of numbers")
         return tuple(value)
 
@@ -173,7 +173,7 @@ def _checked(recipe: Recipe) -> dict[str, Any]:
         "layers": tuple(checks.whole("recipe: layers", size, 1, 1 << 16) for size in several("layers")),
         "activation": choice("activation", ACTIVATIONS),
         "bins": whole("bins", 0, BINS),
-        "members": whole("members", 1, 1024),
+        "members": whole("members", 1, 1024 if recipe.layers else 1),
         "epochs": setting("epochs", recipe.epochs),
         "batch_size": whole("batch_size", 1, LARGEST_BATCH),
         "shards": whole("shards", 1, recipe.batch_size),

@@ -25,8 +25,14 @@ def made(table: Rows = MANY, task: Any = "classification", outputs: int = 2, **o
 
 each = pytest.mark.parametrize(
     "network",
-    [made(), made(members=3), made(task="regression", outputs=1), made(task="regression", outputs=1, members=2)],
-    ids=["classes", "members of classes", "numbers", "members of numbers"],
+    [
+        made(),
+        made(members=3),
+        made(task="regression", outputs=1),
+        made(task="regression", outputs=1, members=2),
+        made(layers=()),
+    ],
+    ids=["classes", "members of classes", "numbers", "members of numbers", "linear"],
 )
 
 
@@ -45,14 +51,15 @@ def test_the_last_layer_begins_as_zeros_and_parameters_are_float32() -> None:
     assert network.parameters.sha256() == again.parameters.sha256() != other.parameters.sha256()
 
 
-def test_the_outputs_are_those_of_the_formula() -> None:
-    network = made(bias_factor=0.5, scale_factor=2.0)
+@pytest.mark.parametrize("layers", [(16, 8), ()])
+def test_the_outputs_are_those_of_the_formula(layers: tuple[int, ...]) -> None:
+    network = made(bias_factor=0.5, scale_factor=2.0, layers=layers)
     inputs = network._encoding(MANY.numbers, MANY.categories)
     ones = np.eye(network._encoding.gathered + 1)[inputs.rows[:, 0], :-1]  # type: ignore[index]
     x = np.concatenate([inputs.dense, ones], 1) * (2.0 * network.scale.data)
     for index, (weight, bias) in enumerate(zip(network.weights, network.biases, strict=True)):
         x = x @ weight.data / np.sqrt(len(weight.data)) + 0.5 * bias.data
-        x = ag.selu(x).data if index < 2 else x
+        x = ag.selu(x).data if index < len(layers) else x
     np.testing.assert_allclose(x, network(MANY.numbers, MANY.categories).data, rtol=1e-4, atol=1e-5)
 
 
@@ -64,10 +71,10 @@ def test_gradients_are_the_slopes_of_the_loss(network: TabularNetwork) -> None:
 
     def loss(*arrays: Value) -> Value:
         names = dict(zip(network.parameters.names, arrays, strict=True))
-        twin = made(task=network.recipe.task, outputs=network.outputs, members=network.recipe.members)
+        twin = TabularNetwork(SCHEMA, MANY.preprocessing, network.outputs, network.recipe)
         twin.scale = names["scale"]
-        twin.weights = [names[f"weights.{index}"] for index in range(3)]
-        twin.biases = [names[f"biases.{index}"] for index in range(3)]
+        twin.weights = [names[f"weights.{index}"] for index in range(len(network.weights))]
+        twin.biases = [names[f"biases.{index}"] for index in range(len(network.weights))]
         return twin.loss(MANY.numbers[:7], MANY.categories[:7], target[:7])
 
     ag.check_grads(loss, *saved, most=10, rtol=1e-4)

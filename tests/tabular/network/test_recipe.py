@@ -54,7 +54,7 @@ def test_plain_data_are_exact() -> None:
 @pytest.mark.parametrize(
     ("field", "value"),
     [
-        ("task", "sorting"), ("layers", []), ("layers", [0]), ("layers", "256"), ("activation", "step"), ("bins", 17),
+        ("task", "sorting"), ("layers", None), ("layers", [0]), ("layers", "256"), ("activation", "step"), ("bins", 17),
         ("members", 0), ("epochs", 0), ("batch_size", 0), ("shards", 1000), ("rate", -1.0), ("rate", float("nan")),
         ("schedule", ["cosine"]), ("betas", [0.9]), ("betas", [0.9, 1.0]), ("smoothing", 1.0), ("dropout", "0.1"),
         ("weight_decay", None), ("scale_factor", 0.0), ("bias_factor", True), ("seed", -1),

@@ -1,0 +1,54 @@
+"""`karp fit`: prepare a table in a run's directory, and launch karp's own program on it (`program.py`)."""
+
+from __future__ import annotations
+
+import shutil
+import sys
+from pathlib import Path
+from typing import Any
+
+from karp.errors import RecordError, SettingError
+from karp.launch import start
+from karp.launch.options import Options
+from karp.record.files import reason
+from karp.record.paths import check_unused, fresh_directory
+from karp.tabular.console import Console
+from karp.tabular.fit import PREPARED, make_ready, write_job
+from karp.tabular.job import launch_arguments
+
+
+def fit_file(source: str, output: Path, run_dir: str | None, test: str | None, **options: Any) -> int:
+    """Fit a model to a file, write it to `output`, and return the exit status; 0 means that the file is there.
+
+    `options` are the further arguments of `fit.make_ready`. Raises what that raises, before any worker is started.
+    """
+    if run_dir == "":
+        raise SettingError("--run-dir is empty: pass a directory, or leave it out")
+    output = output.absolute()
+    if not output.parent.is_dir():
+        raise SettingError(f"there is no directory {str(output.parent)!r} for the model: make it, or pass another -o")
+    directory = Path(run_dir) if run_dir is not None else fresh_directory(source)
+    check_unused(directory)
+    directory = directory.absolute()
+    console = Console(sys.stderr)
+    try:
+        ready = make_ready(source, console, test=test, directory=directory, **options)
+        job = ready.job(str(output), None if test is None else str(Path(test).absolute()), options["weight"])
+        write_job(job, directory)
+    except BaseException:
+        shutil.rmtree(directory / PREPARED, ignore_errors=True)
+        if run_dir is None:
+            shutil.rmtree(directory, ignore_errors=True)
+        raise
+    program, *arguments = launch_arguments(directory)
+    workers = ready.workers
+    del ready, job
+    status = start.launch(Options(program, arguments, workers), str(directory))
+    if status == 0:
+        if not output.is_file():
+            raise RecordError(f"the model file {output} is not there: somebody has removed it")
+        try:
+            shutil.rmtree(directory / PREPARED)
+        except OSError as error:
+            console.say("note", f"{directory / PREPARED} cannot be removed: {reason(error)}")
+    return status

@@ -1,0 +1,108 @@
+"""Scores of predictors on a table: each batch is read and predicted once, and only predictions and targets are kept."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from karp.errors import DataError
+from karp.tabular.columns.cells import Cells
+from karp.tabular.columns.column_types import Schema, listing
+from karp.tabular.columns.converting import Converted, Converter
+from karp.tabular.columns.counts import LISTED, cell_text
+from karp.tabular.columns.sources import open_cells
+from karp.tabular.columns.target import Target, target_classes, target_values, weights
+from karp.tabular.scores import Scores, class_scores, value_scores
+
+Array = NDArray[Any]
+Predict = Callable[[Converted], Array]  # rows -> probabilities (n, classes), or numbers (n,) in the target's units
+
+
+class Evaluated(NamedTuple):
+    """The scores of each predictor, the rows they are of, and what a user is told, a line each."""
+
+    results: dict[str, Scores]
+    rows: int
+    notes: tuple[str, ...]
+
+
+def evaluate(
+    source: Any, schema: Schema, target: Target, predictors: Mapping[str, Predict], weight: str | None = None
+) -> Evaluated:
+    """Return the scores of predictors on a table that has the target's column; `weight` names a column of weights.
+
+    A row without a target is left out. A row of a class that training had not is wrong for accuracy, and left out of
+    the other scores. Raises DataError for a table that lacks a column, has one of another type, or no row to score.
+    """
+    with open_cells(source) as cells:
+        for name in (target.name, *([weight] if weight is not None else [])):
+            if name not in cells.names:
+                raise DataError(f"{cells.name}: there is no column {name!r} among {listing(cells.names, 10)}, and "
+                                "scores need it")  # fmt: skip
+        converter = Converter(schema, cells.name, cells.names)
+        truth, outputs, weighting, notes = _read(cells, converter, target, predictors, weight)
+    if not len(truth):
+        raise DataError(f"{cells.name}: there is no row with a target in {target.name!r}, so nothing can be scored")
+    score = class_scores if target.classes else value_scores
+    results = {name: score(output, truth, weighting) for name, output in outputs.items()}
+    return Evaluated(results, len(truth), (*notes, *notes_of(converter, cells.name)))
+
+
+def _read(
+    cells: Cells, converter: Converter, target: Target, predictors: Mapping[str, Predict], weight: str | None
+) -> tuple[Array, dict[str, Array], Array | None, list[str]]:
+    """Return targets, predictions and weights of the rows that have a target, and notes on the others."""
+    truths: list[Array] = []
+    weightings: list[Array] = []
+    outputs: dict[str, list[Array]] = {name: [] for name in predictors}
+    rows = unknown = 0
+    first: list[str] = []
+    for batch in cells.batches({*converter.read, target.name, *([weight] if weight is not None else [])}):
+        truth: Array = target_classes(target, batch) if target.classes else target_values(target, batch)
+        there = truth != -1 if target.classes else ~np.isnan(truth)
+        numbers, categories = converter.convert(batch)
+        converted = Converted(numbers[there], categories[there])
+        for name, predict in predictors.items():
+            outputs[name].append(predict(converted))
+        if weight is not None:
+            weightings.append(weights(cells, weight, batch)[there])
+        truths.append(truth[there])
+        rows += batch.rows
+        strange = np.flatnonzero(truth == -2) if target.classes else np.empty(0, np.int64)
+        unknown += len(strange)
+        column = batch.column(target.name)
+        first += [
+            f"{batch.place(row)}: {cell_text(column, row)!r:.60}" for row in strange[: LISTED - len(first)].tolist()
+        ]
+    converter.finish()
+    joined = np.concatenate(truths) if truths else np.empty(0)
+    notes = []
+    if without := rows - len(joined):
+        notes.append(f"{cells.name}: {without:,} of {rows:,} rows have no target in {target.name!r} and are left out")
+    if unknown:
+        more = ", ..." if unknown > LISTED else ""
+        notes.append(f"{cells.name}: {unknown:,} rows are of classes that training had not ({', '.join(first)}{more}): "
+                     "they count as wrong")  # fmt: skip
+    return (
+        joined,
+        {name: np.concatenate(parts) for name, parts in outputs.items()} if truths else {},
+        np.concatenate(weightings) if weightings else None,
+        notes,
+    )
+
+
+def notes_of(converter: Converter, table: str) -> list[str]:
+    """Return a line for each column with cells that the model does not know: of another kind, or of no level."""
+    notes = []
+    for name, report in converter.reports.items():
+        for count, what in ((report.others, "of another kind than the column, and so missing"),
+                            (report.unknown, "of a level that training had not")):  # fmt: skip
+            if count:
+                more = ", ..." if count > len(report.first) else ""
+                cells = f"{report.cells:,} cell{'s' * (report.cells != 1)} {'is' if count == 1 else 'are'}"
+                notes.append(f"{table}, column {name!r}: {count:,} of {cells} {what} "
+                             f"({', '.join(report.first)}{more})")  # fmt: skip
+    return notes

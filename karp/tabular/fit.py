@@ -1,0 +1,176 @@
+"""`karp.fit`: from a table to a model.
+
+Theory of operation. This process prepares the table, as only it may have it (a frame, a notebook's variable), and then
+trains here, or has a launcher train with several workers (`launching.py`), which run karp's own program on the prepared
+table. So nobody's code is pickled or imported twice, and `karp.fit` works in a script without `if __name__`, in a
+session and in a notebook.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import tempfile
+from collections.abc import Collection
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+from karp import checks
+from karp.errors import RecordError
+from karp.monitor import streams
+from karp.record.files import reason
+from karp.record.paths import check_unused
+from karp.tabular import report
+from karp.tabular.columns.target import Task
+from karp.tabular.console import Console
+from karp.tabular.job import FILE, Job, launch_arguments
+from karp.tabular.launching import launch
+from karp.tabular.model import Model, load
+from karp.tabular.model_file import Results
+from karp.tabular.network.recipe import Recipe
+from karp.tabular.preparation.prepared import Prepared
+from karp.tabular.preparation.preparing import MEMORY, prepare
+from karp.tabular.scores import score_for
+from karp.tabular.training import Test, cores, finish, references, train
+
+PREPARED = "prepared"  # the folder of the prepared table in the run's directory
+
+
+class Ready(NamedTuple):
+    """What is decided before the training: the prepared table, the recipe, what it is compared with, the workers."""
+
+    prepared: Prepared
+    recipe: Recipe
+    score: str
+    beside: Results
+    workers: int
+
+    def job(self, output: str, test: str | None = None, weight: str | None = None) -> Job:
+        """Return the job for workers; the prepared table has to be on the disk."""
+        return Job(str(self.prepared.manifest), output, self.recipe, self.score, self.beside, test, weight)
+
+
+def fit(
+    source: Any,
+    *,
+    target: str,
+    n_jobs: int | None = None,
+    validation: Any = 0.2,
+    test: Any = None,
+    score: str | None = None,
+    task: Task | None = None,
+    weight: str | None = None,
+    class_weight: Literal["balanced"] | None = None,
+    numeric: Collection[str] = (),
+    categorical: Collection[str] = (),
+    drop: Collection[str] = (),
+    seed: int = 0,
+    memory: int = MEMORY,
+    output: str | os.PathLike[str] | None = None,
+    run_dir: str | os.PathLike[str] | None = None,
+    show: bool = True,
+    **recipe: Any,
+) -> Model:
+    """Fit a model to a table: type the columns, train a network on them, and keep its best epoch.
+
+    The result does not depend on `n_jobs`, bit by bit.
+
+    Args:
+        source: the path of a file (CSV, also .gz, Parquet, Feather, NPZ), a frame of pandas, polars or pyarrow, a dict
+            of columns, or an array (n, d).
+        target: the column to predict.
+        n_jobs: the worker processes; all cores unless given. 1 trains in this process.
+        validation: the share of the rows that the best epoch is chosen on; or another file or frame.
+        test: a file or frame to score the fitted model on; it has no influence on it.
+        score: what the best epoch is chosen by: "accuracy" (unless given), "log_loss" or "auc" for classes, "rmse"
+            (unless given) or "r2" for numbers.
+        task, weight, class_weight, numeric, categorical, drop, memory: those of `karp.prepare`.
+        seed: of the split, the order of rows and the initial weights.
+        output: where the model file is written; `save` of the result does that, too.
+        run_dir: the directory of the run's files; without it there are none when the fit has ended.
+        show: whether progress and scores are shown on standard error.
+        recipe: fields of the recipe that are to differ from its defaults, such as `epochs=64, members=8`.
+
+    Raises:
+        DataError: the table cannot be used.
+        SettingError: an argument cannot be used.
+        RunError: the training has failed.
+        RecordError: a file cannot be written.
+
+    >>> model = fit({"size": [1, 2, 3, 4] * 10, "kind": ["a", "a", "b", "b"] * 10}, target="kind", n_jobs=1, show=False)
+    >>> model.predict({"size": 1}), model.predict({"size": [4, 3]}).tolist()
+    ('a', ['b', 'b'])
+    """
+    console = Console(streams.for_progress() if show else None)
+    with ExitStack() as stack:
+        directory = _directory(run_dir, stack, n_jobs)
+        ready = make_ready(
+            source, console, n_jobs=n_jobs, test=test, score=score, recipe=recipe, target=target, task=task,
+            weight=weight, class_weight=class_weight, numeric=numeric, categorical=categorical, drop=drop,
+            validation=validation, seed=seed, memory=memory, directory=directory,
+        )  # fmt: skip
+        tested = None if test is None else Test(test, weight)
+        if directory is None:
+            network, _ = train(ready.prepared, ready.recipe, ready.score, record=False, show=show)
+        else:
+            job = ready.job(str(directory / "model.safetensors"))
+            write_job(job, directory)
+            launch(ready.workers, directory, launch_arguments(directory), sys.stderr if show else None)
+            network = load(job.output).network
+        model = finish(ready.prepared, ready.recipe, ready.score, network, ready.beside, tested)
+    console.table(report.scores_table(model.fitted.results, ready.score))
+    if output is not None:
+        try:
+            digest = model.save(output)
+        except OSError as error:
+            raise RecordError(f"the model cannot be written to {os.fspath(output)!r}: {reason(error)}") from None
+        console.say("model", report.file_text(os.fspath(output), digest))
+    return model
+
+
+def make_ready(
+    source: Any, console: Console, *, n_jobs: int | None, test: Any, score: str | None, recipe: dict[str, Any],
+    directory: Path | None, seed: int, weight: str | None, **preparing: Any,
+) -> Ready:  # fmt: skip
+    """Prepare the table, decide the recipe, and train what the model is compared with; say all that a user must know.
+
+    `recipe` has fields that are to differ from the defaults, `preparing` further arguments of `prepare`.
+    """
+    wanted = cores() if n_jobs is None else checks.whole("n_jobs", n_jobs, 1)
+    folder = None if directory is None else directory / PREPARED
+    prepared = prepare(source, seed=seed, weight=weight, directory=folder, progress=console.progress, **preparing)
+    chosen = score_for(prepared.target.task, score)
+    counts, target = prepared.counts, prepared.target
+    console.say("rows", report.rows_line(counts))
+    console.say("target", report.target_line(target))
+    console.say("columns", report.columns_line(prepared.schema))
+    console.notes(prepared.notes)
+    made = Recipe.default(target.task, rows=counts.train, score=chosen.name, seed=seed, **recipe)
+    console.say("recipe", report.recipe_line(made))
+    workers = min(wanted, made.shards)
+    if n_jobs is not None and workers < wanted:
+        console.say("workers", f"{workers} of {wanted}: a batch of {made.batch_size:,} rows has {made.shards} shards")
+    beside, notes = references(prepared, made, chosen.name, None if test is None else Test(test, weight))
+    console.notes(notes)
+    return Ready(prepared, made, chosen.name, beside, workers)
+
+
+def _directory(run_dir: str | os.PathLike[str] | None, stack: ExitStack, n_jobs: int | None) -> Path | None:
+    """Return the directory of the run; None for a run in this process, which needs none."""
+    if run_dir is not None:
+        directory = Path(run_dir).absolute()
+        check_unused(directory)
+        return directory
+    if (cores() if n_jobs is None else n_jobs) == 1:
+        return None
+    folder = tempfile.TemporaryDirectory(prefix="karp-fit-", ignore_cleanup_errors=True)
+    return Path(stack.enter_context(folder))
+
+
+def write_job(job: Job, directory: Path) -> None:
+    """Write the job of a run; raises RecordError if that fails."""
+    try:
+        job.write(directory / FILE)
+    except OSError as error:
+        raise RecordError(f"{directory / FILE} cannot be written: {reason(error)}") from None

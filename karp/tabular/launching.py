@@ -1,0 +1,88 @@
+"""Launching karp's own program from any process: a script, a session, a notebook.
+
+Theory of operation. The launcher is a child process in a process group of its own, so that Ctrl-C reaches this process
+alone, which passes it on once; a second one kills. The child's standard input is a pipe of which this process has the
+other end: when that closes, however this process ends, the child stops its run.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+import signal
+import subprocess
+import sys
+import threading
+from collections import deque
+from pathlib import Path
+from typing import TextIO
+
+from karp import environment
+from karp.errors import RunError
+from karp.launch.processes import SITE, TAIL_LINES, kill_group
+
+_MAIN = f"import sys; sys.path.insert(0, {SITE!r}); import karp; del sys.path[0]; " \
+        "from karp.tabular.launching import main; sys.exit(main())"  # fmt: skip
+
+
+def launch(workers: int, directory: Path, program: list[str], stream: TextIO | None) -> None:
+    """Launch a program with its arguments, and wait for its end; `stream` gets what the launcher says.
+
+    Raises RunError if the run fails, KeyboardInterrupt, with all processes ended, if it is interrupted.
+    """
+    inherited = stream is not None and descriptor_of(stream) == 2 and stream is sys.__stderr__
+    process = subprocess.Popen(
+        [sys.executable, "-P", "-c", _MAIN, str(workers), str(directory), *program],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.DEVNULL,  # the program's: it says what this process can see for itself
+        stderr=None if inherited else subprocess.PIPE,
+        env=environment.of_child({}, environment.FAULT),
+        process_group=0,
+    )
+    interrupted = False
+    last: deque[str] = deque(maxlen=TAIL_LINES)
+    while True:
+        try:
+            for line in io.TextIOWrapper(process.stderr, errors="replace") if process.stderr is not None else ():
+                last.append(line)
+                if stream is not None:
+                    stream.write(line)
+                    stream.flush()
+            process.wait()
+            break
+        except KeyboardInterrupt:
+            kill_group(process, signal.SIGKILL if interrupted else signal.SIGINT)
+            interrupted = True
+    assert process.stdin is not None
+    process.stdin.close()
+    if interrupted:
+        raise KeyboardInterrupt
+    if process.returncode:
+        said = "see what it says above" if stream is not None else "".join(last).strip()
+        raise RunError(f"the run in {directory} has failed: {said}")
+
+
+def descriptor_of(stream: TextIO) -> int:
+    """Return the descriptor that a stream writes to; -1 if it has none, or is closed."""
+    try:
+        return stream.fileno()
+    except (OSError, ValueError):
+        return -1
+
+
+def main() -> int:
+    """Launch what this process's arguments name, until the run or standard input ends; return the exit status."""
+    from karp.launch import start
+    from karp.launch.options import Options
+    from karp.monitor import streams
+
+    workers, directory, program, *arguments = sys.argv[1:]
+    threading.Thread(target=_stop_with_parent, name="karp-leash", daemon=True).start()
+    with streams.command():
+        return start.launch(Options(program, arguments, int(workers)), directory)
+
+
+def _stop_with_parent() -> None:
+    """Stop this process in good order once the other end of its standard input is closed."""
+    os.read(0, 1)
+    os.kill(os.getpid(), signal.SIGTERM)

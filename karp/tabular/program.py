@@ -1,0 +1,38 @@
+"""The program that workers run for `karp fit`: `program.py DIR/fit.json` trains, and the leader writes the model file.
+
+It says all that a user learns at the end: the table of scores, where the model is, and how to predict. So a run that
+was interrupted and is resumed ends as any other.
+"""
+
+import sys
+from pathlib import Path
+
+from karp.errors import RecordError
+from karp.record.files import reason
+from karp.tabular import report
+from karp.tabular.job import Job
+from karp.tabular.model_file import write
+from karp.tabular.preparation.prepared import open_prepared
+from karp.tabular.training import Test, finish, train
+
+
+def main(path: Path) -> None:
+    """Do the job in a file as one of the workers of its run."""
+    job = Job.read(path)
+    prepared = open_prepared(job.manifest)
+    network, trainer = train(prepared, job.recipe, job.score)
+    if not trainer.main:
+        return
+    test = None if job.test is None else Test(job.test, job.weight)
+    model = finish(prepared, job.recipe, job.score, network, job.beside, test)
+    try:
+        digest = write(job.output, model.fitted)
+    except OSError as error:
+        raise RecordError(f"the model cannot be written to {job.output}: {reason(error)}") from None
+    lines = report.scores_table(model.fitted.results, job.score)
+    lines += ["", *report.model_lines(job.output, digest)]
+    print("\n".join(lines))
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))

@@ -1,0 +1,205 @@
+"""What a user reads of a fit and of a model: short lines of at most 80 columns, each after a label."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import textwrap
+from collections import Counter
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from karp.tabular.columns.column_types import Category, ColumnType, Date, LeftOut, Number, Schema, listing
+from karp.tabular.columns.target import Target
+from karp.tabular.model_file import Fitted, Results
+from karp.tabular.network.recipe import Recipe
+from karp.tabular.scores import SCORES
+
+if TYPE_CHECKING:
+    from karp.tabular.preparation.prepared import Counts
+
+WIDTH, LABEL = 80, 10
+_TITLES = {"linear": "linear model", "majority": "majority", "mean": "mean"}
+_PLURALS = {"category": "categories"}
+
+
+def line(label: str, text: str) -> str:
+    """Return a text under its label, wrapped; words that are longer than a line, such as paths, stay whole.
+
+    >>> line("rows", "275 to train on, 69 to validate")
+    'rows      275 to train on, 69 to validate'
+    """
+    wrapped = textwrap.wrap(
+        text, WIDTH, initial_indent=f"{label:<{LABEL}}", subsequent_indent=" " * LABEL, break_long_words=False,
+        break_on_hyphens=False,
+    )  # fmt: skip
+    return "\n".join(wrapped)
+
+
+def kind_of(column: ColumnType) -> str:
+    """Return the type of a column in a word: number, category, date, clock, or left out."""
+    return "left out" if isinstance(column, LeftOut) else type(column).__name__.lower()
+
+
+def columns_line(schema: Schema) -> str:
+    """Return how many columns there are of each type.
+
+    >>> columns_line(Schema((Number("a", False), Number("b", False), LeftOut("id", "it is to be dropped"))))
+    '2 numbers; 1 left out'
+    """
+    counts = Counter(map(kind_of, schema.columns))
+    left_out = counts.pop("left out", 0)
+    parts = [f"{count:,} {_PLURALS.get(kind, kind + 's') if count > 1 else kind}" for kind, count in counts.items()]
+    return ", ".join(parts) + (f"; {left_out:,} left out" if left_out else "")
+
+
+def target_line(target: Target) -> str:
+    """Return what is predicted.
+
+    >>> target_line(Target("species", "level", ("Adelie", "Gentoo")))
+    'species: 2 classes (Adelie, Gentoo)'
+    """
+    if target.classes:
+        return f"{target.name}: {len(target.classes):,} classes ({listing(target.classes)})"
+    return f"{target.name}: a {'time of day' if target.kind == 'clock' else target.kind}"
+
+
+def rows_line(counts: Counts) -> str:
+    """Return what became of the rows of a table."""
+    parts = [f"{counts.train:,} to train on", f"{counts.validation:,} to validate"]
+    if counts.without_target:
+        parts.append(f"{counts.without_target:,} without a target are left out")
+    if counts.without_weight:
+        parts.append(f"{counts.without_weight:,} of weight 0 are left out")
+    return f"{counts.read:,} read: " + ", ".join(parts)
+
+
+def scores_table(results: Results, score: str) -> list[str]:
+    """Return a table of scores: a row for who predicts, a group of columns for each part of the data.
+
+    The score that the best epoch was chosen by has a star.
+
+    >>> print("\\n".join(scores_table({"test": {"karp": {"rmse": 2.5, "r2": 0.75}, "mean": {"rmse": 5.0}}}, "rmse")))
+                         test
+                      RMSE*        R²
+    karp                2.5    0.7500
+    mean                  5
+    """
+    names = [name for name in SCORES if any(name in row for part in results.values() for row in part.values())]
+    width = 10
+    heads = [SCORES[name].title + "*" * (name == score) for name in names]
+    rows = list(dict.fromkeys(who for part in results.values() for who in part))
+    group = len(names) * width
+    lines = [
+        " " * 13 + " ".join(f"{part:^{group}}" for part in results),
+        " " * 13 + " ".join("".join(f"{head:>{width}}" for head in heads) for _ in results),
+    ]
+    for who in rows:
+        cells = (
+            "".join(f"{number_text(name, part.get(who, {}).get(name)):>{width}}" for name in names)
+            for part in results.values()
+        )
+        lines.append(f"{_TITLES.get(who, who):<13}" + " ".join(cells))
+    return [text.rstrip() for text in lines]
+
+
+def number_text(name: str, value: float | None) -> str:
+    """Return a score as text; "" for one that is not there.
+
+    >>> number_text("auc", 0.98765), number_text("rmse", 123456.7), number_text("rmse", 0.0012345678)
+    ('0.9877', '123,457', '0.0012346')
+    """
+    if value is None:
+        return ""
+    if name != "rmse" or value != value:
+        return f"{value:.4f}" if value == value else "–"
+    return f"{value:,.0f}" if abs(value) >= 1e5 else f"{value:.5g}"
+
+
+def size_text(size: int) -> str:
+    """Return a number of bytes, as 1.2 MB."""
+    for unit in ("bytes", "kB", "MB"):
+        if size < 1000:
+            return f"{size:,.3g} {unit}" if unit != "bytes" else f"{size} {unit}"
+        size /= 1000  # type: ignore[assignment]
+    return f"{size:,.3g} GB"
+
+
+def recipe_line(recipe: Recipe) -> str:
+    """Return a recipe in a line: the network, then its training."""
+    shape = "-".join(map(str, recipe.layers)) or "linear"
+    text = f"{shape} {recipe.activation}" if recipe.layers else shape
+    if recipe.members > 1:
+        text += f", {recipe.members} members"
+    text += f", {recipe.epochs} epochs of batches of {recipe.batch_size:,}"
+    if recipe.smoothing:
+        text += f", smoothing {recipe.smoothing:g}"
+    return text
+
+
+def show(fitted: Fitted, size: int, digest: str) -> list[str]:
+    """Return the lines of `karp show`."""
+    parameters = sum(array.size for array in fitted.weights.values())
+    rows = ", ".join(f"{count:,} {_ROWS.get(part, part)}" for part, count in fitted.rows.items())
+    lines = [
+        line("predicts", target_line(fitted.target)),
+        line("columns", columns_line(fitted.schema)),
+        line("recipe", recipe_line(fitted.recipe)),
+        line("rows", rows),
+        line("weights", f"{parameters:,} numbers"),
+        line("file", f"{size_text(size)}, sha256 {digest}"),
+        "",
+        *scores_table(fitted.results, fitted.score),
+        "",
+    ]
+    names = [repr(column.name)[1:-1] for column in fitted.schema.columns]
+    width = min(32, max(map(len, names)))
+    for column, name in zip(fitted.schema.columns, names, strict=True):
+        text = f"{name:<{width}}  {kind_of(column):<8}  {_describe(column, fitted)}"
+        lines.append(text if len(text) <= WIDTH else text[: WIDTH - 1] + "…")
+    return [text.rstrip() for text in lines]
+
+
+_ROWS = {"train": "to train on", "validation": "to validate"}
+
+
+def _describe(column: ColumnType, fitted: Fitted) -> str:
+    if isinstance(column, LeftOut):
+        return column.reason
+    gaps = ["with gaps"] if column.gaps else []
+    if isinstance(column, Category):
+        rare = ["and rare ones"] if column.rare else []
+        return ", ".join([f"{len(column.levels)} levels ({listing(column.levels, 4)})", *rare, *gaps])
+    place = fitted.preprocessing.names.index(column.name)
+    median = fitted.preprocessing.medians[place]
+    parts = [f"with {', '.join(column.parts)}"] if isinstance(column, Date) and column.parts else []
+    return ", ".join([f"median {median:.6g}" if isinstance(column, Number) else _when(column, median), *parts, *gaps])
+
+
+def _when(column: ColumnType, seconds: float) -> str:
+    from karp.tabular.columns.cell_text import clock_level, date_level
+
+    return f"median {(date_level if isinstance(column, Date) else clock_level)(round(seconds))}"
+
+
+def plain_show(fitted: Fitted, size: int, digest: str) -> dict[str, Any]:
+    """Return what `karp show --json` prints."""
+    shapes: Mapping[str, Any] = {name: list(array.shape) for name, array in fitted.weights.items()}
+    return {"bytes": size, "sha256": digest, "weights": shapes, **fitted.to_dict()}
+
+
+def shown_path(path: str) -> str:
+    """Return a path as short as it can be: from the current directory on, if it is in there."""
+    relative = os.path.relpath(path)
+    return path if relative.startswith(os.pardir) else relative
+
+
+def file_text(path: str, digest: str) -> str:
+    """Return a file's path and the beginning of the SHA-256 of its content."""
+    return f"{shown_path(path)}, sha256 {digest[:12]}"
+
+
+def model_lines(path: str, digest: str) -> list[str]:
+    """Return the lines that say where a model file is, and how to predict with it."""
+    command = f"karp predict {shlex.quote(shown_path(path))} NEW.csv -o predicted.csv"
+    return [line("model", file_text(path, digest)), line("predict", command)]

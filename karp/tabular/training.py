@@ -1,0 +1,151 @@
+"""Training a network on a prepared table, in this process or as one of a run's workers, and what it is compared with.
+
+Theory of operation. All that a worker does follows from the prepared table and the recipe, so every worker can do it,
+and the run ends with the weights of the best epoch in each. The leader then makes a model of them. A linear model is
+trained in the same way, but without hidden layers and always in one process; it and the baseline stand beside the model
+in the table of scores.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from karp.tabular.columns.converting import Converted
+from karp.tabular.columns.target import Target
+from karp.tabular.evaluating import Predict, evaluate
+from karp.tabular.model import Model, baseline
+from karp.tabular.model_file import Fitted, Results
+from karp.tabular.network.network import TabularNetwork
+from karp.tabular.network.recipe import Recipe
+from karp.tabular.preparation.prepared import Prepared, PreparedRows
+from karp.tabular.scores import SCORES, Scores, class_scores, value_scores
+from karp.trainer.trainer import Trainer
+
+Array = NDArray[Any]
+LINEAR_STEPS = 4000  # of a linear model, about; it takes no more to converge
+
+
+class Test(NamedTuple):
+    """A table to score the fitted model on, and the column of its weights."""
+
+    source: Any
+    weight: str | None
+
+
+def train(prepared: Prepared, recipe: Recipe, score: str, **options: Any) -> tuple[TabularNetwork, Trainer]:
+    """Train a network to its best epoch by a score; `options` are further arguments of `Trainer`.
+
+    Returns the network and the Trainer, whose run is over. Raises what `Trainer.batches` raises.
+    """
+    network = TabularNetwork(prepared.schema, prepared.preprocessing, len(prepared.target.classes) or 1, recipe)
+    trainer = Trainer(
+        network,
+        recipe.optimizer(len(prepared.train)),
+        batch_size=recipe.batch_size,
+        epochs=recipe.epochs,
+        shards=recipe.shards,
+        seed=recipe.seed,
+        keep_best=score,
+        mode=SCORES[score].mode,
+        **options,
+    )
+    with trainer:
+        for batch in trainer.batches(prepared.train, evaluate=lambda: validate(network, prepared, score)):
+            numbers, categories, target, *weights = batch
+            rng = trainer.rng if recipe.dropout else None
+            trainer.backward(network.loss(numbers, categories, target, weights[0] if weights else None, rng))
+    return network, trainer
+
+
+def validate(network: TabularNetwork, prepared: Prepared, score: str | None = None) -> Scores:
+    """Return the scores on the validation part; with `score` that one alone."""
+    rows = prepared.validation
+    if prepared.target.classes:
+        return class_scores(predict(network, rows), rows.target, rows.weights, score)
+    scores = value_scores(predict(network, rows)[:, 0], rows.target, rows.weights, score)
+    scores["rmse"] *= prepared.target_std  # the prepared target is standardised
+    return scores
+
+
+def predict(network: TabularNetwork, rows: PreparedRows) -> Array:
+    """Return the network's outputs for all rows of a part, (rows, outputs)."""
+    return network.predict(rows.numbers, rows.categories)
+
+
+def references(
+    prepared: Prepared, recipe: Recipe, score: str, test: Test | None = None
+) -> tuple[Results, tuple[str, ...]]:
+    """Return the scores of a linear model and of the baseline, by part of the data, and notes on the table `test`."""
+    steps = -(-len(prepared.train) // recipe.batch_size)
+    linear = replace(recipe, layers=(), members=1, dropout=0.0, epochs=min(recipe.epochs, -(-LINEAR_STEPS // steps)))
+    network, _ = train(prepared, linear, score, record=False, show=False)
+    fitted = fitted_of(prepared, linear, score, network, {})
+    ((name, constant),) = baseline(fitted).items()
+    results = {"validation": {"linear": validate(network, prepared), name: _constant_scores(prepared, constant)}}
+    notes: tuple[str, ...] = ()
+    if test is not None:
+        predictors = {"linear": Model(fitted).outputs, name: constant}
+        results["test"], _, notes = evaluate(test.source, prepared.schema, prepared.target, predictors, test.weight)
+    return results, notes
+
+
+def _constant_scores(prepared: Prepared, constant: Predict) -> Scores:
+    """Return the validation scores of the baseline."""
+    rows = prepared.validation
+    outputs = constant(Converted(rows.numbers, rows.categories))
+    if prepared.target.classes:
+        return class_scores(outputs, rows.target, rows.weights)
+    values = rows.target.astype(np.float64) * prepared.target_std + prepared.target_mean
+    return value_scores(outputs, values, rows.weights)
+
+
+def fitted_of(prepared: Prepared, recipe: Recipe, score: str, network: TabularNetwork, results: Results) -> Fitted:
+    """Return a trained network with all that it takes to predict with it."""
+    return Fitted(
+        prepared.target,
+        prepared.schema,
+        prepared.preprocessing,
+        recipe,
+        prepared.target_mean,
+        prepared.target_std,
+        _shares(prepared.target, prepared.train),
+        prepared.fingerprint,
+        {"train": len(prepared.train), "validation": len(prepared.validation)},
+        score,
+        results,
+        {name: np.array(value.data) for name, value in network.named_parameters()},
+    )
+
+
+def _shares(target: Target, rows: PreparedRows) -> tuple[float, ...]:
+    """Return the share of each class among rows; () for numbers."""
+    if not target.classes:
+        return ()
+    counts = np.bincount(rows.target, minlength=len(target.classes))
+    return tuple((counts / counts.sum()).tolist())
+
+
+def finish(
+    prepared: Prepared, recipe: Recipe, score: str, network: TabularNetwork, beside: Results, test: Test | None
+) -> Model:
+    """Return the model of a trained network, scored on the validation part and on the table `test`."""
+    scored: dict[str, Scores] = {"validation": validate(network, prepared)}
+    model = Model(fitted_of(prepared, recipe, score, network, {}))
+    if test is not None:
+        predictors: dict[str, Predict] = {"karp": model.outputs}
+        evaluated = evaluate(test.source, prepared.schema, prepared.target, predictors, test.weight)
+        scored["test"] = evaluated.results["karp"]
+    results = {part: {"karp": scores, **beside.get(part, {})} for part, scores in scored.items()}
+    return Model(replace(model.fitted, results=results))
+
+
+def cores() -> int:
+    """Return the number of cores that this process may use."""
+    affinity: Callable[[int], set[int]] | None = getattr(os, "sched_getaffinity", None)
+    return len(affinity(0)) if affinity is not None else os.cpu_count() or 1
