@@ -14,6 +14,7 @@ RANGES = {  # setting -> the least and the largest number
     "shards": (ANY_SHARDS, (1 << 20) - 1),
     "threads": (1, (1 << 16) - 1),
     "seed": (0, SEEDS - 1),
+    "block": (0, (1 << 48) - 1),
 }
 DEAD_SECONDS = 6.0  # a peer without a heartbeat for so long is gone
 

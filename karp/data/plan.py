@@ -11,6 +11,8 @@ than shards only the first m shards exist: an empty shard is absent, never zero 
     |-- step 0 --|-- step 1 --|- 2 -| |-- step 3 --|-- ...       step counts over all epochs
     |s0 |s1 |s2  |s0 |s1 |s2  |s0|s1| |s0 |s1 |s2  |             a batch of 2 rows has 2 shards
 
+Rows that are in a random order already, as those of a prepared table, are permuted by blocks (`block`, see blocks.py).
+
 Only the permutation costs time, so the last two are cached: steps of two neighbouring epochs may be needed in turn (a
 straggler's shard is leased again, or staleness lets the next epoch begin). The cache never changes a result.
 
@@ -27,15 +29,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from karp.checks import whole
+from karp.data.blocks import BlockOrder
 from karp.limits import SEEDS
 
 ORDER_STREAM = int.from_bytes(b"ordr")  # the permutation of an epoch, with the key (word, epoch)
+BLOCK_STREAM = int.from_bytes(b"blok")  # the rows within a block of an epoch, with the key (word, block, epoch)
 DRAW_STREAM = int.from_bytes(b"draw")   # programs and dropout, with the key (word, shard, step)
 SPLIT_STREAM = int.from_bytes(b"splt")  # train and test rows, with the key (word,)
 
 _CACHED_ORDERS = 2
 _LARGEST = SEEDS - 1
-_MOST_SHARDS = 2**32 - 1  # one word of a spawn key
+_MOST_SHARDS = _MOST_BLOCKS = 2**32 - 1  # one word of a spawn key
 
 
 def stream(seed: int, word: int, *key: int) -> np.random.Generator:
@@ -67,8 +71,9 @@ class Plan:
     """The rows of the table that belong to each (step, shard) of a run.
 
     `samples` is the number of rows of the table, `batch_size` the rows of a global batch, `shards` the slices
-    of a global batch. `step` counts from 0 over all epochs. Raises SettingError for a number that is not
-    whole or out of range, here and in every method.
+    of a global batch. With `block`, an epoch permutes blocks of at most so many neighbouring rows, and the rows within
+    each; with 0 all rows. `step` counts from 0 over all epochs. Raises SettingError for a number that is not whole or
+    out of range, here and in every method.
 
     >>> plan = Plan(samples=10, batch_size=4, shards=3, seed=0)
     >>> plan.steps_per_epoch, plan.samples_of(2), plan.shards_of(2)
@@ -84,12 +89,13 @@ class Plan:
     batch_size: int
     shards: int
     seed: int = 0
+    block: int = 0
     steps_per_epoch: int = field(init=False, repr=False, compare=False)
     """The number of steps of an epoch, the smaller last one included."""
-    # The bounds of the shards in a batch, those in an epoch's last batch, and epoch -> its permutation, (samples,).
+    # The bounds of the shards in a batch, those in an epoch's last batch, and epoch -> its order, (samples,).
     _bounds: tuple[int, ...] = field(init=False, repr=False, compare=False)
     _last_bounds: tuple[int, ...] = field(init=False, repr=False, compare=False)
-    _orders: dict[int, NDArray[np.int64]] = field(init=False, repr=False, compare=False)
+    _orders: dict[int, NDArray[np.int64] | BlockOrder] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         samples = whole("samples", self.samples, 1, _LARGEST)
@@ -101,6 +107,8 @@ class Plan:
         put(self, "batch_size", batch_size)
         put(self, "shards", shards)
         put(self, "seed", whole("seed", self.seed, 0, _LARGEST))
+        block = whole("block", self.block, 0, _LARGEST)
+        put(self, "block", block and whole("block", block, -(-samples // _MOST_BLOCKS), _LARGEST))
         put(self, "steps_per_epoch", steps)
         put(self, "_bounds", _cut(min(batch_size, samples), shards))
         put(self, "_last_bounds", _cut(samples - (steps - 1) * batch_size, shards))
@@ -158,10 +166,19 @@ class Plan:
         """Return `shard` as a Python int; raise SettingError if the step has no such shard."""
         return whole(f"shard of step {step}", shard, 0, self.shards_of(step) - 1)
 
-    def _draw(self, epoch: int) -> NDArray[np.int64]:
-        """Draw the permutation of an epoch, and cache it."""
-        order = stream(self.seed, ORDER_STREAM, epoch).permutation(self.samples).astype(np.int64, copy=False)
-        order.setflags(write=False)  # as callers get views of it
+    def _draw(self, epoch: int) -> NDArray[np.int64] | BlockOrder:
+        """Draw the order of an epoch, and cache it."""
+        order: NDArray[np.int64] | BlockOrder
+        if self.block:
+            order = BlockOrder(
+                self.samples,
+                self.block,
+                lambda: stream(self.seed, ORDER_STREAM, epoch),
+                lambda block: stream(self.seed, BLOCK_STREAM, block, epoch),
+            )
+        else:
+            order = stream(self.seed, ORDER_STREAM, epoch).permutation(self.samples).astype(np.int64, copy=False)
+            order.setflags(write=False)  # as callers get views of it
         while len(self._orders) >= _CACHED_ORDERS:
             del self._orders[next(iter(self._orders))]
         self._orders[epoch] = order

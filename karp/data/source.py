@@ -33,7 +33,8 @@ class Source(Protocol):
     """The protocol of data to train on; `len(source)` is the number of rows.
 
     A source may also have `weights`, an array (rows,) of finite numbers above 0 that its fingerprint includes: they are
-    the sample weights, unless the program passes others.
+    the sample weights, unless the program passes others. If its rows are in a random order it may have `block`, a
+    number of rows: an epoch then permutes blocks of so many rows, and the rows within each, rather than all rows.
     """
 
     @property

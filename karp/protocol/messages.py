@@ -53,7 +53,7 @@ from karp.text import REASON_CHARACTERS
 
 ERROR, TRACEBACK, HOST = 2_000, 200_000, 255  # the most characters of a text
 MOST_LOGGED = 10_000  # the most logged numbers in one message
-PROTOCOL = 10  # counts the changes that make two versions of karp unable to work in one run
+PROTOCOL = 11  # counts the changes that make two versions of karp unable to work in one run
 
 
 @dataclass(slots=True)

@@ -26,7 +26,8 @@ class Settings:
     `optimizer` is that of the workers' local steps, `outer` that of the server. With `wait_for_score` an epoch begins
     only when the score of the one before is known. `weighted`: samples have weights, and contributions carry their
     sums. With `keep_best` the run ends with the weights of the epoch whose score of this name is best by `mode` and
-    `ties` (protocol/best.py). A field with a default may be left out of a dict.
+    `ties` (protocol/best.py). With `block` an epoch permutes blocks of so many samples, and the samples within each;
+    with 0 all of them (data/plan.py). A field with a default may be left out of a dict.
     """
 
     program: str
@@ -52,6 +53,7 @@ class Settings:
     keep_best: str | None = None
     mode: str = "max"
     ties: str = "last"
+    block: int = 0
 
     @property
     def applied(self) -> optim.Optimizer:

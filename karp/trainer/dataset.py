@@ -69,8 +69,12 @@ class Dataset:
 
     def settings(self) -> dict[str, Any]:
         """Return the data's fields of a run's settings."""
-        weighted = self.weights is not None
-        return {"samples": self.samples, "data_sha256": self.fingerprint(), "weighted": weighted}
+        return {
+            "samples": self.samples,
+            "data_sha256": self.fingerprint(),
+            "weighted": self.weights is not None,
+            "block": getattr(self.source, "block", 0),
+        }
 
     def remarks(self) -> list[str]:
         """Return warnings about the data, to be shown before the first step."""

@@ -54,8 +54,9 @@ class ReplayLink:
         self.directory = directory
         self.settings, self.summary, self.order = read(directory)
         self.best = best_epoch(self.settings, self.summary)
-        plan = Plan(self.settings.samples, self.settings.batch_size, self.settings.shards, self.settings.seed)
-        self.weigh = weighting_of(sample_weights, plan, steps_of(plan, self.settings.local_steps)).weigh
+        settings = self.settings
+        plan = Plan(settings.samples, settings.batch_size, settings.shards, settings.seed, settings.block)
+        self.weigh = weighting_of(sample_weights, plan, steps_of(plan, settings.local_steps)).weigh
         self.last_use = {arrival.version: index for index, arrival in enumerate(self.order)}
         self.at = 0  # the index of the next arrival
         self.versions: dict[int, Vector] = {}  # version -> weights that are needed again

@@ -201,7 +201,7 @@ class Trainer:
             placement.make_read_only()
         try:
             session.wait_for_task()
-            self._plan = Plan(settings.samples, settings.batch_size, worker.shards, settings.seed)
+            self._plan = Plan(settings.samples, settings.batch_size, worker.shards, settings.seed, settings.block)
             self._steps = steps_of(self._plan, settings.local_steps)
             self._weighting = weighting_of(dataset.weights, self._plan, self._steps)
             worker.weigh = self._weighting.weigh

@@ -26,6 +26,7 @@ plans = st.builds(
     batch_size=st.integers(1, 250),
     shards=st.integers(1, 40),
     seed=st.integers(0, 2**63 - 1),
+    block=st.integers(0, 250),
 )
 
 
@@ -71,7 +72,7 @@ def test_only_the_last_batch_of_an_epoch_may_be_smaller(plan: Plan) -> None:
 @given(plans, st.lists(st.integers(0, 60), max_size=12))
 def test_the_order_of_calls_does_not_show(plan: Plan, asked: list[int]) -> None:
     for step in asked:
-        fresh = Plan(plan.samples, plan.batch_size, plan.shards, plan.seed)
+        fresh = Plan(plan.samples, plan.batch_size, plan.shards, plan.seed, plan.block)
         shard = step % plan.shards_of(step)
         assert plan.rows(step, shard).tolist() == fresh.rows(step, shard).tolist()
 
@@ -130,7 +131,7 @@ def test_plans_are_equal_by_their_settings() -> None:
     plan.rows(0, 0)
     assert plan == Plan(np.int64(5), 2, 1, seed=0)
     assert hash(plan) == hash(Plan(5, 2, 1))
-    assert repr(plan) == "Plan(samples=5, batch_size=2, shards=1, seed=0)"
+    assert repr(plan) == "Plan(samples=5, batch_size=2, shards=1, seed=0, block=0)"
 
 
 @pytest.mark.parametrize(
@@ -145,6 +146,9 @@ def test_plans_are_equal_by_their_settings() -> None:
         ({"seed": 2**63}, "seed must be .*, not 9223372036854775808"),
         ({"seed": None}, "seed must be .*, not None"),
         ({"seed": "1"}, "seed must be .*, not '1'"),
+        ({"block": -1}, "block must be a whole number from 0 to 9223372036854775807, not -1"),
+        ({"block": 1.5}, "block must be .*, not 1.5"),
+        ({"samples": 2**40, "block": 1}, "block must be a whole number from 257 to"),
     ],
 )
 def test_settings_that_cannot_be_used(settings: dict[str, object], message: str) -> None:

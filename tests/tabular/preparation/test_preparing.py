@@ -8,8 +8,9 @@ import pytest
 
 import karp
 from karp import Trainer, nn, optim
+from karp.data.source import Arrays
 from karp.errors import DataError, SettingError
-from karp.tabular.preparation.prepared import Counts, Prepared, open_prepared
+from karp.tabular.preparation.prepared import Counts, Prepared, PreparedRows, open_prepared
 from karp.tabular.preparation.preparing import prepare
 
 ROWS = 3000
@@ -214,16 +215,25 @@ def test_weights_can_leave_too_few_rows_of_a_class() -> None:
     assert 4 == len(prepare(columns, target="y", weight="w", validation=columns).train)
 
 
+class InBlocks(Arrays):
+    """Arrays in memory as a source with weights and blocks of its own."""
+
+    def __init__(self, rows: PreparedRows) -> None:
+        super().__init__(rows.numbers.copy(), rows.categories.copy(), rows.target.copy())
+        self.weights, self.block = rows.weights, rows.block
+
+
 @pytest.mark.parametrize("weighted", [False, True])
 def test_a_trainer_takes_prepared_rows(weighted: bool) -> None:
     prepared = karp.prepare(table(600), target="kind", weight="weight" if weighted else None, drop=["gap"])
-    parts = prepared.train.take(np.arange(len(prepared.train)))
-    given = {"sample_weights": prepared.train.weights} if weighted else {}
+    prepared.train.block = 100
     hashes = []
-    for data, options in (((prepared.train,), {}), (parts, given)):
-        model = nn.MLP(3 - weighted, [4], 3)
-        with Trainer(model, optim.SGD(lr=0.1), batch_size=32, epochs=1, record=False, show=False) as trainer:
-            for x, _, y, *weights in trainer.batches(*data, **options):
+    for data in (prepared.train, InBlocks(prepared.train)):
+        model, used = nn.MLP(3 - weighted, [4], 3), 0
+        with Trainer(model, optim.SGD(lr=0.1), batch_size=32, epochs=2, record=False, show=False) as trainer:
+            for x, _, y, *weights in trainer.batches(data):
                 trainer.backward(nn.cross_entropy(model(x), y, sample_weights=weights[0] if weighted else None))
+                used += len(y)
+        assert 2 * len(prepared.train) == used
         hashes.append(model.parameters.sha256())
     assert hashes[0] == hashes[1]
