@@ -38,8 +38,8 @@ def _cross_entropy(logits: Any, target: Any, smoothing: float, class_weights: An
         shifted = logits.reshape(-1, logits.shape[-1])
         if by_index:
             target = target.reshape(-1)
-    if by_index and not smoothing and class_weights is None and sample_weights is None:
-        return _by_index(shifted, target)
+    if by_index and class_weights is None and sample_weights is None:
+        return _smoothed_by_index(shifted, target, smoothing) if smoothing else _by_index(shifted, target)
     rows, classes = shifted.shape
     shifted = shifted - _highest(shifted, axis=1, keepdims=True)
     powers = _exp(shifted)
@@ -88,6 +88,31 @@ def _by_index(logits: Any, target: Any) -> Any:
     losses.dot(shares, loss)
     if small_logits and loss.item() < 0.0:  # a probability near 1 was rounded up
         loss.fill(0.0)
+    return loss, powers.T
+
+
+def _smoothed_by_index(logits: Any, target: Any, smoothing: float) -> Any:
+    """Return what `_by_index` does for smoothed targets: of C classes s / C each, and 1 - s more for the sample's own.
+
+    The loss of a sample is log(sum exp(z)) - (1 - s) z[class] - s mean(z).
+    """
+    rows, classes = logits.shape
+    dtype = logits.dtype
+    shares, ones = SHARES[rows, dtype], ONES[classes, dtype]
+    shifted = logits.T.copy()  # (classes, rows)
+    _subtract(shifted, _highest(shifted, 0), shifted)
+    flat_index = _flat_index(target, rows, classes)
+    powers = _exp(shifted)
+    totals = ones.dot(powers)
+    losses = _log(totals)
+    _subtract(losses, _multiply(shifted.ravel()[flat_index], 1.0 - smoothing), losses)
+    _subtract(losses, _multiply(ones.dot(shifted), smoothing / classes), losses)
+    _divide(shares, totals, totals)
+    _multiply(powers, totals, powers)
+    _subtract(powers, smoothing / classes / rows, powers)
+    powers.ravel()[flat_index] -= (1.0 - smoothing) / rows
+    loss = np.empty((), dtype)
+    losses.dot(shares, loss)
     return loss, powers.T
 
 
