@@ -30,7 +30,7 @@ _add, _divide, _exp, _multiply, _sum = np.add, np.divide, np.exp, np.multiply, n
 # --- activations ----------------------------------------------------------------------------------------------------
 
 
-def _activate(a: Any, activation: str | None) -> tuple[Any, Any]:
+def activate(a: Any, activation: str | None) -> tuple[Any, Any]:
     """Return the activation of an array, which may be overwritten, and what its derivative needs besides the result."""
     if activation is None:
         return a, None
@@ -93,7 +93,7 @@ def _scaled_linear(
     out = rows.dot(weight)
     _multiply(out, weight_factor, out)
     _add(out, bias * bias_factor, out)
-    out, saved = _activate(out, activation)
+    out, saved = activate(out, activation)
     return (out if x.ndim == 2 else out.reshape(*x.shape[:-1], -1)), saved
 
 
@@ -179,7 +179,7 @@ def _input_linear(
             _add(out, added, out)
     out = out.reshape(len(out), *matrix.shape[1:])
     _add(out, bias * bias_factor, out)
-    return _activate(out, activation)
+    return activate(out, activation)
 
 
 def _input_linear_shape(dense: Any, rows: Any, scale: Any, weight: Any, bias: Any, *_settings: Any) -> tuple[int, ...]:

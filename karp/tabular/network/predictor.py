@@ -14,8 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from karp.autograd import no_grad
-from karp.nn import ACTIVATIONS
+from karp.autograd.operations.scaled import activate
 from karp.tabular.network.encoding import Encoding
 
 if TYPE_CHECKING:
@@ -37,7 +36,7 @@ class Predictor:
         activation: str, *, classes: bool,
     ) -> None:  # fmt: skip
         self._encoding = encoding
-        self._activation = ACTIVATIONS[activation]
+        self._activation = activation
         self._classes = classes
         self._members = len(scale) if scale.ndim > 1 else 1
         inputs, size = weights[0].shape
@@ -58,8 +57,7 @@ class Predictor:
     def _predict(self, numbers: Numbers, categories: NDArray[np.int32]) -> Numbers:
         count = len(numbers)
         if count % PIECE:
-            more = ((0, -count % PIECE), (0, 0))
-            numbers, categories = np.pad(numbers, more), np.pad(categories, more)
+            numbers, categories = _filled_up(numbers), _filled_up(categories)
         inputs = self._encoding(numbers, categories)
         x = _products(inputs.dense, self._dense)
         if inputs.rows is not None:
@@ -68,8 +66,7 @@ class Predictor:
         x = x.reshape(len(x) * self._members, -1)
         for weight, bias in zip(self._weights, self._biases[:-1], strict=True):
             x += bias
-            with no_grad():
-                x = self._activation(x).data
+            x, _ = activate(x, self._activation)
             if weight.ndim == 2:
                 x = _products(x, weight)
         if self._weights and self._weights[-1].ndim == 3:
@@ -83,8 +80,17 @@ class Predictor:
         return mean[:count]
 
 
+def _filled_up(rows: Any) -> Any:
+    """Return an array with so many rows of zeros behind it that they are a multiple of PIECE."""
+    filled = np.zeros((len(rows) + -len(rows) % PIECE, rows.shape[1]), rows.dtype)
+    filled[: len(rows)] = rows
+    return filled
+
+
 def _products(x: Any, weight: Any) -> Any:
     """Return x @ weight, computed PIECE rows at a time."""
+    if len(x) == PIECE:
+        return np.matmul(x, weight)
     pieces = x.reshape(-1, PIECE, x.shape[-1]) if x.flags.c_contiguous else _pieces(x)
     return np.matmul(pieces, weight).reshape(len(x), -1)
 

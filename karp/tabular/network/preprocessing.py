@@ -12,8 +12,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,6 +26,28 @@ GAP = 1e-12  # edges are further apart than that, so that the widths of bins can
 
 Floats = NDArray[np.float64]
 Edges = NDArray[np.float32]
+
+
+class _Scaling(NamedTuple):
+    """Medians and scales as arrays, made once, as a single row should take no longer than it must."""
+
+    medians: Floats
+    divisors: Floats  # the scales, 1 for constants
+    constant: NDArray[np.bool_] | None  # where the scale is 0; None if it is nowhere
+
+    @classmethod
+    def of(cls, medians: Floats, scales: Floats) -> _Scaling:
+        constant = scales == 0
+        return cls(medians, np.where(constant, 1.0, scales), constant if constant.any() else None)
+
+    def __call__(self, numbers: Floats) -> NDArray[np.float32]:
+        with np.errstate(over="ignore"):
+            scaled = (numbers - self.medians) / self.divisors
+        np.maximum(scaled, -LIMIT, out=scaled)
+        np.minimum(scaled, LIMIT, out=scaled)
+        if self.constant is not None:
+            scaled[...] = np.where(self.constant & ~np.isnan(scaled), 0.0, scaled)
+        return scaled.astype(np.float32)
 
 
 @dataclass(frozen=True, slots=True, eq=False)  # arrays have no one truth of being equal: compare `to_dict`
@@ -48,6 +70,10 @@ class Preprocessing:
     medians: tuple[float, ...]
     scales: tuple[float, ...]
     edges: tuple[Edges, ...]
+    _scaling: _Scaling = field(init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "_scaling", _Scaling.of(np.array(self.medians), np.array(self.scales)))
 
     @classmethod
     def learn(cls, numbers: Floats, names: Sequence[str], bins: int = BINS) -> Preprocessing:
@@ -65,14 +91,14 @@ class Preprocessing:
             median, scale = _median_and_scale(values)
             medians.append(median)
             scales.append(scale)
-            edges.append(_edges(_scaled(_candidates(values, bins), median, scale)))
+            edges.append(_edges(_Scaling.of(np.array(median), np.array(scale))(_candidates(values, bins))))
         return cls(tuple(names), tuple(medians), tuple(scales), tuple(edges))
 
     def scale(self, numbers: Floats) -> NDArray[np.float32]:
         """Return the numbers (rows, k) scaled, in float32; a NaN stays one, an infinite one is cut to +-1e18."""
         if numbers.ndim != 2 or numbers.shape[1] != len(self.names):
             raise ShapeError(f"Preprocessing: it is of {len(self.names)} numbers, and these are of {numbers.shape}")
-        return _scaled(numbers, np.array(self.medians), np.array(self.scales))
+        return self._scaling(numbers)
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain data for JSON; each number is exactly itself when it is read back."""
@@ -115,16 +141,6 @@ def _candidates(values: Floats, bins: int) -> Floats:
         return values
     distinct = values[np.r_[True, values[1:] != values[:-1]]]
     return distinct if len(distinct) <= bins + 1 else np.quantile(values, np.linspace(0, 1, bins + 1))
-
-
-def _scaled(numbers: Floats, medians: Floats | float, scales: Floats | float) -> NDArray[np.float32]:
-    constant = np.equal(scales, 0)
-    with np.errstate(over="ignore"):
-        scaled = (numbers - medians) / np.where(constant, 1.0, scales)
-    np.clip(scaled, -LIMIT, LIMIT, out=scaled)
-    if constant.any():
-        scaled[...] = np.where(constant & ~np.isnan(scaled), 0.0, scaled)
-    return scaled.astype(np.float32)
 
 
 def _edges(candidates: NDArray[np.float32]) -> Edges:
