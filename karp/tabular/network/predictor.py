@@ -2,8 +2,10 @@
 
 A row multiplied by itself has other bits than in a batch, so every product here has `PIECE` rows, the last filled up
 with zeros: a row's prediction is the same bits however many rows are asked for, and wherever it stands among them. With
-the kernels of a current OpenBLAS eight rows are as fast a row as a thousand. Everything else works on each element by
-itself, on `CHUNK` rows at a time.
+OpenBLAS 0.3.31 on an EPYC of the fifth generation this is as fast as one product of all rows (1.14 us a row and 256 x
+256 weights, where that takes 1.26), if the part of the weight that is used stays in the cache: so a wide weight is
+multiplied `BLOCK` numbers at a time. Everything else works on each element by itself, on as many rows at a time as have
+`CHUNK` numbers in a layer.
 """
 
 from __future__ import annotations
@@ -20,8 +22,9 @@ from karp.tabular.network.encoding import Encoding
 if TYPE_CHECKING:
     Numbers = NDArray[np.float32]
 
-PIECE = 8
-CHUNK = 512
+PIECE = 4
+BLOCK = 1 << 17
+CHUNK = 1 << 17
 
 
 class Predictor:
@@ -44,13 +47,15 @@ class Predictor:
         scales = scale.reshape(self._members, inputs).T[:, :, None]
         np.multiply(scales, weights[0][:, None, :], first[:-1].reshape(inputs, self._members, size))
         self._dense, self._levels = first[: encoding.dense], first[encoding.dense :]
+        widest = max([*first.shape, *(self._members * weight.shape[-2] for weight in weights[1:])])
+        self._chunk = max(CHUNK // widest // PIECE, 1) * PIECE
         self._weights, self._biases = [np.array(weight) for weight in weights[1:]], [*biases]
 
     def __call__(self, numbers: Numbers, categories: NDArray[np.int32]) -> Numbers:
         """Return probabilities of classes (n, outputs), or standardised numbers (n, 1): the mean over members."""
         result = np.empty((len(numbers), self._biases[-1].shape[-1]), np.float32)
-        for start in range(0, len(numbers), CHUNK):
-            part = slice(start, start + CHUNK)
+        for start in range(0, len(numbers), self._chunk):
+            part = slice(start, start + self._chunk)
             result[part] = self._predict(numbers[part], categories[part])
         return result
 
@@ -88,17 +93,21 @@ def _filled_up(rows: Any) -> Any:
 
 
 def _products(x: Any, weight: Any) -> Any:
-    """Return x @ weight, computed PIECE rows at a time."""
-    if len(x) == PIECE:
-        return np.matmul(x, weight)
-    pieces = x.reshape(-1, PIECE, x.shape[-1]) if x.flags.c_contiguous else _pieces(x)
-    return np.matmul(pieces, weight).reshape(len(x), -1)
-
-
-def _pieces(x: Any) -> Any:
-    """Return a view (pieces, PIECE, inputs) of an array (rows, inputs) of any strides."""
-    row, column = x.strides
-    return np.lib.stride_tricks.as_strided(x, (len(x) // PIECE, PIECE, x.shape[1]), (PIECE * row, row, column))
+    """Return x @ weight, computed PIECE rows and at most about BLOCK weights at a time."""
+    rows, inputs = x.shape
+    if x.flags.f_contiguous and not x.flags.c_contiguous:
+        pieces = x.T.reshape(inputs, rows // PIECE, PIECE).transpose(1, 2, 0)  # a view, as a copy takes longer than the product
+    else:
+        pieces = x.reshape(rows // PIECE, PIECE, inputs)
+    outputs = weight.shape[1]
+    columns = max(BLOCK // max(inputs, 1) // 64, 1) * 64
+    if outputs <= columns:
+        return np.matmul(pieces, weight).reshape(rows, outputs)
+    out = np.empty((rows // PIECE, PIECE, outputs), np.float32)
+    for start in range(0, outputs, columns):
+        block = slice(start, start + columns)
+        np.matmul(pieces, weight[:, block], out[:, :, block])
+    return out.reshape(rows, outputs)
 
 
 def _softmax(x: Any) -> Any:

@@ -8,7 +8,10 @@ from random_rows import SCHEMA, Rows, rows
 
 from karp import autograd as ag
 from karp.autograd import Value
+from karp.tabular.columns.column_types import Category, Schema
+from karp.tabular.network import predictor
 from karp.tabular.network.network import TabularNetwork
+from karp.tabular.network.preprocessing import Preprocessing
 from karp.tabular.network.recipe import Recipe
 
 MANY = rows(300)
@@ -103,6 +106,24 @@ def test_a_row_is_predicted_the_same_whoever_is_beside_it(network: TabularNetwor
         predict(table.numbers, table.categories)[::-1], predict(table.numbers[::-1], table.categories[::-1])
     )
     assert (0, network.outputs) == predict(MANY.numbers[:0], MANY.categories[:0]).shape
+
+
+def test_wide_weights_and_chunks_make_no_difference(monkeypatch: pytest.MonkeyPatch) -> None:
+    network = made(layers=(130, 70, 8))
+    expected = network.predict(MANY.numbers, MANY.categories)
+    monkeypatch.setattr(predictor, "BLOCK", 1)  # 64 columns at a time
+    monkeypatch.setattr(predictor, "CHUNK", 1000)  # 4 rows
+    np.testing.assert_allclose(expected, network.predict(MANY.numbers, MANY.categories), rtol=1e-5)
+
+
+def test_one_category_of_many_levels_is_enough() -> None:
+    schema = Schema((Category("city", False, tuple(map(str, range(50))), rare=False),))
+    recipe = Recipe.default("classification", rows=5, layers=[8])
+    network = TabularNetwork(schema, Preprocessing.learn(np.empty((5, 0)), ()), 2, recipe)
+    arguments = np.empty((5, 0), np.float32), np.array([[3], [4], [2], [52], [3]], np.int32)
+    network.loss(*arguments, np.array([0, 1, 0, 1, 0])).backward()
+    assert 0.5 == network.predict(*arguments).max()
+    assert np.isfinite(network.parameters.grad).all()
 
 
 def test_a_predictor_keeps_the_weights_it_was_made_of() -> None:
