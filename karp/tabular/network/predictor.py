@@ -96,7 +96,7 @@ def _products(x: Any, weight: Any) -> Any:
     """Return x @ weight, computed PIECE rows and at most about BLOCK weights at a time."""
     rows, inputs = x.shape
     if x.flags.f_contiguous and not x.flags.c_contiguous:
-        pieces = x.T.reshape(inputs, rows // PIECE, PIECE).transpose(1, 2, 0)  # a view, as a copy takes longer than the product
+        pieces = x.T.reshape(inputs, rows // PIECE, PIECE).transpose(1, 2, 0)  # a view: a copy takes too long
     else:
         pieces = x.reshape(rows // PIECE, PIECE, inputs)
     outputs = weight.shape[1]
