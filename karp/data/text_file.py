@@ -21,7 +21,7 @@ from dataclasses import dataclass
 from typing import IO, cast
 
 from karp.data.formats import GZIP, HEAD, recognise
-from karp.errors import DataError, SettingError
+from karp.errors import DataError, RecordError, SettingError
 
 NumberedLines = Generator[tuple[int, str], None, None]  # (number from 1, line with its end)
 
@@ -118,6 +118,8 @@ def opened(
                     copy.write(head)
                     shutil.copyfileobj(file, copy)
                     yield TextFile(shown, cast(IO[bytes], copy))
+    except RecordError:  # an OSError, too, but of what is written while the file is open
+        raise
     except FileNotFoundError:
         raise DataError(f"{shown}: there is no such file{_hint(name)}") from None
     except IsADirectoryError:

@@ -10,35 +10,61 @@ import hashlib
 import mmap
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from tempfile import TemporaryDirectory, gettempdir
 from typing import Any, BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
 
-from karp.errors import DataError
+from karp.errors import DataError, RecordError
 from karp.record import files
 
 MODE = 0o600  # rows of data are nobody else's business
 
 
 class Store:
-    """A directory of arrays, or memory where `directory` is None."""
+    """A folder of arrays, or memory.
 
-    def __init__(self, directory: Path | None) -> None:
-        self.directory = directory
+    Attributes:
+        folder: None for memory.
+        temporary: the object with which the folder goes, if it is a temporary one.
+        megabytes: about how much it takes to write all arrays, for messages.
+    """
+
+    def __init__(
+        self, folder: Path | None, temporary: TemporaryDirectory[str] | None = None, megabytes: float = 0.0
+    ) -> None:
+        """Use a folder that is there, or memory."""
+        self.folder, self.temporary, self.megabytes = folder, temporary, megabytes
         self._descriptors: dict[str, int] = {}
+        self._names: list[str] = []
 
     def __del__(self) -> None:
         for descriptor in self._descriptors.values():
             os.close(descriptor)
 
     @contextmanager
+    def errors(self) -> Iterator[None]:
+        """Turn an OSError in the block into a RecordError that says where writing failed, and what to do."""
+        try:
+            yield
+        except RecordError:
+            raise
+        except OSError as error:
+            where = "in memory" if self.folder is None else f"to {self.folder}"
+            raise RecordError(
+                f"the prepared table cannot be written {where}: {files.reason(error)}: it takes about "
+                f"{self.megabytes:,.0f} MB: free space, or pass another directory"
+            ) from None
+
+    @contextmanager
     def writing(self, name: str) -> Iterator[ArrayWriter]:
         """Yield what writes the array `name`; it is there when the block ends without an exception."""
-        if self.directory is not None:
-            with files.replacing(self.directory / name, MODE) as file:
+        self._names.append(name)
+        if self.folder is not None:
+            with files.replacing(self.folder / name, MODE) as file:
                 yield ArrayWriter(file)
             return
         descriptor = os.memfd_create(name, os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
@@ -49,14 +75,23 @@ class Store:
 
         fcntl.fcntl(descriptor, fcntl.F_ADD_SEALS, fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_WRITE)
 
+    def remove(self) -> None:
+        """Remove the arrays that were written here, as they may hold the last blocks of a disk."""
+        if self.temporary is not None:
+            self.temporary.cleanup()
+        elif self.folder is not None:
+            for name in self._names:
+                with suppress(OSError):
+                    (self.folder / name).unlink()
+
     def mapped(self, name: str, dtype: np.dtype[Any], shape: tuple[int, ...]) -> NDArray[Any]:
         """Return the array `name`, read-only; raise DataError if it is absent or its size is another.
 
         A file that is shorter than its array would end the process by a signal when rows are read.
         """
-        if self.directory is None:
+        if self.folder is None:
             return _mapped(self._descriptors[name], dtype, shape)
-        path = self.directory / name
+        path = self.folder / name
         try:
             descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_BINARY", 0))
         except OSError as error:
@@ -69,6 +104,26 @@ class Store:
             return _mapped(descriptor, dtype, shape)
         finally:
             os.close(descriptor)
+
+
+def make_store(directory: str | os.PathLike[str] | None, table_bytes: int, file_bytes: int, memory: int) -> Store:
+    """Return where to write a table of so many bytes, beside temporary files of `file_bytes`.
+
+    Without a directory it is memory if the table takes at most half of `memory`, else a temporary folder. Raises
+    RecordError if the directory cannot be used.
+    """
+    megabytes = (table_bytes + file_bytes) / 1e6
+    if directory is not None:
+        store = Store(Path(directory), None, megabytes)
+        with store.errors():
+            Path(directory).mkdir(mode=0o700, parents=True, exist_ok=True)
+            files.remove_parts(Path(directory))
+        return store
+    if table_bytes <= memory // 2 and hasattr(os, "memfd_create"):
+        return Store(None, None, megabytes)
+    with Store(Path(gettempdir()), None, megabytes).errors():
+        temporary = TemporaryDirectory(prefix="karp-prepared-", ignore_cleanup_errors=True)
+    return Store(Path(temporary.name), temporary, megabytes)
 
 
 def _mapped(descriptor: int, dtype: np.dtype[Any], shape: tuple[int, ...]) -> NDArray[Any]:

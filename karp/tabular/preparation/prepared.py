@@ -88,7 +88,8 @@ class Prepared:
         counts: of the table's rows.
         target_mean, target_std: with which the numbers to predict were standardised; 0 and 1 for classes.
         train, validation: the rows.
-        manifest: the path of the manifest; None if the table is in memory.
+        manifest: the path of the manifest; None if the table is in memory, or in a folder that is gone with this.
+        store: where its arrays are.
     """
 
     schema: Schema
@@ -102,7 +103,7 @@ class Prepared:
     train: PreparedRows
     validation: PreparedRows
     manifest: Path | None
-    _owned: Any = field(default=None, repr=False)  # a temporary folder, where files that are mapped cannot be removed
+    store: Store = field(repr=False)
 
 
 def open_prepared(manifest: str | Path) -> Prepared:
@@ -119,7 +120,7 @@ def open_prepared(manifest: str | Path) -> Prepared:
     return from_manifest(plain, Store(path.parent), path)
 
 
-def from_manifest(plain: Mapping[str, Any], store: Store, path: Path | None, owned: Any = None) -> Prepared:
+def from_manifest(plain: Mapping[str, Any], store: Store, path: Path | None) -> Prepared:
     """Return the prepared table of a manifest whose arrays are in `store`; raise DataError for a damaged one."""
     try:
         schema, target = Schema.from_list(plain["schema"]), Target.from_dict(plain["target"])
@@ -127,7 +128,7 @@ def from_manifest(plain: Mapping[str, Any], store: Store, path: Path | None, own
         return Prepared(
             schema, target, Preprocessing.from_dict(plain["preprocessing"]), tuple(map(str, plain["notes"])),
             str(plain["fingerprint"]), Counts(**plain["counts"]), float(plain["target_mean"]),
-            float(plain["target_std"]), **parts, manifest=path, _owned=owned,
+            float(plain["target_std"]), **parts, manifest=path, store=store,
         )  # fmt: skip
     except DataError:
         raise

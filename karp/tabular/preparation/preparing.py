@@ -32,12 +32,13 @@ from karp.tabular.columns.converting import Converted, Converter
 from karp.tabular.columns.learning import Learner
 from karp.tabular.columns.sources import open_cells
 from karp.tabular.columns.target import TargetLearner, Task
+from karp.tabular.preparation.arrays import make_store
 from karp.tabular.preparation.labels import LabelReader, Labels
 from karp.tabular.preparation.prepared import Prepared
 from karp.tabular.preparation.row_keys import ORDER, PART, row_keys
 from karp.tabular.preparation.sorting import Records, Sorter
 from karp.tabular.preparation.split import Split
-from karp.tabular.preparation.writing import Statistics, record_dtype, row_bytes, write_table, writing_place
+from karp.tabular.preparation.writing import Statistics, record_dtype, row_bytes, write_table
 
 MEMORY = 1 << 30
 LEAST_MEMORY = 1 << 20
@@ -111,12 +112,14 @@ def prepare(
         converter = Converter(schema, cells.name, cells.names)
 
         dtype = record_dtype(schema, learnt.target, weight is not None)
-        place = stack.enter_context(
-            writing_place(directory, labels.used * row_bytes(schema, weight is not None), memory)
-        )
+        most = memory // _SORTER_PART
+        sorted_bytes = labels.used * dtype.itemsize
+        table_bytes = labels.used * row_bytes(schema, weight is not None)
+        store = make_store(directory, table_bytes, sorted_bytes if sorted_bytes > most else 0, memory)
+        stack.push(lambda kind, error, trace: store.remove() if kind else None)
 
         def sorter(rows: int) -> Sorter:
-            made = Sorter(dtype, rows, memory // _SORTER_PART, place.folder)
+            made = Sorter(dtype, rows, most, store)
             stack.callback(made.close)
             return made
 
@@ -150,7 +153,7 @@ def prepare(
             "train": train.rows,
             "validation": kept.rows,
         }
-        return write_table(place, {"train": train, "validation": kept}, statistics, counts, notes, cells.name)
+        return write_table(store, {"train": train, "validation": kept}, statistics, counts, notes, cells.name)
 
 
 def _share(validation: Any) -> float:

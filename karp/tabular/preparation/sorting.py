@@ -15,11 +15,12 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Iterator
-from pathlib import Path
 from typing import IO, Any
 
 import numpy as np
 from numpy.typing import NDArray
+
+from karp.tabular.preparation.arrays import Store
 
 Records = NDArray[Any]  # structured, with a field "key" of uint64
 
@@ -38,15 +39,16 @@ class Sorter:
         dtype: of a record.
         rows: about how many there will be; more rows, or fewer, make larger buckets, or smaller ones.
         memory: bytes; it holds about four times as many while it works.
-        directory: where its file is made, if one is needed; None: where temporary files are.
+        store: in whose folder its file is made, if one is needed; that of a store in memory is where the system has
+            temporary files.
     """
 
-    def __init__(self, dtype: np.dtype[Any], rows: int, memory: int, directory: Path | None) -> None:
+    def __init__(self, dtype: np.dtype[Any], rows: int, memory: int, store: Store) -> None:
         self.dtype = dtype
         self.rows = 0
         self._most = max(1, memory // dtype.itemsize)  # rows in memory
         self._buckets = -(-max(rows, 1) // self._most)
-        self._directory = directory
+        self._store = store
         self._waiting: list[Records] = []
         self._count = 0  # of the rows that are waiting
         self._file: IO[bytes] | None = None
@@ -106,14 +108,16 @@ class Sorter:
         return records[np.argsort(records["key"])]
 
     def _write_run(self) -> None:
-        if self._file is None:
-            self._file = tempfile.TemporaryFile(dir=self._directory, prefix=".rows.")  # noqa: SIM115
+        """Sort the rows that are waiting, and append them to the file."""
         records = self._sorted()
         bounds = [bucket * (1 << 64) // self._buckets for bucket in range(self._buckets)]
         starts = np.searchsorted(records["key"], np.array(bounds, np.uint64))
         self._runs.append((self.rows - self._count, np.append(starts, len(records))))
         self._count = 0
-        self._file.write(records.view(np.uint8).data)
+        with self._store.errors():
+            if self._file is None:
+                self._file = tempfile.TemporaryFile(dir=self._store.folder, prefix=".rows.")  # noqa: SIM115
+            self._file.write(records.view(np.uint8).data)
 
     def _read_bucket(self, file: IO[bytes], bucket: int) -> Records:
         """Return the rows of a bucket, sorted."""
@@ -122,10 +126,10 @@ class Sorter:
         position = 0
         for first, starts in self._runs:
             start, stop = int(starts[bucket]), int(starts[bucket + 1])
-            if start < stop:
-                part = records[position : position + stop - start]
+            part = records[position : position + stop - start]
+            position += len(part)
+            with self._store.errors():
                 file.seek((first + start) * self.dtype.itemsize)
-                if file.readinto(part.view(np.uint8).data) != part.nbytes:  # type: ignore[attr-defined]
-                    raise OSError("a temporary file has become shorter")
-                position += stop - start
+                if len(part) and file.readinto(part.view(np.uint8).data) != part.nbytes:  # type: ignore[attr-defined]
+                    raise OSError("a temporary file has been cut")
         return records[np.argsort(records["key"])]

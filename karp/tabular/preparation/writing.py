@@ -9,17 +9,15 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from collections.abc import Iterable, Mapping
+from contextlib import ExitStack
 from math import isfinite, sqrt
-from pathlib import Path
-from tempfile import TemporaryDirectory
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from karp.errors import DataError, KarpError, RecordError
+from karp.errors import DataError
 from karp.record import files
 from karp.tabular.columns.cells import Floats
 from karp.tabular.columns.column_types import Schema
@@ -113,8 +111,7 @@ class Statistics:
 def _write_part(store: Store, part: str, sorter: Sorter, learnt: Statistics, name: str) -> dict[str, Any]:
     """Scale rows and write them as the arrays of a part; return the part's entry of the manifest.
 
-    Class weights apply to the part "train" alone. Raises DataError, naming the table, for targets and weights that
-    float32 does not hold, OSError if writing fails.
+    Class weights apply to the part "train" alone.
     """
     class_weights = learnt.class_weights if part == "train" else None
     weighted = class_weights is not None or "weights" in (sorter.dtype.names or ())
@@ -147,67 +144,39 @@ def _weights(chunk: Records, class_weights: Floats | None, name: str) -> NDArray
     return single
 
 
-class Place(NamedTuple):
-    """Where a table is written: a folder, or memory where it is None; `owned` is what removes a temporary folder."""
-
-    folder: Path | None
-    owned: TemporaryDirectory[str] | None
-
-
-@contextmanager
-def writing_place(directory: str | os.PathLike[str] | None, table_bytes: int, memory: int) -> Iterator[Place]:
-    """Yield where to write a table of so many bytes; an OSError in the block becomes a RecordError that says where.
-
-    Without a directory it is memory if the table takes at most half of `memory`, else a temporary folder.
-    """
-    folder, owned = None, None
-    try:
-        if directory is not None:
-            folder = Path(directory)
-            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-            (folder / MANIFEST).unlink(missing_ok=True)  # what it lists will be overwritten
-        elif table_bytes > memory // 2 or not hasattr(os, "memfd_create"):
-            owned = TemporaryDirectory(prefix="karp-prepared-", ignore_cleanup_errors=True)
-            folder = Path(owned.name)
-        yield Place(folder, owned)
-    except KarpError:
-        raise
-    except OSError as error:
-        where = "in memory" if folder is None else f"to {folder}"
-        need = table_bytes / 1e6
-        raise RecordError(f"the prepared table cannot be written {where}: {files.reason(error)}: it needs about "
-                          f"{need:,.0f} MB, and while it is sorted up to three times as much: free space, or pass "
-                          "another directory") from None  # fmt: skip
-
-
 def write_table(
-    place: Place,
+    store: Store,
     parts: Mapping[str, Sorter],
     learnt: Statistics,
     counts: Mapping[str, int],
     notes: list[str],
     name: str,
 ) -> Prepared:
-    """Write the sorted rows of the parts, then the manifest, and return the table; raises as `_write_part` does."""
-    store = Store(place.folder)
-    written = {part: _write_part(store, part, sorter, learnt, name) for part, sorter in parts.items()}
-    manifest = {
-        "format": FORMAT,
-        "schema": learnt.schema.to_list(),
-        "target": learnt.target.to_dict(),
-        "target_mean": learnt.mean,
-        "target_std": learnt.std,
-        "preprocessing": learnt.preprocessing.to_dict(),
-        "parts": written,
-    }
-    used = Schema(learnt.schema.used).to_list()  # why others are left out names lines, which differ between formats
-    manifest["fingerprint"] = digest(manifest | {"schema": used})
-    manifest |= {"counts": dict(counts), "notes": notes}
-    path = None if place.folder is None else place.folder / MANIFEST
-    if path is not None:
-        with files.replacing(path, MODE) as file:
-            file.write(json.dumps(manifest, allow_nan=False).encode())
-    prepared = from_manifest(manifest, store, None if place.owned else path, place.owned)
-    if place.owned is not None and os.name == "posix":
-        place.owned.cleanup()  # mapped files stay
+    """Write the sorted rows of the parts, then the manifest, and return the table.
+
+    Raises DataError, naming the table, for a target or weight beyond float32; RecordError if writing fails.
+    """
+    path = None if store.folder is None else store.folder / MANIFEST
+    with store.errors():
+        if path is not None:
+            path.unlink(missing_ok=True)  # the arrays that it lists will be overwritten
+        written = {part: _write_part(store, part, sorter, learnt, name) for part, sorter in parts.items()}
+        manifest = {
+            "format": FORMAT,
+            "schema": learnt.schema.to_list(),
+            "target": learnt.target.to_dict(),
+            "target_mean": learnt.mean,
+            "target_std": learnt.std,
+            "preprocessing": learnt.preprocessing.to_dict(),
+            "parts": written,
+        }
+        used = Schema(learnt.schema.used).to_list()  # why others are left out names lines or rows
+        manifest["fingerprint"] = digest(manifest | {"schema": used})
+        manifest |= {"counts": dict(counts), "notes": notes}
+        if path is not None:
+            with files.replacing(path, MODE) as file:
+                file.write(json.dumps(manifest, allow_nan=False).encode())
+    prepared = from_manifest(manifest, store, None if store.temporary else path)
+    if store.temporary is not None and os.name == "posix":
+        store.temporary.cleanup()  # files that are mapped stay until they are not
     return prepared
