@@ -9,6 +9,7 @@ from karp.launch.processes import Child, output
 from karp.monitor import streams
 from karp.monitor.terminal import Display
 from karp.record.files import reason
+from karp.record.paths import PREPARED, remove_prepared
 
 HELP = {"-h", "--help", "--version"}  # arguments with which a program does not train
 
@@ -64,6 +65,8 @@ def conclude(
     if "missing" in summary:
         status = status or 1
         display.say(f"to have all of its files once they can be written: {go_on}")
+    if status == 0 and (why := remove_prepared(directory)):
+        display.say(f"{directory / PREPARED} is not needed any more, but cannot be removed ({why})")
     return status
 
 

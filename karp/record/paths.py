@@ -7,6 +7,7 @@ from karp.errors import RecordError
 from karp.record import launched
 from karp.record.files import reason
 
+PREPARED = "prepared"  # a folder with prepared tables; gone when the run has ended well
 RUN_FILES = ("metrics.jsonl", "arrivals.jsonl", "settings.json", "weights.safetensors", "summary.json", "checkpoints")
 
 
@@ -44,3 +45,16 @@ def fresh(parent: Path, name: str) -> Path:
             raise RecordError(f"the run directory {path} cannot be made: {reason(error)}; pass another") from None
         return path
     raise RecordError(f"{parent / name} and 9,999 more are taken: remove old runs")
+
+
+def remove_prepared(directory: Path) -> str:
+    """Remove the prepared tables of a run; return why that fails, or '' if there are none any more."""
+    import shutil  # as it takes a launcher milliseconds
+
+    try:
+        shutil.rmtree(directory / PREPARED)
+    except FileNotFoundError:
+        pass
+    except OSError as error:
+        return reason(error)
+    return ""

@@ -10,10 +10,9 @@ from typing import Any
 from karp.errors import RecordError, SettingError
 from karp.launch import start
 from karp.launch.options import Options
-from karp.record.files import reason
-from karp.record.paths import check_unused, fresh_directory
+from karp.record.paths import PREPARED, check_unused, fresh_directory
 from karp.tabular.console import Console
-from karp.tabular.fit import PREPARED, make_ready, write_job
+from karp.tabular.fit import make_ready, write_job
 from karp.tabular.job import launch_arguments
 
 
@@ -44,11 +43,6 @@ def fit_file(source: str, output: Path, run_dir: str | None, test: str | None, *
     workers = ready.workers
     del ready, job
     status = start.launch(Options(program, arguments, workers), str(directory))
-    if status == 0:
-        if not output.is_file():
-            raise RecordError(f"the model file {output} is not there: somebody has removed it")
-        try:
-            shutil.rmtree(directory / PREPARED)
-        except OSError as error:
-            console.say("note", f"{directory / PREPARED} cannot be removed: {reason(error)}")
+    if status == 0 and not output.is_file():
+        raise RecordError(f"the model file {output} is not there: somebody has removed it")
     return status

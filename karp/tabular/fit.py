@@ -20,7 +20,7 @@ from karp import checks
 from karp.errors import RecordError
 from karp.monitor import streams
 from karp.record.files import reason
-from karp.record.paths import check_unused
+from karp.record.paths import PREPARED, check_unused
 from karp.tabular import report
 from karp.tabular.columns.target import Task
 from karp.tabular.console import Console
@@ -33,8 +33,6 @@ from karp.tabular.preparation.prepared import Prepared
 from karp.tabular.preparation.preparing import MEMORY, prepare
 from karp.tabular.scores import score_for
 from karp.tabular.training import Test, cores, finish, references, train
-
-PREPARED = "prepared"  # the folder of the prepared table in the run's directory
 
 
 class Ready(NamedTuple):
@@ -146,6 +144,7 @@ def make_ready(
     console.say("target", report.target_line(target))
     console.say("columns", report.columns_line(prepared.schema))
     console.notes(prepared.notes)
+    prepared.train.remarks = ()  # as they have been said
     made = Recipe.default(target.task, rows=counts.train, score=chosen.name, seed=seed, **recipe)
     console.say("recipe", report.recipe_line(made))
     workers = min(wanted, made.shards)

@@ -17,6 +17,7 @@ from karp.protocol.steps import Rounds, Steps
 SAMPLE = 1 << 16  # the most numbers of an array that are checked
 LARGE = 100.0  # a larger root mean square is not scaled; standardised columns have 1, pixels of digits up to 12
 PIXEL = 255.0  # the same limit for whole numbers: images are stored so, and a program that reads them scales them
+MOST_REMARKS = 50  # of the source's own that are shown
 NAMED = 3  # columns that a message names; of others it says how many there are
 
 
@@ -78,9 +79,12 @@ class Dataset:
 
     def remarks(self) -> list[str]:
         """Return warnings about the data, to be shown before the first step."""
+        given = list(getattr(self.source, "remarks", ()))
+        if len(given) > MOST_REMARKS:
+            given[MOST_REMARKS:] = [f"and {len(given) - MOST_REMARKS:,} more remarks on the data"]
         left_out = len(self.source) - self.samples
         weightless = f"{left_out:,} of {len(self.source):,} rows have the sample weight 0 and are left out"
-        return [*([weightless] if left_out else []), *self.unscaled()]
+        return [*given, *([weightless] if left_out else []), *self.unscaled()]
 
     def unscaled(self) -> list[str]:
         """Return a text for each part that has columns of numbers so large that training may diverge; it names them.

@@ -51,11 +51,17 @@ class LabelReader:
             self.rows += batch.rows
             yield batch, labels
 
-    def notes(self) -> list[str]:
+    def target_notes(self) -> list[str]:
+        """Return what a user is told of the rows that are left out as they have no target."""
+        return self._notes(self.without_target, f"no target in {self.target.name!r}")
+
+    def weight_notes(self) -> list[str]:
         """Return what a user is told of the rows that are left out for their weights."""
-        if not self.without_weight:
-            return []
-        return [f"{self.cells.name}: {self.without_weight:,} of {self.rows:,} rows have the weight 0 and are left out"]
+        return self._notes(self.without_weight, "the weight 0")
+
+    def _notes(self, count: int, what: str) -> list[str]:
+        few = f"{self.cells.name}: {count:,} of {self.rows:,} rows have {what} and are left out"
+        return [few] if count else []
 
     def _labels(self, batch: Batch) -> Labels:
         column: NDArray[Any]

@@ -63,6 +63,7 @@ class PreparedRows:
         ]
         row_bytes = sum(array.nbytes // max(len(array), 1) for array in arrays.values())
         self.block = max(1, min(BLOCK_ROWS, BLOCK_BYTES // max(row_bytes, 1)))
+        self.remarks: tuple[str, ...] = ()  # what the user of a run is told of the rows
         self._fingerprint = fingerprint
 
     def __len__(self) -> int:

@@ -210,7 +210,7 @@ def test_what_cannot_be_prepared(options: dict[str, Any], error: type[Exception]
 
 def test_weights_can_leave_too_few_rows_of_a_class() -> None:
     columns = {"x": [1, 2, 3, 4, 5, 6], "y": ["a", "a", "a", "b", "b", "b"], "w": [1, 1, 1, 1, 0, 0]}
-    with pytest.raises(DataError, match="the class 'b' has one row with a weight above 0: it takes one to train on"):
+    with pytest.raises(DataError, match="the class 'b' has one row with a weight above 0: it takes two, one to"):
         prepare(columns, target="y", weight="w")
     assert 4 == len(prepare(columns, target="y", weight="w", validation=columns).train)
 

@@ -1,0 +1,218 @@
+"""The passes over a table: its rows are typed, converted, sorted, scaled and written.
+
+Theory of operation. The table is read four times, each time as a stream of batches:
+
+    1. the target alone: its task and classes
+    2. target and weights: which rows count, and how many of each class are for validation (`split.py`)
+    3. all columns, training rows alone: their types
+    4. the columns that have a type: converted, and sorted by the keys of rows (`row_keys.py`, `sorting.py`)
+
+Then the sorted rows are read twice: to learn what scaling and standardising need, and to be scaled and written
+(`writing.py`). A validation file is converted by what was learnt from the training file.
+
+The result is a pure function of the table's cells, the options and the seed: neither format, memory nor the size of
+batches shows in a bit.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import ExitStack
+from typing import Any, NamedTuple, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from karp.errors import DataError, SettingError
+from karp.tabular.columns.cells import Cells
+from karp.tabular.columns.column_types import Schema
+from karp.tabular.columns.converting import Converted, Converter
+from karp.tabular.columns.learning import Learner
+from karp.tabular.columns.sources import open_cells
+from karp.tabular.columns.target import TargetLearner, Task
+from karp.tabular.preparation.arrays import make_store
+from karp.tabular.preparation.labels import LabelReader, Labels
+from karp.tabular.preparation.prepared import Prepared
+from karp.tabular.preparation.row_keys import ORDER, PART, row_keys
+from karp.tabular.preparation.sorting import Records, Sorter
+from karp.tabular.preparation.split import Split
+from karp.tabular.preparation.writing import Statistics, record_dtype, row_bytes, write_table
+
+SORTER_PART = 10  # a sorter collects this part of the memory, and needs up to four times that; there are two
+
+Progress = Callable[[str, int, int | None], None]
+T = TypeVar("T")
+
+
+class Options(NamedTuple):
+    """The arguments of `karp.prepare` on which the rows depend, and the memory, on which they do not.
+
+    `share` is that of the validation rows; 0 if they are a table of their own.
+    """
+
+    target: str
+    weight: str | None
+    class_weight: str | None
+    task: Task | None
+    numeric: tuple[str, ...]
+    categorical: tuple[str, ...]
+    drop: tuple[str, ...]
+    share: float
+    seed: int
+    memory: int
+
+
+def prepare_table(
+    source: Any,
+    validation: Any,
+    options: Options,
+    directory: str | os.PathLike[str] | None,
+    progress: Progress | None = None,
+) -> Prepared:
+    """Prepare a table, and the one for validation where the share of its own rows is 0; see `karp.prepare`."""
+    shown = _Shown(progress)
+    with ExitStack() as stack:
+        cells = stack.enter_context(open_cells(source))
+        other = None if options.share else stack.enter_context(open_cells(validation))
+        labels, split, schema, notes = _learn(cells, options, shown)
+        weighted = options.weight is not None
+        dtype = record_dtype(schema, labels.target, weighted)
+        most = options.memory // SORTER_PART
+        file_bytes = labels.used * dtype.itemsize
+        table_bytes = labels.used * row_bytes(schema, weighted)
+        store = make_store(directory, table_bytes, file_bytes if file_bytes > most else 0, options.memory)
+        stack.push(lambda kind, error, trace: store.remove() if kind else None)
+
+        def sorter(rows: int) -> Sorter:
+            made = Sorter(dtype, rows, most, store)
+            stack.callback(made.close)
+            return made
+
+        train, kept = sorter(labels.used), sorter(int(options.share * labels.used))
+        converter = Converter(schema, cells.name, cells.names)
+        for batch, rows in shown("converting the rows", labels.batches(converter.read), labels.rows):
+            records = _records(dtype, converter.convert(batch), rows, options.seed)
+            chosen = _for_validation(split, rows, options.seed)
+            train.add(records[rows.used & ~chosen])
+            kept.add(records[rows.used & chosen])
+        notes += _unknown_levels(converter, cells)
+        if other is not None:
+            other_labels = _count(other, labels, options, shown)
+            kept = sorter(other_labels.used)
+            converter = Converter(schema, other.name, other.names)
+            of_other = other_labels.batches(converter.read)
+            for batch, rows in shown("converting the validation rows", of_other, other_labels.rows):
+                kept.add(_records(dtype, converter.convert(batch), rows, options.seed)[rows.used])
+            converter.finish()
+            notes += [*other.notes, *other_labels.target_notes(), *other_labels.weight_notes()]
+            notes += _unknown_levels(converter, other)
+
+        statistics = Statistics(schema, labels.target, options.class_weight == "balanced")
+        statistics.learn(train.chunks(), cells.name)
+        counts = {
+            "read": labels.rows,
+            "without_target": labels.without_target,
+            "without_weight": labels.without_weight,
+            "train": train.rows,
+            "validation": kept.rows,
+        }
+        return write_table(store, {"train": train, "validation": kept}, statistics, counts, notes, cells.name)
+
+
+def _learn(cells: Cells, options: Options, shown: _Shown) -> tuple[LabelReader, Split, Schema, list[str]]:
+    """Learn from a table what its target is, which of its rows are for validation, and the types of its columns."""
+    target_learner = TargetLearner(cells, options.target, options.task)
+    learner = Learner(  # the options are checked before anything is read
+        cells,
+        beside=(options.target,) if options.weight is None else (options.target, options.weight),
+        numeric=options.numeric,
+        categorical=options.categorical,
+        drop=options.drop,
+    )
+    for batch in shown("reading the target", cells.batches((options.target,)), cells.rows):
+        target_learner.add(batch)
+    target, _, target_notes = target_learner.finish()
+    if options.class_weight and not target.classes:
+        raise SettingError(
+            f"class_weight is {options.class_weight!r}, but the target {target.name!r} has no classes: leave it out"
+        )
+    labels = LabelReader(cells, target, options.weight)
+    split = _split(labels, options, shown)
+    for batch, rows in shown("finding the types of columns", labels.batches(learner.read), labels.rows):
+        learner.add(batch, rows.used & ~_for_validation(split, rows, options.seed))
+    schema, type_notes = learner.finish()
+    return labels, split, schema, [*cells.notes, *target_notes, *labels.weight_notes(), *type_notes]
+
+
+def _split(labels: LabelReader, options: Options, shown: _Shown) -> Split:
+    """Return the split of a table; raise DataError if a class, or the table, has too few rows that count."""
+    classes = labels.target.classes
+    split = Split(max(len(classes), 1), options.share)
+    for _, rows in shown("drawing the validation rows", labels.batches(), labels.cells.rows):
+        split.add(rows.classes, row_keys(options.seed, PART, rows.first, len(rows.used))[rows.used])
+    least = 2 if options.share else 1
+    few = np.flatnonzero(split.counts < least).tolist()
+    if few:
+        which = f"the class {classes[few[0]]!r:.60}" if classes else "the table"
+        some = "one row" if split.counts[few[0]] else "no row"
+        more = f", and {len(few) - 1:,} more classes have so few" if len(few) > 1 else ""
+        use = ", one to train on and one to validate" if least == 2 else " to train on"
+        raise DataError(f"{labels.cells.name}, column {labels.target.name!r}: {which} has {some} with a weight above "
+                        f"0{more}: it takes {'two' if least == 2 else 'one'}{use}")  # fmt: skip
+    split.finish()
+    return split
+
+
+def _count(other: Cells, labels: LabelReader, options: Options, shown: _Shown) -> LabelReader:
+    """Return the labels of the table to validate on, counted; raise DataError if no row counts."""
+    reader = LabelReader(other, labels.target, options.weight)
+    for _ in shown("reading the validation rows", reader.batches(), other.rows):
+        pass
+    if not reader.used:
+        raise DataError(f"{other.name}: no row has a target and a weight above 0, so there is nothing to validate on")
+    return reader
+
+
+def _for_validation(split: Split, rows: Labels, seed: int) -> NDArray[np.bool_]:
+    """Return for each row of a batch whether it is for validation; False for rows that are not used."""
+    chosen = np.zeros(len(rows.used), np.bool_)
+    keys = row_keys(seed, PART, rows.first, len(rows.used))
+    chosen[rows.used] = split.is_validation(rows.classes, keys[rows.used])
+    return chosen
+
+
+def _records(dtype: np.dtype[Any], converted: Converted, rows: Labels, seed: int) -> Records:
+    """Return the rows of a batch as records for the sorter."""
+    records = np.zeros(len(rows.used), dtype)
+    records["key"] = row_keys(seed, ORDER, rows.first, len(records))
+    records["target"] = rows.target
+    if rows.weights is not None:
+        records["weights"] = rows.weights
+    records["numbers"], records["categories"] = converted
+    return records
+
+
+def _unknown_levels(converter: Converter, cells: Cells) -> Iterator[str]:
+    """Yield what a user is told of cells whose level no training row has."""
+    for name, report in converter.reports.items():
+        if report.unknown:
+            yield (f"{cells.name}, column {name!r}: {report.unknown:,} cells of validation rows are of levels that no "
+                   f"training row has ({', '.join(report.first)})")  # fmt: skip
+
+
+class _Shown:
+    """Tells of batches as they are read."""
+
+    def __init__(self, progress: Progress | None) -> None:
+        self._progress = progress
+
+    def __call__(self, what: str, batches: Iterable[T], rows: int | None) -> Iterator[T]:
+        """Yield the batches, and tell after each how many rows are done."""
+        done = 0
+        for item in batches:
+            yield item
+            batch: Any = item[0] if isinstance(item, tuple) else item
+            done += batch.rows
+            if self._progress is not None:
+                self._progress(what, done, rows)
