@@ -7,7 +7,7 @@ case ${1:-} in
     exit 2
     ;;
 esac
-source "$(dirname "${BASH_SOURCE[0]}")/setup.sh" ""
+source "$(dirname "${BASH_SOURCE[0]}")/setup.sh" table
 workers=$1
 shift
 [ $# -gt 0 ] || set -- "$root/workers/digits.py"
