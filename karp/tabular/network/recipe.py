@@ -6,6 +6,7 @@ piecewise-linear encoding of numbers, but where a comment says otherwise.
 
 from __future__ import annotations
 
+import itertools
 import math
 from dataclasses import asdict, dataclass, fields, replace
 from typing import Any, Literal
@@ -19,6 +20,7 @@ Task = Literal["classification", "regression"]
 ACTIVATIONS = ("selu", "mish", "relu", "elu", "tanh")
 SCHEDULES = ("coslog4", "cosine", "constant")
 LARGEST_BATCH = 1 << 20
+LEAST_WORK = 1 << 22  # products of a row's number and a weight between hidden layers, in a shard
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -130,12 +132,15 @@ def batch_size_for(rows: int) -> int:
 
 
 def shards_for(recipe: Recipe) -> int:
-    """Return the number of shards of a batch, from its size and the network alone: what costs at most a quarter more.
+    """Return the number of shards of a batch, from its size and the network alone: 1, 2, 4 or 8.
 
-    A shard has 128 rows at least.
+    In one process each costs a pass through the graph, so a shard has at least 128 rows, and work worth it. Measured on
+    three layers of 256 and 340 inputs, in times of one shard: batches of 256 in two 1.13, of 512 in four 1.05, of 1,024
+    in eight 0.97; 256 in four would be 1.34. On two layers of 128 and 21 inputs: 256 in two 1.22, 512 in four 1.35.
     """
+    pairs = sum(size * following for size, following in itertools.pairwise(recipe.layers)) * recipe.members
     shards = 1
-    while shards < 8 and recipe.batch_size // (2 * shards) >= 128:
+    while shards < 8 and (rows := recipe.batch_size // (2 * shards)) >= 128 and rows * pairs >= LEAST_WORK:
         shards *= 2
     return shards
 
