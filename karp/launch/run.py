@@ -55,14 +55,15 @@ class Launch:
     """The processes of one run, from their start to the exit status."""
 
     def __init__(
-        self, options: Options, directory: Path, resume: bool, shards: int = 0, changed: bool = False
-    ) -> None:
+        self, options: Options, directory: Path, resume: bool, shards: int = 0, changed: bool = False,
+        display: Display | None = None,
+    ) -> None:  # fmt: skip
         self.options = options
         self.directory = directory
         self.resume = resume
         self.shards = shards
         self.changed = changed
-        self.display = Display(sys.stderr)
+        self.display = Display(sys.stderr) if display is None else display
         self.viewers: list[Viewer] = [self.display]
         self.began = time.monotonic()
         self.run_id = os.urandom(8).hex()
@@ -290,7 +291,7 @@ class Launch:
             how = f"to add a worker: {shlex.join(['karp', 'worker', '--run-dir', str(self.directory)])}"
         except OSError as error:
             how = f"no worker can be added, as server.json cannot be written: {files.reason(error)}"
-        self.display.say(f"files in {self.directory}; {how}")
+        self.display.begun(self.directory, how)
 
     def _worker_ended(self, child: Child) -> None:
         """Tell the server that a worker's process has ended; then restart the worker, go on without it or fail the run.

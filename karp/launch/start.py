@@ -7,12 +7,13 @@ from karp.errors import RecordError, SettingError
 from karp.launch.options import Options
 from karp.launch.recorded import Recorded, enter, options_of
 from karp.launch.run import Launch
+from karp.monitor.terminal import Display
 from karp.record import files
 from karp.record.paths import check_unused, fresh_directory
 
 
-def launch(options: Options, run_dir: str | None) -> int:
-    """Launch a run, wait for its end, and return the exit status.
+def launch(options: Options, run_dir: str | None, display: Display | None = None) -> int:
+    """Launch a run, wait for its end, and return the exit status; `display` shows it, if it is not to be the usual one.
 
     Raises SettingError or RecordError, before any process is started, if the run cannot be launched.
     """
@@ -26,7 +27,7 @@ def launch(options: Options, run_dir: str | None) -> int:
         options.write(directory)
     except OSError as error:
         raise RecordError(f"the run directory {directory} cannot be made: {files.reason(error)}") from None
-    return Launch(options, directory.resolve(), resume=False).run()
+    return Launch(options, directory.resolve(), resume=False, display=display).run()
 
 
 def resume(run_dir: str, changes: dict[str, Any], changed: bool = False) -> int:

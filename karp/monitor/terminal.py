@@ -55,13 +55,17 @@ class Display:
             case reports.Refused() | reports.Rejected():
                 self.say(report.reason)
             case reports.Traceback():
-                self._write(report.traceback.rstrip())
+                self.write(report.traceback.rstrip())
 
     def say(self, text: str) -> None:
         """Print a line of karp's own, which begins with "karp: "."""
-        self._write(f"karp: {text}")
+        self.write(f"karp: {text}")
 
-    def _write(self, text: str) -> None:
+    def begun(self, directory: Path, how_to_add: str) -> None:
+        """Say where the run's files are, and how a worker is added."""
+        self.say(f"files in {directory}; {how_to_add}")
+
+    def write(self, text: str) -> None:
         """Print a line, above the progress bar if there is one."""
         try:
             if self.bar is not None:
@@ -90,13 +94,21 @@ class Display:
         """Show the progress in the bar; without a bar, in a plain line if one is due."""
         if self.begin is None:
             return
-        line = describe(report, self.begin, self.scores)
+        line = self.line_of(report, self.begin)
         if self.bar is not None:
             self.progress.update(self.progress.task_ids[0], completed=report.step)
             self.line.plain = fold(line, self.bar.console.width)
         elif self._is_due(report, self.begin):
             self.shown = report
-            self._write(f"step {report.step}/{self.begin.steps}  {line}")
+            self.write(self.plain_line_of(report, self.begin))
+
+    def line_of(self, report: "Progress", begin: "Begin") -> str:
+        """Return the text below the progress bar."""
+        return describe(report, begin, self.scores)
+
+    def plain_line_of(self, report: "Progress", begin: "Begin") -> str:
+        """Return the line of progress where there is no terminal."""
+        return f"step {report.step}/{begin.steps}  {self.line_of(report, begin)}"
 
     def _is_due(self, report: "Progress", begin: "Begin") -> bool:
         """Return whether a plain line of this progress is due."""

@@ -12,6 +12,7 @@ from karp.launch import start
 from karp.launch.options import Options
 from karp.record.paths import PREPARED, check_unused, fresh_directory
 from karp.tabular.console import Console
+from karp.tabular.display import FitDisplay
 from karp.tabular.fit import make_ready, write_job
 from karp.tabular.job import launch_arguments
 
@@ -42,7 +43,7 @@ def fit_file(source: str, output: Path, run_dir: str | None, test: str | None, *
     program, *arguments = launch_arguments(directory)
     workers = ready.workers
     del ready, job
-    status = start.launch(Options(program, arguments, workers), str(directory))
+    status = start.launch(Options(program, arguments, workers), str(directory), FitDisplay(sys.stderr))
     if status == 0 and not output.is_file():
         raise RecordError(f"the model file {output} is not there: somebody has removed it")
     return status

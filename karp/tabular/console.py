@@ -6,7 +6,11 @@ import time
 from collections.abc import Callable, Iterable
 from typing import TextIO
 
-from karp.tabular.report import LABEL, WIDTH, line
+from karp.monitor.terminal import number
+from karp.protocol.best import Best, choose
+from karp.tabular.display import LABEL, epoch_line
+from karp.tabular.report import WIDTH, line
+from karp.tabular.scores import Score
 
 PLAIN_SECONDS, TERMINAL_SECONDS = 10.0, 0.1  # between two states of progress
 
@@ -34,22 +38,53 @@ class Console:
             self.say("" if place else "note", note)
 
     def table(self, lines: Iterable[str]) -> None:
-        """Write lines as they are, after an empty one."""
-        self._write("\n".join(["", *lines, ""]))
+        """Write lines as they are, between empty ones."""
+        self._write("\n".join(["", *lines, "", ""]))
 
     def progress(self, what: str, done: int, total: int | None) -> None:
         """Say how many rows of all are done, if it is time to: that is what `prepare` calls."""
+        if self._is_time():
+            self._show("", f"{what}: {done:,} rows" if total is None else f"{what}: {done:,} of {total:,} rows")
+
+    def watch(self, label: str, epochs: int, score: Score) -> Callable[[int, float], None]:
+        """Return what `train` calls with each epoch and its score, to say it, if it is time to, and at last the best.
+
+        A best epoch is said under the label "best"; with another label than "training" it is not.
+        """
+        began = self._now()
+        best: Best | None = None
+
+        def watch(epoch: int, value: float) -> None:
+            nonlocal best
+            best = choose(best, Best(epoch, value), score.mode, "last")
+            last = epoch + 1 == epochs
+            seconds = self._now() - began
+            if self._is_time() and not last:
+                to_go = (epochs - epoch - 1) * seconds / (epoch + 1)
+                text = epoch_line(epoch + 1, epochs, f"{score.title} {number(value, 4)}", best, seconds, to_go)
+                self._show(label, text)
+            if last and label == "training" and best is not None:
+                time = f"{seconds:.1f} s"
+                self.say("best", f"epoch {best.epoch + 1} of {epochs}, {score.title} {number(best.score, 4)}; {time}")
+
+        return watch
+
+    def _is_time(self) -> bool:
+        """Return whether progress is to be shown now."""
         now = self._now()
         if now - self._shown < (TERMINAL_SECONDS if self._terminal else PLAIN_SECONDS):
-            return
+            return False
         self._shown = now
-        rows = f"{done:,} rows" if total is None else f"{done:,} of {total:,} rows"
+        return True
+
+    def _show(self, label: str, text: str) -> None:
+        """Show progress: over the last one on a terminal, else in a line of its own."""
         if self._terminal:
-            text = f"{'':<{LABEL}}{what}: {rows}"[: WIDTH - 1]
+            text = f"{label:<{LABEL}}{text}"[: WIDTH - 1]
             self._write(f"{text:<{self._covered}}\r")
             self._covered = len(text)
         else:
-            self._write(line("", f"{what}: {rows}") + "\n")
+            self._write(line(label, text) + "\n")
 
     def _write(self, text: str) -> None:
         if self._stream is None:

@@ -31,7 +31,7 @@ from karp.tabular.model_file import Results
 from karp.tabular.network.recipe import Recipe
 from karp.tabular.preparation.prepared import Prepared
 from karp.tabular.preparation.preparing import MEMORY, prepare
-from karp.tabular.scores import score_for
+from karp.tabular.scores import SCORES, score_for
 from karp.tabular.training import Test, cores, finish, references, train
 
 
@@ -110,7 +110,8 @@ def fit(
         )  # fmt: skip
         tested = None if test is None else Test(test, weight)
         if directory is None:
-            network, _ = train(ready.prepared, ready.recipe, ready.score, record=False, show=show)
+            watch = console.watch("training", ready.recipe.epochs, SCORES[ready.score])
+            network, _ = train(ready.prepared, ready.recipe, ready.score, watch, record=False, show=False)
         else:
             job = ready.job(str(directory / "model.safetensors"))
             write_job(job, directory)
@@ -150,7 +151,7 @@ def make_ready(
     workers = min(wanted, made.shards)
     if n_jobs is not None and workers < wanted:
         console.say("workers", f"{workers} of {wanted}: a batch of {made.batch_size:,} rows has {made.shards} shards")
-    beside, notes = references(prepared, made, chosen.name, None if test is None else Test(test, weight))
+    beside, notes = references(prepared, made, chosen.name, console, None if test is None else Test(test, weight))
     console.notes(notes)
     return Ready(prepared, made, chosen.name, beside, workers)
 

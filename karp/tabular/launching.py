@@ -75,11 +75,12 @@ def main() -> int:
     from karp.launch import start
     from karp.launch.options import Options
     from karp.monitor import streams
+    from karp.tabular.display import FitDisplay
 
     workers, directory, program, *arguments = sys.argv[1:]
     threading.Thread(target=_stop_with_parent, name="karp-leash", daemon=True).start()
     with streams.command():
-        return start.launch(Options(program, arguments, int(workers)), directory)
+        return start.launch(Options(program, arguments, int(workers)), directory, FitDisplay(sys.stderr))
 
 
 def _stop_with_parent() -> None:

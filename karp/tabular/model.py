@@ -200,9 +200,8 @@ def _as_row(rows: Any) -> Mapping[Any, Any] | None:
         for given in rows.values():  # a dict of columns has a sequence in each
             return rows if isinstance(given, str) or given is None or not hasattr(given, "__len__") else None
         return None
-    if type(rows).__name__ == "Series" and hasattr(rows, "to_dict") and hasattr(rows, "index"):  # of pandas
-        row: Mapping[Any, Any] = rows.to_dict()
-        return row
+    if type(rows).__name__ == "Series" and hasattr(rows, "index"):  # of pandas
+        return dict(zip(rows.index.tolist(), rows.tolist(), strict=True))  # a third of the time of `to_dict`
     return None
 
 

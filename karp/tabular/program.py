@@ -29,7 +29,7 @@ def main(path: Path) -> None:
         digest = write(job.output, model.fitted)
     except OSError as error:
         raise RecordError(f"the model cannot be written to {job.output}: {reason(error)}") from None
-    lines = report.scores_table(model.fitted.results, job.score)
+    lines = ["", *report.scores_table(model.fitted.results, job.score)]
     lines += ["", *report.model_lines(job.output, digest)]
     print("\n".join(lines))
 

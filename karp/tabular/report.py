@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shlex
 import textwrap
 from collections import Counter
@@ -11,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from karp.tabular.columns.column_types import Category, ColumnType, Date, LeftOut, Number, Schema, listing
 from karp.tabular.columns.target import Target
+from karp.tabular.display import LABEL, shown_path
 from karp.tabular.model_file import Fitted, Results
 from karp.tabular.network.recipe import Recipe
 from karp.tabular.scores import SCORES
@@ -18,7 +18,7 @@ from karp.tabular.scores import SCORES
 if TYPE_CHECKING:
     from karp.tabular.preparation.prepared import Counts
 
-WIDTH, LABEL = 80, 10
+WIDTH = 80
 _TITLES = {"linear": "linear model", "majority": "majority", "mean": "mean"}
 _PLURALS = {"category": "categories"}
 
@@ -186,12 +186,6 @@ def plain_show(fitted: Fitted, size: int, digest: str) -> dict[str, Any]:
     """Return what `karp show --json` prints."""
     shapes: Mapping[str, Any] = {name: list(array.shape) for name, array in fitted.weights.items()}
     return {"bytes": size, "sha256": digest, "weights": shapes, **fitted.to_dict()}
-
-
-def shown_path(path: str) -> str:
-    """Return a path as short as it can be: from the current directory on, if it is in there."""
-    relative = os.path.relpath(path)
-    return path if relative.startswith(os.pardir) else relative
 
 
 def file_text(path: str, digest: str) -> str:

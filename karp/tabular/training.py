@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from karp.tabular.columns.converting import Converted
 from karp.tabular.columns.target import Target
+from karp.tabular.console import Console
 from karp.tabular.evaluating import Predict, evaluate
 from karp.tabular.model import Model, baseline
 from karp.tabular.model_file import Fitted, Results
@@ -31,6 +32,9 @@ Array = NDArray[Any]
 LINEAR_STEPS = 4000  # of a linear model, about; it takes no more to converge
 
 
+Watch = Callable[[int, float], None]
+
+
 class Test(NamedTuple):
     """A table to score the fitted model on, and the column of its weights."""
 
@@ -38,10 +42,13 @@ class Test(NamedTuple):
     weight: str | None
 
 
-def train(prepared: Prepared, recipe: Recipe, score: str, **options: Any) -> tuple[TabularNetwork, Trainer]:
+def train(
+    prepared: Prepared, recipe: Recipe, score: str, watch: Watch | None = None, **options: Any
+) -> tuple[TabularNetwork, Trainer]:
     """Train a network to its best epoch by a score; `options` are further arguments of `Trainer`.
 
-    Returns the network and the Trainer, whose run is over. Raises what `Trainer.batches` raises.
+    `watch` is called with each epoch that is scored here, and its score. Returns the network and the Trainer, whose run
+    is over. Raises what `Trainer.batches` raises.
     """
     network = TabularNetwork(prepared.schema, prepared.preprocessing, len(prepared.target.classes) or 1, recipe)
     trainer = Trainer(
@@ -55,8 +62,15 @@ def train(prepared: Prepared, recipe: Recipe, score: str, **options: Any) -> tup
         mode=SCORES[score].mode,
         **options,
     )
+
+    def evaluate_epoch() -> dict[str, float]:
+        value = validate(network, prepared, score)[score]
+        if watch is not None:
+            watch(trainer.epoch, value)
+        return {score: value}
+
     with trainer:
-        for batch in trainer.batches(prepared.train, evaluate=lambda: validate(network, prepared, score)):
+        for batch in trainer.batches(prepared.train, evaluate=evaluate_epoch):
             numbers, categories, target, *weights = batch
             rng = trainer.rng if recipe.dropout else None
             trainer.backward(network.loss(numbers, categories, target, weights[0] if weights else None, rng))
@@ -79,12 +93,13 @@ def predict(network: TabularNetwork, rows: PreparedRows) -> Array:
 
 
 def references(
-    prepared: Prepared, recipe: Recipe, score: str, test: Test | None = None
+    prepared: Prepared, recipe: Recipe, score: str, console: Console, test: Test | None = None
 ) -> tuple[Results, tuple[str, ...]]:
     """Return the scores of a linear model and of the baseline, by part of the data, and notes on the table `test`."""
     steps = -(-len(prepared.train) // recipe.batch_size)
     linear = replace(recipe, layers=(), members=1, dropout=0.0, epochs=min(recipe.epochs, -(-LINEAR_STEPS // steps)))
-    network, _ = train(prepared, linear, score, record=False, show=False)
+    watch = console.watch("linear", linear.epochs, SCORES[score])
+    network, _ = train(prepared, linear, score, watch, record=False, show=False)
     fitted = fitted_of(prepared, linear, score, network, {})
     ((name, constant),) = baseline(fitted).items()
     results = {"validation": {"linear": validate(network, prepared), name: _constant_scores(prepared, constant)}}

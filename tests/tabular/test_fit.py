@@ -1,0 +1,184 @@
+"""`karp fit` and `karp.fit`: from a table to a model file of the same bytes, whoever trains and whatever dies."""
+
+import hashlib
+import os
+import signal
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from running import ROOT, command, completed, gone, karp, left_over, started
+
+from karp.tabular.model import Model, load
+
+pytest.importorskip("pyarrow")
+
+PENGUINS = ROOT / "workers" / "penguins.csv"
+OPTIONS = ("--target", "species", "--epochs", 6, "--recipe", "shards=3", "--recipe", "layers=[16, 8]")
+ARGUMENTS = "target='species', epochs=6, shards=3, layers=[16, 8]"
+HELD = "worker 0: delay 30 leased step 10; worker 1: delay 30 leased step 10"  # until the test has done what it does
+EXPECTED: dict[str, str] = {}
+
+
+def digest(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def fitted(folder: Path, *options: object, workers: int = 2, status: int = 0, **variables: str) -> str:
+    """What `karp fit` says, with the run in `run` and the model in `model`."""
+    given = ["-n", workers, "--run-dir", folder / "run", "-o", folder / "model", *OPTIONS, *options]
+    done = karp("fit", PENGUINS, *given, cwd=folder, **variables)
+    assert status == done.returncode, done.stderr
+    assert [] == left_over(folder / "run")
+    return done.stderr + done.stdout
+
+
+def expected(folder: Path) -> str:
+    """The digest of the model that one process gives."""
+    if not EXPECTED:
+        code = f"import karp; karp.fit({str(PENGUINS)!r}, {ARGUMENTS}, n_jobs=1, show=False).save('alone')"
+        done = completed([sys.executable, "-c", code], folder)
+        assert (0, "", "") == (done.returncode, done.stdout, done.stderr)
+        EXPECTED["penguins"] = digest(folder / "alone")
+    return EXPECTED["penguins"]
+
+
+@pytest.mark.parametrize("workers", [1, 2, 3])
+def test_the_model_file_is_the_same_for_any_number_of_workers(tmp_path: Path, workers: int) -> None:
+    said = fitted(tmp_path, workers=workers)
+    assert expected(tmp_path) == digest(tmp_path / "model")
+    assert not (tmp_path / "run" / "prepared").exists()
+    for line in ("rows      344 read: 275 to train on, 69 to validate", "linear model", "majority", "predict   karp "):
+        assert line in said
+    assert f"model     model, sha256 {expected(tmp_path)[:12]}" in said
+    assert max(map(len, said.replace(str(tmp_path), "").splitlines())) <= 80
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [
+        "worker 1: die computing step 7",
+        "worker 0: die evaluation",
+        "worker 0: die left; worker 1: die left",
+        "worker 0: die done",
+        "server: die applied step 9",
+        "server: die writing step 1",
+    ],
+)
+def test_the_model_file_is_the_same_whatever_dies(tmp_path: Path, fault: str) -> None:
+    fitted(tmp_path, KARP_FAULT=fault)
+    assert (tmp_path / "run" / "faults" / "0").exists()
+    assert expected(tmp_path) == digest(tmp_path / "model")
+
+
+def test_an_interrupted_fit_is_gone_on_with_to_the_same_file(tmp_path: Path) -> None:
+    line = command("fit", PENGUINS, "-n", 2, "--run-dir", "run", "-o", "model", *OPTIONS)
+    with started(line, tmp_path, KARP_FAULT=HELD) as process:
+        process.until("run  ")
+        process.send_signal(signal.SIGINT)
+        status, _, said = process.end()
+    assert (130, True, False) == (status, "to go on: karp launch --resume" in said, (tmp_path / "model").exists()), said
+    done = karp("launch", "--resume", "run", "-n", 1, cwd=tmp_path)
+    assert 0 == done.returncode, done.stderr
+    assert expected(tmp_path) == digest(tmp_path / "model")
+    assert "linear model" in done.stdout
+    assert not (tmp_path / "run" / "prepared").exists()
+
+
+def test_karp_fit_launches_from_any_process(tmp_path: Path) -> None:
+    """From standard input there is no file that a child could import."""
+    code = f"import karp, sys\nmodel = karp.fit({str(PENGUINS)!r}, {ARGUMENTS}, n_jobs=2)\nprint(model.save('model'))"
+    done = completed([sys.executable, "-c", f"exec({code!r})"], tmp_path, TMPDIR=str(tmp_path))
+    assert 0 == done.returncode, done.stderr
+    assert expected(tmp_path) == done.stdout.strip() == digest(tmp_path / "model")
+    assert "linear model" in done.stderr
+    assert {"model", "alone"} >= {path.name for path in tmp_path.iterdir()}
+
+
+def test_what_a_launcher_says_goes_to_the_stream_that_stands_for_standard_error(tmp_path: Path) -> None:
+    """As in a notebook, whose sys.stderr is no file."""
+    code = f"""import io, sys, karp
+sys.stderr = io.StringIO()
+karp.fit({str(PENGUINS)!r}, {ARGUMENTS}, n_jobs=2)
+print(sys.stderr.getvalue())"""
+    done = completed([sys.executable, "-c", code], tmp_path)
+    assert (0, "") == (done.returncode, done.stderr)
+    assert "best      epoch " in done.stdout
+
+
+def test_an_interrupt_leaves_nothing_behind(tmp_path: Path) -> None:
+    code = f"import karp; karp.fit({str(PENGUINS)!r}, {ARGUMENTS}, n_jobs=2)"
+    with started([sys.executable, "-c", code], tmp_path, TMPDIR=str(tmp_path), KARP_FAULT=HELD) as process:
+        process.until("run  ")
+        (folder,) = tmp_path.glob("karp-fit-*")
+        process.send_signal(signal.SIGINT)
+        status, _, said = process.end()
+    assert (True, True) == (status != 0, "KeyboardInterrupt" in said), said
+    assert ([], []) == (left_over(folder), list(tmp_path.iterdir()))
+
+
+def test_a_launcher_stops_with_the_process_that_has_started_it(tmp_path: Path) -> None:
+    code = f"import karp; karp.fit({str(PENGUINS)!r}, {ARGUMENTS}, n_jobs=2, run_dir='run')"
+    with started([sys.executable, "-c", code], tmp_path, KARP_FAULT=HELD) as process:
+        process.until("run  ")
+        process.kill()
+        process.until("stopped after step")
+    assert gone(tmp_path / "run")
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (("--score", "rmse"), "score is 'rmse': of a classification pass accuracy, log_loss, auc"),
+        (("--recipe", "layer=3"), "the recipe has no 'layer'; it has task, layers"),
+        (("--recipe", "layers"), "--recipe is 'layers': write a field and its value"),
+        (("--memory", "much"), "'much' is no size"),
+        (("--drop", "wings"), "has no column 'wings'"),
+        (("--validation", "nowhere.csv"), "nowhere.csv"),
+        (("--test", "nowhere.csv"), "nowhere.csv"),
+        (("-n", "0"), "n_jobs must be a whole number from 1"),
+        (("-o", "nowhere/model"), "there is no directory"),
+        (("--run-dir", ""), "--run-dir is empty"),
+    ],
+)
+def test_what_cannot_be_done_is_said_before_anything_is_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], options: Any, said: str
+) -> None:
+    from karp import cli
+
+    monkeypatch.chdir(tmp_path)
+    assert 2 == cli.main(["fit", str(PENGUINS), *map(str, OPTIONS), *options])
+    assert said in capsys.readouterr().err
+    assert [] == [path for path in tmp_path.rglob("*") if path.name != "runs"]
+
+
+def test_an_earlier_model_is_not_lost_unless_it_is_named(tmp_path: Path) -> None:
+    (tmp_path / "model.safetensors").write_text("mine")
+    done = karp("fit", PENGUINS, *OPTIONS, cwd=tmp_path)
+    assert (2, True) == (done.returncode, "there is a model.safetensors already: name the new" in done.stderr)
+    assert "mine" == (tmp_path / "model.safetensors").read_text()
+
+
+def test_a_table_of_numbers_in_memory_is_fitted_here(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    import numpy as np
+
+    import karp as package
+
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(300, 3))
+    table = {"a": x[:, 0], "b": x[:, 1], "c": x[:, 2], "y": 1000 + 10 * x[:, 0] * x[:, 1]}
+    test = {name: column[:50] for name, column in table.items()}
+    model = package.fit(
+        table, target="y", n_jobs=1, epochs=40, layers=[32, 32], test=test, output=tmp_path / "m", seed=3
+    )
+    assert isinstance(model, Model)
+    results = load(tmp_path / "m").fitted.results
+    assert results == model.fitted.results
+    assert {"karp", "linear", "mean"} == set(results["test"])
+    assert results["validation"]["karp"]["r2"] > 0.5 > results["validation"]["linear"]["r2"]
+    assert pytest.approx(results["test"]["karp"]) == model.evaluate(test)
+    said = capsys.readouterr().err
+    assert "recipe    32-32 mish, 40 epochs of batches of 64" in said
+    assert "RMSE*" in said
+    assert os.listdir(tmp_path) == ["m"]
