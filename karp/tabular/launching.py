@@ -39,11 +39,12 @@ def launch(workers: int, directory: Path, program: list[str], stream: TextIO | N
         env=environment.of_child({}, environment.FAULT),
         process_group=0,
     )
+    lines = None if process.stderr is None else io.TextIOWrapper(process.stderr, errors="replace")
     interrupted = False
     last: deque[str] = deque(maxlen=TAIL_LINES)
     while True:
         try:
-            for line in io.TextIOWrapper(process.stderr, errors="replace") if process.stderr is not None else ():
+            for line in lines or ():
                 last.append(line)
                 if stream is not None:
                     stream.write(line)
@@ -53,8 +54,9 @@ def launch(workers: int, directory: Path, program: list[str], stream: TextIO | N
         except KeyboardInterrupt:
             kill_group(process, signal.SIGKILL if interrupted else signal.SIGINT)
             interrupted = True
-    assert process.stdin is not None
-    process.stdin.close()
+    for pipe in (process.stdin, lines):
+        if pipe is not None:
+            pipe.close()
     if interrupted:
         raise KeyboardInterrupt
     if process.returncode:
