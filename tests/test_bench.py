@@ -3,8 +3,11 @@
 import json
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 from running import ROOT, completed, environment
 
@@ -190,3 +193,187 @@ def test_modes_train_to_the_target(tmp_path: Path) -> None:
         assert (row["mode"] == "one process") == (row["bytes_per_step_and_worker"] == 0)
         assert row["most_stale"] <= (row["mode"] == "staleness 1")
     assert rows[1]["samples"] == rows[3]["samples"]  # the straggler costs time, and changes nothing
+
+
+# bench.sh tables: a table of the tests stands for those of PyPI's packages.
+
+
+@pytest.fixture
+def toy(monkeypatch: pytest.MonkeyPatch) -> Any:
+    """A set of 60 rows with text and gaps, in the place of all others."""
+    pandas = pytest.importorskip("pandas")
+    from bench.tables import command, sets
+
+    rng = np.random.default_rng(0)
+    frame = pandas.DataFrame({"size": rng.normal(size=60), "kind": rng.choice(["a", "b"], 60)})
+    frame["y"] = np.where((frame["size"] > 0) & (frame["kind"] == "a"), "yes", "no")
+    frame.loc[:4, ["size", "kind"]] = None
+    toy = sets.DataSet("toy", "toy==1", "toy.csv", "y", "accuracy", splits=3)
+    monkeypatch.setattr(command, "SETS", {"toy": toy})
+    monkeypatch.setattr(sets, "read", lambda table: frame)
+    monkeypatch.setattr(sets, "lacking", lambda tables: [])
+    return toy
+
+
+def tables(monkeypatch: pytest.MonkeyPatch, work: Path, *arguments: str) -> tuple[int, list[tuple[int, str]]]:
+    """Run the command with contestants that score 1 - 0.1 (split + 1), karp twice as well; who was asked to fit."""
+    from argparse import ArgumentParser
+
+    from bench.contest import FailedError
+    from bench.tables import command
+
+    asked = []
+
+    def fit(self: object, table: object, parts: object, key: Any) -> dict[str, Any]:
+        asked.append((key.split, key.contestant))
+        if key.contestant == "catboost":
+            raise FailedError("no luck")
+        missed = 0.1 * (key.split + 1) / (2 if key.contestant == "karp" else 1)
+        return {"score": 1 - missed, "seconds": 1.5, "rows": 48, "test_rows": 12, "version": "1"}
+
+    monkeypatch.setattr(command.Children, "fit", fit)
+    monkeypatch.setattr(command.machine, "describe", lambda: "a machine")
+    for name in ("karp", "sklearn", "catboost"):
+        monkeypatch.setitem(command.CONTESTANTS, name, replace(command.CONTESTANTS[name], modules=()))
+    parser = ArgumentParser()
+    parser.add_argument("--install", action="store_true")
+    command.add_arguments(parser)
+    return command.run(parser.parse_args(["--work", str(work), *arguments])), asked
+
+
+def test_tables_compare_and_go_on_where_they_were(
+    toy: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    names = ("--contestants", "karp,sklearn")
+    assert (0, [(0, "karp"), (0, "sklearn")]) == tables(monkeypatch, tmp_path, *names, "--splits", "1")
+    assert (0, [(1, "sklearn"), (1, "karp"), (2, "karp"), (2, "sklearn")]) == tables(monkeypatch, tmp_path, *names)
+    capsys.readouterr()
+    assert (0, []) == tables(monkeypatch, tmp_path, *names)
+    lines = [" ".join(line.split()) for line in capsys.readouterr().out.splitlines()]
+    # The second split's error of karp is a tenth; that of the first is at least one of 12 test rows.
+    assert f"toy accuracy 48 3 {100 * (1 / 12 + 0.1 + 0.15) / 3:.4g} 20" in lines
+    assert "toy 1.50 1.50" in lines
+    assert "karp : scikit-learn MLP 0.556 1 1 100% none" in lines
+
+
+def test_tables_go_on_without_who_fails_and_say_so_in_the_end(
+    toy: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    names = ("--contestants", "catboost,karp", "--splits", "1")
+    assert (1, [(0, "catboost"), (0, "karp")]) == tables(monkeypatch, tmp_path, *names)
+    assert "toy, split 1: CatBoost failed: no luck" in capsys.readouterr().out
+    assert (1, [(0, "catboost")]) == tables(monkeypatch, tmp_path, *names)
+
+
+def test_tables_epochs_and_whole_sets_are_other_results(
+    toy: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    names = ("--contestants", "karp,sklearn", "--splits", "1")
+    assert (0, [(0, "karp"), (0, "sklearn")]) == tables(monkeypatch, tmp_path, *names)
+    assert (0, [(0, "karp")]) == tables(monkeypatch, tmp_path, *names, "--epochs", "9")
+    both = (0, [(0, "karp"), (0, "sklearn")])
+    assert both == tables(monkeypatch, tmp_path, *names, "--time", "--sets", "toy")
+
+
+def test_tables_are_refused_where_something_is_not_installed(
+    toy: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from bench.tables import command
+
+    monkeypatch.setattr(command.sets, "lacking", lambda tables: ["toy==1"])
+    nowhere = replace(command.CONTESTANTS["tabm"], modules=("nowhere.at_all",))
+    monkeypatch.setitem(command.CONTESTANTS, "tabm", nowhere)
+    assert (1, []) == tables(monkeypatch, tmp_path, "--contestants", "tabm,karp")
+    expected = "karp: not installed, use --install: the data package toy==1; nowhere.at_all, for TabM-mini 8 × 128\n"
+    assert expected == capsys.readouterr().err
+
+
+@pytest.mark.parametrize("limit", [None, 300])
+def test_splits_have_the_same_share_of_every_class(limit: int | None) -> None:
+    from bench.tables.splits import draw
+
+    classes = np.random.default_rng(0).permutation(np.repeat(["a", "b", "c"], [700, 290, 10]))
+    train, test = draw(classes, 1000, 7, limit)
+    assert (limit or 800, 200) == (len(train), len(test))
+    assert len({*train.tolist(), *test.tolist()}) == len(train) + len(test)
+    for rows in (train, test):
+        counts = [(classes[rows] == name).sum() for name in "abc"]
+        shares = [len(rows) * share for share in (0.7, 0.29, 0.01)]
+        assert max(abs(count - share) for count, share in zip(counts, shares, strict=True)) <= 1
+    again, _ = draw(classes, 1000, 7, limit)
+    assert again.tolist() == train.tolist()
+    assert draw(classes, 1000, 8, limit)[1].tolist() != test.tolist()
+
+
+def test_a_split_is_written_once_and_hides_what_is_to_be_predicted(toy: Any, tmp_path: Path) -> None:
+    from bench.tables.sets import read
+    from bench.tables.splits import write
+
+    parts = write(tmp_path, toy, 0, 30, read(toy))
+    lines = {path.name: path.read_text().splitlines() for path in (parts.train, parts.test, parts.truth)}
+    assert {"train.csv": 31, "test.csv": 13, "truth.csv": 13} == {name: len(rows) for name, rows in lines.items()}
+    assert ["size,kind,y", "size,kind", "y"] == [rows[0] for rows in lines.values()]
+    assert parts == write(tmp_path, toy, 0, 30, None)  # which would have to be read
+    assert parts != write(tmp_path, toy, 0, None, read(toy))
+    assert [] == list(tmp_path.rglob("writing-*"))
+
+
+@pytest.mark.parametrize("name", ["karp", "sklearn"])
+def test_contestants_predict_rows_they_have_not_seen(toy: Any, tmp_path: Path, name: str) -> None:
+    pytest.importorskip("sklearn")
+    from bench.tables.child import fit
+    from bench.tables.contestants import CONTESTANTS, Job
+    from bench.tables.sets import read
+    from bench.tables.splits import write
+
+    parts = write(tmp_path, toy, 0, None, read(toy))
+    job = Job(str(parts.train), "y", "accuracy", 0, 2 if CONTESTANTS[name].takes_epochs else None)
+    answer = fit(CONTESTANTS[name], job, str(parts.test), str(parts.truth))
+    assert (48, 12) == (answer["rows"], answer["test_rows"])
+    assert 0 <= answer["score"] <= 1
+    assert 0 < answer["seconds"]
+
+
+def test_results_survive_a_line_that_was_cut_short(tmp_path: Path) -> None:
+    from bench.contest import FailedError
+    from bench.tables.results import Result, Results
+
+    file = tmp_path / "results.jsonl"
+    first, second = (Result("toy", split, "karp", False, None, 48, 12, 0.9, 1.5, "1") for split in (0, 1))
+    Results(file).add(first)
+    with file.open("a") as lines:
+        lines.write('{"set": "toy", "sp')
+    results = Results(file)
+    assert (True, False) == (first.key in results, second.key in results)
+    results.add(second)
+    assert {0: first, 1: second} == Results(file).of("toy", "karp", whole=False, epochs=None)
+    file.write_text('{"case": "T"}\n')
+    with pytest.raises(FailedError, match="line 1 is no result"):
+        Results(file)
+
+
+def test_differences_are_paired_by_split() -> None:
+    from bench.tables.comparing import compare
+
+    theirs = {"a": {0: 0.1, 1: 0.3, 2: 0.5}, "b": {0: 0.4}, "c": {0: 0.2, 1: 0.2}}
+    ours = {"a": {0: 0.11, 1: 0.31, 2: 0.51, 3: 9.0}, "b": {0: 0.1}, "c": {2: 0.1}}
+    found = compare(("us", "them"), ours, theirs, ["a", "b", "c", "d"])
+    assert found is not None
+    assert ["a", "b"] == [one.set for one in found.sets]
+    assert found.ratio == pytest.approx((0.31 / 0.3 * 0.25) ** 0.5)
+    assert (1, ["a"]) == (found.better, found.worse)  # each time a little worse; one split says nothing
+    assert compare(("us", "them"), ours, {}, ["a"]) is None
+
+
+def test_scores_and_errors_of_tables() -> None:
+    pytest.importorskip("sklearn")
+    from bench.tables.scoring import error, score
+
+    assert score("accuracy", np.array(["1", "2"]), np.array([1, 1])) == 0.5
+    assert score("auc", np.array([0.0, 1.0, 1.0]), np.array([0.2, 0.9, 0.1])) == 0.5
+    assert score("rmse", np.array([1.0, 2.0]), np.array([1.0, 4.0])) == pytest.approx(2**0.5)
+    assert error("auc", 1.0, 50) == 0.02
+    with pytest.raises(ValueError, match="not finite"):
+        score("rmse", np.array([1.0]), np.array([np.nan]))
+    with pytest.raises(ValueError, match="array of shape"):
+        score("rmse", np.array([1.0]), np.array([[1.0]]))

@@ -19,5 +19,6 @@
     footprint.py     start, memory and idleness of karp's processes
     modes.py         bench.sh modes
     tasks.py         what it trains
+    tables/          bench.sh tables
     programs/        karp's part, as a user writes it
 """

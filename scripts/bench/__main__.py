@@ -6,11 +6,13 @@ import sys
 from argparse import ArgumentParser
 
 from bench import engine, exchange, importing, modes
+from bench.tables import command as tables
 
 COMMANDS = {
     "engine": (engine, "training steps per second of karp, hand-written NumPy and other engines"),
     "exchange": (exchange, "samples per second of several workers that train together, karp among peers"),
     "modes": (modes, "samples and seconds to a target score, bytes and staleness, for each mode of training"),
+    "tables": (tables, "scores of models of tables, and seconds from file to model, karp.fit among others"),
     "import": (importing, "the time of import karp beside that of import numpy"),
 }
 
@@ -21,7 +23,7 @@ def main() -> int:
     commands = parser.add_subparsers(dest="command", required=True)
     for name, (room, what) in COMMANDS.items():
         one = commands.add_parser(name, help=what, description=what)
-        one.add_argument("--install", action="store_true", help="install the peers and matplotlib first")
+        one.add_argument("--install", action="store_true", help="install the peers, their data and matplotlib first")
         room.add_arguments(one)
     args = parser.parse_args()
     status: int = COMMANDS[args.command][0].run(args)
