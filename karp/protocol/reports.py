@@ -114,6 +114,9 @@ class Log(NamedTuple):
     shard: int | None = None
 
 
+ONE_PROCESS = "one process, without exchange, would train"  # in the notice that a run is slower than that
+
+
 class Notice(NamedTuple):
     """A text that the user should read."""
 

@@ -26,6 +26,7 @@ class FitDisplay(Display):
         self._settings: dict[str, Any] = {"mode": "max", "ties": "last"}
         self._best: Best | None = None
         self._label = "training"
+        self._workers = 0
 
     def report(self, report: Report) -> None:
         """Show a report, if it is of a kind that users see."""
@@ -34,6 +35,12 @@ class FitDisplay(Display):
         match report:
             case reports.Settings():
                 self._settings = report.settings
+            case reports.Begin():
+                self._workers = report.workers
+            case reports.Notice() if reports.ONE_PROCESS in report.text:
+                if self._workers > 1:
+                    self.write(f"{'workers':<{LABEL}}one would be faster than {self._workers}: pass -n 1")
+                return
             case reports.Evaluation():
                 for score in report.scores.values():
                     best = Best(report.epoch, float("nan") if score is None else score)

@@ -109,7 +109,7 @@ def fit(
             validation=validation, seed=seed, memory=memory, directory=directory,
         )  # fmt: skip
         tested = None if test is None else Test(test, weight)
-        if directory is None:
+        if directory is None or (run_dir is None and ready.workers == 1):
             watch = console.watch("training", ready.recipe.epochs, SCORES[ready.score])
             network, _ = train(ready.prepared, ready.recipe, ready.score, watch, record=False, show=False)
         else:
@@ -149,8 +149,9 @@ def make_ready(
     made = Recipe.default(target.task, rows=counts.train, score=chosen.name, seed=seed, **recipe)
     console.say("recipe", report.recipe_line(made))
     workers = min(wanted, made.shards)
-    if n_jobs is not None and workers < wanted:
-        console.say("workers", f"{workers} of {wanted}: a batch of {made.batch_size:,} rows has {made.shards} shards")
+    if workers < wanted:
+        shards = "is one shard" if made.shards == 1 else f"has {made.shards} shards"
+        console.say("workers", f"{workers} of {wanted}, as a batch of {made.batch_size:,} rows {shards}")
     beside, notes = references(prepared, made, chosen.name, console, None if test is None else Test(test, weight))
     console.notes(notes)
     return Ready(prepared, made, chosen.name, beside, workers)

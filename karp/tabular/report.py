@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import shlex
 import textwrap
 from collections import Counter
@@ -82,13 +83,14 @@ def scores_table(results: Results, score: str) -> list[str]:
     >>> print("\\n".join(scores_table({"test": {"karp": {"rmse": 2.5, "r2": 0.75}, "mean": {"rmse": 5.0}}}, "rmse")))
                          test
                       RMSE*        R²
-    karp                2.5    0.7500
-    mean                  5
+    karp             2.5000    0.7500
+    mean             5.0000
     """
     names = [name for name in SCORES if any(name in row for part in results.values() for row in part.values())]
     width = 10
     heads = [SCORES[name].title + "*" * (name == score) for name in names]
     rows = list(dict.fromkeys(who for part in results.values() for who in part))
+    largest = max((row.get("rmse", 0.0) for part in results.values() for row in part.values()), default=0.0)
     group = len(names) * width
     lines = [
         " " * 13 + " ".join(f"{part:^{group}}" for part in results),
@@ -96,24 +98,28 @@ def scores_table(results: Results, score: str) -> list[str]:
     ]
     for who in rows:
         cells = (
-            "".join(f"{number_text(name, part.get(who, {}).get(name)):>{width}}" for name in names)
+            "".join(f"{number_text(name, part.get(who, {}).get(name), largest):>{width}}" for name in names)
             for part in results.values()
         )
         lines.append(f"{_TITLES.get(who, who):<13}" + " ".join(cells))
     return [text.rstrip() for text in lines]
 
 
-def number_text(name: str, value: float | None) -> str:
-    """Return a score as text; "" for one that is not there.
+def number_text(name: str, value: float | None, largest: float = 1.0) -> str:
+    """Return a score as text; "" for one that is not there. The `largest` RMSE of a table has five digits.
 
-    >>> number_text("auc", 0.98765), number_text("rmse", 123456.7), number_text("rmse", 0.0012345678)
-    ('0.9877', '123,457', '0.0012346')
+    >>> number_text("auc", 0.98765), number_text("rmse", 9.87, 123.4), number_text("rmse", 123456.7, 123456.7)
+    ('0.9877', '9.87', '123,457')
     """
     if value is None:
         return ""
-    if name != "rmse" or value != value:
-        return f"{value:.4f}" if value == value else "–"
-    return f"{value:,.0f}" if abs(value) >= 1e5 else f"{value:.5g}"
+    if not math.isfinite(value):
+        return "–"
+    if name != "rmse":
+        return f"{value:.4f}"
+    if not 1e-4 < largest < 1e8:
+        return f"{value:.4g}"
+    return f"{value:,.{max(0, 4 - math.floor(math.log10(largest)))}f}"
 
 
 def size_text(size: int) -> str:

@@ -54,7 +54,7 @@ def train(
     trainer = Trainer(
         network,
         recipe.optimizer(len(prepared.train)),
-        batch_size=recipe.batch_size,
+        batch_size=min(recipe.batch_size, len(prepared.train)),
         epochs=recipe.epochs,
         shards=recipe.shards,
         seed=recipe.seed,

@@ -84,7 +84,8 @@ class Dataset:
             given[MOST_REMARKS:] = [f"and {len(given) - MOST_REMARKS:,} more remarks on the data"]
         left_out = len(self.source) - self.samples
         weightless = f"{left_out:,} of {len(self.source):,} rows have the sample weight 0 and are left out"
-        return [*given, *([weightless] if left_out else []), *self.unscaled()]
+        speaks_for_itself = hasattr(self.source, "remarks")
+        return [*given, *([weightless] if left_out else []), *([] if speaks_for_itself else self.unscaled())]
 
     def unscaled(self) -> list[str]:
         """Return a text for each part that has columns of numbers so large that training may diverge; it names them.

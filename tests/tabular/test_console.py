@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from karp.protocol.reports import Begin, Evaluation, Progress, Settings
+from karp.protocol.reports import ONE_PROCESS, Begin, Evaluation, Notice, Progress, Settings
 from karp.tabular.console import Console
 from karp.tabular.display import FitDisplay
 from karp.tabular.scores import SCORES
@@ -79,6 +79,8 @@ def test_a_launched_fit_shows_epochs(mode: str, best: str) -> None:
         Settings(0.0, 0, {"mode": mode, "ties": "last"}),
         Begin(0.0, 0, 40, 10, 2),
         Evaluation(1.0, 10, 0, {"auc": 0.9}),
+        Notice(1.0, 10, f"2 workers train 1 samples/s; {ONE_PROCESS} about 2: run program.py with python"),
+        Notice(1.0, 10, "worker 1 is slow"),
         Evaluation(2.0, 20, 1, {"auc": 0.8}),
         Progress(2.5, 25, 2, 0.5, 0.5, 100.0, 2, {}),
         Progress(6.0, 40, 3, 0.5, 0.5, 100.0, 2, {}),
@@ -86,6 +88,8 @@ def test_a_launched_fit_shows_epochs(mode: str, best: str) -> None:
         display.report(report)  # type: ignore[arg-type]
     display.conclude({"best": {"epoch": 1, "auc": 0.8}, "steps": 40, "seconds": 6.04, "epochs": 4.0}, None)
     assert [
+        "workers   one would be faster than 2: pass -n 1",
+        "karp: worker 1 is slow",
         f"training  epoch 3 of 4  auc 0.8  best {best}  0:02, 0:01 to go",
         f"          epoch 4 of 4  auc 0.8  best {best}  0:06",
         "best      epoch 2 of 4, auc 0.8; 40 steps in 6.0 s",

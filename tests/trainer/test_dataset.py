@@ -10,6 +10,7 @@ from running import karp, metrics, program, summary
 
 from karp import Trainer, Value, nn, optim
 from karp.data import Table, read
+from karp.data.source import Arrays
 from karp.errors import RunError, SettingError, ShapeError
 from karp.trainer.dataset import Dataset
 
@@ -30,6 +31,12 @@ def sized(size: float, *columns: int) -> np.ndarray:
 
 
 CLASSES = np.arange(500) % 3
+
+
+def test_a_source_with_remarks_speaks_for_itself() -> None:
+    source = Arrays(sized(4000, 1), CLASSES)
+    source.remarks = ["column 'name' is left out"]  # type: ignore[attr-defined]
+    assert ["column 'name' is left out"] == Dataset(source).remarks()
 
 
 @pytest.mark.parametrize(

@@ -100,9 +100,8 @@ class Roster:
             assert self.training.settings is not None
             who = f"{workers} workers train" if workers != 1 else "1 worker trains"
             self.training.notice(
-                f"{who} {samples / seconds:,.0f} samples/s; one process, without exchange, would train about "
-                f"{samples / computed:,.0f}: run {self.training.settings.program} with python, not karp launch, "
-                "when you begin anew"
+                f"{who} {samples / seconds:,.0f} samples/s; {reports.ONE_PROCESS} about {samples / computed:,.0f}: "
+                f"run {self.training.settings.program} with python, not karp launch, when you begin anew"
             )
 
 
