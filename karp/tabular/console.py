@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import TextIO
 
 from karp.monitor.terminal import number
@@ -12,6 +12,7 @@ from karp.tabular.display import LABEL, epoch_line
 from karp.tabular.report import WIDTH, line
 from karp.tabular.scores import Score
 
+MOST_NOTES = 20
 PLAIN_SECONDS, TERMINAL_SECONDS = 10.0, 0.1  # between two states of progress
 
 
@@ -32,10 +33,12 @@ class Console:
         """Write a text under its label."""
         self._write(line(label, text) + "\n")
 
-    def notes(self, notes: Iterable[str]) -> None:
-        """Write each note under the label of the first."""
-        for place, note in enumerate(notes):
+    def notes(self, notes: Sequence[str]) -> None:
+        """Write each note under the label of the first; of many only the first ones."""
+        for place, note in enumerate(notes[:MOST_NOTES]):
             self.say("" if place else "note", note)
+        if len(notes) > MOST_NOTES:
+            self.say("", f"and {len(notes) - MOST_NOTES:,} more; karp show says what became of each column")
 
     def table(self, lines: Iterable[str]) -> None:
         """Write lines as they are, between empty ones."""

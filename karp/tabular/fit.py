@@ -144,7 +144,8 @@ def make_ready(
     console.say("rows", report.rows_line(counts))
     console.say("target", report.target_line(target))
     console.say("columns", report.columns_line(prepared.schema))
-    console.notes(prepared.notes)
+    told = {f"column {name!r} is left out: it is to be dropped" for name in preparing["drop"]}
+    console.notes([note for note in prepared.notes if note not in told])
     prepared.train.remarks = ()  # as they have been said
     made = Recipe.default(target.task, rows=counts.train, score=chosen.name, seed=seed, **recipe)
     console.say("recipe", report.recipe_line(made))

@@ -66,13 +66,8 @@ def target_line(target: Target) -> str:
 
 
 def rows_line(counts: Counts) -> str:
-    """Return what became of the rows of a table."""
-    parts = [f"{counts.train:,} to train on", f"{counts.validation:,} to validate"]
-    if counts.without_target:
-        parts.append(f"{counts.without_target:,} without a target are left out")
-    if counts.without_weight:
-        parts.append(f"{counts.without_weight:,} of weight 0 are left out")
-    return f"{counts.read:,} read: " + ", ".join(parts)
+    """Return how many rows of a table were read, and what they are for; notes say which others are left out."""
+    return f"{counts.read:,} read: {counts.train:,} to train on, {counts.validation:,} to validate"
 
 
 def scores_table(results: Results, score: str) -> list[str]:

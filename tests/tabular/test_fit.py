@@ -86,6 +86,15 @@ def test_an_interrupted_fit_is_gone_on_with_to_the_same_file(tmp_path: Path) -> 
     assert not (tmp_path / "run" / "prepared").exists()
 
 
+def test_an_interrupt_while_the_table_is_read_leaves_nothing(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    line = command("fit", "pipe", *OPTIONS)
+    with started(line, tmp_path, PYTHONWARNINGS="") as process, (tmp_path / "pipe").open("w"):
+        process.send_signal(signal.SIGINT)  # it has opened the pipe, and reads
+        assert (130, "", "") == process.end()
+    assert ["pipe", "runs"] == sorted(path.name for path in tmp_path.rglob("*"))
+
+
 def test_karp_fit_launches_from_any_process(tmp_path: Path) -> None:
     """From standard input there is no file that a child could import."""
     code = f"import karp, sys\nmodel = karp.fit({str(PENGUINS)!r}, {ARGUMENTS}, n_jobs=2)\nprint(model.save('model'))"
