@@ -20,12 +20,16 @@ Array = NDArray[Any]
 
 
 class Part(NamedTuple):
-    """A part of each row, such as its features: the name in messages, dtype, shape of one row, column names."""
+    """A part of each row, such as its features: the name in messages, dtype, shape of one row, column names.
+
+    `gaps` says that a NaN is a missing number, with which the model can deal.
+    """
 
     title: str
     dtype: np.dtype[Any]
     shape: tuple[int, ...]
     columns: tuple[str, ...] = ()
+    gaps: bool = False
 
 
 @runtime_checkable

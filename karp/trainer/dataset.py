@@ -105,10 +105,11 @@ class Dataset:
     def _size_limit(self, index: int, part: Part) -> float:
         """Return the limit of a column's root mean square above which it is not scaled; infinite for classes and texts.
 
+        A part with gaps is for a model that deals with missing numbers, and with large ones, too.
         Whole numbers are features if a row has several of them and the part is not the last, which is the target.
         """
         if part.dtype.kind == "f":
-            return LARGE
+            return float("inf") if part.gaps else LARGE
         return PIXEL if part.dtype.kind in "iu" and part.shape and index + 1 < len(self.parts) else float("inf")
 
     def _unscaled(self, part: Part, sample: Array, largest: float) -> str:
@@ -136,7 +137,7 @@ class Dataset:
             if part.dtype.kind not in "fc":
                 continue
             batch = batch.reshape(len(rows), -1)
-            bad = np.argwhere(~np.isfinite(batch))
+            bad = np.argwhere(np.isinf(batch) if part.gaps else ~np.isfinite(batch))
             count += len(bad)
             if len(bad) and not first:
                 row, column = map(int, bad[0])

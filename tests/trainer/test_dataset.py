@@ -214,3 +214,30 @@ def test_a_table_without_a_target_is_named_where_a_loss_lacks_one(tmp_path: Path
     other = ShapeError("x")
     Dataset(standard(20, 3), CLASSES[:20]).explain(other, np.arange(4))
     assert not hasattr(other, "__notes__")
+
+
+def test_a_number_that_may_be_missing_and_of_any_size_is_no_reason() -> None:
+    arrays = Arrays(np.full((20, 6), 1e6, np.float32), np.zeros(20, int))
+    arrays.arrays[0][17] = np.nan
+    assert Dataset(arrays).not_finite(np.arange(20)).startswith("in row 17, column 0 of array 0 is nan")
+    arrays.parts[0] = arrays.parts[0]._replace(gaps=True)
+    dataset = Dataset(arrays)
+    assert ([], "") == (dataset.remarks(), dataset.not_finite(np.arange(20)))
+    arrays.arrays[0][17, 2] = np.inf
+    assert "in row 17, column 2 of array 0 is inf" == dataset.not_finite(np.arange(20))
+
+
+def test_remarks_of_a_source_are_shown_the_first_of_many() -> None:
+    arrays = Arrays(np.zeros((20, 6)))
+    arrays.remarks = tuple(map(str, range(60)))  # type: ignore[attr-defined]
+    assert [*map(str, range(50)), "and 10 more remarks on the data"] == Dataset(arrays).remarks()
+
+
+@pytest.mark.parametrize("weights", [np.ones(19), np.zeros(20), np.full(20, np.nan), np.full(20, np.inf)])
+def test_weights_of_a_source_are_checked(weights: np.ndarray) -> None:
+    arrays = Arrays(np.zeros((20, 6)))
+    arrays.weights = weights  # type: ignore[attr-defined]
+    with pytest.raises(SettingError, match=r"one for each row, \(20,\)"):
+        Dataset(arrays)
+    given = Dataset(arrays, sample_weights=np.arange(20))
+    assert (19, 1) == (given.samples, given.take(np.array([0]))[-1][0])

@@ -57,7 +57,7 @@ class PreparedRows:
         self.numbers, self.categories, self.target = arrays["numbers"], arrays["categories"], arrays["target"]
         self.weights = arrays.get("weights")
         self.parts = [
-            Part("numbers", self.numbers.dtype, self.numbers.shape[1:], schema.numbers),
+            Part("numbers", self.numbers.dtype, self.numbers.shape[1:], schema.numbers, gaps=True),
             Part("categories", self.categories.dtype, self.categories.shape[1:], schema.categories),
             Part(f"target {target.name!r}", self.target.dtype, ()),
         ]
