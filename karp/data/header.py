@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Collection
 from contextlib import closing
 from itertools import pairwise
 
@@ -16,19 +17,25 @@ ADD_NAMES = "add a line of column names above it"
 _COMMENTS = ("#", "%", "//", "--", "!")  # marks with which comments begin in published files
 
 
-def column_names(file: TextFile, dialect: Dialect, number: int, record: str, *, index: bool = False) -> list[str]:
+def column_names(
+    file: TextFile, dialect: Dialect, number: int, record: str, *, index: bool = False, known: Collection[str] = ()
+) -> list[str]:
     """Return the names of the columns in the record of a line.
 
     Raises DataError for a column without a name or with an earlier column's, and for a record that is a row or a note
-    for Excel. With `index` the first column may have no name: pandas and R write the names of the rows so.
+    for Excel. With `index` the first column may have no name: pandas and R write the names of the rows so. A record
+    that has all `known` names, where there are any, is no row, though they be numbers.
     """
     where = f"{file.name}, line {number}"
     if note := re.fullmatch(r'"?sep=(.)"?\s*', record):
         other = "" if note[1] == dialect.delimiter else f" and pass delimiter={note[1]!r}"
         raise DataError(f"{where}: {note[0].strip()!r} is a note for Excel: remove the line{other}")
     columns = dialect.split(record)
+    expected = bool(known) and set(known) <= set(columns)
     # The columns 0, 1, 2, ... may be names; not if a comment above has as many names.
-    if may_be_values(columns) or (all(map(is_number, columns)) and _comment_advice(file, dialect, columns)):
+    if not expected and (
+        may_be_values(columns) or (all(map(is_number, columns)) and _comment_advice(file, dialect, columns))
+    ):
         advice = _comment_advice(file, dialect, columns) or ADD_NAMES
         raise DataError(f"{where}: the first line holds only numbers: {advice}")
     fault = _name_fault(dialect, columns, index and len(columns) > 1 and any(columns[1:]))

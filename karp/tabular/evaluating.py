@@ -37,7 +37,7 @@ def evaluate(
     A row without a target is left out. A row of a class that training had not is wrong for accuracy, and left out of
     the other scores. Raises DataError for a table that lacks a column, has one of another type, or no row to score.
     """
-    with open_cells(source) as cells:
+    with open_cells(source, known=schema.inputs) as cells:
         for name in (target.name, *([weight] if weight is not None else [])):
             if name not in cells.names:
                 raise DataError(f"{cells.name}: there is no column {name!r} among {listing(cells.names, 10)}, and "

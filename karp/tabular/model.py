@@ -125,7 +125,7 @@ class Model:
         """
         if proba and not len(self.classes):
             raise SettingError(f"{self.fitted.target.name!r} is a number: it is predicted without probabilities")
-        with open_cells(source) as cells, writing(path) as write:
+        with open_cells(source, known=self.fitted.schema.inputs) as cells, writing(path) as write:
             converter = Converter(self.fitted.schema, cells.name, cells.names)
             count = 0
             for outputs in self._predicted(cells, converter, strict):
@@ -159,7 +159,7 @@ class Model:
 
     def _collect(self, source: Any, strict: bool, stacklevel: int = 4) -> Array:
         """Return the outputs of a table, and warn of what it has that the model does not know."""
-        with open_cells(source) as cells:
+        with open_cells(source, known=self.fitted.schema.inputs) as cells:
             converter = Converter(self.fitted.schema, cells.name, cells.names)
             outputs = list(self._predicted(cells, converter, strict))
         for note in evaluating.notes_of(converter, cells.name):

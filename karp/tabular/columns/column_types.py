@@ -107,6 +107,11 @@ class Schema:
         return tuple(column for column in self.columns if not isinstance(column, LeftOut))
 
     @property
+    def inputs(self) -> tuple[str, ...]:
+        """The names of the columns that are not left out."""
+        return tuple(column.name for column in self.used)
+
+    @property
     def numbers(self) -> tuple[str, ...]:
         """The names of the numbers that a row becomes; "when.month" is the month of the date "when"."""
         return tuple(name for column in self.columns for name in number_names(column))

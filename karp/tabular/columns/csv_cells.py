@@ -23,8 +23,8 @@ from karp.tabular.columns.arrow import pyarrow, recut
 from karp.tabular.columns.cells import Batch, Cells, batch_rows, chosen
 
 
-def csv_cells(file: TextFile, delimiter: str | None = None) -> Cells:
-    """Return the cells of a CSV file; `delimiter` is detected if it is None.
+def csv_cells(file: TextFile, delimiter: str | None = None, known: Collection[str] = ()) -> Cells:
+    """Return the cells of a CSV file; `delimiter` is detected if it is None, `known` names columns it should have.
 
     Raises DataError for a file that is not a table, now or while its batches are read.
     """
@@ -35,7 +35,7 @@ def csv_cells(file: TextFile, delimiter: str | None = None) -> Cells:
     if not number:
         note = header.comment_note(file, dialect)
         raise DataError(f"{file.name}: the file is empty{note}: its first line must name the columns")
-    columns = header.column_names(file, dialect, number, record, index=True)
+    columns = header.column_names(file, dialect, number, record, index=True, known=known)
     names = tuple(column for column in columns if column)
     left_out = () if columns[0] else (("", "it has no name, as the names of the rows"),)
     notes = []

@@ -33,8 +33,10 @@ _FRAME = "the table"  # what a source without a name is called in messages
 
 
 @contextmanager
-def open_cells(source: Any, delimiter: str | None = None) -> Iterator[Cells]:
+def open_cells(source: Any, delimiter: str | None = None, known: Collection[str] = ()) -> Iterator[Cells]:
     """Open a file or something in memory as cells; `delimiter` is for CSV, and detected if it is None.
+
+    `known` names columns that it should have: a first line of CSV with all of them is none of numbers.
 
     Raises DataError for a source that cannot be read, SettingError for an object that is not a source, MissingError if
     pyarrow is needed and not installed.
@@ -52,7 +54,7 @@ def open_cells(source: Any, delimiter: str | None = None) -> Iterator[Cells]:
             elif _is_npz(head):
                 yield _npz(file.name, file.raw)
             else:
-                yield csv_cells(file, delimiter)
+                yield csv_cells(file, delimiter, known)
     else:
         yield _in_memory(source)
 

@@ -117,6 +117,15 @@ def test_the_delimiter_is_detected_and_said(file: Path, mark: str, shown: str) -
         assert ("only one",) == cells.names
 
 
+def test_known_names_may_be_numbers(tmp_path: Path) -> None:
+    file = tmp_path / "t.csv"
+    file.write_text("7,5\n1,2\n")
+    with open_cells(file, known=["5", "7"]) as cells:
+        assert ("7", "5") == cells.names
+    with pytest.raises(DataError, match="the first line holds only numbers"), open_cells(file, known=["5", "8"]):
+        pass
+
+
 @pytest.mark.parametrize(
     ("content", "message"),
     [
