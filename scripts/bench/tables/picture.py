@@ -22,19 +22,19 @@ def draw(path: str, title: str, below: str, comparisons: Sequence[Comparison]) -
     matplotlib.use("agg")
     from matplotlib import pyplot
 
-    lines = sorted(comparisons, key=lambda one: one.ratio)  # the best of the others above
+    lines = sorted(comparisons, key=lambda one: one.ratio)  # from below: the best of the others stands above
     height = LINE * len(lines) + MARGINS
     with pyplot.rc_context({"font.size": 9, "svg.fonttype": "none"}):
         figure, axes = pyplot.subplots(figsize=(9, height))
         axes.axvline(1.0, color=OWN, linewidth=1.4)
-        for place, line in enumerate(reversed(lines)):
+        for place, line in enumerate(lines):
             ratios = [1 / one.ratio for one in line.sets]
             axes.axhline(place, color=LIMIT, linewidth=0.8, zorder=0)
             axes.scatter(ratios, [place] * len(ratios), s=22, color=OTHER, alpha=0.8, linewidths=0)
             axes.scatter([1 / line.ratio], [place], s=64, marker="D", color=YARDSTICK, zorder=3)
             note = f"{1 / line.ratio:.2f}   {line.first} is better on {line.better} of {len(line.sets)}"
             axes.text(1.01, place, note, transform=axes.get_yaxis_transform(), va="center", fontsize=8)
-        axes.set_yticks(range(len(lines)), [line.second for line in reversed(lines)])
+        axes.set_yticks(range(len(lines)), [line.second for line in lines])
         axes.set_ylim(-0.6, len(lines) - 0.4)
         axes.set_xscale("log")
         low, high = axes.get_xlim()
