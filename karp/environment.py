@@ -21,7 +21,8 @@ read all of the variables, and may replace its process by `os.exec*`.
 """
 
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from karp.checks import digits, whole
@@ -70,6 +71,17 @@ def take(*names: str) -> None:
         import json
 
         os.environ[TAKEN] = json.dumps({"process": os.getpid(), **variables})
+
+
+@contextmanager
+def hidden(name: str) -> Iterator[None]:
+    """Hide a variable from what this block runs in this process."""
+    value = os.environ.pop(name, None)
+    try:
+        yield
+    finally:
+        if value is not None:
+            os.environ[name] = value
 
 
 def of_child(given: Mapping[str, str], *handed_on: str) -> dict[str, str]:

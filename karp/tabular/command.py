@@ -27,6 +27,8 @@ def fit_file(source: str, output: Path, run_dir: str | None, test: str | None, *
     output = output.absolute()
     if not output.parent.is_dir():
         raise SettingError(f"there is no directory {str(output.parent)!r} for the model: make it, or pass another -o")
+    if test is not None and Path(test).exists() and not Path(test).is_file():
+        raise SettingError(f"--test is {test!r}, and is read before and after the training: pass a regular file")
     directory = Path(run_dir) if run_dir is not None else fresh_directory(source)
     check_unused(directory)
     directory = directory.absolute()

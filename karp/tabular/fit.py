@@ -16,8 +16,8 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
-from karp import checks
-from karp.errors import RecordError
+from karp import checks, environment
+from karp.errors import ProgramError, RecordError
 from karp.monitor import streams
 from karp.record.files import reason
 from karp.record.paths import PREPARED, check_unused
@@ -94,6 +94,7 @@ def fit(
         DataError: the table cannot be used.
         SettingError: an argument cannot be used.
         RunError: the training has failed.
+        ProgramError: a launcher has started this program.
         RecordError: a file cannot be written.
 
     >>> model = fit({"size": [1, 2, 3, 4] * 10, "kind": ["a", "a", "b", "b"] * 10}, target="kind", n_jobs=1, show=False)
@@ -101,15 +102,17 @@ def fit(
     ('a', ['b', 'b'])
     """
     console = Console(streams.for_progress() if show else None)
+    given = environment.given_directory(run_dir)
     with ExitStack() as stack:
-        directory = _directory(run_dir, stack, n_jobs)
+        directory = _directory(given, stack, n_jobs)
+        stack.enter_context(environment.hidden(environment.RUN_DIR))  # what is trained in this process leaves no files
         ready = make_ready(
             source, console, n_jobs=n_jobs, test=test, score=score, recipe=recipe, target=target, task=task,
             weight=weight, class_weight=class_weight, numeric=numeric, categorical=categorical, drop=drop,
             validation=validation, seed=seed, memory=memory, directory=directory,
         )  # fmt: skip
         tested = None if test is None else Test(test, weight)
-        if directory is None or (run_dir is None and ready.workers == 1):
+        if directory is None or (given is None and ready.workers == 1):
             watch = console.watch("training", ready.recipe.epochs, SCORES[ready.score])
             network, _ = train(ready.prepared, ready.recipe, ready.score, watch, record=False, show=False)
         else:
@@ -136,6 +139,8 @@ def make_ready(
 
     `recipe` has fields that are to differ from the defaults, `preparing` further arguments of `prepare`.
     """
+    if environment.read(environment.SERVER):
+        raise ProgramError("karp fit launches its own workers: run this program with python, not karp launch")
     wanted = cores() if n_jobs is None else checks.whole("n_jobs", n_jobs, 1)
     folder = None if directory is None else directory / PREPARED
     prepared = prepare(source, seed=seed, weight=weight, directory=folder, progress=console.progress, **preparing)
@@ -158,12 +163,11 @@ def make_ready(
     return Ready(prepared, made, chosen.name, beside, workers)
 
 
-def _directory(run_dir: str | os.PathLike[str] | None, stack: ExitStack, n_jobs: int | None) -> Path | None:
+def _directory(given: Path | None, stack: ExitStack, n_jobs: int | None) -> Path | None:
     """Return the directory of the run; None for a run in this process, which needs none."""
-    if run_dir is not None:
-        directory = Path(run_dir).absolute()
-        check_unused(directory)
-        return directory
+    if given is not None:
+        check_unused(given)
+        return given.absolute()
     if (cores() if n_jobs is None else n_jobs) == 1:
         return None
     folder = tempfile.TemporaryDirectory(prefix="karp-fit-", ignore_cleanup_errors=True)

@@ -36,10 +36,10 @@ def launch(workers: int, directory: Path, program: list[str], stream: TextIO | N
         stdin=subprocess.PIPE,
         stdout=subprocess.DEVNULL,  # the program's: it says what this process can see for itself
         stderr=None if inherited else subprocess.PIPE,
-        env=environment.of_child({}, environment.FAULT),
+        env=environment.of_child({} if inherited else {"PYTHONIOENCODING": "utf-8"}, environment.FAULT),
         process_group=0,
     )
-    lines = None if process.stderr is None else io.TextIOWrapper(process.stderr, errors="replace")
+    lines = None if process.stderr is None else io.TextIOWrapper(process.stderr, "utf-8", "replace")
     interrupted = False
     last: deque[str] = deque(maxlen=TAIL_LINES)
     while True:

@@ -127,6 +127,40 @@ def test_an_interrupt_leaves_nothing_behind(tmp_path: Path) -> None:
     assert ([], []) == (left_over(folder), list(tmp_path.iterdir()))
 
 
+def test_an_interrupt_while_what_it_says_is_passed_on_leaves_nothing_behind(tmp_path: Path) -> None:
+    code = f"""import sys, karp
+class Stream:
+    def write(self, text): sys.__stderr__.write(text); sys.__stderr__.flush()
+    def flush(self): pass
+    def isatty(self): return False
+sys.stderr = Stream()
+try:
+    karp.fit({str(PENGUINS)!r}, {ARGUMENTS}, n_jobs=2)
+except KeyboardInterrupt:
+    print("interrupted")"""
+    with started([sys.executable, "-c", code], tmp_path, TMPDIR=str(tmp_path), KARP_FAULT=HELD) as process:
+        process.until("run  ")
+        (folder,) = tmp_path.glob("karp-fit-*")
+        process.send_signal(signal.SIGINT)
+        status, printed, said = process.end()
+    assert (0, "interrupted\n", True) == (status, printed, "stopped after step" in said), said
+    assert ([], []) == (left_over(folder), list(tmp_path.iterdir()))
+
+
+def test_a_program_of_a_launcher_cannot_fit(tmp_path: Path) -> None:
+    (tmp_path / "program.py").write_text(f"import karp\nkarp.fit({str(PENGUINS)!r}, target='species')\n")
+    done = karp("launch", "-n", 1, "program.py", cwd=tmp_path)
+    assert (1, True) == (done.returncode, "run this program with python, not karp launch" in done.stderr), done.stderr
+
+
+def test_the_directory_of_the_run_may_be_a_variable(tmp_path: Path) -> None:
+    code = f"import karp; karp.fit({str(PENGUINS)!r}, {ARGUMENTS}, n_jobs=1, output='model', show=False)"
+    done = completed([sys.executable, "-c", code], tmp_path, KARP_RUN_DIR=str(tmp_path / "run"))
+    assert 0 == done.returncode, done.stderr
+    assert expected(tmp_path) == digest(tmp_path / "model")
+    assert (tmp_path / "run" / "summary.json").exists()
+
+
 def test_a_launcher_stops_with_the_process_that_has_started_it(tmp_path: Path) -> None:
     code = f"import karp; karp.fit({str(PENGUINS)!r}, {ARGUMENTS}, n_jobs=2, run_dir='run')"
     with started([sys.executable, "-c", code], tmp_path, KARP_FAULT=HELD) as process:
@@ -146,6 +180,7 @@ def test_a_launcher_stops_with_the_process_that_has_started_it(tmp_path: Path) -
         (("--drop", "wings"), "has no column 'wings'"),
         (("--validation", "nowhere.csv"), "nowhere.csv"),
         (("--test", "nowhere.csv"), "nowhere.csv"),
+        (("--test", "/dev/null"), "pass a regular file"),
         (("-n", "0"), "n_jobs must be a whole number from 1"),
         (("-o", "nowhere/model"), "there is no directory"),
         (("--run-dir", ""), "--run-dir is empty"),
