@@ -16,38 +16,62 @@ COMMANDS = re.findall(r"^\$ (.*)$", "".join(re.findall(r"```console\n(.*?)```", 
 
 @pytest.mark.parametrize("block", BLOCKS, ids=range(len(BLOCKS)))
 def test_a_block_of_python_runs(block: str, tmp_path: Path) -> None:
-    done = completed([sys.executable, "-c", block], ROOT, KARP_RUN_DIR=str(tmp_path / "run"))
+    (tmp_path / "workers").symlink_to(ROOT / "workers")
+    done = completed([sys.executable, "-c", block], tmp_path)
     assert 0 == done.returncode, done.stderr
 
 
-def run(command: str, folder: Path) -> str:
-    """The hash of the weights that this command ends with; what it writes to runs/ goes to this folder.
+def run(command: str, folder: Path) -> tuple[str, str]:
+    """Run a command of the README where workers/ is; return what it prints and what it says.
 
     `karp` and `python` on its PATH are those of the tests.
     """
-    folder.mkdir()
-    (folder / "workers").symlink_to(ROOT / "workers")
+    if not folder.exists():
+        folder.mkdir()
+        (folder / "workers").symlink_to(ROOT / "workers")
+        (folder / "karp").write_text(f'#!/bin/sh\nexec {shlex.quote(sys.executable)} -m karp.cli "$@"\n')
+        (folder / "karp").chmod(0o755)
     command = command.replace("scripts/", f"{shlex.quote(str(ROOT))}/scripts/")
-    (folder / "karp").write_text(f'#!/bin/sh\nexec {shlex.quote(sys.executable)} -m karp.cli "$@"\n')
-    (folder / "karp").chmod(0o755)
     path = f"{folder}:{Path(sys.executable).parent}:{os.environ['PATH']}"
     done = completed(["/bin/sh", "-c", command], folder, PATH=path, PYTHONWARNINGS="")  # pip may come by, which warns
     assert 0 == done.returncode, done.stderr
-    assert "test accuracy 0.9" in done.stdout
-    (run,) = (folder / "runs").iterdir()
-    (said,) = re.findall(r"^karp: .*  weights ([0-9a-f]{12})  files in", done.stderr, re.M)
-    found = str(summary(run)["weights_sha256"])
-    assert found[:12] == said
-    return found
+    return done.stdout, done.stderr
 
 
-def test_the_commands_run_and_end_with_the_same_bits(tmp_path: Path) -> None:
+def trained(command: str, folder: Path) -> str:
+    """Run a command that trains on the digits; return the hash of the weights that it ends with."""
+    out, said = run(command, folder)
+    assert "test accuracy 0.9" in out
+    (directory,) = (folder / "runs").iterdir()
+    (shown,) = re.findall(r"^karp: .*  weights ([0-9a-f]{12})  files in", said, re.M)
+    weights = str(summary(directory)["weights_sha256"])
+    assert weights[:12] == shown
+    return weights
+
+
+def test_the_commands_that_train_end_with_the_same_bits(tmp_path: Path) -> None:
     """As the README says of them; scripts/test.sh is what runs this."""
-    commands = [command for command in COMMANDS if not command.startswith("scripts/test.sh")]
+    others = "scripts/test.sh", "karp fit", "karp show", "karp evaluate", "karp predict"
+    commands = [command for command in COMMANDS if not command.startswith(others)]
     assert ["scripts/launch_local.sh", "python", "karp", "scripts/launch_local.sh"] == [
         command.split()[0] for command in commands
     ]
-    assert 1 == len({run(command, tmp_path / str(place)) for place, command in enumerate(commands)})
+    assert 1 == len({trained(command, tmp_path / str(place)) for place, command in enumerate(commands)})
+
+
+def test_the_journey_from_a_table_to_predictions(tmp_path: Path) -> None:
+    """The commands on the penguins, in their order, say what the README shows, figures aside."""
+    commands = [command for command in COMMANDS if "penguins" in command]
+    assert ["fit", "show", "evaluate", "predict"] == [command.split()[1] for command in commands]
+    folder = tmp_path / "journey"
+    out, said = run(commands[0], folder)
+    shown = README.split("```\nrows      344 read")[1].split("```")[0]
+    labels = re.findall(r"^([a-z]\S*(?: model)?)\s", "rows      344 read" + shown, re.M)
+    assert {"rows", "target", "columns", "recipe", "training", "best", "karp", "linear model", "model"} <= set(labels)
+    assert [] == [label for label in labels if not re.search(rf"^{label}\s", said + out, re.M)]
+    for command in commands[1:]:
+        run(command, folder)
+    assert 345 == len((folder / "predicted.csv").read_text().splitlines())
 
 
 def test_the_tree_names_every_room() -> None:
