@@ -2,7 +2,8 @@
 
 Theory of operation. What pyarrow yields comes in any size (a Parquet batch ends where a dictionary changes), so it is
 re-cut to batches of `batch_rows`. A dictionary is another one in each row group, so its codes mean nothing beyond a
-batch: it is turned into its values. Parquet is read with `pre_buffer=False`, as else the whole file may be held.
+batch: it is turned into its values. Parquet is read with `pre_buffer=False`, as else the whole file may be held, and
+with a buffer for each column, as else a whole row group is, which may be as large as the file.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from karp.tabular.columns.cells import Batch, Cells, Column, Texts, Typed, batch
 
 Lines = NDArray[np.int64]
 _WAITING = 8  # parts that are kept before they are made one
+_BUFFER, _LEAST_BUFFER, _BUFFERS = 1 << 16, 1 << 12, 1 << 24  # bytes read at once, of a column and of all columns
 PARQUET, IPC, STREAM = b"PAR1", b"ARROW1\x00\x00", b"\xff\xff\xff\xff"
 
 
@@ -65,7 +67,9 @@ def table_cells(name: str, table: Any) -> Cells:
 def _parquet(name: str, raw: IO[bytes], pa: Any) -> Cells:
     import pyarrow.parquet
 
-    file = pyarrow.parquet.ParquetFile(pa.PythonFile(raw, "r"), pre_buffer=False)
+    metadata = pyarrow.parquet.read_metadata(pa.PythonFile(raw, "r"))
+    size = max(_LEAST_BUFFER, min(_BUFFER, _BUFFERS // max(metadata.num_columns, 1)))
+    file = pyarrow.parquet.ParquetFile(pa.PythonFile(raw, "r"), metadata=metadata, pre_buffer=False, buffer_size=size)
     schema = file.schema_arrow
     rows = batch_rows(len(schema))
 

@@ -64,8 +64,8 @@ def prepare(
         raise SettingError(f"the column {target!r:.60} cannot be both target and weight")
     share = _share(validation)
     options = Options(
-        target, weight, class_weight, task, tuple(numeric), tuple(categorical), tuple(drop), share,
-        setting("seed", seed), checks.whole("memory", memory, LEAST_MEMORY),
+        target, weight, class_weight, task, _names("numeric", numeric), _names("categorical", categorical),
+        _names("drop", drop), share, setting("seed", seed), checks.whole("memory", memory, LEAST_MEMORY),
     )  # fmt: skip
     other = None if share else validation
     if directory is None:
@@ -73,6 +73,13 @@ def prepare(
         prepared.train.remarks = prepared.notes
         return prepared
     return prepare_table(source, other, options, directory, progress)
+
+
+def _names(option: str, names: Collection[str]) -> tuple[str, ...]:
+    """Return names of columns; raise SettingError for a text, whose letters would be taken for them."""
+    if isinstance(names, str):
+        raise SettingError(f"{option} is {names!r:.60}: pass a list of names of columns")
+    return tuple(names)
 
 
 def _share(validation: Any) -> float:

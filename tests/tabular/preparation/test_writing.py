@@ -1,6 +1,7 @@
 """Writing a prepared table: in little memory, with nothing left where the disk is full, and sorted whatever comes."""
 
 import resource
+import tracemalloc
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -89,3 +90,19 @@ def test_a_table_larger_than_half_the_memory_is_in_a_folder_that_goes(
     with largest_file(30_000), pytest.raises(RecordError, match="MB: free space"):
         prepare(columns, target="y", memory=1 << 20)
     assert [] == list(tmp_path.iterdir())
+
+
+def test_memory_does_not_grow_with_the_table(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("karp.tabular.preparation.writing.SAMPLE_NUMBERS", 1 << 14)
+    monkeypatch.setattr("karp.tabular.preparation.sorting.CHUNK_BYTES", 1 << 16)
+    columns = {f"x{place}": np.random.default_rng(place).random(1 << 17) for place in range(16)}
+    columns["y"] = np.arange(1 << 17) % 2
+    tracemalloc.start()
+    try:
+        prepared = prepare(columns, target="y", memory=1 << 20, directory=tmp_path)
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert 8 << 20 <= sum(file.stat().st_size for file in tmp_path.iterdir())
+    assert peak < 9 << 20, f"{peak:,}"  # the rows as they are sorted take 18 MB
+    assert len(prepared.train) + len(prepared.validation) == 1 << 17
