@@ -101,6 +101,8 @@ def fit(
     >>> model.predict({"size": 1}), model.predict({"size": [4, 3]}).tolist()
     ('a', ['b', 'b'])
     """
+    if environment.read(environment.SERVER):
+        raise ProgramError("karp.fit launches its own workers: run this program with python, not karp launch")
     console = Console(streams.for_progress() if show else None)
     given = environment.given_directory(run_dir)
     with ExitStack() as stack:
@@ -139,8 +141,6 @@ def make_ready(
 
     `recipe` has fields that are to differ from the defaults, `preparing` further arguments of `prepare`.
     """
-    if environment.read(environment.SERVER):
-        raise ProgramError("karp fit launches its own workers: run this program with python, not karp launch")
     wanted = cores() if n_jobs is None else checks.whole("n_jobs", n_jobs, 1)
     folder = None if directory is None else directory / PREPARED
     prepared = prepare(source, seed=seed, weight=weight, directory=folder, progress=console.progress, **preparing)

@@ -20,6 +20,7 @@ from typing import TextIO
 from karp import environment
 from karp.errors import RunError
 from karp.launch.processes import SITE, TAIL_LINES, kill_group
+from karp.monitor import streams
 
 _MAIN = f"import sys; sys.path.insert(0, {SITE!r}); import karp; del sys.path[0]; " \
         "from karp.tabular.launching import main; sys.exit(main())"  # fmt: skip
@@ -30,7 +31,7 @@ def launch(workers: int, directory: Path, program: list[str], stream: TextIO | N
 
     Raises RunError if the run fails, KeyboardInterrupt, with all processes ended, if it is interrupted.
     """
-    inherited = stream is not None and descriptor_of(stream) == 2 and stream is sys.__stderr__
+    inherited = is_standard_error(stream)
     process = subprocess.Popen(
         [sys.executable, "-P", "-c", _MAIN, str(workers), str(directory), *program],
         stdin=subprocess.PIPE,
@@ -64,19 +65,18 @@ def launch(workers: int, directory: Path, program: list[str], stream: TextIO | N
         raise RunError(f"the run in {directory} has failed: {said}")
 
 
-def descriptor_of(stream: TextIO) -> int:
-    """Return the descriptor that a stream writes to; -1 if it has none, or is closed."""
+def is_standard_error(stream: TextIO | None) -> bool:
+    """Return whether a stream writes to the standard error that a child process inherits."""
     try:
-        return stream.fileno()
-    except (OSError, ValueError):
-        return -1
+        return stream is not None and stream is sys.__stderr__ and stream.fileno() == streams.ERRORS
+    except (OSError, ValueError):  # it is closed, or has no descriptor
+        return False
 
 
 def main() -> int:
     """Launch what this process's arguments name, until the run or standard input ends; return the exit status."""
     from karp.launch import start
     from karp.launch.options import Options
-    from karp.monitor import streams
     from karp.tabular.display import FitDisplay
 
     workers, directory, program, *arguments = sys.argv[1:]
