@@ -67,8 +67,9 @@ def launch(workers: int, directory: Path, program: list[str], stream: TextIO | N
 
 def is_standard_error(stream: TextIO | None) -> bool:
     """Return whether a stream writes to the standard error that a child process inherits."""
+    own = sys.__stderr__
     try:
-        return stream is not None and stream is sys.__stderr__ and stream.fileno() == streams.ERRORS
+        return own is not None and stream is own and own.fileno() == streams.ERRORS
     except (OSError, ValueError):  # it is closed, or has no descriptor
         return False
 
