@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from karp.cli.command import Commands
-from karp.errors import DataError, RecordError, SettingError
+from karp.errors import DataError, SettingError
 
 OUTPUT = "model.safetensors"
 _UNITS = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "t": 10**12}
@@ -122,17 +122,11 @@ def add_predict(commands: Commands) -> None:
 
 
 def run_predict(options: argparse.Namespace) -> int:
-    from karp.record.files import reason
     from karp.tabular.model import load
 
-    try:
-        rows, notes = load(options.model).write_predictions(
-            options.file, options.output, proba=options.proba, strict=options.strict
-        )
-    except OSError as error:
-        if isinstance(error, RecordError):
-            raise
-        raise RecordError(f"the predictions cannot be written to {options.output}: {reason(error)}") from None
+    rows, notes = load(options.model).write_predictions(
+        options.file, options.output, proba=options.proba, strict=options.strict
+    )
     for note in notes:
         print(f"karp: {note}", file=sys.stderr)
     if options.output is not None:

@@ -125,7 +125,7 @@ class Model:
         """
         if proba and not len(self.classes):
             raise SettingError(f"{self.fitted.target.name!r} is a number: it is predicted without probabilities")
-        with open_cells(source, known=self.fitted.schema.inputs) as cells, writing(path) as write:
+        with writing(path) as write, open_cells(source, known=self.fitted.schema.inputs) as cells:
             converter = Converter(self.fitted.schema, cells.name, cells.names)
             count = 0
             for outputs in self._predicted(cells, converter, strict):

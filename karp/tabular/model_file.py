@@ -166,6 +166,8 @@ def read(path: str | os.PathLike[str]) -> Fitted:
 
     where = f"the model file {os.fspath(path)!r}"
     try:
+        with open(path, "rb"):  # the library's own error says only that there is no such file
+            pass
         with safe_open(path, framework="numpy") as file:
             text = (file.metadata() or {}).get(ENTRY)
             weights = {name: file.get_tensor(name) for name in sorted(file.keys())} if text else {}

@@ -15,9 +15,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from karp.errors import SettingError
+from karp.errors import RecordError, SettingError
 from karp.monitor import streams
-from karp.record.files import is_stream, replacing
+from karp.record.files import is_stream, reason, replacing
 from karp.tabular.columns.arrow import pyarrow
 
 Columns = Mapping[str, NDArray[Any]]  # name -> cells (n,)
@@ -41,19 +41,40 @@ def check_name(path: str | None) -> None:
 def writing(path: str | None) -> Iterator[Write]:
     """Yield the function that writes the next rows; each call has the same columns.
 
-    The file has its name when the block has ended without an exception. Raises OSError if it cannot be written, and
-    what `check_name` raises.
+    The file has its name when the block has ended without an exception. Raises RecordError if it cannot be written, and
+    what `check_name` raises. It is to be the outer block where a file is read in another: each says what it cannot do.
     """
     check_name(path)
     if path is None:
         yield _csv(lambda text: streams.show(text.encode()))
         return
-    with replacing(Path(path)) as file:
-        if Path(path).suffix.lower() in _PARQUET:
-            with _parquet(file) as write:
-                yield write
-        else:
-            yield _csv(lambda text: file.write(text.encode()))
+    try:
+        with replacing(Path(path)) as file:
+            if Path(path).suffix.lower() in _PARQUET:
+                with _parquet(file) as write:
+                    yield _guarded(write, path)
+            else:
+                yield _guarded(_csv(lambda text: file.write(text.encode())), path)
+    except RecordError:
+        raise
+    except OSError as error:
+        raise _failed(path, error) from None
+
+
+def _guarded(write: Write, path: str) -> Write:
+    """Return a function that writes, and raises RecordError if that fails."""
+
+    def guarded(columns: Columns) -> None:
+        try:
+            write(columns)
+        except OSError as error:
+            raise _failed(path, error) from None
+
+    return guarded
+
+
+def _failed(path: str, error: OSError) -> RecordError:
+    return RecordError(f"the predictions cannot be written to {path}: {reason(error)}")
 
 
 def _csv(out: Callable[[str], object]) -> Write:

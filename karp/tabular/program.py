@@ -4,6 +4,7 @@ It says all that a user learns at the end: the table of scores, where the model 
 was interrupted and is resumed ends as any other.
 """
 
+import shlex
 import sys
 from pathlib import Path
 
@@ -28,7 +29,9 @@ def main(path: Path) -> None:
     try:
         digest = write(job.output, model.fitted)
     except OSError as error:
-        raise RecordError(f"the model cannot be written to {job.output}: {reason(error)}") from None
+        go_on = shlex.join(["karp", "launch", "--resume", str(path.parent), "-n", "1"])
+        why = f"the model cannot be written to {job.output}: {reason(error)}"
+        raise RecordError(f"{why}; once it can be, this does it without training again: {go_on}") from None
     lines = ["", *report.scores_table(model.fitted.results, job.score)]
     lines += ["", *report.model_lines(job.output, digest)]
     print("\n".join(lines))

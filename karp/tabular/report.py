@@ -19,7 +19,7 @@ from karp.tabular.scores import SCORES
 if TYPE_CHECKING:
     from karp.tabular.preparation.prepared import Counts
 
-WIDTH = 80
+WIDTH, MOST_NAME = 80, 32
 _TITLES = {"linear": "linear model", "majority": "majority", "mean": "mean"}
 _PLURALS = {"category": "categories"}
 
@@ -148,17 +148,22 @@ def show(fitted: Fitted, size: int, digest: str) -> list[str]:
         line("recipe", recipe_line(fitted.recipe)),
         line("rows", rows),
         line("weights", f"{parameters:,} numbers"),
-        line("file", f"{size_text(size)}, sha256 {digest}"),
+        line("file", size_text(size)),
+        line("sha256", digest),
         "",
         *scores_table(fitted.results, fitted.score),
         "",
     ]
-    names = [repr(column.name)[1:-1] for column in fitted.schema.columns]
-    width = min(32, max(map(len, names)))
+    names = [_shortened(repr(column.name)[1:-1], MOST_NAME) for column in fitted.schema.columns]
+    width = max(map(len, names))
     for column, name in zip(fitted.schema.columns, names, strict=True):
         text = f"{name:<{width}}  {kind_of(column):<8}  {_describe(column, fitted)}"
-        lines.append(text if len(text) <= WIDTH else text[: WIDTH - 1] + "…")
+        lines.append(_shortened(text, WIDTH))
     return [text.rstrip() for text in lines]
+
+
+def _shortened(text: str, most: int) -> str:
+    return text if len(text) <= most else text[: most - 1] + "…"
 
 
 _ROWS = {"train": "to train on", "validation": "to validate"}
