@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from models import PRICE, SPECIES, fitted
+from models import PRICE, SPECIES, TABLE, fitted
 from safetensors.numpy import save
 
 from karp.errors import DataError
@@ -126,3 +126,24 @@ def test_weights_of_another_network_are_refused(tmp_path: Path) -> None:
     model_file.write(tmp_path / "m", model)
     with pytest.raises(DataError, match="the weights are not those of the model's network"):
         load(tmp_path / "m")
+
+
+STORED = Path(__file__).parent / "stored"
+CODES: dict[str, list[Any]] = {"code": ["k00", "k39", "k07", "?", "new"]}
+
+
+@pytest.mark.filterwarnings("ignore:.*of a level that training had not")
+def test_files_of_format_1_open_for_ever_and_predict_what_they_did() -> None:
+    """They are as karp wrote them when it had its first format, and are never written again."""
+    classes, numbers = load(STORED / "classes-1.safetensors"), load(STORED / "numbers-1.safetensors")
+    assert (SPECIES, PRICE) == (classes.fitted.target, numbers.fitted.target)
+    probabilities = [
+        [0.3193208873271942, 0.601034939289093, 0.07964417338371277],
+        [0.4222670793533325, 0.1557305008172989, 0.42200249433517456],
+        [0.4270871579647064, 0.41165611147880554, 0.16125668585300446],
+        [0.3916317820549011, 0.5183548927307129, 0.09001334756612778],
+        [0.27693796157836914, 0.5353845357894897, 0.18767748773097992],
+    ]
+    prices = [74.74202394485474, 80.12430191040039, 27.169084548950195, 83.68920683860779, 66.70444965362549]
+    np.testing.assert_allclose(probabilities, classes.predict_proba(TABLE | CODES), rtol=1e-4)
+    np.testing.assert_allclose(prices, numbers.predict(TABLE | CODES), rtol=1e-4)
