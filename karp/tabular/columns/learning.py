@@ -73,6 +73,7 @@ class Learner:
         kept = [name for name in self._features if name not in self._drop]
         self._counts = {name: ColumnCounts(name in self._categorical) for name in kept}
         self._rows = 0
+        self.others: dict[str, int] = {}  # columns of numbers and times -> their cells of another kind, once finished
 
     @property
     def read(self) -> tuple[str, ...]:
@@ -130,7 +131,7 @@ class Learner:
                     if told:
                         raise DataError(f"{self._cells.name}, column {name!r}: {reason}: drop it, or leave it as it is")
                     return LeftOut(name, reason), ""
-                others = counts.present - int(counts.kinds[kind])
+                others = self.others[name] = counts.present - int(counts.kinds[kind])
                 note = others_note(kind, others, int(self._rows), counts.first[kind]) if others else ""
                 if made is Date:
                     return Date(name, gaps or others > 0, counts.varying_parts()), note

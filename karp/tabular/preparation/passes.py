@@ -17,7 +17,7 @@ batches shows in a bit.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack
 from typing import Any, NamedTuple, TypeVar
 
@@ -41,6 +41,7 @@ from karp.tabular.preparation.writing import Statistics, record_dtype, row_bytes
 
 SORTER_PART = 10  # a sorter collects this part of the memory, and needs up to four times that; there are two
 
+NO_OTHERS: Mapping[str, int] = {}
 Progress = Callable[[str, int, int | None], None]
 T = TypeVar("T")
 
@@ -69,13 +70,17 @@ def prepare_table(
     options: Options,
     directory: str | os.PathLike[str] | None,
     progress: Progress | None = None,
+    request: str = "",
 ) -> Prepared:
-    """Prepare a table, and the one for validation where the share of its own rows is 0; see `karp.prepare`."""
+    """Prepare a table, and the one for validation where the share of its own rows is 0; see `karp.prepare`.
+
+    `request` is a digest for the manifest, by which another process knows the table again (`sharing.py`).
+    """
     shown = _Shown(progress)
     with ExitStack() as stack:
         cells = stack.enter_context(open_cells(source))
         other = None if options.share else stack.enter_context(open_cells(validation))
-        labels, split, schema, notes = _learn(cells, options, shown)
+        labels, split, schema, others, notes = _learn(cells, options, shown)
         weighted = options.weight is not None
         dtype = record_dtype(schema, labels.target, weighted)
         most = options.memory // SORTER_PART
@@ -96,7 +101,7 @@ def prepare_table(
             chosen = _for_validation(split, rows, options.seed)
             train.add(records[rows.used & ~chosen])
             kept.add(records[rows.used & chosen])
-        notes += _unknown_levels(converter, cells)
+        notes += _validation_notes(converter, cells, others)
         if other is not None:
             other_labels = _count(other, labels, options, shown)
             kept = sorter(other_labels.used)
@@ -106,10 +111,10 @@ def prepare_table(
                 kept.add(_records(dtype, converter.convert(batch), rows, options.seed)[rows.used])
             converter.finish()
             notes += [*other.notes, *other_labels.target_notes(), *other_labels.weight_notes()]
-            notes += _unknown_levels(converter, other)
+            notes += _validation_notes(converter, other)
 
         statistics = Statistics(schema, labels.target, options.class_weight == "balanced")
-        statistics.learn(train.chunks(), cells.name)
+        statistics.learn(shown("learning the scales of numbers", train.chunks(), train.rows), cells.name)
         counts = {
             "read": labels.rows,
             "without_target": labels.without_target,
@@ -117,10 +122,25 @@ def prepare_table(
             "train": train.rows,
             "validation": kept.rows,
         }
-        return write_table(store, {"train": train, "validation": kept}, statistics, counts, notes, cells.name)
+        parts = {
+            part: shown("writing the rows", rows.chunks(), rows.rows)
+            for part, rows in (("train", train), ("validation", kept))
+        }
+        said = {"counts": counts, "notes": notes, "request": request}
+        return write_table(store, dtype, parts, statistics, said, cells.name)
 
 
-def _learn(cells: Cells, options: Options, shown: _Shown) -> tuple[LabelReader, Split, Schema, list[str]]:
+class _LearntTable(NamedTuple):
+    """What is learnt before rows are converted; `others` counts the training cells that are not of their columns."""
+
+    labels: LabelReader
+    split: Split
+    schema: Schema
+    others: dict[str, int]
+    notes: list[str]
+
+
+def _learn(cells: Cells, options: Options, shown: _Shown) -> _LearntTable:
     """Learn from a table what its target is, which of its rows are for validation, and the types of its columns."""
     target_learner = TargetLearner(cells, options.target, options.task)
     learner = Learner(  # the options are checked before anything is read
@@ -142,7 +162,8 @@ def _learn(cells: Cells, options: Options, shown: _Shown) -> tuple[LabelReader, 
     for batch, rows in shown("finding the types of columns", labels.batches(learner.read), labels.rows):
         learner.add(batch, rows.used & ~_for_validation(split, rows, options.seed))
     schema, type_notes = learner.finish()
-    return labels, split, schema, [*cells.notes, *target_notes, *labels.weight_notes(), *type_notes]
+    notes = [*cells.notes, *target_notes, *labels.weight_notes(), *type_notes]
+    return _LearntTable(labels, split, schema, learner.others, notes)
 
 
 def _split(labels: LabelReader, options: Options, shown: _Shown) -> Split:
@@ -193,16 +214,22 @@ def _records(dtype: np.dtype[Any], converted: Converted, rows: Labels, seed: int
     return records
 
 
-def _unknown_levels(converter: Converter, cells: Cells) -> Iterator[str]:
-    """Yield what a user is told of cells whose level no training row has."""
+def _validation_notes(converter: Converter, cells: Cells, others: Mapping[str, int] = NO_OTHERS) -> Iterator[str]:
+    """Yield what a user is told of validation cells; `others` counts what training had and the types have told of."""
     for name, report in converter.reports.items():
+        where = f"{cells.name}, column {name!r}, validation rows"
         if report.unknown:
-            yield (f"{cells.name}, column {name!r}: {report.unknown:,} cells of validation rows are of levels that no "
-                   f"training row has ({', '.join(report.first)})")  # fmt: skip
+            has = "cell has a level" if report.unknown == 1 else "cells have levels"
+            yield f"{where}: {report.unknown:,} {has} that no training row has ({', '.join(report.first)})"
+        if more := report.others - others.get(name, 0):
+            are = "cell is not what the column holds and counts"
+            if more > 1:
+                are = "cells are not what the column holds and count"
+            yield f"{where}: {more:,} {are} as missing"
 
 
 class _Shown:
-    """Tells of batches as they are read."""
+    """Tells of batches and chunks as they are read."""
 
     def __init__(self, progress: Progress | None) -> None:
         self._progress = progress
@@ -212,7 +239,7 @@ class _Shown:
         done = 0
         for item in batches:
             yield item
-            batch: Any = item[0] if isinstance(item, tuple) else item
-            done += batch.rows
+            rows_of: Any = item[0] if isinstance(item, tuple) else item
+            done += len(rows_of) if isinstance(rows_of, np.ndarray) else rows_of.rows
             if self._progress is not None:
                 self._progress(what, done, rows)

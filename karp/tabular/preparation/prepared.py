@@ -63,14 +63,14 @@ class PreparedRows:
         ]
         row_bytes = sum(array.nbytes // max(len(array), 1) for array in arrays.values())
         self.block = max(1, min(BLOCK_ROWS, BLOCK_BYTES // max(row_bytes, 1)))
-        self.remarks: tuple[str, ...] = ()  # what the user of a run is told of the rows
+        self.remarks: tuple[str, ...] = ()  # what a run's user is told of the table, if the program has prepared it
         self._fingerprint = fingerprint
 
     def __len__(self) -> int:
         return len(self.target)
 
     def fingerprint(self) -> str:
-        """Return the digest that was made while the rows were written, of their weights, too."""
+        """Return the table's digest, that was made while it was written, of weights and the other part, too."""
         return self._fingerprint
 
     def take(self, rows: NDArray[np.int64]) -> list[Array]:
@@ -125,10 +125,14 @@ def from_manifest(plain: Mapping[str, Any], store: Store, path: Path | None) -> 
     """Return the prepared table of a manifest whose arrays are in `store`; raise DataError for a damaged one."""
     try:
         schema, target = Schema.from_list(plain["schema"]), Target.from_dict(plain["target"])
-        parts = {name: _rows(plain["parts"][name], name, store, schema, target) for name in ("train", "validation")}
+        fingerprint = str(plain["fingerprint"])
+        parts = {
+            name: _rows(plain["parts"][name], name, store, schema, target, fingerprint)
+            for name in ("train", "validation")
+        }
         return Prepared(
             schema, target, Preprocessing.from_dict(plain["preprocessing"]), tuple(map(str, plain["notes"])),
-            str(plain["fingerprint"]), Counts(**plain["counts"]), float(plain["target_mean"]),
+            fingerprint, Counts(**plain["counts"]), float(plain["target_mean"]),
             float(plain["target_std"]), **parts, manifest=path, store=store,
         )  # fmt: skip
     except DataError:
@@ -137,7 +141,9 @@ def from_manifest(plain: Mapping[str, Any], store: Store, path: Path | None) -> 
         raise DataError(f"{path}: it is damaged ({error!r:.80}): prepare the table again") from None
 
 
-def _rows(plain: Mapping[str, Any], part: str, store: Store, schema: Schema, target: Target) -> PreparedRows:
+def _rows(
+    plain: Mapping[str, Any], part: str, store: Store, schema: Schema, target: Target, fingerprint: str
+) -> PreparedRows:
     """Return the rows of a part; raise DataError or ValueError unless its arrays are as they must be."""
     rows = plain["rows"]
     shapes = {"numbers": (rows, len(schema.numbers)), "categories": (rows, len(schema.categories))}
@@ -147,7 +153,7 @@ def _rows(plain: Mapping[str, Any], part: str, store: Store, schema: Schema, tar
         if type(rows) is not int or rows < 1 or described["dtype"] not in DTYPES[name]:
             raise ValueError(name)
         arrays[name] = store.mapped(f"{part}.{name}", np.dtype(described["dtype"]), shape)
-    return PreparedRows(arrays, schema, target, str(plain["fingerprint"]))
+    return PreparedRows(arrays, schema, target, f"{fingerprint} {part}")
 
 
 def digest(plain: Any) -> str:

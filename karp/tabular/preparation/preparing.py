@@ -12,7 +12,7 @@ from karp import checks
 from karp.errors import SettingError
 from karp.limits import setting
 from karp.tabular.columns.target import Task
-from karp.tabular.preparation.passes import Options, Progress, prepare_table
+from karp.tabular.preparation.passes import Options, Progress
 from karp.tabular.preparation.prepared import Prepared
 from karp.tabular.preparation.sharing import prepare_once
 
@@ -68,11 +68,9 @@ def prepare(
         _names("drop", drop), share, setting("seed", seed), checks.whole("memory", memory, LEAST_MEMORY),
     )  # fmt: skip
     other = None if share else validation
-    if directory is None:
-        prepared = prepare_once(source, other, options, progress)
-        prepared.train.remarks = prepared.notes
-        return prepared
-    return prepare_table(source, other, options, directory, progress)
+    prepared = prepare_once(source, other, options, directory, progress)
+    prepared.train.remarks = prepared.notes
+    return prepared
 
 
 def _names(option: str, names: Collection[str]) -> tuple[str, ...]:

@@ -2,10 +2,10 @@
 
 Theory of operation. Workers of a run know its directory (KARP_RUN_DIR). There, a table that is read from a file has a
 folder whose name is a digest of all that its rows depend on: path, size and time of the file, and the options. Whoever
-holds the lock beside it prepares the table, unless it is there already. The system releases the lock when its process
-ends, so if that dies, the next one prepares. A run that is resumed finds the table, and the launcher removes it when
-the run has ended well. In all other cases each process prepares for itself: for a table in memory, of which nobody else
-knows, without a run's directory, and where there are no locks.
+holds the lock beside it prepares the table, unless it is there already; a folder that the program names is locked, too.
+The system releases the lock when its process ends, so if that dies, the next one prepares. A run that is resumed finds
+the table, and the launcher removes it when the run has ended well. In all other cases each process prepares for itself:
+for a table in memory, of which nobody else knows, without a run's directory, and where there are no locks.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from typing import Any
 
 from karp import environment
 from karp.errors import DataError
+from karp.record import files
 from karp.record.paths import PREPARED
 from karp.tabular.preparation.passes import Options, Progress, prepare_table
 from karp.tabular.preparation.prepared import FORMAT, MANIFEST, Prepared, open_prepared
@@ -29,29 +30,48 @@ from karp.tabular.preparation.prepared import FORMAT, MANIFEST, Prepared, open_p
 _LOOK_SECONDS, _SAY_SECONDS = 0.05, 10.0
 
 
-def prepare_once(source: Any, validation: Any, options: Options, progress: Progress | None) -> Prepared:
+def prepare_once(
+    source: Any,
+    validation: Any,
+    options: Options,
+    directory: str | os.PathLike[str] | None,
+    progress: Progress | None,
+) -> Prepared:
     """Prepare a table, or map what another worker of this host has prepared. Raises what `prepare_table` does."""
-    folder = _shared_folder(source, validation, options)
-    if folder is not None:
-        with _locked(folder.with_suffix(".lock"), str(source)) as locked:
-            if locked:
-                if (folder / MANIFEST).is_file():
-                    with suppress(DataError):  # one that was damaged is prepared again
-                        return open_prepared(folder / MANIFEST)
-                return prepare_table(source, validation, options, folder, progress)
-    return prepare_table(source, validation, options, None, progress)
-
-
-def _shared_folder(source: Any, validation: Any, options: Options) -> Path | None:
-    """Return where workers share the table; None if each has to prepare it for itself."""
     run = environment.read(environment.RUN_DIR)
-    if not environment.read(environment.SERVER) or not run or not os.path.isdir(run):
-        return None
-    files = [_file(path) for path in ((source,) if validation is None else (source, validation))]
-    if None in files:
-        return None
-    text = repr((FORMAT, files, options._replace(memory=0)))
-    return Path(run) / PREPARED / hashlib.sha256(text.encode(errors="surrogateescape")).hexdigest()[:16]
+    request = _request(source, validation, options)
+    if not environment.read(environment.SERVER) or (directory is None and not (request and os.path.isdir(run))):
+        return prepare_table(source, validation, options, directory, progress)
+    folder = Path(run) / PREPARED / request[:16] if directory is None else Path(directory)
+    with _locked(folder.with_name(f"{folder.name}.lock"), _named(source)) as locked:
+        if not locked:
+            return prepare_table(source, validation, options, directory, progress)
+        if request and _requested(folder / MANIFEST) == request:
+            with suppress(DataError):  # one that was damaged is prepared again
+                return open_prepared(folder / MANIFEST)
+        return prepare_table(source, validation, options, folder, progress, request)
+
+
+def _request(source: Any, validation: Any, options: Options) -> str:
+    """Return a digest of all that the rows depend on; '' if they are not all in files."""
+    found = [_file(path) for path in ((source,) if validation is None else (source, validation))]
+    if None in found:
+        return ""
+    text = repr((FORMAT, found, options._replace(memory=0)))
+    return hashlib.sha256(text.encode(errors="surrogateescape")).hexdigest()
+
+
+def _requested(manifest: Path) -> str:
+    """Return the digest in a manifest; '' if there is none."""
+    try:
+        return str(files.read_json(manifest)["request"])
+    except (OSError, ValueError, TypeError, KeyError):
+        return ""
+
+
+def _named(source: Any) -> str:
+    """Return what a message calls a table."""
+    return f"{os.fsdecode(source):.200}" if isinstance(source, str | bytes | os.PathLike) else "a table"
 
 
 def _file(path: Any) -> tuple[str, int, int] | None:
@@ -77,7 +97,7 @@ def _locked(path: Path, what: str) -> Iterator[bool]:
     try:
         import fcntl
 
-        path.parent.mkdir(mode=0o700, exist_ok=True)
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
         began = said = time.monotonic()
         while True:
@@ -89,7 +109,7 @@ def _locked(path: Path, what: str) -> Iterator[bool]:
                 if now - said >= _SAY_SECONDS:
                     said = now
                     holder = os.pread(descriptor, 20, 0).decode(errors="replace") or "another"
-                    print(f"karp: waiting for process {holder} to prepare {what:.200} ({now - began:.0f} s)",
+                    print(f"karp: waiting for process {holder} to prepare {what} ({now - began:.0f} s)",
                           file=sys.stderr, flush=True)  # fmt: skip
                 time.sleep(_LOOK_SECONDS)
         os.ftruncate(descriptor, 0)

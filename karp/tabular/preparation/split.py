@@ -45,7 +45,7 @@ class Split:
         if not self.share:
             return
         small = self.counts[classes] <= self._most
-        self._classes.append(classes[small])
+        self._classes.append(classes[small].astype(np.int32))
         self._keys.append(keys[small])
         self._kept += int(np.count_nonzero(small))
         if self._kept > 2 * max(EXACT_ROWS, LEAST_EXACT * len(self.counts)):

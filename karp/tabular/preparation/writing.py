@@ -25,7 +25,7 @@ from karp.tabular.columns.target import Target
 from karp.tabular.network.preprocessing import Preprocessing
 from karp.tabular.preparation.arrays import MODE, Store
 from karp.tabular.preparation.prepared import FORMAT, MANIFEST, Prepared, digest, from_manifest
-from karp.tabular.preparation.sorting import Records, Sorter
+from karp.tabular.preparation.sorting import Records
 
 SAMPLE_ROWS, SAMPLE_NUMBERS, LEAST_SAMPLE = 200_000, 1 << 23, 2048  # what quantiles are learnt from
 
@@ -108,17 +108,19 @@ class Statistics:
         self._weight = total
 
 
-def _write_part(store: Store, part: str, sorter: Sorter, learnt: Statistics, name: str) -> dict[str, Any]:
-    """Scale rows and write them as the arrays of a part; return the part's entry of the manifest.
+def _write_part(
+    store: Store, part: str, dtype: np.dtype[Any], chunks: Iterable[Records], learnt: Statistics, name: str
+) -> dict[str, Any]:
+    """Scale rows, records of this dtype, and write them as the arrays of a part; return its entry of the manifest.
 
     Class weights apply to the part "train" alone.
     """
     class_weights = learnt.class_weights if part == "train" else None
-    weighted = class_weights is not None or "weights" in (sorter.dtype.names or ())
+    weighted = class_weights is not None or "weights" in (dtype.names or ())
     names = ["numbers", "categories", "target", *(["weights"] if weighted else [])]
     with ExitStack() as stack:
         writers = {array: stack.enter_context(store.writing(f"{part}.{array}")) for array in names}
-        for chunk in sorter.chunks():
+        for chunk in chunks:
             writers["numbers"].append(learnt.preprocessing.scale(chunk["numbers"]))
             writers["categories"].append(chunk["categories"])
             writers["target"].append(learnt.standardised(chunk["target"], name))
@@ -128,7 +130,7 @@ def _write_part(store: Store, part: str, sorter: Sorter, learnt: Statistics, nam
         array: {"dtype": writer.dtype, "shape": [writer.rows, *writer.shape], "sha256": writer.sha256()}
         for array, writer in writers.items()
     }
-    return {"rows": sorter.rows, "fingerprint": digest(arrays), "arrays": arrays}
+    return {"rows": writers["target"].rows, "arrays": arrays}
 
 
 def _weights(chunk: Records, class_weights: Floats | None, name: str) -> NDArray[np.float32]:
@@ -146,21 +148,22 @@ def _weights(chunk: Records, class_weights: Floats | None, name: str) -> NDArray
 
 def write_table(
     store: Store,
-    parts: Mapping[str, Sorter],
+    dtype: np.dtype[Any],
+    parts: Mapping[str, Iterable[Records]],
     learnt: Statistics,
-    counts: Mapping[str, int],
-    notes: list[str],
+    said: Mapping[str, Any],
     name: str,
 ) -> Prepared:
-    """Write the sorted rows of the parts, then the manifest, and return the table.
+    """Write the sorted rows of the parts, records of this dtype, then the manifest, and return the table.
 
-    Raises DataError, naming the table, for a target or weight beyond float32; RecordError if writing fails.
+    `said` has what else the manifest holds: "counts", "notes" and "request" (`sharing.py`). Raises DataError, naming
+    the table, for a target or weight beyond float32; RecordError if writing fails.
     """
     path = None if store.folder is None else store.folder / MANIFEST
     with store.errors():
         if path is not None:
             path.unlink(missing_ok=True)  # the arrays that it lists will be overwritten
-        written = {part: _write_part(store, part, sorter, learnt, name) for part, sorter in parts.items()}
+        written = {part: _write_part(store, part, dtype, chunks, learnt, name) for part, chunks in parts.items()}
         manifest = {
             "format": FORMAT,
             "schema": learnt.schema.to_list(),
@@ -172,7 +175,7 @@ def write_table(
         }
         used = Schema(learnt.schema.used).to_list()  # why others are left out names lines or rows
         manifest["fingerprint"] = digest(manifest | {"schema": used})
-        manifest |= {"counts": dict(counts), "notes": notes}
+        manifest |= said
         if path is not None:
             with files.replacing(path, MODE) as file:
                 file.write(json.dumps(manifest, allow_nan=False).encode())

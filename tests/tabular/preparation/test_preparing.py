@@ -1,5 +1,6 @@
 """Preparing a table: a pure function of cells, options and seed, and every row that counts is in it once."""
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -145,10 +146,21 @@ def test_a_validation_file_is_converted_by_what_training_rows_taught() -> None:
     assert (ROWS, 500) == (len(prepared.train), len(prepared.validation))
     assert (ROWS, ROWS, 500) == (prepared.counts.read, prepared.counts.train, prepared.counts.validation)
     assert 1 == np.count_nonzero(prepared.validation.categories == 2)
-    note = "the table, column 'city': 1 cells of validation rows are of levels that no training row has (row 3: 'Thun')"
-    assert note in prepared.notes
+    where = "the table, column 'city', validation rows"
+    assert f"{where}: 1 cell has a level that no training row has (row 3: 'Thun')" in prepared.notes
     rows = ids(prepared, "validation")
     assert ["abc".index(other["kind"][row]) for row in rows] == prepared.validation.target.tolist()
+
+
+def test_cells_that_count_as_missing_are_told_of_both_parts() -> None:
+    columns = {"x": [str(place) if place % 125 else "oops" for place in range(2000)], "y": ["a", "b"] * 1000}
+    prepared = prepare(columns, target="y")
+    training, validation = prepared.notes
+    assert " of 1,600 cells are no finite numbers and count as missing (row " in training
+    told = re.search(r"'x', validation rows: (\d) cells? (?:is|are) not what the column holds and count", validation)
+    assert told is not None
+    assert int(told[1]) == np.isnan(prepared.validation.numbers).sum()
+    assert 16 == np.isnan(prepared.train.numbers).sum() + int(told[1])
 
 
 def test_a_folder_of_arrays_is_opened_to_the_same_table(tmp_path: Path) -> None:

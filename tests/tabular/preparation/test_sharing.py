@@ -73,6 +73,19 @@ def test_the_second_worker_maps_what_the_first_has_prepared(worker: Path, monkey
     assert first.manifest != prepare(file, target="kind").manifest
 
 
+def test_a_folder_that_the_program_names_is_shared_for_the_same_table_alone(
+    worker: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("pyarrow")
+    times, file, folder = prepared_times(monkeypatch), worker.parent / "table.csv", worker.parent / "mine"
+    first, second = (prepare(file, target="kind", directory=folder) for _ in range(2))
+    assert [(folder / "manifest.json", first.fingerprint)] * 2 == [(p.manifest, p.fingerprint) for p in (first, second)]
+    assert first.fingerprint != prepare(file, target="kind", seed=1, directory=folder).fingerprint
+    frame = {"x": [1, 2, 3, 4], "y": [0, 1, 0, 1]}
+    assert 2 == len({prepare(frame, target="y", seed=seed, directory=folder).fingerprint for seed in (0, 0, 1)})
+    assert [folder] * 5 == times
+
+
 def test_what_only_this_process_has_is_prepared_for_itself(worker: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     times = prepared_times(monkeypatch)
     assert prepare({"x": [1, 2, 3, 4], "y": [0, 1, 0, 1]}, target="y").manifest is None
