@@ -1,7 +1,8 @@
 """The resources of its process that a Trainer claims between the beginning and the end of its `with` block.
 
 They are the number of BLAS threads and the signal handlers. The first Trainer also claims, for good, to be the first:
-only its training can be run again by a launcher, which lets a program train once.
+only its training can be run again by a launcher, which lets a program train once. That freed memory is kept (`heap.py`)
+stays so, too.
 """
 
 import os
@@ -11,6 +12,7 @@ from karp.errors import ProgramError
 from karp.record.launched import Launched
 from karp.trainer import script
 from karp.trainer.blas_threads import LIMIT
+from karp.trainer.heap import keep_freed_memory
 from karp.trainer.interrupts import Interrupts
 
 _first = threading.Lock()  # the first Trainer of this process acquires it and never releases it
@@ -39,6 +41,7 @@ class Claims:
         try:
             if first and not under_launcher:
                 self.launched = script.launched(threads)
+            keep_freed_memory()
             LIMIT.acquire(threads)  # nothing after this may fail
         except BaseException:
             self.interrupts.restore()

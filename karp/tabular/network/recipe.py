@@ -39,7 +39,7 @@ class Recipe:
         schedule: coslog4, cosine or constant.
         betas: of Adam.
         smoothing: the label smoothing.
-        dropout: behind each hidden layer.
+        dropout: behind each hidden layer, in steps of 1/256.
         weight_decay: decoupled, as AdamW has it.
         scale_factor, bias_factor: the rates of input scales and of biases, in terms of `rate`.
         seed: of the initial weights and of the order of rows.
@@ -186,7 +186,7 @@ def _checked(recipe: Recipe) -> dict[str, Any]:
         "schedule": choice("schedule", SCHEDULES),
         "betas": tuple(checks.number("recipe: betas", beta, 0, 1, below=True) for beta in betas),
         "smoothing": number("smoothing", 0, 1, below=True),
-        "dropout": number("dropout", 0, 1, below=True),
+        "dropout": number("dropout", 0, 0.99),
         "weight_decay": number("weight_decay", 0, 1),
         "scale_factor": number("scale_factor", 1e-6, 1e6),
         "bias_factor": number("bias_factor", 1e-6, 1e6),

@@ -10,7 +10,7 @@ from karp import autograd as ag
 from karp.autograd import Value
 from karp.tabular.columns.column_types import Category, Schema
 from karp.tabular.network import predictor
-from karp.tabular.network.network import TabularNetwork
+from karp.tabular.network.network import TabularNetwork, _dropped
 from karp.tabular.network.preprocessing import Preprocessing
 from karp.tabular.network.recipe import Recipe
 
@@ -150,6 +150,21 @@ def test_dropout_needs_a_generator_and_is_the_same_for_the_same() -> None:
     arguments = MANY.numbers, MANY.categories, MANY.target
     first, second = (network.loss(*arguments, rng=np.random.default_rng(5)).item() for _ in range(2))
     assert first == second != network.loss(*arguments).item()
+
+
+def test_dropout_drops_its_share_and_keeps_the_mean() -> None:
+    network = made(dropout=0.25, layers=(200,))
+    network.weights[-1].data[...] = 1
+    network.biases[-1].data[...] = 0
+    plain = network(MANY.numbers, MANY.categories).data
+    draws = np.stack([network(MANY.numbers, MANY.categories, np.random.default_rng(seed)).data for seed in range(200)])
+    error = draws.std(0) / np.sqrt(200)
+    assert (abs(draws.mean(0) - plain) < 6 * error).all()
+    assert (error > 0).all()
+    x = Value(np.ones((100, 77), np.float32))
+    dropped = _dropped(x, 0.25, np.random.default_rng(0)).data
+    assert {0.0, np.float32(4 / 3)} == set(dropped.ravel())
+    assert 0.25 == pytest.approx((dropped == 0).mean(), abs=0.03)
 
 
 @pytest.mark.parametrize("members", [1, 4])
