@@ -1,4 +1,4 @@
-"""Scores of predictors on a table: each batch is read and predicted once, and only predictions and targets are kept."""
+"""Scores of predictors on a table: each batch is read once, and kept only as far as a score needs it."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from karp.tabular.columns.converting import Converted, Converter
 from karp.tabular.columns.counts import LISTED, cell_text
 from karp.tabular.columns.sources import open_cells
 from karp.tabular.columns.target import Target, target_classes, target_values, weights
-from karp.tabular.scores import Scores, class_scores, value_scores
+from karp.tabular.scores import ClassTally, Scores, value_scores
 
 Array = NDArray[Any]
 Predict = Callable[[Converted], Array]  # rows -> probabilities (n, classes), or numbers (n,) in the target's units
@@ -43,34 +43,46 @@ def evaluate(
                 raise DataError(f"{cells.name}: there is no column {name!r} among {listing(cells.names, 10)}, and "
                                 "scores need it")  # fmt: skip
         converter = Converter(schema, cells.name, cells.names)
-        truth, outputs, weighting, notes = _read(cells, converter, target, predictors, weight)
-    if not len(truth):
+        tallies: dict[str, Any] = {
+            name: ClassTally(len(target.classes)) if target.classes else _ValueTally() for name in predictors
+        }
+        rows, notes = _read(cells, converter, target, predictors, tallies, weight)
+    if not rows:
         raise DataError(f"{cells.name}: there is no row with a target in {target.name!r}, so nothing can be scored")
-    score = class_scores if target.classes else value_scores
-    results = {name: score(output, truth, weighting) for name, output in outputs.items()}
-    return Evaluated(results, len(truth), (*notes, *notes_of(converter, cells.name)))
+    results = {name: tally.scores() for name, tally in tallies.items()}
+    return Evaluated(results, rows, (*notes, *notes_of(converter, cells.name)))
+
+
+class _ValueTally:
+    """Collects predicted numbers, targets and weights."""
+
+    def __init__(self) -> None:
+        self._rows: list[tuple[Array, Array, Array]] = []
+
+    def add(self, predicted: Array, values: Array, weights: Array | None = None) -> None:
+        self._rows.append((predicted, values, np.ones(len(values)) if weights is None else weights))
+
+    def scores(self) -> Scores:
+        return value_scores(*map(np.concatenate, zip(*self._rows, strict=True)))
 
 
 def _read(
-    cells: Cells, converter: Converter, target: Target, predictors: Mapping[str, Predict], weight: str | None
-) -> tuple[Array, dict[str, Array], Array | None, list[str]]:
-    """Return targets, predictions and weights of the rows that have a target, and notes on the others."""
-    truths: list[Array] = []
-    weightings: list[Array] = []
-    outputs: dict[str, list[Array]] = {name: [] for name in predictors}
-    rows = unknown = 0
+    cells: Cells, converter: Converter, target: Target, predictors: Mapping[str, Predict], tallies: Mapping[str, Any],
+    weight: str | None,
+) -> tuple[int, list[str]]:  # fmt: skip
+    """Predict the rows that have a target, and add them to the tallies; return how many there are, and notes."""
+    rows = scored = unknown = 0
     first: list[str] = []
     for batch in cells.batches({*converter.read, target.name, *([weight] if weight is not None else [])}):
         truth: Array = target_classes(target, batch) if target.classes else target_values(target, batch)
         there = truth != -1 if target.classes else ~np.isnan(truth)
         numbers, categories = converter.convert(batch)
         converted = Converted(numbers[there], categories[there])
+        weighting = None if weight is None else weights(cells, weight, batch)[there]
         for name, predict in predictors.items():
-            outputs[name].append(predict(converted))
-        if weight is not None:
-            weightings.append(weights(cells, weight, batch)[there])
-        truths.append(truth[there])
+            tallies[name].add(predict(converted), truth[there], weighting)
         rows += batch.rows
+        scored += int(np.count_nonzero(there))
         strange = np.flatnonzero(truth == -2) if target.classes else np.empty(0, np.int64)
         unknown += len(strange)
         column = batch.column(target.name)
@@ -78,20 +90,14 @@ def _read(
             f"{batch.place(row)}: {cell_text(column, row)!r:.60}" for row in strange[: LISTED - len(first)].tolist()
         ]
     converter.finish()
-    joined = np.concatenate(truths) if truths else np.empty(0)
     notes = []
-    if without := rows - len(joined):
+    if without := rows - scored:
         notes.append(f"{cells.name}: {without:,} of {rows:,} rows have no target in {target.name!r} and are left out")
     if unknown:
         more = ", ..." if unknown > LISTED else ""
         notes.append(f"{cells.name}: {unknown:,} rows are of classes that training had not ({', '.join(first)}{more}): "
                      "they count as wrong")  # fmt: skip
-    return (
-        joined,
-        {name: np.concatenate(parts) for name, parts in outputs.items()} if truths else {},
-        np.concatenate(weightings) if weightings else None,
-        notes,
-    )
+    return scored, notes
 
 
 def notes_of(converter: Converter, table: str) -> list[str]:

@@ -144,7 +144,7 @@ def make_ready(
     wanted = cores() if n_jobs is None else checks.whole("n_jobs", n_jobs, 1)
     folder = None if directory is None else directory / PREPARED
     prepared = prepare(source, seed=seed, weight=weight, directory=folder, progress=console.progress, **preparing)
-    chosen = score_for(prepared.target.task, score)
+    chosen = score_for(prepared.target.task, score, len(prepared.target.classes))
     counts, target = prepared.counts, prepared.target
     console.say("rows", report.rows_line(counts))
     console.say("target", report.target_line(target))

@@ -54,6 +54,12 @@ class Model:
         self.classes = _values(fitted.target.classes)
         self._row = RowConverter(fitted.schema)
 
+    def __repr__(self) -> str:
+        from karp.tabular import report
+
+        columns = report.columns_line(self.fitted.schema)
+        return f"<karp model of {report.target_line(self.fitted.target)}; from {columns}>"
+
     def predict(self, rows: Any, *, strict: bool = False) -> Any:
         """Return the class or the number of each row, (n,); of one row, a dict or a row of a frame, that alone.
 

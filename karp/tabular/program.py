@@ -8,7 +8,7 @@ import shlex
 import sys
 from pathlib import Path
 
-from karp.errors import RecordError
+from karp.errors import DataError, RecordError
 from karp.record.files import reason
 from karp.tabular import report
 from karp.tabular.job import Job
@@ -20,6 +20,8 @@ from karp.tabular.training import Test, finish, train
 def main(path: Path) -> None:
     """Do the job in a file as one of the workers of its run."""
     job = Job.read(path)
+    if not Path(job.manifest).exists():
+        raise DataError(f"the fit in {path.parent} has ended, and its prepared table is gone; its model: {job.output}")
     prepared = open_prepared(job.manifest)
     network, trainer = train(prepared, job.recipe, job.score)
     if not trainer.main:

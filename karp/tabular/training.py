@@ -25,10 +25,11 @@ from karp.tabular.model_file import Fitted, Results
 from karp.tabular.network.network import TabularNetwork
 from karp.tabular.network.recipe import Recipe
 from karp.tabular.preparation.prepared import Prepared, PreparedRows
-from karp.tabular.scores import SCORES, Scores, class_scores, value_scores
+from karp.tabular.scores import SCORES, ClassTally, Scores, value_scores
 from karp.trainer.trainer import Trainer
 
 Array = NDArray[Any]
+BLOCK = 8192  # rows that are predicted at once
 LINEAR_STEPS = 1000  # of a linear model, about; four times as many change no score in the third digit
 
 
@@ -80,16 +81,24 @@ def train(
 def validate(network: TabularNetwork, prepared: Prepared, score: str | None = None) -> Scores:
     """Return the scores on the validation part; with `score` that one alone."""
     rows = prepared.validation
+    predictor = network.predictor()
     if prepared.target.classes:
-        return class_scores(predict(network, rows), rows.target, rows.weights, score)
-    scores = value_scores(predict(network, rows)[:, 0], rows.target, rows.weights, score)
+        return _class_scores(rows, len(prepared.target.classes), predictor, score)
+    scores = value_scores(predictor(rows.numbers, rows.categories)[:, 0], rows.target, rows.weights)
     scores["rmse"] *= prepared.target_std  # the prepared target is standardised
     return scores
 
 
-def predict(network: TabularNetwork, rows: PreparedRows) -> Array:
-    """Return the network's outputs for all rows of a part, (rows, outputs)."""
-    return network.predict(rows.numbers, rows.categories)
+def _class_scores(
+    rows: PreparedRows, classes: int, predict: Callable[[Array, Array], Array], only: str | None = None
+) -> Scores:
+    """Return the scores of probabilities that a function of numbers and categories predicts."""
+    tally = ClassTally(classes, only)
+    for start in range(0, len(rows), BLOCK):
+        block = slice(start, start + BLOCK)
+        weights = None if rows.weights is None else rows.weights[block]
+        tally.add(predict(rows.numbers[block], rows.categories[block]), rows.target[block], weights)
+    return tally.scores()
 
 
 def references(
@@ -97,7 +106,8 @@ def references(
 ) -> tuple[Results, tuple[str, ...]]:
     """Return the scores of a linear model and of the baseline, by part of the data, and notes on the table `test`."""
     steps = -(-len(prepared.train) // recipe.batch_size)
-    linear = replace(recipe, layers=(), members=1, dropout=0.0, epochs=min(recipe.epochs, -(-LINEAR_STEPS // steps)))
+    epochs = min(recipe.epochs, -(-LINEAR_STEPS // steps))
+    linear = replace(recipe, layers=(), members=1, dropout=0.0, shards=1, epochs=epochs)
     watch = console.watch("linear", linear.epochs, SCORES[score])
     network, _ = train(prepared, linear, score, watch, record=False, show=False)
     fitted = fitted_of(prepared, linear, score, network, {})
@@ -113,11 +123,10 @@ def references(
 def _constant_scores(prepared: Prepared, constant: Predict) -> Scores:
     """Return the validation scores of the baseline."""
     rows = prepared.validation
-    outputs = constant(Converted(rows.numbers, rows.categories))
-    if prepared.target.classes:
-        return class_scores(outputs, rows.target, rows.weights)
+    if classes := len(prepared.target.classes):
+        return _class_scores(rows, classes, lambda *arrays: constant(Converted(*arrays)))
     values = rows.target.astype(np.float64) * prepared.target_std + prepared.target_mean
-    return value_scores(outputs, values, rows.weights)
+    return value_scores(constant(Converted(rows.numbers, rows.categories)), values, rows.weights)
 
 
 def fitted_of(prepared: Prepared, recipe: Recipe, score: str, network: TabularNetwork, results: Results) -> Fitted:

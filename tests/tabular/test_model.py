@@ -36,6 +36,12 @@ def test_a_row_alone_is_the_row_of_its_table(target: Target) -> None:
         np.testing.assert_allclose(together.sum(axis=1), 1, rtol=1e-6)
 
 
+def test_a_model_says_what_it_is() -> None:
+    assert "<karp model of price: a number; from 1 number, 2 categories, 1 date, 1 clock; 1 left out>" == repr(
+        Model(fitted(PRICE))
+    )
+
+
 def test_one_row_gives_one_value() -> None:
     assert type(Model(fitted()).predict(ROW)) is str
     assert type(Model(fitted(PRICE)).predict(ROW)) is float

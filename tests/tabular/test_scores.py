@@ -10,7 +10,18 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from karp.errors import SettingError
-from karp.tabular.scores import SCORES, class_scores, names_of, score_for, value_scores
+from karp.tabular.scores import MOST_RANKED, SCORES, ClassTally, names_of, score_for, value_scores
+
+
+def class_scores(
+    probabilities: Any, classes: Any, weights: Any = None, only: str | None = None, size: int = 7
+) -> dict[str, float]:
+    """The scores of rows in batches of a size."""
+    tally = ClassTally(probabilities.shape[1], only)
+    for start in range(0, len(classes), size):
+        part = slice(start, start + size)
+        tally.add(probabilities[part], classes[part], None if weights is None else weights[part])
+    return tally.scores()
 
 
 def test_scores_of_classes_by_hand() -> None:
@@ -34,8 +45,6 @@ def test_one_score_alone_is_the_same() -> None:
     probabilities, classes = generator.dirichlet([1, 1, 1], 20), generator.integers(0, 3, 20)
     for name, score in class_scores(probabilities, classes).items():
         assert {name: score} == class_scores(probabilities, classes, only=name)
-    values = generator.normal(size=20)
-    assert value_scores(values, values + 1)["rmse"] == value_scores(values, values + 1, only="rmse")["rmse"]
 
 
 def test_what_rows_do_not_determine_is_not_a_number() -> None:
@@ -101,6 +110,14 @@ def test_scikit_learn_has_the_same(outputs: int, weighted: bool) -> None:
         "r2": metrics.r2_score(values, predicted, sample_weight=weights),
     }
     close(expected, value_scores(predicted, values, weights))
+
+
+def test_many_classes_have_no_area() -> None:
+    probabilities = np.eye(MOST_RANKED + 1)
+    found = class_scores(probabilities, np.arange(MOST_RANKED + 1))
+    assert (1.0, 0.0, True) == (found["accuracy"], found["log_loss"], math.isnan(found["auc"]))
+    with pytest.raises(SettingError, match="of 101 classes there is none: pass accuracy or log_loss"):
+        score_for("classification", "auc", MOST_RANKED + 1)
 
 
 def test_which_score_is_meant() -> None:
