@@ -9,13 +9,15 @@ in the table of scores.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
+from karp import environment
 from karp.tabular.columns.converting import Converted
 from karp.tabular.columns.target import Target
 from karp.tabular.console import Console
@@ -26,6 +28,7 @@ from karp.tabular.network.network import TabularNetwork
 from karp.tabular.network.recipe import Recipe
 from karp.tabular.preparation.prepared import Prepared, PreparedRows
 from karp.tabular.scores import SCORES, ClassTally, Scores, value_scores
+from karp.trainer.blas_threads import LIMIT
 from karp.trainer.trainer import Trainer
 
 Array = NDArray[Any]
@@ -101,6 +104,17 @@ def _class_scores(
     return tally.scores()
 
 
+@contextmanager
+def _blas_threads() -> Iterator[None]:
+    """Predict with as many BLAS threads as a Trainer trains with: the last bits of a score may depend on it."""
+    LIMIT.acquire(environment.threads())
+    try:
+        yield
+    finally:
+        LIMIT.release()
+
+
+@_blas_threads()
 def references(
     prepared: Prepared, recipe: Recipe, score: str, console: Console, test: Test | None = None
 ) -> tuple[Results, tuple[str, ...]]:
@@ -155,6 +169,7 @@ def _shares(target: Target, rows: PreparedRows) -> tuple[float, ...]:
     return tuple((counts / counts.sum()).tolist())
 
 
+@_blas_threads()
 def finish(
     prepared: Prepared, recipe: Recipe, score: str, network: TabularNetwork, beside: Results, test: Test | None
 ) -> Model:
