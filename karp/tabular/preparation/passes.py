@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
@@ -80,41 +80,22 @@ def prepare_table(
     with ExitStack() as stack:
         cells = stack.enter_context(open_cells(source))
         other = None if options.share else stack.enter_context(open_cells(validation))
-        labels, split, schema, others, notes = _learn(cells, options, shown)
-        weighted = options.weight is not None
-        dtype = record_dtype(schema, labels.target, weighted)
-        most = options.memory // SORTER_PART
+        learnt = _learn(cells, options, shown)
+        labels, weighted = learnt.labels, options.weight is not None
+        dtype, most = record_dtype(learnt.schema, labels.target, weighted), options.memory // SORTER_PART
         file_bytes = labels.used * dtype.itemsize
-        table_bytes = labels.used * row_bytes(schema, weighted)
+        table_bytes = labels.used * row_bytes(learnt.schema, weighted)
         store = make_store(directory, table_bytes, file_bytes if file_bytes > most else 0, options.memory)
         stack.push(lambda kind, error, trace: store.remove() if kind else None)
-
-        def sorter(rows: int) -> Sorter:
-            made = Sorter(dtype, rows, most, store)
-            stack.callback(made.close)
-            return made
-
-        train, kept = sorter(labels.used), sorter(int(options.share * labels.used))
-        converter = Converter(schema, cells.name, cells.names)
-        for batch, rows in shown("converting the rows", labels.batches(converter.read), labels.rows):
-            records = _records(dtype, converter.convert(batch), rows, options.seed)
-            chosen = _for_validation(split, rows, options.seed)
-            train.add(records[rows.used & ~chosen])
-            kept.add(records[rows.used & chosen])
-        notes += _validation_notes(converter, cells, others)
+        train = stack.enter_context(closing(Sorter(dtype, labels.used, most, store)))
+        kept = stack.enter_context(closing(Sorter(dtype, int(options.share * labels.used), most, store)))
+        notes = [*learnt.notes, *_convert(learnt, options.seed, train, kept, shown)]
         if other is not None:
-            other_labels = _count(other, labels, options, shown)
-            kept = sorter(other_labels.used)
-            converter = Converter(schema, other.name, other.names)
-            of_other = other_labels.batches(converter.read)
-            for batch, rows in shown("converting the validation rows", of_other, other_labels.rows):
-                kept.add(_records(dtype, converter.convert(batch), rows, options.seed)[rows.used])
-            converter.finish()
-            notes += [*other.notes, *other_labels.target_notes(), *other_labels.weight_notes()]
-            notes += _validation_notes(converter, other)
+            notes += _convert_other(other, learnt, options, kept, shown)
 
-        statistics = Statistics(schema, labels.target, options.class_weight == "balanced")
-        statistics.learn(shown("learning the scales of numbers", train.chunks(), train.rows), cells.name)
+        statistics = Statistics(learnt.schema, labels.target, options.class_weight == "balanced")
+        chunks = shown("learning the scales of numbers", train.chunks(), train.rows)
+        statistics.learn(chunks, train.rows, cells.name)
         counts = {
             "read": labels.rows,
             "without_target": labels.without_target,
@@ -185,14 +166,36 @@ def _split(labels: LabelReader, options: Options, shown: _Shown) -> Split:
     return split
 
 
-def _count(other: Cells, labels: LabelReader, options: Options, shown: _Shown) -> LabelReader:
-    """Return the labels of the table to validate on, counted; raise DataError if no row counts."""
-    reader = LabelReader(other, labels.target, options.weight)
-    for _ in shown("reading the validation rows", reader.batches(), other.rows):
+def _convert(learnt: _LearntTable, seed: int, train: Sorter, kept: Sorter, shown: _Shown) -> Iterator[str]:
+    """Convert the rows of a table and give each to the sorter of its part; yield what a user is told."""
+    labels = learnt.labels
+    converter = Converter(learnt.schema, labels.cells.name, labels.cells.names)
+    for batch, rows in shown("converting the rows", labels.batches(converter.read), labels.rows):
+        records = _records(train.dtype, converter.convert(batch), rows, seed)
+        chosen = _for_validation(learnt.split, rows, seed)
+        train.add(records[rows.used & ~chosen])
+        kept.add(records[rows.used & chosen])
+    yield from _validation_notes(converter, labels.cells, learnt.others)
+
+
+def _convert_other(
+    other: Cells, learnt: _LearntTable, options: Options, kept: Sorter, shown: _Shown
+) -> Iterator[str]:
+    """Convert the rows of the table to validate on and give them to its sorter; yield what a user is told.
+
+    Raises DataError if no row counts, or the columns are not those of the training table.
+    """
+    labels = LabelReader(other, learnt.labels.target, options.weight)
+    for _ in shown("reading the validation rows", labels.batches(), other.rows):
         pass
-    if not reader.used:
+    if not labels.used:
         raise DataError(f"{other.name}: no row has a target and a weight above 0, so there is nothing to validate on")
-    return reader
+    kept.expect(labels.used)
+    converter = Converter(learnt.schema, other.name, other.names)
+    for batch, rows in shown("converting the validation rows", labels.batches(converter.read), labels.rows):
+        kept.add(_records(kept.dtype, converter.convert(batch), rows, options.seed)[rows.used])
+    converter.finish()
+    yield from (*other.notes, *labels.target_notes(), *labels.weight_notes(), *_validation_notes(converter, other))
 
 
 def _for_validation(split: Split, rows: Labels, seed: int) -> NDArray[np.bool_]:

@@ -47,12 +47,16 @@ class Sorter:
         self.dtype = dtype
         self.rows = 0
         self._most = max(1, memory // dtype.itemsize)  # rows in memory
-        self._buckets = -(-max(rows, 1) // self._most)
+        self.expect(rows)
         self._store = store
         self._waiting: list[Records] = []
         self._count = 0  # of the rows that are waiting
         self._file: IO[bytes] | None = None
         self._runs: list[tuple[int, NDArray[np.int64]]] = []  # the row of the file that a run begins with; its buckets
+
+    def expect(self, rows: int) -> None:
+        """Say about how many rows there will be; before the first is added."""
+        self._buckets = -(-max(rows, 1) // self._most)
 
     def add(self, records: Records) -> None:
         """Take records; they are the sorter's from now on."""

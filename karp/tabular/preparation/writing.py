@@ -27,7 +27,7 @@ from karp.tabular.preparation.arrays import MODE, Store
 from karp.tabular.preparation.prepared import FORMAT, MANIFEST, Prepared, digest, from_manifest
 from karp.tabular.preparation.sorting import Records
 
-SAMPLE_ROWS, SAMPLE_NUMBERS, LEAST_SAMPLE = 200_000, 1 << 23, 2048  # what quantiles are learnt from
+SAMPLE_ROWS, SAMPLE_NUMBERS, LEAST_SAMPLE = 1 << 17, 1 << 22, 1 << 11  # what quantiles are learnt from
 
 
 def record_dtype(schema: Schema, target: Target, weighted: bool) -> np.dtype[Any]:
@@ -59,17 +59,17 @@ class Statistics:
         self._sums: Floats = np.zeros(len(target.classes))
         self._weight = self._mean = self._squares = 0.0
 
-    def learn(self, chunks: Iterable[Records], name: str) -> None:
-        """Learn from all training rows; raise DataError, naming the table, if their targets are equal or too large."""
-        most = max(LEAST_SAMPLE, min(SAMPLE_ROWS, SAMPLE_NUMBERS // max(len(self.schema.numbers), 1)))
-        sample: list[Floats] = []
-        wanted = most
+    def learn(self, chunks: Iterable[Records], rows: int, name: str) -> None:
+        """Learn from all training rows, so many; raise DataError if their targets are equal, or too large."""
+        columns = len(self.schema.numbers)
+        most = max(LEAST_SAMPLE, min(SAMPLE_ROWS, SAMPLE_NUMBERS // max(columns, 1)))
+        sample, count = np.empty((min(most, rows), columns)), 0
         for chunk in chunks:
-            if wanted > 0:
-                sample.append(chunk["numbers"][:wanted].copy())
-                wanted -= len(sample[-1])
+            taken = chunk["numbers"][: len(sample) - count]
+            sample[count : count + len(taken)] = taken
+            count += len(taken)
             self._add(chunk["target"], chunk["weights"] if "weights" in (chunk.dtype.names or ()) else None)
-        self.preprocessing = Preprocessing.learn(np.concatenate(sample), self.schema.numbers)
+        self.preprocessing = Preprocessing.learn(sample, self.schema.numbers)
         if self.target.task == "regression":
             self.mean, self.std = self._mean, sqrt(self._squares / self._weight)
             if not self.std:
