@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 from karp.errors import DataError, RecordError
+from karp.monitor import streams
 from karp.record.files import reason
 from karp.tabular import report
 from karp.tabular.job import Job
@@ -36,7 +37,8 @@ def main(path: Path) -> None:
         raise RecordError(f"{why}; once it can be, this does it without training again: {go_on}") from None
     lines = ["", *report.scores_table(model.fitted.results, job.score)]
     lines += ["", *report.model_lines(job.output, digest)]
-    print("\n".join(lines))
+    with streams.command():  # a name that standard output cannot encode is no reason to fail
+        print("\n".join(lines))
 
 
 if __name__ == "__main__":

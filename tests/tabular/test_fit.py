@@ -72,6 +72,18 @@ def test_the_model_file_is_the_same_whatever_dies(tmp_path: Path, fault: str) ->
     assert expected(tmp_path) == digest(tmp_path / "model")
 
 
+def test_names_of_any_kind_are_fitted(tmp_path: Path) -> None:
+    """In a column, a class and a file, also where standard output knows ASCII alone."""
+    rows = [f"{place % 7},{'ß' if place % 7 > 2 else 'b,c'!r},x" for place in range(40)]
+    text = "größe\\n,é t,weight\n" + "\n".join(rows).replace("'", '"')
+    (tmp_path / "dé à.csv").write_text(text, encoding="utf-8")
+    given = ["--target", "é t", "--epochs", 2, "-n", 1, "--run-dir", "rùn", "-o", "modèle"]
+    done = karp("fit", "dé à.csv", *given, cwd=tmp_path, PYTHONIOENCODING="ascii")
+    assert 0 == done.returncode, done.stderr
+    assert "karp predict" in done.stdout
+    assert ("b,c", "ß") == load(tmp_path / "modèle").fitted.target.classes
+
+
 def test_an_interrupted_fit_is_gone_on_with_to_the_same_file(tmp_path: Path) -> None:
     line = command("fit", PENGUINS, "-n", 2, "--run-dir", "run", "-o", "model", *OPTIONS)
     with started(line, tmp_path, KARP_FAULT=HELD) as process:
