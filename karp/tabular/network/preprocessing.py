@@ -4,8 +4,10 @@ Theory of operation. A number becomes (x - median) / IQR; where the IQR is 0, 2 
 constant becomes 0 (RealMLP, arXiv 2407.04491). This is computed in float64, so that a date keeps its minutes, and is
 then stored as float32. All else (smooth clipping, encoding, what a missing number is) happens in the network.
 
-The edges of a column are its quantiles, scaled and in float32, each once; a column of few distinct values has these
-themselves as edges, so that none of them falls inside a bin.
+The edges of a column are its quantiles, scaled and in float32. A value that is more frequent than an edge's share of
+the rows is an edge itself, and the others are quantiles of the rest: so a column that is 0 in nine rows of ten has as
+many bins for the tenth as any other (quantiles of all rows would leave it two). A column of few distinct values has
+these themselves as edges.
 """
 
 from __future__ import annotations
@@ -136,11 +138,20 @@ def _median_and_scale(values: Floats) -> tuple[float, float]:
 
 
 def _candidates(values: Floats, bins: int) -> Floats:
-    """Return the quantiles of sorted values, bins + 1 of them; the distinct values where these are not more."""
-    if not values.size:
-        return values
-    distinct = values[np.r_[True, values[1:] != values[:-1]]]
-    return distinct if len(distinct) <= bins + 1 else np.quantile(values, np.linspace(0, 1, bins + 1))
+    """Return bins + 1 edges of sorted values; the distinct values where these are not more."""
+    distinct, counts = np.unique(values, return_counts=True)
+    if len(distinct) <= bins + 1:
+        return distinct
+    frequent = np.zeros(len(distinct), np.bool_)
+    while True:
+        free = bins + 1 - int(np.count_nonzero(frequent))
+        share = np.add.reduce(counts[~frequent]) / free
+        more = ~frequent & (counts > share)
+        if not more.any():
+            break
+        frequent |= more
+    others = values[~np.repeat(frequent, counts)]
+    return np.sort(np.concatenate([distinct[frequent], np.quantile(others, np.linspace(0, 1, free))]))
 
 
 def _edges(candidates: NDArray[np.float32]) -> Edges:

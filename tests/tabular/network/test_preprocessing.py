@@ -5,6 +5,8 @@ import math
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from karp.errors import DataError, ShapeError
 from karp.tabular.network.preprocessing import Preprocessing
@@ -43,9 +45,14 @@ def test_edges_are_quantiles_each_once() -> None:
     learnt = learn(values.tolist(), bins=4)
     expected = learnt.scale(np.quantile(values, (0, 0.25, 0.5, 0.75, 1))[:, None]).ravel()
     np.testing.assert_array_equal(expected, learnt.edges[0])
-    many_zeros = learn([0.0] * 600 + np.arange(1.0, 401).tolist()).edges[0]
-    assert (8, 0.0) == (len(many_zeros), many_zeros[0])
-    assert np.diff(many_zeros).min() > 0
+
+
+def test_frequent_values_are_edges_and_the_rest_has_all_others() -> None:
+    mixed = [0.0] * 700 + [50.0] * 200 + np.arange(1.0, 101).tolist()
+    learnt = learn(mixed)
+    rest = np.quantile(np.setdiff1d(np.arange(1.0, 101), [50.0]), np.linspace(0, 1, 15))
+    expected = np.unique(np.concatenate([[0.0, 50.0], rest]))
+    np.testing.assert_array_equal(learnt.scale(expected[:, None]).ravel(), learnt.edges[0])
 
 
 def test_few_distinct_values_are_the_edges() -> None:
@@ -116,3 +123,10 @@ def test_other_data_are_refused(changes: dict[str, object], message: str) -> Non
         Preprocessing.from_dict({**learn([1, 2, 3]).to_dict(), **changes})
     with pytest.raises(DataError, match="no preprocessing"):
         Preprocessing.from_dict([changes])
+
+
+@given(st.lists(st.integers(-5, 60) | st.floats(-1e3, 1e3), min_size=1, max_size=200), st.integers(1, 16))
+def test_edges_rise_and_are_no_more_than_the_bins_have(values: list[float], bins: int) -> None:
+    edges = learn(values, bins=bins).edges[0]
+    assert len(edges) in (0, *range(2, bins + 2))
+    assert (np.diff(edges) > 0).all()
