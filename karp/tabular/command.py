@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 import sys
 from pathlib import Path
@@ -11,22 +10,11 @@ from typing import Any
 from karp.errors import RecordError, SettingError
 from karp.launch import start
 from karp.launch.options import Options
-from karp.record.files import is_stream
 from karp.record.paths import PREPARED, check_unused, fresh_directory
 from karp.tabular.console import Console
 from karp.tabular.display import FitDisplay
-from karp.tabular.fit import make_ready, write_job
+from karp.tabular.fit import check_output, make_ready, write_job
 from karp.tabular.job import launch_arguments
-
-
-def check_output(output: Path) -> None:
-    """Raise SettingError for a path at which no model file can be written, as far as it can be seen before training."""
-    if not output.parent.is_dir():
-        raise SettingError(f"there is no directory {str(output.parent)!r} for the model: make it, or pass another -o")
-    if output.is_dir():
-        raise SettingError(f"-o is {str(output)!r}, a directory: pass the path of a file in it")
-    if not (is_stream(output) or os.access(output.parent, os.W_OK)):
-        raise SettingError(f"the directory {str(output.parent)!r} cannot be written to: pass another -o")
 
 
 def fit_file(source: str, output: Path, run_dir: str | None, test: str | None, **options: Any) -> int:

@@ -17,9 +17,9 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 from karp import checks, environment
-from karp.errors import ProgramError, RecordError
+from karp.errors import ProgramError, RecordError, SettingError
 from karp.monitor import streams
-from karp.record.files import reason
+from karp.record.files import is_stream, reason
 from karp.record.paths import PREPARED, check_unused
 from karp.tabular import report
 from karp.tabular.columns.target import Task
@@ -103,6 +103,8 @@ def fit(
     """
     if environment.read(environment.SERVER):
         raise ProgramError("karp.fit launches its own workers: run this program with python, not karp launch")
+    if output is not None:
+        check_output(Path(output).absolute())
     console = Console(streams.for_progress() if show else None)
     given = environment.given_directory(run_dir)
     with ExitStack() as stack:
@@ -161,6 +163,16 @@ def make_ready(
     beside, notes = references(prepared, made, chosen.name, console, None if test is None else Test(test, weight))
     console.notes(notes)
     return Ready(prepared, made, chosen.name, beside, workers)
+
+
+def check_output(output: Path) -> None:
+    """Raise SettingError for a path at which no model file can be written, as far as it can be seen before training."""
+    if not output.parent.is_dir():
+        raise SettingError(f"there is no directory {str(output.parent)!r} for the model: make it, or name another")
+    if output.is_dir():
+        raise SettingError(f"the model's file {str(output)!r} is a directory: name a file in it")
+    if not (is_stream(output) or os.access(output.parent, os.W_OK)):
+        raise SettingError(f"the directory {str(output.parent)!r} cannot be written to: name another for the model")
 
 
 def _directory(given: Path | None, stack: ExitStack, n_jobs: int | None) -> Path | None:

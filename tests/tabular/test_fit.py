@@ -195,7 +195,7 @@ def test_a_launcher_stops_with_the_process_that_has_started_it(tmp_path: Path) -
         (("--test", "/dev/null"), "pass a regular file"),
         (("-n", "0"), "n_jobs must be a whole number from 1"),
         (("-o", "nowhere/model"), "there is no directory"),
-        (("-o", "/"), "a directory: pass the path of a file in it"),
+        (("-o", "/"), "is a directory: name a file in it"),
         (("--run-dir", ""), "--run-dir is empty"),
     ],
 )
