@@ -79,6 +79,9 @@ def test_format_and_memory_do_not_show(tmp_path: Path, target: str) -> None:
     import pyarrow.parquet
 
     columns = table()
+    columns["flag"] = np.arange(ROWS) % 3 == 0
+    columns["when"] = np.datetime64("2024-01-01T00:00:00") + np.arange(ROWS) * np.timedelta64(7919, "s")
+    columns["large"] = np.arange(ROWS) * 3 + 2**50
     csv = write_csv(tmp_path / "t.csv", columns)
     frame = pa.table({name: pa.array(column, from_pandas=True) for name, column in columns.items()})
     pyarrow.parquet.write_table(frame, tmp_path / "t.parquet", row_group_size=700)

@@ -8,20 +8,24 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from running import karp, program
+from running import ONCE, karp, program
 
 from karp import environment, prepare
 from karp.tabular.preparation import passes, sharing
 
 CSV = "size,kind\n" + "".join(f"{place % 7},{'ab'[place % 7 > 3]}\n" for place in range(200)) + "8,\n"
 
-PROGRAM = """
+PROGRAM = ONCE + """
 import os, sys
 import karp
 from karp import nn, optim
 from karp.tabular.preparation import sharing
 
 def prepare_table(*arguments):
+    if "KARP_SERVER" in os.environ and once("died"):
+        (arguments[3] / "train.numbers").parent.mkdir()
+        (arguments[3] / "train.numbers").write_bytes(b"1234")
+        os.kill(os.getpid(), 9)
     print("prepared by", os.getpid(), file=sys.stderr)
     return original(*arguments)
 
@@ -128,7 +132,7 @@ def test_whoever_waits_says_for_whom(
     assert f"karp: waiting for process {os.getpid()} to prepare {file}" in capfd.readouterr().err
 
 
-def test_workers_of_a_run_prepare_once_and_a_replay_has_the_same_rows(tmp_path: Path) -> None:
+def test_workers_prepare_once_though_one_dies_at_it_and_a_replay_has_the_same_rows(tmp_path: Path) -> None:
     pytest.importorskip("pyarrow")
     (tmp_path / "table.csv").write_text(CSV)
     path, run = program(tmp_path, PROGRAM), tmp_path / "run"
