@@ -10,6 +10,8 @@
     summary.json         what ran, the totals, the last metrics, the weights' hash, the exit status; written at the end
     logs/                the output of the server and of each worker (written by the launcher)
     replay.json          the outcome of the last `karp replay` of the run (written by that)
+    prepared/            tables prepared for its workers (written by karp.tabular); gone when the run has ended well
+    fit.json             what `karp fit` has its workers do (written by karp.tabular)
 
 In the summary, `seconds` are those of training: without the time before the first step and what a restart has lost.
 `wall_seconds` are those of all launches, of earlier ones until their last checkpoint; `effective_share` is `seconds`
