@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 from karp.errors import DataError
 from karp.record import files
-from karp.tabular.model_file import Results
+from karp.tabular.model_file import Results, plain_results, results_of
 from karp.tabular.network.recipe import Recipe
 
 FILE = "fit.json"
@@ -35,15 +35,16 @@ class Job(NamedTuple):
 
     def write(self, path: Path) -> None:
         """Write the job; raises OSError if that fails."""
-        files.write_json(path, self._asdict() | {"recipe": self.recipe.to_dict()})
+        files.write_json(path, self._asdict() | {"recipe": self.recipe.to_dict(), "beside": plain_results(self.beside)})
 
     @classmethod
     def read(cls, path: Path) -> Job:
         """Read a job; raise DataError if it cannot be read."""
         try:
             plain: Mapping[str, Any] = files.read_json(path)
-            return cls(**{**plain, "recipe": Recipe.from_dict(plain["recipe"])})
-        except (OSError, ValueError, TypeError, KeyError) as error:
+            checked = {"recipe": Recipe.from_dict(plain["recipe"]), "beside": results_of(plain["beside"])}
+            return cls(**{**plain, **checked})
+        except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
             raise DataError(f"{path} cannot be used ({files.reason(error)}): fit again") from None
 
 

@@ -83,7 +83,7 @@ class Fitted:
             "fingerprint": self.fingerprint,
             "rows": self.rows,
             "score": self.score,
-            "results": _map_numbers(self.results, lambda number: number if math.isfinite(number) else None),
+            "results": plain_results(self.results),
         }
 
     @classmethod
@@ -101,7 +101,7 @@ class Fitted:
             Recipe.from_dict(plain["recipe"]),
             **{name: plain[name] for name in ("mean", "deviation", "fingerprint", "rows", "score")},
             shares=tuple(plain["shares"]),
-            results=_map_numbers(plain["results"], lambda number: math.nan if number is None else number),
+            results=results_of(plain["results"]),
             weights=weights,
         )
         if model.preprocessing.names != model.schema.numbers:
@@ -135,6 +135,16 @@ _CHECKS = {
     "score": lambda value: isinstance(value, str),
     "results": _are_results,
 }
+
+
+def plain_results(results: Results) -> dict[str, Any]:
+    """Return results as plain data for JSON, which has no NaN: a score that is not defined is None."""
+    return _map_numbers(results, lambda number: number if math.isfinite(number) else None)
+
+
+def results_of(plain: Mapping[str, Any]) -> Results:
+    """Return results from what `plain_results` returned."""
+    return _map_numbers(plain, lambda number: math.nan if number is None else number)
 
 
 def _map_numbers(results: Mapping[str, Any], change: Any) -> dict[str, Any]:
