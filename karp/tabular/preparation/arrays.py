@@ -1,7 +1,7 @@
 """Arrays on disk: written once from the first byte to the last, with their SHA-256, and mapped read-only.
 
 A file holds the elements and nothing else, little-endian and in row order; the manifest has dtype, shape and digest.
-Where there is no directory the files are in memory (Linux's memfd), sealed once they are written.
+Where there is no directory the files are in memory (Linux's memfd), and their size is sealed once they are written.
 """
 
 from __future__ import annotations
@@ -73,7 +73,8 @@ class Store:
             yield ArrayWriter(file)
         import fcntl
 
-        fcntl.fcntl(descriptor, fcntl.F_ADD_SEALS, fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_WRITE)
+        # Not sealed against writing: before Linux 6.7 such a file cannot be mapped as shared, not even read-only.
+        fcntl.fcntl(descriptor, fcntl.F_ADD_SEALS, fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW)
 
     def remove(self) -> None:
         """Remove the arrays that were written here, as they may hold the last blocks of a disk."""
@@ -117,7 +118,9 @@ def make_store(directory: str | os.PathLike[str] | None, table_bytes: int, file_
         store = Store(Path(directory), None, megabytes)
         with store.errors():
             Path(directory).mkdir(mode=0o700, parents=True, exist_ok=True)
-            files.remove_parts(Path(directory))
+            for part in Path(directory).glob(".*.part"):  # what a killed process has left of a table
+                if part.name.startswith((".train.", ".validation.", ".manifest.json.")):
+                    part.unlink(missing_ok=True)
         return store
     if table_bytes <= memory // 2 and hasattr(os, "memfd_create"):
         return Store(None, None, megabytes)

@@ -62,6 +62,8 @@ def prepare(
         raise SettingError(f"class_weight is {class_weight!r:.60}: pass 'balanced', or leave it out")
     if weight == target:
         raise SettingError(f"the column {target!r:.60} cannot be both target and weight")
+    if directory is not None and not isinstance(directory, str | os.PathLike):
+        raise SettingError(f"directory is {directory!r:.60}: pass the path of a directory")
     share = _share(validation)
     options = Options(
         target, weight, class_weight, task, _names("numeric", numeric), _names("categorical", categorical),

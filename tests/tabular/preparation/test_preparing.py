@@ -211,6 +211,7 @@ def test_a_damaged_folder_is_an_error_that_names_the_file(tmp_path: Path, change
         ({"weight": "kind"}, SettingError, "cannot be both target and weight"),
         ({"weight": "city"}, DataError, "row 0, column 'city': the weight is '.*': a weight is a finite number"),
         ({"memory": 5}, SettingError, "memory must be a whole number from 1048576"),
+        ({"directory": 5}, SettingError, "directory is 5: pass the path"),
         ({"drop": "gap"}, SettingError, "drop is 'gap': pass a list"),
         ({"seed": -1}, SettingError, "seed must be a whole number"),
         ({"target": "sort"}, DataError, "no column 'sort' to predict"),
