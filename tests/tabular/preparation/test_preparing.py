@@ -6,6 +6,8 @@ from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import assume, given, settings
+from hypothesis import strategies as st
 
 import karp
 from karp import Trainer, nn, optim
@@ -63,6 +65,27 @@ def test_every_row_is_in_one_part_once_with_its_cells() -> None:
         np.testing.assert_array_equal(np.isnan(columns["gap"][rows]), np.isnan(part.numbers[:, 2]))
         raw = np.stack([columns[name][rows] for name in ("number", "id", "gap")], 1).astype(np.float64)
         np.testing.assert_array_equal(prepared.preprocessing.scale(raw), part.numbers)
+
+
+@settings(max_examples=40)
+@given(
+    st.lists(st.sampled_from(["a", "b", "c", None]), min_size=12, max_size=60),
+    st.integers(0, 2**63 - 1), st.floats(0.01, 0.9), st.booleans(),
+)  # fmt: skip
+def test_any_rows_that_count_are_in_one_part_and_each_class_in_both(
+    kinds: list[str | None], seed: int, share: float, weighted: bool
+) -> None:
+    rows = len(kinds) + 8
+    kinds = [*"aabbaabb", *kinds]
+    weight = np.where(np.arange(rows) % 5 == 4, 0.0, 1.0) if weighted else np.ones(rows)
+    counted = [row for row in range(rows) if kinds[row] is not None and weight[row]]
+    classes = sorted({str(kinds[row]) for row in counted})
+    assume(all(sum(kinds[row] == name for row in counted) > 1 for name in "abc" if name in kinds))
+    columns = {"id": np.arange(rows) * 1.0, "kind": kinds, "weight": weight}
+    prepared = prepare(columns, target="kind", weight="weight", seed=seed, validation=share)
+    assert counted == sorted(ids(prepared, "train") + ids(prepared, "validation"))
+    for part in (prepared.train, prepared.validation):
+        assert list(range(len(classes))) == np.unique(part.target).tolist()
 
 
 def test_a_class_has_its_share_in_validation_to_the_row() -> None:
