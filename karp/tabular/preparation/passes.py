@@ -76,11 +76,11 @@ def prepare_table(
 
     `request` is a digest for the manifest, by which another process knows the table again (`sharing.py`).
     """
-    shown = _Shown(progress)
+    report = _Reporter(progress)
     with ExitStack() as stack:
         cells = stack.enter_context(open_cells(source))
         other = None if options.share else stack.enter_context(open_cells(validation))
-        learnt = _learn(cells, options, shown)
+        learnt = _learn(cells, options, report)
         labels, weighted = learnt.labels, options.weight is not None
         dtype, most = record_dtype(learnt.schema, labels.target, weighted), options.memory // SORTER_PART
         file_bytes = labels.used * dtype.itemsize
@@ -88,27 +88,27 @@ def prepare_table(
         store = make_store(directory, table_bytes, file_bytes if file_bytes > most else 0, options.memory)
         stack.push(lambda kind, error, trace: store.remove() if kind else None)
         train = stack.enter_context(closing(Sorter(dtype, labels.used, most, store)))
-        kept = stack.enter_context(closing(Sorter(dtype, int(options.share * labels.used), most, store)))
-        notes = [*learnt.notes, *_convert(learnt, options.seed, train, kept, shown)]
+        held_out = stack.enter_context(closing(Sorter(dtype, int(options.share * labels.used), most, store)))
+        notes = [*learnt.notes, *_convert(learnt, options.seed, train, held_out, report)]
         if other is not None:
-            notes += _convert_other(other, learnt, options, kept, shown)
+            notes += _convert_other(other, learnt, options, held_out, report)
 
         statistics = Statistics(learnt.schema, labels.target, options.class_weight == "balanced")
-        chunks = shown("learning the scales of numbers", train.chunks(), train.rows)
+        chunks = report("learning the scales of numbers", train.chunks(), train.rows)
         statistics.learn(chunks, train.rows, cells.name)
         counts = {
             "read": labels.rows,
             "without_target": labels.without_target,
             "without_weight": labels.without_weight,
             "train": train.rows,
-            "validation": kept.rows,
+            "validation": held_out.rows,
         }
         parts = {
-            part: shown("writing the rows", rows.chunks(), rows.rows)
-            for part, rows in (("train", train), ("validation", kept))
+            part: report("writing the rows", rows.chunks(), rows.rows)
+            for part, rows in (("train", train), ("validation", held_out))
         }
-        said = {"counts": counts, "notes": notes, "request": request}
-        return write_table(store, dtype, parts, statistics, said, cells.name)
+        others = {"counts": counts, "notes": notes, "request": request}
+        return write_table(store, dtype, parts, statistics, others, cells.name)
 
 
 class _LearntTable(NamedTuple):
@@ -121,7 +121,7 @@ class _LearntTable(NamedTuple):
     notes: list[str]
 
 
-def _learn(cells: Cells, options: Options, shown: _Shown) -> _LearntTable:
+def _learn(cells: Cells, options: Options, report: _Reporter) -> _LearntTable:
     """Learn from a table what its target is, which of its rows are for validation, and the types of its columns."""
     target_learner = TargetLearner(cells, options.target, options.task)
     learner = Learner(  # the options are checked before anything is read
@@ -131,7 +131,7 @@ def _learn(cells: Cells, options: Options, shown: _Shown) -> _LearntTable:
         categorical=options.categorical,
         drop=options.drop,
     )
-    for batch in shown("reading the target", cells.batches((options.target,)), cells.rows):
+    for batch in report("reading the target", cells.batches((options.target,)), cells.rows):
         target_learner.add(batch)
     target, _, target_notes = target_learner.finish()
     if options.class_weight and not target.classes:
@@ -139,19 +139,19 @@ def _learn(cells: Cells, options: Options, shown: _Shown) -> _LearntTable:
             f"class_weight is {options.class_weight!r}, but the target {target.name!r} has no classes: leave it out"
         )
     labels = LabelReader(cells, target, options.weight)
-    split = _split(labels, options, shown)
-    for batch, rows in shown("finding the types of columns", labels.batches(learner.read), labels.rows):
+    split = _split(labels, options, report)
+    for batch, rows in report("finding the types of columns", labels.batches(learner.read), labels.rows):
         learner.add(batch, rows.used & ~_for_validation(split, rows, options.seed))
     schema, type_notes = learner.finish()
     notes = [*cells.notes, *target_notes, *labels.weight_notes(), *type_notes]
     return _LearntTable(labels, split, schema, learner.others, notes)
 
 
-def _split(labels: LabelReader, options: Options, shown: _Shown) -> Split:
+def _split(labels: LabelReader, options: Options, report: _Reporter) -> Split:
     """Return the split of a table; raise DataError if a class, or the table, has too few rows that count."""
     classes = labels.target.classes
     split = Split(max(len(classes), 1), options.share)
-    for _, rows in shown("drawing the validation rows", labels.batches(), labels.cells.rows):
+    for _, rows in report("drawing the validation rows", labels.batches(), labels.cells.rows):
         split.add(rows.classes, row_keys(options.seed, PART, rows.first, len(rows.used))[rows.used])
     least = 2 if options.share else 1
     few = np.flatnonzero(split.counts < least).tolist()
@@ -166,34 +166,34 @@ def _split(labels: LabelReader, options: Options, shown: _Shown) -> Split:
     return split
 
 
-def _convert(learnt: _LearntTable, seed: int, train: Sorter, kept: Sorter, shown: _Shown) -> Iterator[str]:
+def _convert(learnt: _LearntTable, seed: int, train: Sorter, held_out: Sorter, report: _Reporter) -> Iterator[str]:
     """Convert the rows of a table and give each to the sorter of its part; yield what a user is told."""
     labels = learnt.labels
     converter = Converter(learnt.schema, labels.cells.name, labels.cells.names)
-    for batch, rows in shown("converting the rows", labels.batches(converter.read), labels.rows):
+    for batch, rows in report("converting the rows", labels.batches(converter.read), labels.rows):
         records = _records(train.dtype, converter.convert(batch), rows, seed)
         chosen = _for_validation(learnt.split, rows, seed)
         train.add(records[rows.used & ~chosen])
-        kept.add(records[rows.used & chosen])
+        held_out.add(records[rows.used & chosen])
     yield from _validation_notes(converter, labels.cells, learnt.others)
 
 
 def _convert_other(
-    other: Cells, learnt: _LearntTable, options: Options, kept: Sorter, shown: _Shown
+    other: Cells, learnt: _LearntTable, options: Options, held_out: Sorter, report: _Reporter
 ) -> Iterator[str]:
     """Convert the rows of the table to validate on and give them to its sorter; yield what a user is told.
 
     Raises DataError if no row counts, or the columns are not those of the training table.
     """
     labels = LabelReader(other, learnt.labels.target, options.weight)
-    for _ in shown("reading the validation rows", labels.batches(), other.rows):
+    for _ in report("reading the validation rows", labels.batches(), other.rows):
         pass
     if not labels.used:
         raise DataError(f"{other.name}: no row has a target and a weight above 0, so there is nothing to validate on")
-    kept.expect(labels.used)
+    held_out.expect(labels.used)
     converter = Converter(learnt.schema, other.name, other.names)
-    for batch, rows in shown("converting the validation rows", labels.batches(converter.read), labels.rows):
-        kept.add(_records(kept.dtype, converter.convert(batch), rows, options.seed)[rows.used])
+    for batch, rows in report("converting the validation rows", labels.batches(converter.read), labels.rows):
+        held_out.add(_records(held_out.dtype, converter.convert(batch), rows, options.seed)[rows.used])
     converter.finish()
     yield from (*other.notes, *labels.target_notes(), *labels.weight_notes(), *_validation_notes(converter, other))
 
@@ -219,19 +219,19 @@ def _records(dtype: np.dtype[Any], converted: Converted, rows: Labels, seed: int
 
 def _validation_notes(converter: Converter, cells: Cells, others: Mapping[str, int] = NO_OTHERS) -> Iterator[str]:
     """Yield what a user is told of validation cells; `others` counts what training had and the types have told of."""
-    for name, report in converter.reports.items():
+    for name, column in converter.reports.items():
         where = f"{cells.name}, column {name!r}, validation rows"
-        if report.unknown:
-            has = "cell has a level" if report.unknown == 1 else "cells have levels"
-            yield f"{where}: {report.unknown:,} {has} that no training row has ({', '.join(report.first)})"
-        if more := report.others - others.get(name, 0):
+        if column.unknown:
+            has = "cell has a level" if column.unknown == 1 else "cells have levels"
+            yield f"{where}: {column.unknown:,} {has} that no training row has ({', '.join(column.first)})"
+        if more := column.others - others.get(name, 0):
             are = "cell is not what the column holds and counts"
             if more > 1:
                 are = "cells are not what the column holds and count"
             yield f"{where}: {more:,} {are} as missing"
 
 
-class _Shown:
+class _Reporter:
     """Tells of batches and chunks as they are read."""
 
     def __init__(self, progress: Progress | None) -> None:

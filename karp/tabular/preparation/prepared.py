@@ -36,7 +36,10 @@ BLOCK_ROWS, BLOCK_BYTES = 1 << 16, 1 << 25
 
 @dataclass(frozen=True, slots=True)
 class Counts:
-    """How many rows of a table became what: those left out have no target, or the weight 0."""
+    """How many rows were read of the table to train on, and left out of it; and how many each part has.
+
+    With a validation file the parts are not parts of one table.
+    """
 
     read: int
     without_target: int

@@ -54,10 +54,10 @@ def prepare_once(
 
 def _request(source: Any, validation: Any, options: Options) -> str:
     """Return a digest of all that the rows depend on; '' if they are not all in files."""
-    found = [_file(path) for path in ((source,) if validation is None else (source, validation))]
-    if None in found:
+    states = [_file(path) for path in ((source,) if validation is None else (source, validation))]
+    if None in states:
         return ""
-    text = repr((FORMAT, found, options._replace(memory=0)))
+    text = repr((FORMAT, states, options._replace(memory=0)))
     return hashlib.sha256(text.encode(errors="surrogateescape")).hexdigest()
 
 
@@ -80,10 +80,10 @@ def _file(path: Any) -> tuple[str, int, int] | None:
         return None
     try:
         name = os.path.abspath(os.fsdecode(path))
-        found = os.stat(name)
+        state = os.stat(name)
     except (OSError, ValueError):
         return None
-    return (name, found.st_size, found.st_mtime_ns) if stat.S_ISREG(found.st_mode) else None
+    return (name, state.st_size, state.st_mtime_ns) if stat.S_ISREG(state.st_mode) else None
 
 
 @contextmanager

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from karp.tabular.preparation.row_keys import Keys
 
-EXACT_ROWS, LEAST_EXACT = 1 << 20, 64  # keys that are kept: of all classes together, and of each at least
+EXACT_ROWS, LEAST_EXACT = 1 << 20, 64  # keys that are collected: of all classes together, and of each at least
 
 
 class Split:
@@ -35,9 +35,9 @@ class Split:
         self.counts: NDArray[np.int64] = np.zeros(classes, np.int64)
         self.thresholds: Keys = np.zeros(classes, np.uint64)
         self._most = max(LEAST_EXACT, EXACT_ROWS // classes)
-        self._classes: list[NDArray[np.integer[Any]]] = []  # of the rows whose keys are kept
+        self._classes: list[NDArray[np.integer[Any]]] = []  # of the rows whose keys are collected
         self._keys: list[Keys] = []
-        self._kept = 0
+        self._collected = 0
 
     def add(self, classes: NDArray[np.int64], keys: Keys) -> None:
         """Count rows of these classes and keys."""
@@ -47,8 +47,8 @@ class Split:
         small = self.counts[classes] <= self._most
         self._classes.append(classes[small].astype(np.int32))
         self._keys.append(keys[small])
-        self._kept += int(np.count_nonzero(small))
-        if self._kept > 2 * max(EXACT_ROWS, LEAST_EXACT * len(self.counts)):
+        self._collected += int(np.count_nonzero(small))
+        if self._collected > 2 * max(EXACT_ROWS, LEAST_EXACT * len(self.counts)):
             self._drop_large()
 
     def finish(self) -> None:
@@ -76,4 +76,4 @@ class Split:
         classes, keys = np.concatenate(self._classes), np.concatenate(self._keys)
         small = self.counts[classes] <= self._most
         self._classes, self._keys = [classes[small]], [keys[small]]
-        self._kept = len(self._keys[0])
+        self._collected = len(self._keys[0])

@@ -151,12 +151,12 @@ def write_table(
     dtype: np.dtype[Any],
     parts: Mapping[str, Iterable[Records]],
     learnt: Statistics,
-    said: Mapping[str, Any],
+    others: Mapping[str, Any],
     name: str,
 ) -> Prepared:
     """Write the sorted rows of the parts, records of this dtype, then the manifest, and return the table.
 
-    `said` has what else the manifest holds: "counts", "notes" and "request" (`sharing.py`). Raises DataError, naming
+    `others` has what else the manifest holds: "counts", "notes" and "request" (`sharing.py`). Raises DataError, naming
     the table, for a target or weight beyond float32; RecordError if writing fails.
     """
     path = None if store.folder is None else store.folder / MANIFEST
@@ -175,7 +175,7 @@ def write_table(
         }
         used = Schema(learnt.schema.used).to_list()  # why others are left out names lines or rows
         manifest["fingerprint"] = digest(manifest | {"schema": used})
-        manifest |= said
+        manifest |= others
         if path is not None:
             with files.replacing(path, MODE) as file:
                 file.write(json.dumps(manifest, allow_nan=False).encode())
