@@ -5,7 +5,8 @@ The error is 1 - accuracy, or 1 - AUC where few rows are of the one class, and a
 RMSE. Time (`--time`): all rows but the test rows, a process of its own for every turn.
 
 Contestants take turns, and each result is a line in a file (`--json`) as soon as it is there: whatever stands in it is
-not made again, so the bench can be stopped, and goes on where it was.
+not made again, so the bench can be stopped, and goes on where it was. To have a contestant measured anew, as after a
+change of karp, remove its lines, or give another file.
 """
 
 from __future__ import annotations
