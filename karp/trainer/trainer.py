@@ -161,9 +161,9 @@ class Trainer:
         other memory than before it: read them through the model.
 
         Args:
-            data: a `data.Table` or other `data.Source`, or arrays of equal length; a batch has the same parts.
-            sample_weights: (rows,), finite numbers from 0. Each batch then has those of its samples as its last part,
-                and the loss must be a mean weighted by them: `nn.mse(model(x), y, sample_weights=w)`.
+            data: a `data.Table`, the `train` of `karp.prepare` or another `data.Source`, or arrays of equal length.
+            sample_weights: (rows,), finite numbers from 0, or the source's. Those of its samples are a batch's last
+                part, and the loss must be a mean weighted by them: `nn.mse(model(x), y, sample_weights=w)`.
             evaluate: called once per epoch in one of the workers, with the weights of that epoch's end; returns a
                 number or a map of numbers, which go to the terminal and the record. If that worker or the server
                 dies, it is called again, so the numbers must depend on the weights alone.
