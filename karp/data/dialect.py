@@ -139,8 +139,8 @@ class Dialect:
         edges[[ord("\n"), ord(self.delimiter)]] = True
         before, after = codes[opened[opened > 0] - 1], codes[closed[closed < len(codes) - 1] + 1]
         ends = np.flatnonzero(codes == ord("\n"))
-        whole = np.array_equal(np.searchsorted(ends, opened), np.searchsorted(ends, closed))
-        return whole and bool(edges[before].all() and edges[after].all())
+        whole = not (np.searchsorted(quotes, ends) % 2).any()  # no line ends within quotes
+        return bool(whole and edges[before].all() and edges[after].all())
 
     def _records(
         self, file: TextFile, lines: Iterable[tuple[int, str]], following: NumberedLines, header: bool
