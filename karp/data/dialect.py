@@ -35,7 +35,7 @@ class Dialect:
     """The rules by which text is cut into records, and records into cells at `delimiter`.
 
     Lines that begin with `comments` are no records. If it is None, only lines above the first record are comments, if
-    they begin with '#'.
+    they begin with '#'. `detected` says that nobody has chosen the delimiter, so advice is about the file alone.
 
     >>> Dialect(",").split('1, "a, b" , 5", ""')
     ['1', 'a, b', '5"', '']
@@ -43,6 +43,7 @@ class Dialect:
 
     delimiter: str
     comments: str | None = None
+    detected: bool = False
     _plain: re.Pattern[str] = field(init=False, repr=False)  # matches a record that NumPy's parser reads correctly
     # These match a record with a delimiter before it: a cell and its delimiter, all cells, a cell that is not closed.
     _cell: re.Pattern[str] = field(init=False, repr=False)
@@ -165,7 +166,9 @@ class Dialect:
         mark = next((mark for mark in _DELIMITERS if mark != self.delimiter and Dialect(mark).separates(record)), None)
         if mark == " " and "  " in record.strip():
             return "put one delimiter in the place of each run of blanks"
-        return f"pass delimiter={mark!r}" if mark else ""
+        if not mark:
+            return ""
+        return f"put {self.delimiter!r} in the place of each {mark!r}" if self.detected else f"pass delimiter={mark!r}"
 
     def separates(self, record: str) -> bool:
         """Return whether the delimiter cuts a record into several cells that are well formed."""

@@ -48,7 +48,9 @@ def evaluate(
         }
         rows, notes = _read(cells, converter, target, predictors, tallies, weight)
     if not rows:
-        raise DataError(f"{cells.name}: there is no row with a target in {target.name!r}, so nothing can be scored")
+        weighted = "" if weight is None else " and a weight above 0"
+        raise DataError(f"{cells.name}: there is no row with a target in {target.name!r}{weighted}, so nothing can be "
+                        "scored")  # fmt: skip
     results = {name: tally.scores() for name, tally in tallies.items()}
     return Evaluated(results, rows, (*notes, *notes_of(converter, cells.name)))
 
@@ -71,19 +73,24 @@ def _read(
     weight: str | None,
 ) -> tuple[int, list[str]]:  # fmt: skip
     """Predict the rows that have a target, and add them to the tallies; return how many there are, and notes."""
-    rows = scored = unknown = 0
+    rows = scored = unknown = without = weightless = 0
     first: list[str] = []
     for batch in cells.batches({*converter.read, target.name, *([weight] if weight is not None else [])}):
         truth: Array = target_classes(target, batch) if target.classes else target_values(target, batch)
         there = truth != -1 if target.classes else ~np.isnan(truth)
+        without += batch.rows - int(np.count_nonzero(there))
+        weighting = None if weight is None else weights(cells, weight, batch)
+        if weighting is not None:
+            weightless += int(np.count_nonzero(there & (weighting == 0)))
+            there &= weighting > 0
+            weighting = weighting[there]
         numbers, categories = converter.convert(batch)
         converted = Converted(numbers[there], categories[there])
-        weighting = None if weight is None else weights(cells, weight, batch)[there]
         for name, predict in predictors.items():
             tallies[name].add(predict(converted), truth[there], weighting)
         rows += batch.rows
         scored += int(np.count_nonzero(there))
-        strange = np.flatnonzero(truth == -2) if target.classes else np.empty(0, np.int64)
+        strange = np.flatnonzero(there & (truth == -2)) if target.classes else np.empty(0, np.int64)
         unknown += len(strange)
         column = batch.column(target.name)
         first += [
@@ -91,12 +98,13 @@ def _read(
         ]
     converter.finish()
     notes = []
-    if without := rows - scored:
-        notes.append(f"{cells.name}: {without:,} of {rows:,} rows have no target in {target.name!r} and are left out")
+    for count, what in ((without, f"no target in {target.name!r}"), (weightless, "the weight 0")):
+        if count:
+            notes.append(f"{cells.name}: {count:,} of {rows:,} rows have {what} and are left out")
     if unknown:
         more = ", ..." if unknown > LISTED else ""
-        notes.append(f"{cells.name}: {unknown:,} rows are of classes that training had not ({', '.join(first)}{more}): "
-                     "they count as wrong")  # fmt: skip
+        notes.append(f"{cells.name}: {unknown:,} of {scored:,} rows have classes that training had not "
+                     f"({', '.join(first)}{more}): they count as wrong")  # fmt: skip
     return scored, notes
 
 

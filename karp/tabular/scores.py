@@ -134,8 +134,9 @@ def value_scores(predicted: Array, values: Array, weights: Array | None = None) 
     """
     weights = np.ones(len(values)) if weights is None else weights.astype(np.float64)
     values = values.astype(np.float64)
-    square = _mean((predicted - values) ** 2, weights)
-    spread = _mean((values - _mean(values, weights)) ** 2, weights)
+    with np.errstate(over="ignore", invalid="ignore"):  # a score that is too large is infinite, or NaN
+        square = _mean((predicted - values) ** 2, weights)
+        spread = _mean((values - _mean(values, weights)) ** 2, weights)
     return {"rmse": math.sqrt(square), "r2": 1.0 - square / spread if spread > 0 else math.nan}
 
 

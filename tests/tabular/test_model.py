@@ -127,9 +127,15 @@ def test_scores_pass_over_rows_without_a_target_and_count_unknown_classes_as_wro
     right = model.predict(TABLE)[[0, 1, 3]] == ["Adelie", "Gentoo", "Chin strap"]
     assert right.sum() / 4 == results["karp"]["accuracy"]
     assert "the table: 1 of 5 rows have no target in 'species' and are left out" == notes[0]
-    assert "1 rows are of classes that training had not (row 4: 'Emperor'): they count as wrong" in notes[1]
+    assert "rows have classes that training had not (row 4: 'Emperor'): they count as wrong" in notes[1]
     with pytest.raises(DataError, match=r"there is no column 'species' among .* and scores need it"):
         model.evaluate(without("species"))
+    weighted = TABLE | {"w": [1.0, 1.0, 1.0, 0.0, 0.0]}
+    results, rows, notes = model.evaluated(weighted, "w")
+    assert (2, right[:2].sum() / 2) == (rows, results["karp"]["accuracy"])
+    assert "the table: 2 of 5 rows have the weight 0 and are left out" == notes[1]
+    with pytest.raises(DataError, match="there is no row with a target in 'species' and a weight above 0, so"):
+        model.evaluate(TABLE | {"w": [0.0] * 5}, weight="w")
     with pytest.raises(DataError, match="there is no row with a target"):
         model.evaluate({name: column[2:3] for name, column in TABLE.items()})
 

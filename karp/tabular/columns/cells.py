@@ -253,7 +253,7 @@ def typed_array(array: NDArray[Any]) -> Typed | None:
     if kind in "Mm" and np.datetime_data(array.dtype)[0] != "generic":
         unit, count = np.datetime_data(array.dtype)
         if unit in "YMWD":
-            array = array.astype(array.dtype.str[:2] + "[s]")
+            array = array.astype(f"{kind}8[s]")
             unit, count = "s", 1
         seconds = seconds_of(array.view(np.int64), unit, count)
         seconds[np.isnat(array)] = np.nan

@@ -3,7 +3,8 @@
 Theory of operation. Each cell is converted by itself, so a file in one batch, in many, or row by row gives equal
 arrays. Cells that are not what their column holds are missing, as in training, and are counted; a column in which they
 are more than half of the cells is a column of another type, which is an error. That is known at the end (`finish`), or
-as soon as the first 1,000 cells are all such. A column that declares another type (text aside, which declares none) is
+as soon as the first 1,000 cells are all such. Infinite numbers are missing, too, but a column of numbers may have any
+number of them. A column that declares another type (text aside, which declares none) is
 an error at once.
 """
 
@@ -33,6 +34,7 @@ from karp.tabular.columns.column_types import (
 )
 from karp.tabular.columns.counts import LISTED, cell_text
 
+Marks = NDArray[np.bool_]  # (rows,)
 _SURE = 1000  # cells from the first on that are all of another type
 
 
@@ -51,11 +53,14 @@ class Converted(NamedTuple):
 class ColumnReport:
     """Counts of a column's cells: `others` are of another kind than the column, `rare` and `unknown` of no level of it.
 
+    Infinite numbers, in a column of numbers, are among the others.
+
     `first` are texts that name the first `others` and `unknown`.
     """
 
     cells: int = 0  # that are not missing
     others: int = 0
+    infinite: int = 0
     rare: int = 0
     unknown: int = 0
     first: list[str] = field(default_factory=list)  # of the others and unknown ones, with their places
@@ -124,7 +129,7 @@ class Converter:
         """Raise DataError if more than half of the cells of a column, over all batches, were of another kind."""
         for column in self.schema.used:
             report = self.reports[column.name]
-            if not isinstance(column, Category) and 2 * report.others > report.cells:
+            if not isinstance(column, Category) and 2 * (report.others - report.infinite) > report.cells:
                 raise self._other_type(column)
 
     def _values(self, column: Number | Date | Clock, cells: Column, batch: Batch) -> Floats:
@@ -137,7 +142,7 @@ class Converter:
             if np.isfinite(values).all():
                 report.cells += len(values)
                 return values
-            others = np.isinf(values)
+            others = infinite = np.isinf(values)
             present = batch.rows - int(np.count_nonzero(np.isnan(values)))
             if others.any():
                 values = np.where(others, np.nan, values)
@@ -149,23 +154,26 @@ class Converter:
             codes, kinds, distinct, _ = cells.recognised()
             values = np.where(kinds == kind, distinct, np.nan)[codes]
             others = ((kinds != kind) & (kinds != Kind.MISSING))[codes]
+            infinite = ((kinds == Kind.INFINITE) & (kind is Kind.NUMBER))[codes]
             present = int(np.count_nonzero((kinds != Kind.MISSING)[codes]))
         if others.any():
-            self._count_others(column, cells, others, present, batch)
+            self._count_others(column, cells, others, infinite, batch)
         report.cells += present
         return values
 
     def _count_others(
-        self, column: Number | Date | Clock, cells: Column, others: NDArray[np.bool_], present: int, batch: Batch
+        self, column: Number | Date | Clock, cells: Column, others: Marks, infinite: Marks, batch: Batch
     ) -> None:
         report = self.reports[column.name]
-        before = report.others
+        before = report.others - report.infinite
         report.others += int(np.count_nonzero(others))
+        report.infinite += int(np.count_nonzero(infinite))
         for row in np.flatnonzero(others)[: LISTED - len(report.first)].tolist():
             report.first.append(f"{batch.place(row)}: {cell_text(cells, row)!r:.60}")
-        if before == report.cells < _SURE <= report.others:
-            fitting = np.flatnonzero(~others & ~_missing(cells))
-            leading = np.count_nonzero(others[: fitting[0]]) if fitting.size else np.count_nonzero(others)
+        if before == report.cells < _SURE <= report.others - report.infinite:
+            foreign = others & ~infinite
+            fitting = np.flatnonzero(~foreign & ~_missing(cells))
+            leading = np.count_nonzero(foreign[: fitting[0]]) if fitting.size else np.count_nonzero(foreign)
             if before + leading >= _SURE:
                 raise self._other_type(column)
 

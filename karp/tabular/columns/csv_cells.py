@@ -29,7 +29,7 @@ def csv_cells(file: TextFile, delimiter: str | None = None, known: Collection[st
     Raises DataError for a file that is not a table, now or while its batches are read.
     """
     pyarrow(file.name)
-    dialect = Dialect(delimiter or detect_delimiter(file))
+    dialect = Dialect(delimiter or detect_delimiter(file), detected=delimiter is None)
     with closing(dialect.records(file)) as records:
         number, record = next(records, (0, ""))
     if not number:

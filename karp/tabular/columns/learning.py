@@ -140,7 +140,7 @@ class Learner:
 
     def _category(self, name: str, counts: ColumnCounts, gaps: bool, chosen: bool) -> tuple[ColumnType, str]:
         levels = counts.levels()
-        advice = _advice(counts.first_text)
+        advice = ("" if chosen else _number_advice(counts)) or _advice(counts.first_text)
         if levels is None:
             what = counts.exceeded()
             if chosen:
@@ -187,6 +187,15 @@ def others_note(kind: Kind, count: int, rows: int, first: Iterable[str]) -> str:
     several = "times of day" if kind is Kind.CLOCK else f"{what}s"
     more = ", ..." if count > LISTED else ""
     return f"{count:,} of {rows:,} cells are no {several} and count as missing ({', '.join(first)}{more})"
+
+
+def _number_advice(counts: ColumnCounts) -> str:
+    """Return what to do with a column that is text, though nine of ten cells are numbers; else ''."""
+    numbers = int(counts.kinds[Kind.NUMBER])
+    if 10 * numbers < 9 * counts.present:
+        return ""
+    others = ", ".join(counts.first[Kind.NUMBER][:2])
+    return f"; {numbers:,} of {counts.present:,} cells are numbers, but not {others}: make it numeric if such are gaps"
 
 
 def _advice(first: str) -> str:

@@ -65,7 +65,7 @@ def _in_memory(source: Any) -> Cells:
     if isinstance(source, np.ndarray):
         if source.ndim != 2:
             raise SettingError(f"an array of shape {source.shape} is no table: pass one of shape (n, d)")
-        return array_cells(_FRAME, {f"x{place}": column for place, column in enumerate(source.T)})
+        return array_cells(_FRAME, {f"x{place}": _unmasked(column) for place, column in enumerate(source.T)})
     if type(source).__module__.partition(".")[0] == "pandas" and hasattr(source, "iloc") and hasattr(source, "columns"):
         return _pandas(source)
     if hasattr(source, "__arrow_c_stream__"):
@@ -74,8 +74,9 @@ def _in_memory(source: Any) -> Cells:
             return arrow.table_cells(_FRAME, source if isinstance(source, pa.Table) else pa.table(source))
         except (pa.ArrowException, TypeError) as error:
             raise SettingError(f"{type(source).__name__} is no table ({error}): pass a frame with columns") from None
-    raise SettingError(f"{source!r:.60} is no table: pass the path of a file, a frame of pandas, polars or pyarrow, a "
-                       "dict of columns, or an array (n, d)")  # fmt: skip
+    lazy = "call its collect(), or " if hasattr(source, "collect") else ""
+    raise SettingError(f"{' '.join(repr(source).split()):.60} is no table: {lazy}pass the path of a file, a frame "
+                       "of pandas, polars or pyarrow, a dict of columns, or an array (n, d)")  # fmt: skip
 
 
 def array_cells(table: str, columns: Mapping[Any, NDArray[Any]]) -> Cells:
@@ -112,18 +113,35 @@ def _cut(names: tuple[str, ...], only: Collection[str] | None, rows: int, column
 
 
 def _array(table: str, name: object, column: Any) -> NDArray[Any]:
-    """Return a column of a dict as an array (n,); lists of unlike objects keep them."""
+    """Return a column of a dict as an array (n,); unlike objects stay what they are, also lists, which are no cells."""
+    listed = isinstance(column, list | tuple)
     try:
-        array: NDArray[Any] = np.asarray(column)
-    except ValueError:
-        raise DataError(f"{table}: {name!r:.60} is a list of unlike lists: a column is a list of cells") from None
-    if isinstance(column, list | tuple):
-        kind = array.dtype.kind
-        if kind in "US" or (kind in "iuf" and any(type(cell) is bool for cell in column)):
-            array = np.array(column, object)  # NumPy has made one type of several
-    if array.ndim != 1:
+        array = _unmasked(np.asanyarray(column))
+    except ValueError:  # lists of several lengths
+        return _objects(column)
+    if array.ndim == 0:
         raise DataError(f"{table}: {name!r:.60} has the shape {array.shape}: a column is a list of cells")
+    kind = array.dtype.kind
+    merged = listed and (kind in "US" or (kind in "iuf" and any(type(cell) is bool for cell in column)))
+    return _objects(column) if merged or array.ndim > 1 else array  # NumPy may have made one type of several
+
+
+def _objects(column: Collection[Any]) -> NDArray[Any]:
+    """Return the elements of a column as they are, (n,)."""
+    array = np.empty(len(column), object)
+    for row, cell in enumerate(column):
+        array[row] = cell
     return array
+
+
+def _unmasked(array: NDArray[Any]) -> NDArray[Any]:
+    """Return an array whose masked elements are missing cells."""
+    if not isinstance(array, np.ma.MaskedArray):
+        return np.asarray(array)
+    kind = array.dtype.kind
+    if kind in "fmM":
+        return array.filled(array.dtype.type("NaN" if kind == "f" else "NaT"))
+    return np.array(array.tolist(), object) if array.mask.any() else np.asarray(array.data)
 
 
 def _pandas(frame: Any) -> Cells:

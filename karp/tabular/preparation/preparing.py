@@ -60,6 +60,9 @@ def prepare(
     """
     if class_weight not in (None, "balanced"):
         raise SettingError(f"class_weight is {class_weight!r:.60}: pass 'balanced', or leave it out")
+    for option, name in (("target", target), ("weight", weight)):
+        if not isinstance(name, str) and (name is not None or option == "target"):
+            raise SettingError(f"{option} is {name!r:.60}: pass the name of a column, a text")
     if weight == target:
         raise SettingError(f"the column {target!r:.60} cannot be both target and weight")
     if directory is not None and not isinstance(directory, str | os.PathLike):

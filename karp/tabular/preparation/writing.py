@@ -73,8 +73,9 @@ class Statistics:
         if self.target.task == "regression":
             self.mean, self.std = self._mean, sqrt(self._squares / self._weight)
             if not self.std:
-                raise DataError(f"{name}, column {self.target.name!r}: every training row has the value "
-                                f"{self.mean:g}, so there is nothing to learn: more rows are needed")  # fmt: skip
+                raise DataError(f"{name}, column {self.target.name!r}: every training row has the value {self.mean:g}, "
+                                "or one too near to it, so there is nothing to learn: more rows are needed, or all "
+                                "values divided by a small number")  # fmt: skip
             if not isfinite(self.std) or not isfinite(self.mean):
                 raise DataError(f"{name}, column {self.target.name!r}: its values are too large to be squared: divide "
                                 "them by a large number")  # fmt: skip

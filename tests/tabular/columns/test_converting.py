@@ -200,6 +200,19 @@ def test_infinite_numbers_are_missing_and_counted() -> None:
     assert ["row 1: 'inf'"] == converter.reports["c"].first
 
 
+@pytest.mark.parametrize("leading", [3, 1500])
+def test_any_number_of_infinite_numbers_is_a_column_of_numbers(leading: int) -> None:
+    """As in training, where they count as numbers; of other cells at most half are."""
+    column: list[str | None] = ["inf"] * leading + ["1", "x"]
+    with open_cells({"c": np.array([np.inf] * leading + [1.0, np.inf])}) as declared:
+        for cells in (declared, text_cells({"c": column}, 1000)):
+            numbers, _, converter = convert(cells, Schema((Number("c", False),)))
+            assert [leading] == np.flatnonzero(~np.isnan(numbers[:, 0])).tolist()
+            assert leading + 1 == converter.reports["c"].others
+    with pytest.raises(DataError, match="as dates, and most cells are none"):
+        convert(text_cells({"c": ["inf", "inf", "2024-01-01"]}), Schema((Date("c", False, ()),)))
+
+
 CSV = """,species,when,size,colour,fresh
 0,a,2024-05-31 12:00,1.5,red,true
 1,b,2024-06-30 12:00,NA,"blue",false

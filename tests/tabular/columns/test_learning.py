@@ -91,6 +91,9 @@ def test_how_a_column_gets_its_type(column: list[str | None], expected: ColumnTy
         (["x"] * 3, "column 'c' is left out: every cell is 'x'"),
         (repeated("1,5", "2,5"), "column 'c': if '1,5' is a number, write it with a decimal point, and with nothing "
          "between the thousands"),
+        ([str(number) for number in range(50)] + ["oops"], "column 'c' is left out: it is text with 51 distinct values "
+         "in 51 cells, more than half: names, ids or prose; 50 of 51 cells are numbers, but not row 50: 'oops': make "
+         "it numeric if such are gaps"),
         (repeated("31.05.2024", "30.05.2024"), "column 'c': if '31.05.2024' is a date, write it as 2024-05-31"),
     ],
 )  # fmt: skip
@@ -297,11 +300,12 @@ def test_declared_types_and_texts_are_one() -> None:
 
 
 def test_declared_types_and_texts_of_dates_are_one() -> None:
-    when = np.array(["2024-01-31", "2024-02-29", "NaT"] * 5, "datetime64[us]")
-    with open_cells({"d": when}) as table:
-        typed = learn(table, categorical=[]), learn(table, categorical=["d"])
     texts = text_cells({"d": repeated("2024-01-31", "2024-02-29", "NaT", times=5)})
-    assert typed == (learn(texts), learn(texts, categorical=["d"]))
+    for unit in ("D", "h", "s", "us"):
+        when = np.array(["2024-01-31", "2024-02-29", "NaT"] * 5, f"datetime64[{unit}]")
+        with open_cells({"d": when}) as table:
+            typed = learn(table, categorical=[]), learn(table, categorical=["d"])
+        assert (learn(texts), learn(texts, categorical=["d"])) == typed
 
 
 def test_calendar_parts_are_those_of_the_standard_library() -> None:

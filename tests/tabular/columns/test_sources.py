@@ -13,10 +13,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from karp.data import dialect, text_file
-from karp.errors import DataError, KarpError, MissingError, SettingError
+from karp.errors import DataError, MissingError, SettingError
 from karp.tabular.columns import cells as cells_module
 from karp.tabular.columns.cell_text import Kind
 from karp.tabular.columns.cells import Cells, Texts, Typed
+from karp.tabular.columns.column_types import Category, Schema
+from karp.tabular.columns.converting import Converter
 from karp.tabular.columns.sources import open_cells
 from karp.tabular.columns.target import learn_target
 
@@ -132,7 +134,7 @@ def test_known_names_may_be_numbers(tmp_path: Path) -> None:
         ("a,b\n1,2\n3\n", "t.csv, line 3: 1 fields, and the header names 2 columns: repair the line"),
         ("a,b\n1,2\n\n3,4,5\n", "t.csv, line 4: 3 fields, and the header names 2 columns: repair the line"),
         ('a,b\n1,"2\n"\n3,4,\n', "t.csv, line 4: 3 fields, .*: if ',' ends the line, remove it there"),
-        ("a,b\n1;2\n", "t.csv, line 2: 1 fields, and the header names 2 columns: pass delimiter=';'"),
+        ("a,b\n1;2\n", "t.csv, line 2: 1 fields, and the header names 2 columns: put ',' in the place of each ';'"),
         ("a,b,a\n1,2,3\n", "t.csv, line 1: two columns are named 'a': rename one"),
         ("a,,b\n1,2,3\n", "t.csv, line 1: column 2 of 3 has no name"),
         ("1,2\n3,4\n", "t.csv, line 1: the first line holds only numbers: add a line of column names above it"),
@@ -175,6 +177,7 @@ def test_what_is_no_table(
             "a  b   t\n1  2   3\n",
             ": it has one column: if there are several, put one delimiter in the place of each run",
         ),
+        ("a b t\n1 2 3\n", ": it has one column: if there are several, put ',' in the place of each ' '"),
     ],
 )
 def test_names_that_look_like_a_row_are_said(file: Path, content: str, note: str) -> None:
@@ -418,7 +421,7 @@ def test_frames_of_polars() -> None:
         (batch,) = cells.batches(None)
         assert ["x", ""] == texts(batch.column("t")) == texts(batch.column("c"))
         assert Kind.NUMBER is batch.column("n").kind  # type: ignore[union-attr]
-    with pytest.raises(KarpError), open_cells(frame.lazy()):
+    with pytest.raises(SettingError, match=r"is no table: call its collect\(\), or pass"), open_cells(frame.lazy()):
         pass
 
 
@@ -443,7 +446,7 @@ def test_dicts_and_arrays_of_numpy() -> None:
     [
         ({"a": [1], "b": [1, 2]}, DataError, "the table: 'a' has 1 rows and 'b' 2: all columns have one length"),
         ({"a": 1.0}, DataError, r"the table: 'a' has the shape \(\): a column is a list of cells"),
-        ({"a": [[1], [1, 2]]}, DataError, "the table: 'a' is a list of unlike lists"),
+        ({"a": {1, 2}}, DataError, r"the table: 'a' has the shape \(\): a column is a list of cells"),
         ({1.5: [1]}, DataError, "the table: a column is named 1.5: give it a text as its name"),
         ({1: [1], "1": [2]}, DataError, "the table: two columns are named '1'"),
         (np.zeros(3), SettingError, r"an array of shape \(3,\) is no table"),
@@ -458,12 +461,38 @@ def test_what_is_no_source(source: Any, error: type[Exception], message: str) ->
         pass
 
 
-def test_objects_that_are_no_cells() -> None:
-    with (
-        open_cells({"a": np.array([object()], object)}) as cells,
-        pytest.raises(DataError, match="column 'a': it holds object"),
-    ):
-        rows_of(cells)
+@pytest.mark.parametrize(
+    ("column", "what"),
+    [
+        (np.array([object(), object()], object), "object"),
+        ([[1], [1, 2]], r"list such as \[1\]"),
+        ([[1, 2], [3, 4]], r"list such as \[1, 2\]"),
+        (np.zeros((2, 1)), r"ndarray such as array\(\[0"),
+    ],
+)
+def test_a_column_of_objects_that_are_no_cells_is_an_error_if_it_is_read(column: Any, what: str) -> None:
+    with open_cells({"a": column, "b": [1, 2]}) as cells:
+        assert 2 == sum(batch.rows for batch in cells.batches(["b"]))
+        with pytest.raises(DataError, match=f"column 'a': it holds {what}.*: turn it into numbers or"):
+            rows_of(cells)
+
+
+def test_masked_cells_of_numpy_are_missing() -> None:
+    mask = [True, False]
+    columns: dict[str, Any] = {
+        "number": np.ma.masked_array([1.0, 2.0], mask),
+        "whole": np.ma.masked_array([2**60 + 1, 2**60 + 3], mask),
+        "text": np.ma.masked_array(["a", "b"], mask),
+        "date": np.ma.masked_array(["2024-01-01", "2024-01-02"], mask, dtype="datetime64[D]"),
+    }
+    columns["pair"] = np.ma.masked_array([[1, 2], [3, 4]], [mask, mask])[:, 0]  # all masked
+    with open_cells(columns) as cells:
+        levels = {name: Category(name, True, ("2", str(2**60 + 3), "b", "2024-01-02"), rare=False) for name in columns}
+        converter = Converter(Schema(tuple(levels.values())), cells.name, cells.names)
+        codes = converter.convert(next(iter(cells.batches(None)))).categories
+    assert [[0] * 5, [3, 4, 5, 6, 0]] == codes.tolist()
+    with open_cells(np.ma.masked_array([[1, 2], [3, 4]], [mask, mask])) as cells:
+        assert ["", ""] == texts(next(iter(cells.batches(None))).column("x0"))
 
 
 def test_npz_files(tmp_path: Path) -> None:

@@ -232,11 +232,14 @@ def test_a_damaged_folder_is_an_error_that_names_the_file(tmp_path: Path, change
         ({"class_weight": "even"}, SettingError, "class_weight is 'even'"),
         ({"target": "number", "class_weight": "balanced"}, SettingError, "'number' has no classes"),
         ({"weight": "kind"}, SettingError, "cannot be both target and weight"),
+        ({"target": None}, SettingError, "target is None: pass the name of a column"),
+        ({"weight": 3}, SettingError, "weight is 3: pass the name of a column"),
         ({"weight": "city"}, DataError, "row 0, column 'city': the weight is '.*': a weight is a finite number"),
         ({"memory": 5}, SettingError, "memory must be a whole number from 1048576"),
         ({"directory": 5}, SettingError, "directory is 5: pass the path"),
         ({"drop": "gap"}, SettingError, "drop is 'gap': pass a list"),
         ({"seed": -1}, SettingError, "seed must be a whole number"),
+        ({"target": "small"}, DataError, "every training row has the value .*, or one too near to it, so"),
         ({"target": "sort"}, DataError, "no column 'sort' to predict"),
         ({"validation": table(3) | {"kind": ["a", "a", "z"]}}, DataError, "row 2, column .kind.: it is a class that"),
         ({"validation": {"number": [1.0]}}, DataError, "there is no column 'kind' among number"),
@@ -245,7 +248,7 @@ def test_a_damaged_folder_is_an_error_that_names_the_file(tmp_path: Path, change
 )
 def test_what_cannot_be_prepared(options: dict[str, Any], error: type[Exception], message: str) -> None:
     with pytest.raises(error, match=message):
-        prepare(table(), **({"target": "kind"} | options))
+        prepare(table() | {"small": np.arange(ROWS) * 1e-300}, **({"target": "kind"} | options))
 
 
 def test_weights_can_leave_too_few_rows_of_a_class() -> None:
