@@ -94,7 +94,7 @@ def test_a_model_shows_what_it_is(folder: Path, capsys: pytest.CaptureFixture[st
     lines = printed.splitlines()
     assert "predicts  species: 3 classes (Adelie, Gentoo, Chin strap)" == lines[0]
     assert "columns   1 number, 2 categories, 1 date, 1 clock; 1 left out" == lines[1]
-    assert "recipe    8-4 selu, 256 epochs of batches of 64, smoothing 0.1" == lines[2]
+    assert "recipe    8-4 selu, 200 epochs of batches of 64, smoothing 0.1" == lines[2]
     assert "size   category  2 levels (1, 2), and rare ones, with gaps" in printed
     assert 80 >= max(map(len, lines))
     plain = json.loads(run(capsys, "show", "model", "--json")[0])

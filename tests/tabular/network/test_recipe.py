@@ -8,17 +8,20 @@ import pytest
 
 from karp import optim
 from karp.errors import DataError, SettingError
-from karp.tabular.network.recipe import Recipe, batch_size_for
+from karp.tabular.network.recipe import Recipe, batch_size_for, epochs_for
 
 
 def test_defaults_follow_task_rows_and_score() -> None:
     accuracy = Recipe.default("classification", rows=5000, score="accuracy")
-    assert ("selu", 0.1, 0.04, 128) == (accuracy.activation, accuracy.smoothing, accuracy.rate, accuracy.batch_size)
+    assert ("selu", 0.1, 0.02, 128) == (accuracy.activation, accuracy.smoothing, accuracy.rate, accuracy.batch_size)
     assert 0.0 == Recipe.default("classification", rows=5000, score="auc").smoothing
     numbers = Recipe.default("regression", rows=50_000, score="rmse")
-    assert ("mish", 0.0, 0.07, 512) == (numbers.activation, numbers.smoothing, numbers.rate, numbers.batch_size)
+    assert ("mish", 0.0, 0.02, 512) == (numbers.activation, numbers.smoothing, numbers.rate, numbers.batch_size)
     sizes = [batch_size_for(rows) for rows in (1, 1024, 1025, 8192, 8193, 30_000, 100_000, 100_001)]
     assert [64, 64, 128, 128, 256, 256, 512, 1024] == sizes
+    assert [200, 200, 100, 40, 16, 16] == [epochs_for(rows, 64) for rows in (1, 64, 65, 275, 1024, 10_000)]
+    assert (256, 256, 256) == accuracy.layers
+    assert (128, 128, 128) == Recipe.default("classification", rows=10, members=8).layers
 
 
 def test_shards_follow_the_batch_and_the_network() -> None:
@@ -40,10 +43,10 @@ def test_overrides_are_fields_and_none_is_the_default() -> None:
 
 def test_the_schedule_ends_with_the_training() -> None:
     recipe = Recipe.default("classification", rows=100, epochs=3, batch_size=64)
-    assert optim.Adam(optim.CosLog(0.04, 6), betas=(0.9, 0.95)) == recipe.optimizer(100)
+    assert optim.Adam(optim.CosLog(0.02, 6), betas=(0.9, 0.95)) == recipe.optimizer(100)
     cosine = replace(recipe, schedule="cosine", weight_decay=0.02)
-    assert optim.AdamW(optim.Cosine(0.04, 6), betas=(0.9, 0.95), weight_decay=0.02) == cosine.optimizer(100)
-    assert optim.Adam(0.04, betas=(0.9, 0.95)) == replace(recipe, schedule="constant").optimizer(100)
+    assert optim.AdamW(optim.Cosine(0.02, 6), betas=(0.9, 0.95), weight_decay=0.02) == cosine.optimizer(100)
+    assert optim.Adam(0.02, betas=(0.9, 0.95)) == replace(recipe, schedule="constant").optimizer(100)
 
 
 def test_plain_data_are_exact() -> None:
