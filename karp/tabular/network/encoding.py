@@ -33,6 +33,7 @@ from karp.tabular.columns.column_types import (
 from karp.tabular.network.preprocessing import Edges, Preprocessing
 
 MOST_DENSE = 32  # the states of a one-hot column that is dense
+MOST_PIECES = 1 << 13  # inputs for bins: of more than 512 numbers each has fewer than 16 bins, of more than 8,192 none
 
 
 class Inputs(NamedTuple):
@@ -46,13 +47,14 @@ class Encoding:
     """Encodes rows of a prepared table; `dense` and `gathered` are the numbers of inputs of either kind.
 
     `features` (dense + gathered,) tells which number or category an input belongs to, counted from 0. `bins` is the
-    largest number of bins of a number, 0 for no piecewise-linear encoding.
+    largest number of bins of a number, 0 for no piecewise-linear encoding; a very wide table has fewer.
     """
 
     def __init__(self, schema: Schema, preprocessing: Preprocessing, bins: int) -> None:
         if schema.numbers != preprocessing.names:
             raise ShapeError(f"the preprocessing is of {preprocessing.names!r:.80}, the schema's numbers are others")
         self._numbers = len(preprocessing.names)
+        bins = min(bins, MOST_PIECES // max(self._numbers, 1))
         edges = [_thinned(column, bins) for column in preprocessing.edges]
         self._sources = np.repeat(np.arange(self._numbers), [max(len(column) - 1, 0) for column in edges])  # (pieces,)
         lows = [column[:-1] for column in edges]
@@ -78,17 +80,18 @@ class Encoding:
         for index, column in enumerate(column for column in schema.used if isinstance(column, Category)):
             states = [MISSING] * column.gaps + [RARE] * column.rare
             states += range(FIRST_LEVEL, FIRST_LEVEL + len(column.levels))
+            place_of = {state: place for place, state in enumerate(states)}
             codes = range(FIRST_LEVEL + len(column.levels))
             if len(states) > MOST_DENSE:
                 self._gathered_columns.append(index)
                 first = len(gathered_features)
-                rows.append([first + states.index(code) if code in states else -1 for code in codes])
+                rows.append([first + place_of[code] if code in place_of else -1 for code in codes])
                 gathered_features += [self._numbers + index] * len(states)
                 continue
             binary = len(states) == 2
             self._dense_columns.append(index)
             first = dense + len(dense_features)
-            places.append([first + states.index(code) * (not binary) if code in states else -1 for code in codes])
+            places.append([first + place_of[code] * (not binary) if code in place_of else -1 for code in codes])
             signs.append([-1.0 if binary and code == states[0] else 1.0 for code in codes])
             dense_features += [self._numbers + index] * (1 if binary else len(states))
         self._category_features = dense_features + gathered_features

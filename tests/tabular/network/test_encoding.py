@@ -8,6 +8,7 @@ from random_rows import SCHEMA, rows
 
 from karp.errors import ShapeError
 from karp.tabular.columns.column_types import Category, Number, Schema
+from karp.tabular.network import encoding
 from karp.tabular.network.encoding import MOST_DENSE, Encoding
 from karp.tabular.network.preprocessing import Preprocessing
 
@@ -37,6 +38,14 @@ def test_pieces_are_linear_within_a_bin_and_may_be_fewer_or_none() -> None:
     assert [0.5, 0.0] == encode(schema, [[4.0]], [[]], 2, learn).dense[0, :2].tolist()
     assert (1, 1) == encode(schema, [[4.0]], [[]], 0, learn).dense.shape
     assert (1, 17) == encode(schema, [[4.0]], [[]], 16, learn).dense.shape
+
+
+@pytest.mark.parametrize(("numbers", "bins"), [(2, 16), (3, 10), (20, 1), (40, 0)])
+def test_a_wide_table_has_fewer_bins(numbers: int, bins: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(encoding, "MOST_PIECES", 32)
+    schema = Schema(tuple(Number(str(place), False) for place in range(numbers)))
+    learnt = Preprocessing.learn(np.tile(np.arange(20.0)[:, None], numbers), schema.numbers)
+    assert numbers * (bins + 1) == Encoding(schema, learnt, 16).dense
 
 
 def test_a_missing_number_is_the_median_and_one_at_its_indicator() -> None:
