@@ -58,6 +58,9 @@ def run_fit(options: argparse.Namespace) -> int:
     if options.output is None and output.exists():
         raise SettingError(f"there is a {OUTPUT} already: name the new model with -o, or remove it")
     recipe = dict(map(_field, options.recipe))
+    for name in ("seed", "task"):
+        if name in recipe:
+            raise SettingError(f"--recipe {name}={recipe[name]}: that is an option of its own, --{name}")
     recipe |= {name: value for name in ("epochs", "members") if (value := getattr(options, name)) is not None}
     try:
         validation: Any = float(options.validation)

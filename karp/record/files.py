@@ -9,7 +9,7 @@ import contextlib
 import errno
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -94,6 +94,16 @@ def is_stream(path: Path) -> bool:
     """Return whether a path names a pipe, a device or an open file, such as /dev/stdout, and so is not replaced."""
     named = str(path) in STREAMS or str(path).startswith(DESCRIPTORS)
     return named or (path.exists() and not path.is_file() and not path.is_dir())
+
+
+def same_file(path: Path, others: Iterable[Any]) -> bool:
+    """Return whether a path names the same regular file as one of `others`, of which some may be no paths at all."""
+    for other in others:
+        if isinstance(other, str | bytes | os.PathLike) and path.is_file():
+            with contextlib.suppress(OSError, ValueError):  # there is no such file
+                if os.path.samefile(path, other):
+                    return True
+    return False
 
 
 def flush_directory(path: Path) -> None:

@@ -10,6 +10,7 @@ from typing import Any
 from karp.errors import RecordError, SettingError
 from karp.launch import start
 from karp.launch.options import Options
+from karp.record.files import is_stream
 from karp.record.paths import PREPARED, check_unused, fresh_directory
 from karp.tabular.console import Console
 from karp.tabular.display import FitDisplay
@@ -25,9 +26,7 @@ def fit_file(source: str, output: Path, run_dir: str | None, test: str | None, *
     if run_dir == "":
         raise SettingError("--run-dir is empty: pass a directory, or leave it out")
     output = output.absolute()
-    check_output(output)
-    if test is not None and Path(test).exists() and not Path(test).is_file():
-        raise SettingError(f"--test is {test!r}, and is read before and after the training: pass a regular file")
+    check_output(output, source, options["validation"], test)
     directory = Path(run_dir) if run_dir is not None else fresh_directory(source)
     check_unused(directory)
     directory = directory.absolute()
@@ -45,6 +44,6 @@ def fit_file(source: str, output: Path, run_dir: str | None, test: str | None, *
     workers = ready.workers
     del ready, job
     status = start.launch(Options(program, arguments, workers), str(directory), FitDisplay(sys.stderr))
-    if status == 0 and not output.is_file():
+    if status == 0 and not (output.is_file() or is_stream(output)):
         raise RecordError(f"the model file {output} is not there: somebody has removed it")
     return status

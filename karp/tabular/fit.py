@@ -19,9 +19,10 @@ from typing import Any, Literal, NamedTuple
 from karp import checks, environment
 from karp.errors import ProgramError, RecordError, SettingError
 from karp.monitor import streams
-from karp.record.files import is_stream, reason
+from karp.record.files import is_stream, reason, same_file
 from karp.record.paths import PREPARED, check_unused
 from karp.tabular import report
+from karp.tabular.columns.sources import open_cells
 from karp.tabular.columns.target import Task
 from karp.tabular.console import Console
 from karp.tabular.job import FILE, Job, launch_arguments
@@ -104,7 +105,7 @@ def fit(
     if environment.read(environment.SERVER):
         raise ProgramError("karp.fit launches its own workers: run this program with python, not karp launch")
     if output is not None:
-        check_output(Path(output).absolute())
+        check_output(Path(output).absolute(), source, validation, test)
     console = Console(streams.for_progress() if show else None)
     given = environment.given_directory(run_dir)
     with ExitStack() as stack:
@@ -143,7 +144,9 @@ def make_ready(
 
     `recipe` has fields that are to differ from the defaults, `preparing` further arguments of `prepare`.
     """
-    wanted = cores() if n_jobs is None else checks.whole("n_jobs", n_jobs, 1)
+    wanted = cores() if n_jobs is None else checks.whole("n_jobs", n_jobs, 1, besides=", or left out for all cores")
+    Recipe.default("classification", rows=sys.maxsize, seed=seed, **recipe)  # said before a long reading
+    _check_test(test)
     folder = None if directory is None else directory / PREPARED
     prepared = prepare(source, seed=seed, weight=weight, directory=folder, progress=console.progress, **preparing)
     chosen = score_for(prepared.target.task, score, len(prepared.target.classes))
@@ -165,14 +168,29 @@ def make_ready(
     return Ready(prepared, made, chosen.name, beside, workers)
 
 
-def check_output(output: Path) -> None:
-    """Raise SettingError for a path at which no model file can be written, as far as it can be seen before training."""
+def check_output(output: Path, *tables: Any) -> None:
+    """Raise SettingError for a path at which no model file can be written, as far as it can be seen before training.
+
+    Nor may the model take the place of one of the tables.
+    """
+    if same_file(output, tables):
+        raise SettingError(f"the model's file {str(output)!r} is one of the tables, which would be lost: name another")
     if not output.parent.is_dir():
         raise SettingError(f"there is no directory {str(output.parent)!r} for the model: make it, or name another")
     if output.is_dir():
         raise SettingError(f"the model's file {str(output)!r} is a directory: name a file in it")
     if not (is_stream(output) or os.access(output.parent, os.W_OK)):
         raise SettingError(f"the directory {str(output.parent)!r} cannot be written to: name another for the model")
+
+
+def _check_test(test: Any) -> None:
+    """Raise SettingError for a file of test rows that can be read only once, DataError for one that cannot be read."""
+    if isinstance(test, str | bytes | os.PathLike):
+        path = Path(os.fsdecode(test))
+        if path.exists() and not path.is_file():
+            raise SettingError(f"test is {str(path)!r}, and is read before and after the training: pass a regular file")
+        with open_cells(test):
+            pass
 
 
 def _directory(given: Path | None, stack: ExitStack, n_jobs: int | None) -> Path | None:

@@ -10,12 +10,14 @@ from __future__ import annotations
 import os
 import warnings
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from karp.errors import DataError, SettingError
+from karp.record.files import same_file
 from karp.tabular import evaluating, model_file
 from karp.tabular.columns.cell_text import Kind, cell
 from karp.tabular.columns.cells import Cells, level_of
@@ -131,6 +133,8 @@ class Model:
         """
         if proba and not len(self.classes):
             raise SettingError(f"{self.fitted.target.name!r} is a number: it is predicted without probabilities")
+        if path is not None and same_file(Path(path), [source]):
+            raise SettingError(f"{path}: the predictions would take the place of the table: name another file")
         with writing(path) as write, open_cells(source, known=self.fitted.schema.inputs) as cells:
             converter = Converter(self.fitted.schema, cells.name, cells.names)
             count = 0

@@ -42,4 +42,7 @@ def main(path: Path) -> None:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]))
+    try:
+        main(Path(sys.argv[1]))
+    except (DataError, RecordError) as error:  # it says all that a user can do; where karp has raised it says nothing
+        sys.exit(f"karp: {error}")

@@ -65,6 +65,7 @@ def test_a_target_that_is_there_or_not_makes_no_difference(folder: Path, capsys:
         ("predict model nothing.csv", "nothing.csv"),
         ("predict model t.csv -o p.xlsx", "p.xlsx: predictions are written to CSV or Parquet"),
         ("predict model t.csv -o no/p.csv", "the predictions cannot be written to no/p.csv: No such file or directory"),
+        ("predict model t.csv -o ./t.csv", "./t.csv: the predictions would take the place of the table"),
         ("predict model t.csv -o p.csv --strict", "t.csv, column 'city': training had no such level (line 4: 'Chur')"),
         ("predict price t.csv --proba", "'price' is a number: it is predicted without probabilities"),
         ("evaluate price t.csv", "t.csv: there is no column 'price' among"),

@@ -17,7 +17,7 @@ from karp.tabular.preparation.prepared import Prepared
 from karp.tabular.preparation.sharing import prepare_once
 
 MEMORY = 1 << 30
-LEAST_MEMORY = 1 << 20
+LEAST_MEMORY = 10**6
 
 
 def prepare(

@@ -235,7 +235,7 @@ def test_a_damaged_folder_is_an_error_that_names_the_file(tmp_path: Path, change
         ({"target": None}, SettingError, "target is None: pass the name of a column"),
         ({"weight": 3}, SettingError, "weight is 3: pass the name of a column"),
         ({"weight": "city"}, DataError, "row 0, column 'city': the weight is '.*': a weight is a finite number"),
-        ({"memory": 5}, SettingError, "memory must be a whole number from 1048576"),
+        ({"memory": 5}, SettingError, "memory must be a whole number from 1000000"),
         ({"directory": 5}, SettingError, "directory is 5: pass the path"),
         ({"drop": "gap"}, SettingError, "drop is 'gap': pass a list"),
         ({"seed": -1}, SettingError, "seed must be a whole number"),
