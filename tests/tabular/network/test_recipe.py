@@ -22,7 +22,7 @@ def test_defaults_follow_task_rows_and_score() -> None:
     assert [200, 200, 100, 40, 16, 16] == [epochs_for(rows, 64) for rows in (1, 64, 65, 275, 1024, 10_000)]
     assert (256, 256, 256) == accuracy.layers
     several = Recipe.default("classification", rows=10, members=8)
-    assert ((128, 128, 128), 0.04) == (several.layers, several.rate)
+    assert ((128, 128, 128), 0.03) == (several.layers, several.rate)
 
 
 def test_shards_follow_the_batch_and_the_network() -> None:
