@@ -145,14 +145,17 @@ def epochs_for(rows: int, batch_size: int) -> int:
 def shards_for(recipe: Recipe) -> int:
     """Return the number of shards of a batch, from its size and the network alone: 1, 2, 4 or 8.
 
-    In one process each costs a pass through the graph, so a shard has at least 128 rows, and work worth it. Measured on
-    three layers of 256 and 340 inputs, in times of one shard: batches of 256 in two 1.13, of 512 in four 1.05, of 1,024
-    in eight 0.97; 256 in four would be 1.34. On two layers of 128 and 21 inputs: 256 in two 1.22, 512 in four 1.35.
+    In one process each costs a pass through the graph, so a shard has at least 128 rows, of eight 256, and work worth
+    it. Measured on three layers of 256, in times of one shard: batches of 256 in two 1.07 to 1.16 (20 numbers: 1.10), of
+    512 in four 1.09 to 1.17, of 1,024 in four 1.09 to 1.13, in eight up to 1.34 (flights). On two layers of 128 and few
+    numbers: 256 in two 1.22, 512 in four 1.35.
     """
     pairs = sum(size * following for size, following in itertools.pairwise(recipe.layers)) * recipe.members
     shards = 1
-    while shards < 8 and (rows := recipe.batch_size // (2 * shards)) >= 128 and rows * pairs >= LEAST_WORK:
-        shards *= 2
+    for count, least in ((2, 128), (4, 128), (8, 256)):
+        rows = recipe.batch_size // count
+        if rows >= least and rows * pairs >= LEAST_WORK:
+            shards = count
     return shards
 
 

@@ -26,11 +26,11 @@ def test_defaults_follow_task_rows_and_score() -> None:
 
 
 def test_shards_follow_the_batch_and_the_network() -> None:
-    sizes = 64, 128, 255, 256, 512, 4096
+    sizes = 64, 128, 255, 256, 512, 1024, 2048, 4096
     shards = [Recipe.default("classification", rows=10, batch_size=size).shards for size in sizes]
-    assert [1, 1, 1, 2, 4, 8] == shards
+    assert [1, 1, 1, 2, 4, 4, 8, 8] == shards
     small = [Recipe.default("classification", rows=10, batch_size=size, layers=[64, 64]).shards for size in sizes]
-    assert [1, 1, 1, 1, 1, 4] == small
+    assert [1, 1, 1, 1, 1, 1, 2, 4] == small
     assert 1 == Recipe.default("classification", rows=10, batch_size=4096, layers=[]).shards
     assert 3 == Recipe.default("classification", rows=10, shards=3).shards
 
