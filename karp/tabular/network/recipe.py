@@ -146,7 +146,7 @@ def shards_for(recipe: Recipe) -> int:
     """Return the number of shards of a batch, from its size and the network alone: 1, 2, 4 or 8.
 
     In one process each costs a pass through the graph, so a shard has at least 128 rows, of eight 256, and work worth
-    it. Measured on three layers of 256, in times of one shard: batches of 256 in two 1.07 to 1.16 (20 numbers: 1.10), of
+    it. Measured on three layers of 256, in times of one shard: batches of 256 in two 1.07 to 1.16 (20 numbers 1.10), of
     512 in four 1.09 to 1.17, of 1,024 in four 1.09 to 1.13, in eight up to 1.34 (flights). On two layers of 128 and few
     numbers: 256 in two 1.22, 512 in four 1.35.
     """
