@@ -110,9 +110,11 @@ class LocalLink:
     def _say_how_to_resume(self, summary: dict[str, Any]) -> None:
         """Print how to resume a run that was stopped before its end, or interrupted within an update.
 
-        Nothing is printed for a run that has finished or failed. Without a display, standard error gets the line.
+        Nothing is printed for a run that has finished or failed. Without a display, standard error gets the line,
+        unless there is no record either: such a run is a part of something else, which says itself what has ended.
         """
-        if self.intact and (summary["finished"] or summary["failure"] or not summary["exit"]):
+        silent = self.record is None and self.display.stream is None
+        if self.intact and (summary["finished"] or summary["failure"] or not summary["exit"] or silent):
             return
         if self.record is None:
             go_on = "no launcher can go on with it, as it keeps no record"

@@ -16,6 +16,7 @@ from karp.tabular.console import Console
 from karp.tabular.display import FitDisplay
 from karp.tabular.fit import check_output, make_ready, write_job
 from karp.tabular.job import launch_arguments
+from karp.trainer.interrupts import Interrupts
 
 
 def fit_file(source: str, output: Path, run_dir: str | None, test: str | None, **options: Any) -> int:
@@ -27,6 +28,8 @@ def fit_file(source: str, output: Path, run_dir: str | None, test: str | None, *
         raise SettingError("--run-dir is empty: pass a directory, or leave it out")
     output = output.absolute()
     check_output(output, source, options["validation"], test)
+    interrupts = Interrupts()
+    interrupts.install(script=True)  # until the launcher has its own handlers, so that a signal leaves nothing
     directory = Path(run_dir) if run_dir is not None else fresh_directory(source)
     check_unused(directory)
     directory = directory.absolute()
@@ -40,6 +43,8 @@ def fit_file(source: str, output: Path, run_dir: str | None, test: str | None, *
         if run_dir is None:
             shutil.rmtree(directory, ignore_errors=True)
         raise
+    finally:
+        interrupts.restore()
     program, *arguments = launch_arguments(directory)
     workers = ready.workers
     del ready, job

@@ -19,10 +19,14 @@ LABEL = 10  # columns
 
 
 class FitDisplay(Display):
-    """Shows the reports of a fit on a stream; without one it shows nothing."""
+    """Shows the reports of a fit on a stream; without one it shows nothing.
 
-    def __init__(self, stream: TextIO | None) -> None:
+    If the run's directory is not `kept`, nothing is said that needs it after the run.
+    """
+
+    def __init__(self, stream: TextIO | None, *, kept: bool = True) -> None:
         super().__init__(stream)
+        self._kept = kept
         self._settings: dict[str, Any] = {"mode": "max", "ties": "last"}
         self._best: Best | None = None
         self._label = "training"
@@ -47,6 +51,10 @@ class FitDisplay(Display):
                     self._best = choose(self._best, best, self._settings["mode"], self._settings["ties"])
         super().report(report)
 
+    def say(self, text: str) -> None:
+        """Print a line of karp's own."""
+        super().say(text if self._kept else text.partition("; to go on")[0])
+
     def begun(self, directory: Path, how_to_add: str) -> None:
         """Say where the run's files are."""
         self.write(f"{'run':<{LABEL}}{shown_path(str(directory))}")
@@ -68,7 +76,7 @@ class FitDisplay(Display):
         """End the display: name the best epoch, or say that the fit has failed."""
         best = summary.get("best")
         if failed or not best:
-            super().conclude(summary, directory, failed)
+            super().conclude(summary, directory if self._kept else None, failed)
             return
         self.close()
         ((name, score),) = ((name, value) for name, value in best.items() if name != "epoch")

@@ -34,6 +34,8 @@ from karp.tabular.preparation.prepared import Prepared
 from karp.tabular.preparation.preparing import MEMORY, prepare
 from karp.tabular.scores import SCORES, score_for
 from karp.tabular.training import Test, cores, finish, references, train
+from karp.trainer import script
+from karp.trainer.interrupts import Interrupts
 
 
 class Ready(NamedTuple):
@@ -109,6 +111,9 @@ def fit(
     console = Console(streams.for_progress() if show else None)
     given = environment.given_directory(run_dir)
     with ExitStack() as stack:
+        interrupts = Interrupts()
+        interrupts.install(script.is_script())  # so a signal that ends this process leaves no files
+        stack.callback(interrupts.restore)
         directory = _directory(given, stack, n_jobs)
         stack.enter_context(environment.hidden(environment.RUN_DIR))  # what is trained in this process leaves no files
         ready = make_ready(
@@ -123,7 +128,8 @@ def fit(
         else:
             job = ready.job(str(directory / "model.safetensors"))
             write_job(job, directory)
-            launch(ready.workers, directory, launch_arguments(directory), sys.stderr if show else None)
+            stream = sys.stderr if show else None
+            launch(ready.workers, directory, launch_arguments(directory), stream, kept=given is not None)
             network = load(job.output).network
         model = finish(ready.prepared, ready.recipe, ready.score, network, ready.beside, tested)
     console.table(report.scores_table(model.fitted.results, ready.score))

@@ -2,13 +2,15 @@
 
 Theory of operation. The launcher is a child process in a process group of its own, so that Ctrl-C reaches this process
 alone, which passes it on once; a second one kills. The child's standard input is a pipe of which this process has the
-other end: when that closes, however this process ends, the child stops its run.
+other end: when that closes, however this process ends, the child stops its run, and removes the run's directory
+unless it is to be kept.
 """
 
 from __future__ import annotations
 
 import io
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -21,19 +23,22 @@ from karp import environment
 from karp.errors import RunError
 from karp.launch.processes import SITE, TAIL_LINES, kill_group
 from karp.monitor import streams
+from karp.trainer.interrupts import Terminated
 
+_KEPT = "kept"
 _MAIN = f"import sys; sys.path.insert(0, {SITE!r}); import karp; del sys.path[0]; " \
         "from karp.tabular.launching import main; sys.exit(main())"  # fmt: skip
 
 
-def launch(workers: int, directory: Path, program: list[str], stream: TextIO | None) -> None:
+def launch(workers: int, directory: Path, program: list[str], stream: TextIO | None, *, kept: bool) -> None:
     """Launch a program with its arguments, and wait for its end; `stream` gets what the launcher says.
 
-    Raises RunError if the run fails, KeyboardInterrupt, with all processes ended, if it is interrupted.
+    `kept` says whether the directory is for the user, or gone when this process has ended. Raises RunError if the run
+    fails; an interrupt goes on when all processes have ended.
     """
     inherited = is_standard_error(stream)
     process = subprocess.Popen(
-        [sys.executable, "-P", "-c", _MAIN, str(workers), str(directory), *program],
+        [sys.executable, "-P", "-c", _MAIN, str(workers), _KEPT if kept else "", str(directory), *program],
         stdin=subprocess.PIPE,
         stdout=subprocess.DEVNULL,  # the program's: it says what this process can see for itself
         stderr=None if inherited else subprocess.PIPE,
@@ -41,7 +46,7 @@ def launch(workers: int, directory: Path, program: list[str], stream: TextIO | N
         process_group=0,
     )
     lines = None if process.stderr is None else io.TextIOWrapper(process.stderr, "utf-8", "replace")
-    interrupted = False
+    interrupt: BaseException | None = None
     last: deque[str] = deque(maxlen=TAIL_LINES)
     while True:
         try:
@@ -52,14 +57,14 @@ def launch(workers: int, directory: Path, program: list[str], stream: TextIO | N
                     stream.flush()
             process.wait()
             break
-        except KeyboardInterrupt:
-            kill_group(process, signal.SIGKILL if interrupted else signal.SIGINT)
-            interrupted = True
+        except (KeyboardInterrupt, Terminated) as error:
+            kill_group(process, signal.SIGINT if interrupt is None else signal.SIGKILL)
+            interrupt = error
     for pipe in (process.stdin, lines):
         if pipe is not None:
             pipe.close()
-    if interrupted:
-        raise KeyboardInterrupt
+    if interrupt is not None:
+        raise interrupt
     if process.returncode:
         said = "see what it says above" if stream is not None else "".join(last).strip()
         raise RunError(f"the run in {directory} has failed: {said}")
@@ -80,13 +85,20 @@ def main() -> int:
     from karp.launch.options import Options
     from karp.tabular.display import FitDisplay
 
-    workers, directory, program, *arguments = sys.argv[1:]
-    threading.Thread(target=_stop_with_parent, name="karp-leash", daemon=True).start()
+    workers, kept, directory, program, *arguments = sys.argv[1:]
+    orphaned = threading.Event()
+    threading.Thread(target=_stop_with_parent, args=[orphaned], name="karp-leash", daemon=True).start()
     with streams.command():
-        return start.launch(Options(program, arguments, int(workers)), directory, FitDisplay(sys.stderr))
+        display = FitDisplay(sys.stderr, kept=bool(kept))
+        try:
+            return start.launch(Options(program, arguments, int(workers)), directory, display)
+        finally:
+            if orphaned.is_set() and not kept:
+                shutil.rmtree(directory, ignore_errors=True)
 
 
-def _stop_with_parent() -> None:
+def _stop_with_parent(orphaned: threading.Event) -> None:
     """Stop this process in good order once the other end of its standard input is closed."""
     os.read(0, 1)
+    orphaned.set()
     os.kill(os.getpid(), signal.SIGTERM)

@@ -109,12 +109,14 @@ def test_an_interrupted_fit_is_gone_on_with_to_the_same_file(tmp_path: Path) -> 
     assert not (tmp_path / "run" / "prepared").exists()
 
 
-def test_an_interrupt_while_the_table_is_read_leaves_nothing(tmp_path: Path) -> None:
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="this system has no FIFO")
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_an_interrupt_while_the_table_is_read_leaves_nothing(tmp_path: Path, number: int) -> None:
     os.mkfifo(tmp_path / "pipe")
     line = command("fit", "pipe", *OPTIONS)
     with started(line, tmp_path, PYTHONWARNINGS="") as process, (tmp_path / "pipe").open("w"):
-        process.send_signal(signal.SIGINT)  # it has opened the pipe, and reads
-        assert (130, "", "") == process.end()
+        process.send_signal(number)  # it has opened the pipe, and reads
+        assert (128 + number, "", "") == process.end()
     assert ["pipe", "runs"] == sorted(path.name for path in tmp_path.rglob("*"))
 
 
@@ -139,15 +141,19 @@ print(sys.stderr.getvalue())"""
     assert "best      epoch " in done.stdout
 
 
-def test_an_interrupt_leaves_nothing_behind(tmp_path: Path) -> None:
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGKILL])
+def test_a_signal_leaves_nothing_behind(tmp_path: Path, number: int) -> None:
+    """Nor does it say how to go on, as it cannot."""
     code = f"import karp; karp.fit({str(PENGUINS)!r}, {ARGUMENTS}, n_jobs=2)"
     with started([sys.executable, "-c", code], tmp_path, TMPDIR=str(tmp_path), KARP_FAULT=HELD) as process:
         process.until("run  ")
         (folder,) = tmp_path.glob("karp-fit-*")
-        process.send_signal(signal.SIGINT)
+        process.send_signal(number)
         status, _, said = process.end()
-    assert (True, True) == (status != 0, "KeyboardInterrupt" in said), said
-    assert ([], []) == (left_over(folder), list(tmp_path.iterdir()))
+    assert (-number if number == signal.SIGKILL else 128 + number) == status
+    assert (True, False, False) == tuple(text in said for text in ("stopped after", "to go on", "Traceback")), said
+    assert gone(folder)
+    assert [] == list(tmp_path.iterdir())
 
 
 def test_an_interrupt_while_what_it_says_is_passed_on_leaves_nothing_behind(tmp_path: Path) -> None:

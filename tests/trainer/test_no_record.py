@@ -72,6 +72,11 @@ def test_what_is_broken_off_says_that_nothing_is_left(
         patch.setattr(nn, "cross_entropy", interrupted)
         with pytest.raises(KeyboardInterrupt):
             train(show=False)
+    assert "" == capsys.readouterr().err  # nothing is to be shown
+    with monkeypatch.context() as patch:
+        patch.setattr(nn, "cross_entropy", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            train()
     why = "no launcher can go on with it, as it keeps no record"
     assert f"karp: stopped after step 0; {why}" == capsys.readouterr().err.splitlines()[-1]
 
