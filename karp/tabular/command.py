@@ -30,6 +30,7 @@ def fit_file(source: str, output: Path, run_dir: str | None, test: str | None, *
     check_output(output, source, options["validation"], test)
     interrupts = Interrupts()
     interrupts.install(script=True)  # until the launcher has its own handlers, so that a signal leaves nothing
+    made = run_dir is None or not Path(run_dir).exists()
     directory = Path(run_dir) if run_dir is not None else fresh_directory(source)
     check_unused(directory)
     directory = directory.absolute()
@@ -40,7 +41,7 @@ def fit_file(source: str, output: Path, run_dir: str | None, test: str | None, *
         write_job(job, directory)
     except BaseException:
         shutil.rmtree(directory / PREPARED, ignore_errors=True)
-        if run_dir is None:
+        if made:
             shutil.rmtree(directory, ignore_errors=True)
         raise
     finally:

@@ -232,7 +232,9 @@ def test_what_cannot_be_done_is_said_before_anything_is_written(
     assert said in printed
     if options[0] != "--score":  # it depends on the target
         assert printed.startswith("karp: ")
-    assert [] == [path for path in tmp_path.rglob("*") if path.name != "runs"]
+    assert 2 == cli.main(["fit", str(PENGUINS), *map(str, (*OPTIONS, "--run-dir", "new/run", *options))])
+    assert not Path("new/run").exists()
+    assert [] == [path for path in tmp_path.rglob("*") if path.name not in ("runs", "new")]
 
 
 def test_an_earlier_model_is_not_lost_unless_it_is_named(tmp_path: Path) -> None:

@@ -53,10 +53,10 @@ class Store:
         except RecordError:
             raise
         except OSError as error:
-            where = "in memory" if self.folder is None else f"to {self.folder}"
+            where = f"in memory and {gettempdir()}" if self.folder is None else f"to {self.folder}"
             raise RecordError(
                 f"the prepared table cannot be written {where}: {files.reason(error)}: it takes about "
-                f"{self.megabytes:,.0f} MB: free space, or pass another directory"
+                f"{self.megabytes:,.1f} MB: free space, or pass another directory"
             ) from None
 
     @contextmanager
