@@ -31,9 +31,11 @@ _DECORATED = (
     (r"[-+]?[^\w\s.+<>=~#-]{1,3}\s*[-+]?\d[\d.,]*|[-+]?\d[\d.,]*\s*[^\w\s.,+-]{1,3}|\([\d.,]+\)",
      "write the number alone, without a sign of percent or currency"),
 )  # fmt: skip
+_MONTH = "(?:jan|feb|mar|apr|may|jun|jul|aug|sep|oct|nov|dec)[a-z]{0,6}"
 _OTHERS = (
     (r"true|false|yes|no|on|off", "write 1 and 0"),
-    (r"\d{1,4}([-/.])\d{1,2}\1\d{1,4}([ t].*)?|\d{1,2}:\d{2}(:\d{2}([.,]\d+)?)?( ?[ap]m)?",
+    (r"\d{1,4}([-/.])\d{1,2}\1\d{1,4}([ t].*)?|\d{1,2}:\d{2}(:\d{2}([.,]\d+)?)?( ?[ap]m)?"
+     rf"|\d{{1,2}}[-/. ]+{_MONTH}[-/., ]+\d{{2,4}}|{_MONTH}[-/. ]+\d{{1,2}},?[-/. ]+\d{{2,4}}",
      "turn dates and times into numbers first, such as days since the first"),
     (r"[-+]?[\d.]+d[-+]?\d+", "write the exponent with e"),
     (r"[-+]?0x[\da-f]+|[-+]?[\d.]+_[\d_.]+", "write it in plain decimal digits"),

@@ -204,7 +204,12 @@ def clock(seconds: float) -> str:
 def number(value: float | None, digits: int) -> str:
     """Return a number as text with so many significant digits; None stands for a number that is not finite.
 
-    >>> number(0.123456, 4), number(float("nan"), 4), number(None, 4)
-    ('0.1235', 'not finite', 'not finite')
+    Large numbers keep all digits before the point, up to 15.
+
+    >>> number(0.123456, 4), number(12345.6, 4), number(float("nan"), 4), number(None, 4)
+    ('0.1235', '12,346', 'not finite', 'not finite')
     """
-    return "not finite" if value is None or not math.isfinite(value) else f"{value:.{digits}g}"
+    if value is None or not math.isfinite(value):
+        return "not finite"
+    text = f"{value:.{digits}g}"
+    return f"{value:,.0f}" if "e+" in text and abs(value) < 1e15 else text

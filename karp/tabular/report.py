@@ -103,15 +103,15 @@ def scores_table(results: Results, score: str) -> list[str]:
 def number_text(name: str, value: float | None, largest: float = 1.0) -> str:
     """Return a score as text; "" for one that is not there. The `largest` RMSE of a table has five digits.
 
-    >>> number_text("auc", 0.98765), number_text("rmse", 9.87, 123.4), number_text("rmse", 123456.7, 123456.7)
-    ('0.9877', '9.87', '123,457')
+    >>> number_text("r2", -1e-5), number_text("rmse", 9.87, 123.4), number_text("rmse", 123456.7, 123456.7)
+    ('0.0000', '9.87', '123,457')
     """
     if value is None:
         return ""
     if not math.isfinite(value):
         return "–"
     if name != "rmse":
-        return f"{value:.4f}"
+        return f"{value:z.4f}"  # -0.00001 is 0.0000
     if not 1e-4 < largest < 1e8:
         return f"{value:.4g}"
     return f"{value:,.{max(0, 4 - math.floor(math.log10(largest)))}f}"

@@ -6,6 +6,7 @@ Where there is no directory the files are in memory (Linux's memfd), and their s
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import mmap
 import os
@@ -54,9 +55,10 @@ class Store:
             raise
         except OSError as error:
             where = f"in memory and {gettempdir()}" if self.folder is None else f"to {self.folder}"
+            full = error.errno in (errno.ENOSPC, getattr(errno, "EDQUOT", errno.ENOSPC), errno.EFBIG, errno.ENOMEM)
+            space = f"it takes about {self.megabytes:,.1f} MB: free space, or " * full
             raise RecordError(
-                f"the prepared table cannot be written {where}: {files.reason(error)}: it takes about "
-                f"{self.megabytes:,.1f} MB: free space, or pass another directory"
+                f"the prepared table cannot be written {where}: {files.reason(error)}: {space}pass another directory"
             ) from None
 
     @contextmanager

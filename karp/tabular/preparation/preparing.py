@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 from typing import Any, Literal
 
 import numpy as np
@@ -79,8 +79,8 @@ def prepare(
 
 
 def _names(option: str, names: Collection[str]) -> tuple[str, ...]:
-    """Return names of columns; raise SettingError for a text, whose letters would be taken for them."""
-    if isinstance(names, str):
+    """Return names of columns; raise SettingError for what is no list, as a text, whose letters would be names."""
+    if isinstance(names, str) or not isinstance(names, Iterable):
         raise SettingError(f"{option} is {names!r:.60}: pass a list of names of columns")
     return tuple(names)
 

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 import karp
 from karp import Trainer, nn, optim
 from karp.data.source import Arrays
-from karp.errors import DataError, SettingError
+from karp.errors import DataError, RecordError, SettingError
 from karp.tabular.preparation.prepared import Counts, Prepared, PreparedRows, open_prepared
 from karp.tabular.preparation.preparing import prepare
 
@@ -238,6 +238,7 @@ def test_a_damaged_folder_is_an_error_that_names_the_file(tmp_path: Path, change
         ({"memory": 5}, SettingError, "memory must be a whole number from 1000000"),
         ({"directory": 5}, SettingError, "directory is 5: pass the path"),
         ({"drop": "gap"}, SettingError, "drop is 'gap': pass a list"),
+        ({"drop": None}, SettingError, "drop is None: pass a list"),
         ({"seed": -1}, SettingError, "seed must be a whole number"),
         ({"target": "small"}, DataError, "every training row has the value .*, or one too near to it, so"),
         ({"target": "sort"}, DataError, "no column 'sort' to predict"),
@@ -249,6 +250,16 @@ def test_a_damaged_folder_is_an_error_that_names_the_file(tmp_path: Path, change
 def test_what_cannot_be_prepared(options: dict[str, Any], error: type[Exception], message: str) -> None:
     with pytest.raises(error, match=message):
         prepare(table() | {"small": np.arange(ROWS) * 1e-300}, **({"target": "kind"} | options))
+
+
+def test_free_space_is_asked_for_only_where_it_lacks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(RecordError, match=r"Not a directory: pass another directory|File exists: pass another"):
+        prepare(table(), target="kind", directory=tmp_path / "file" / "prepared")
+    if Path("/dev/full").exists():
+        monkeypatch.setattr("karp.record.files.os.fsync", lambda _: Path("/dev/full").write_text("x"))
+        with pytest.raises(RecordError, match=r"No space left on device: it takes about 0\.\d MB: free space, or pass"):
+            prepare(table(), target="kind", directory=tmp_path)
 
 
 def test_weights_can_leave_too_few_rows_of_a_class() -> None:
