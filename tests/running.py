@@ -52,13 +52,16 @@ GATE = 'if trainer.step == 600: open(os.environ.get("GATE", os.devnull)).close()
 ENDLESS = HEAD + LOOP.format(body=GATE).replace("epochs=2", "epochs=300")  # goes on when the gate is open
 
 PATIENCE = 300.0  # seconds: whoever waits longer has found a hang, however busy the machine is
+# Of finite numbers, with a right result: OpenBLAS 0.3.31's product of a small matrix and a vector on CPUs with AVX-512
+# looks at what happens to lie in a register, about once in thirty runs of all tests.
+SPURIOUS = "ignore:invalid value encountered in dot:RuntimeWarning"
 
 
 def environment(**variables: str) -> dict[str, str]:
     """What a process of the tests gets: nothing of a run that is under way, and this checkout's karp."""
     clean = {name: value for name, value in os.environ.items() if not name.startswith("KARP_")}
     path = os.pathsep.join([str(ROOT), str(ROOT / "scripts")])
-    return clean | {"PYTHONPATH": path, "PYTHONWARNINGS": "error"} | variables
+    return clean | {"PYTHONPATH": path, "PYTHONWARNINGS": f"error,{SPURIOUS}"} | variables
 
 
 def program(folder: Path, text: str = PROGRAM, epochs: int = 2) -> Path:
