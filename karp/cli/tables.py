@@ -126,10 +126,12 @@ def add_predict(commands: Commands) -> None:
 
 def run_predict(options: argparse.Namespace) -> int:
     from karp.tabular.model import load
+    from karp.trainer.interrupts import raising
 
-    rows, notes = load(options.model).write_predictions(
-        options.file, options.output, proba=options.proba, strict=options.strict
-    )
+    with raising(script=True):  # a signal leaves no part of a file
+        rows, notes = load(options.model).write_predictions(
+            options.file, options.output, proba=options.proba, strict=options.strict
+        )
     for note in notes:
         print(f"karp: {note}", file=sys.stderr)
     if options.output is not None:

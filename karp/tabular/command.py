@@ -16,7 +16,7 @@ from karp.tabular.console import Console
 from karp.tabular.display import FitDisplay
 from karp.tabular.fit import check_output, make_ready, write_job
 from karp.tabular.job import launch_arguments
-from karp.trainer.interrupts import Interrupts
+from karp.trainer.interrupts import raising
 
 
 def fit_file(source: str, output: Path, run_dir: str | None, test: str | None, **options: Any) -> int:
@@ -28,24 +28,20 @@ def fit_file(source: str, output: Path, run_dir: str | None, test: str | None, *
         raise SettingError("--run-dir is empty: pass a directory, or leave it out")
     output = output.absolute()
     check_output(output, source, options["validation"], test)
-    interrupts = Interrupts()
-    interrupts.install(script=True)  # until the launcher has its own handlers, so that a signal leaves nothing
-    made = run_dir is None or not Path(run_dir).exists()
-    directory = Path(run_dir) if run_dir is not None else fresh_directory(source)
-    check_unused(directory)
-    directory = directory.absolute()
-    console = Console(sys.stderr)
-    try:
-        ready = make_ready(source, console, test=test, directory=directory, **options)
-        job = ready.job(str(output), None if test is None else str(Path(test).absolute()), options["weight"])
-        write_job(job, directory)
-    except BaseException:
-        shutil.rmtree(directory / PREPARED, ignore_errors=True)
-        if made:
-            shutil.rmtree(directory, ignore_errors=True)
-        raise
-    finally:
-        interrupts.restore()
+    with raising(script=True):  # until the launcher has its own handlers
+        made = run_dir is None or not Path(run_dir).exists()
+        directory = Path(run_dir) if run_dir is not None else fresh_directory(source)
+        check_unused(directory)
+        directory = directory.absolute()
+        try:
+            ready = make_ready(source, Console(sys.stderr), test=test, directory=directory, **options)
+            job = ready.job(str(output), None if test is None else str(Path(test).absolute()), options["weight"])
+            write_job(job, directory)
+        except BaseException:
+            shutil.rmtree(directory / PREPARED, ignore_errors=True)
+            if made:
+                shutil.rmtree(directory, ignore_errors=True)
+            raise
     program, *arguments = launch_arguments(directory)
     workers = ready.workers
     del ready, job

@@ -35,7 +35,7 @@ from karp.tabular.preparation.preparing import MEMORY, prepare
 from karp.tabular.scores import SCORES, score_for
 from karp.tabular.training import Test, cores, finish, references, train
 from karp.trainer import script
-from karp.trainer.interrupts import Interrupts
+from karp.trainer.interrupts import raising
 
 
 class Ready(NamedTuple):
@@ -111,9 +111,7 @@ def fit(
     console = Console(streams.for_progress() if show else None)
     given = environment.given_directory(run_dir)
     with ExitStack() as stack:
-        interrupts = Interrupts()
-        interrupts.install(script.is_script())  # so a signal that ends this process leaves no files
-        stack.callback(interrupts.restore)
+        stack.enter_context(raising(script.is_script()))  # so a signal that ends this process leaves no files
         directory = _directory(given, stack, n_jobs)
         stack.enter_context(environment.hidden(environment.RUN_DIR))  # what is trained in this process leaves no files
         ready = make_ready(

@@ -31,6 +31,20 @@ class Terminated(SystemExit):
     """A signal other than Ctrl-C that asks the process to end."""
 
 
+@contextlib.contextmanager
+def raising(script: bool) -> Iterator[None]:
+    """Have the signals that ask the process to end raise in this block, so that it leaves nothing behind.
+
+    `script` is that of `Interrupts.install`.
+    """
+    interrupts = Interrupts()
+    interrupts.install(script)
+    try:
+        yield
+    finally:
+        interrupts.restore()
+
+
 class Interrupts:
     """The signal handlers of a Trainer, in force between `install` and `restore`."""
 

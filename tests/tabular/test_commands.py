@@ -2,11 +2,14 @@
 
 import csv
 import json
+import os
+import signal
 from pathlib import Path
 from typing import Any
 
 import pytest
 from models import COLUMNS, PRICE, SPECIES, TABLE, fitted
+from running import command, started
 
 from karp import cli
 from karp.tabular import model_file
@@ -78,6 +81,17 @@ def test_what_cannot_be_done_is_said(
     printed, errors = run(capsys, *line.split(), status=2)
     assert ("", True) == (printed, errors.startswith(f"karp: {said}")), errors
     assert {"model", "price", "t.csv"} == {path.name for path in folder.iterdir()}
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="this system has no FIFO")
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_a_signal_leaves_no_part_of_a_file(folder: Path, number: int) -> None:
+    os.mkfifo("pipe")
+    line = command("predict", "model", "pipe", "-o", "p.csv")
+    with started(line, folder, PYTHONWARNINGS="") as process, open("pipe", "w"):
+        process.send_signal(number)  # it has opened the pipe, and reads
+        assert (128 + number, "", "") == process.end()
+    assert {"model", "price", "t.csv", "pipe"} == set(os.listdir())
 
 
 def test_scores_stand_beside_the_baseline(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
