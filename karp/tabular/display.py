@@ -80,7 +80,7 @@ class FitDisplay(Display):
             return
         self.close()
         ((name, score),) = ((name, value) for name, value in best.items() if name != "epoch")
-        steps = f"{summary['steps']:,} steps in {summary['seconds']:.1f} s"
+        steps = f"{summary['steps']:,} step{'s' * (summary['steps'] != 1)} in {summary['seconds']:.1f} s"
         epochs = round(summary["epochs"])
         self.write(f"{'best':<{LABEL}}epoch {best['epoch'] + 1} of {epochs}, {name} {number(score, 4)}; {steps}")
 

@@ -132,7 +132,7 @@ def recipe_line(recipe: Recipe) -> str:
     text = f"{shape} {recipe.activation}" if recipe.layers else shape
     if recipe.members > 1:
         text += f", {recipe.members} members"
-    text += f", {recipe.epochs} epochs of batches of {recipe.batch_size:,}"
+    text += f", {recipe.epochs} epoch{'s' * (recipe.epochs > 1)} of batches of {recipe.batch_size:,}"
     if recipe.smoothing:
         text += f", smoothing {recipe.smoothing:g}"
     return text

@@ -158,7 +158,8 @@ def _split(labels: LabelReader, options: Options, report: _Reporter) -> Split:
     if few:
         which = f"the class {classes[few[0]]!r:.60}" if classes else "the table"
         some = "one row" if split.counts[few[0]] else "no row"
-        more = f", and {len(few) - 1:,} more classes have so few" if len(few) > 1 else ""
+        others = "1 more class has" if len(few) == 2 else f"{len(few) - 1:,} more classes have"
+        more = f", and {others} so few" if len(few) > 1 else ""
         use = ", one to train on and one to validate" if least == 2 else " to train on"
         raise DataError(f"{labels.cells.name}, column {labels.target.name!r}: {which} has {some} with a weight above "
                         f"0{more}: it takes {'two' if least == 2 else 'one'}{use}")  # fmt: skip
