@@ -4,6 +4,7 @@ import contextlib
 import json
 import os
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -116,6 +117,11 @@ def bound_by_permissions(line: list[str]) -> list[str]:
     return line
 
 
+def obey_hangup() -> None:
+    """Have this process end at SIGHUP, which it ignores where the tests were started by nohup."""
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
+
+
 class Process(subprocess.Popen[str]):
     """A command that has been started, and what it has said on standard error until now.
 
@@ -126,8 +132,10 @@ class Process(subprocess.Popen[str]):
     stderr: TextIO
 
     def __init__(self, line: list[str], cwd: Path, **variables: str) -> None:
-        given = environment(**variables)
-        super().__init__(line, cwd=cwd, env=given, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        super().__init__(
+            line, cwd=cwd, env=environment(**variables), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+            preexec_fn=obey_hangup,
+        )  # fmt: skip
         self.said: list[str] = []
 
     def until(self, *words: str) -> str:
