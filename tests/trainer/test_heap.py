@@ -5,7 +5,7 @@ import platform
 import numpy as np
 import pytest
 
-from karp.trainer.heap import FROM_HEAP, keep_freed_memory
+from karp.trainer.heap import keep_freed_memory
 
 
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="only glibc has mallopt")
@@ -13,7 +13,7 @@ def test_arrays_of_a_step_cause_no_page_faults_in_the_next() -> None:
     import resource
 
     def step() -> None:
-        arrays = [np.ones(FROM_HEAP // 16, np.float32) for _ in range(12)]  # 12 MB
+        arrays = [np.ones(1 << 18, np.float32) for _ in range(12)]  # 12 MB
         del arrays
 
     assert keep_freed_memory()
