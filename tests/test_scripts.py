@@ -139,6 +139,6 @@ def test_what_is_passed_over_is_said_and_may_be_forbidden(tmp_path: Path, strict
     missing = "matplotlib is not installed (pip install 'karp[plot]')"
     assert "1 passed over: this system has no moon" in done.stdout
     if strict:
-        assert (1, 2) == (done.returncode, done.stdout.count(f"passed over: {missing}\n")), done.stdout
+        assert (1, 2) == (done.returncode, done.stdout.count(f"\npassed over: {missing}\n")), done.stdout
     else:
         assert (0, True) == (done.returncode, f"2 passed over: {missing}\n" in done.stdout), done.stdout
