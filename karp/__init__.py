@@ -6,7 +6,6 @@
     tables and the sampling plan                     karp.data
     Trainer                                          karp.trainer
     fit, load, prepare: from a table to a model      karp.tabular
-    from a table to a model: prepare                 karp.tabular
 
 Rooms are imported when they are first used, so that a process imports only what it needs; a launcher not even NumPy.
 

@@ -132,11 +132,16 @@ def run_predict(options: argparse.Namespace) -> int:
         rows, notes = load(options.model).write_predictions(
             options.file, options.output, proba=options.proba, strict=options.strict
         )
-    for note in notes:
-        print(f"karp: {note}", file=sys.stderr)
+    _say(*notes)
     if options.output is not None:
-        print(f"karp: {rows:,} row{'s' * (rows != 1)} predicted, in {options.output}", file=sys.stderr)
+        _say(f"{rows:,} row{'s' * (rows != 1)} predicted, in {options.output}")
     return 0
+
+
+def _say(*lines: str) -> None:
+    """Print lines of karp's own on standard error, beside what the command prints."""
+    for line in lines:
+        print(f"karp: {line}", file=sys.stderr)
 
 
 def add_evaluate(commands: Commands) -> None:
@@ -160,8 +165,7 @@ def run_evaluate(options: argparse.Namespace) -> int:
 
     model = load(options.model)
     results, rows, notes = model.evaluated(options.file, options.weight)
-    for note in notes:
-        print(f"karp: {note}", file=sys.stderr)
+    _say(*notes)
     if options.json:
         plain = {name: {score: number if number == number else None for score, number in scores.items()}
                  for name, scores in results.items()}  # fmt: skip
