@@ -9,7 +9,8 @@ from karp.launch.processes import Child, output
 from karp.monitor import streams
 from karp.monitor.terminal import Display
 from karp.record.files import reason
-from karp.record.paths import PREPARED, remove_prepared
+from karp.record.paths import PREPARED
+from karp.record.prepared_tables import remove_prepared
 
 HELP = {"-h", "--help", "--version"}  # arguments with which a program does not train
 

@@ -10,6 +10,7 @@ from karp.launch.run import Launch
 from karp.monitor.terminal import Display
 from karp.record import files
 from karp.record.paths import check_unused, fresh_directory
+from karp.record.prepared_tables import check_prepared
 
 
 def launch(options: Options, run_dir: str | None, display: Display | None = None) -> int:
@@ -41,11 +42,15 @@ def resume(run_dir: str, changes: dict[str, Any], changed: bool = False) -> int:
     settings = Recorded.read(directory)
     settings.check(directory, options, changes, changed)
     enter(cwd)
+    changed_tables = check_prepared(directory)
     try:
         make_logs(directory)
     except OSError as error:
         raise RecordError(f"the run directory {directory} cannot be written: {files.reason(error)}") from None
-    return Launch(options, directory, resume=True, shards=settings.shards, changed=changed).run()
+    resumed = Launch(options, directory, resume=True, shards=settings.shards, changed=changed)
+    for line in changed_tables:
+        resumed.display.say(line)
+    return resumed.run()
 
 
 def make_logs(directory: Path) -> None:

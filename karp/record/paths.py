@@ -45,16 +45,3 @@ def fresh(parent: Path, name: str) -> Path:
             raise RecordError(f"the run directory {path} cannot be made: {reason(error)}; pass another") from None
         return path
     raise RecordError(f"{parent / name} and 9,999 more are taken: remove old runs")
-
-
-def remove_prepared(directory: Path) -> str:
-    """Remove the prepared tables of a run; return why that fails, or '' if there are none any more."""
-    import shutil  # as it takes a launcher milliseconds
-
-    try:
-        shutil.rmtree(directory / PREPARED)
-    except FileNotFoundError:
-        pass
-    except OSError as error:
-        return reason(error)
-    return ""

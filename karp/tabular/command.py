@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import sys
 from pathlib import Path
 from typing import Any
@@ -11,7 +10,8 @@ from karp.errors import RecordError, SettingError
 from karp.launch import start
 from karp.launch.options import Options
 from karp.record.files import is_stream
-from karp.record.paths import PREPARED, check_unused, fresh_directory
+from karp.record.paths import check_unused, fresh_directory
+from karp.record.prepared_tables import lock_prepared, remove_leftovers
 from karp.tabular.console import Console
 from karp.tabular.display import FitDisplay
 from karp.tabular.fit import check_output, make_ready, write_job
@@ -28,24 +28,20 @@ def fit_file(source: str, output: Path, run_dir: str | None, test: str | None, *
         raise SettingError("--run-dir is empty: pass a directory, or leave it out")
     output = output.absolute()
     check_output(output, source, options["validation"], test)
-    with raising(script=True):  # until the launcher has its own handlers
-        made = run_dir is None or not Path(run_dir).exists()
-        directory = Path(run_dir) if run_dir is not None else fresh_directory(source)
-        check_unused(directory)
-        directory = directory.absolute()
-        try:
-            ready = make_ready(source, Console(sys.stderr), test=test, directory=directory, **options)
+    directory = Path(run_dir) if run_dir is not None else fresh_directory(source)
+    check_unused(directory)
+    console = Console(sys.stderr)
+    console.notes(remove_leftovers([directory] if run_dir is not None else directory.parent.iterdir()))
+    directory = directory.absolute()
+    with lock_prepared(directory, made=run_dir is None or not directory.exists()):
+        with raising(script=True):  # until the launcher has its own handlers
+            ready = make_ready(source, console, test=test, directory=directory, **options)
             job = ready.job(str(output), None if test is None else str(Path(test).absolute()), options["weight"])
             write_job(job, directory)
-        except BaseException:
-            shutil.rmtree(directory / PREPARED, ignore_errors=True)
-            if made:
-                shutil.rmtree(directory, ignore_errors=True)
-            raise
-    program, *arguments = launch_arguments(directory)
-    workers = ready.workers
-    del ready, job
-    status = start.launch(Options(program, arguments, workers), str(directory), FitDisplay(sys.stderr))
+        program, *arguments = launch_arguments(directory)
+        workers = ready.workers
+        del ready, job
+        status = start.launch(Options(program, arguments, workers), str(directory), FitDisplay(sys.stderr))
     if status == 0 and not (output.is_file() or is_stream(output)):
         raise RecordError(f"the model file {output} is not there: somebody has removed it")
     return status

@@ -21,6 +21,7 @@ from karp.errors import ProgramError, RecordError, SettingError
 from karp.monitor import streams
 from karp.record.files import is_stream, reason, same_file
 from karp.record.paths import PREPARED, check_unused
+from karp.record.prepared_tables import lock_prepared, remove_leftovers
 from karp.tabular import report
 from karp.tabular.columns.sources import open_cells
 from karp.tabular.columns.target import Task
@@ -112,7 +113,7 @@ def fit(
     given = environment.given_directory(run_dir)
     with ExitStack() as stack:
         stack.enter_context(raising(script.is_script()))  # so a signal that ends this process leaves no files
-        directory = _directory(given, stack, n_jobs)
+        directory = _directory(given, stack, n_jobs, console)
         stack.enter_context(environment.hidden(environment.RUN_DIR))  # what is trained in this process leaves no files
         ready = make_ready(
             source, console, n_jobs=n_jobs, test=test, score=score, recipe=recipe, target=target, task=task,
@@ -197,15 +198,20 @@ def _check_test(test: Any) -> None:
             pass
 
 
-def _directory(given: Path | None, stack: ExitStack, n_jobs: int | None) -> Path | None:
+def _directory(given: Path | None, stack: ExitStack, n_jobs: int | None, console: Console) -> Path | None:
     """Return the directory of the run; None for a run in this process, which needs none."""
     if given is not None:
         check_unused(given)
-        return given.absolute()
+        console.notes(remove_leftovers([given]))
+        given = given.absolute()
+        stack.enter_context(lock_prepared(given, made=not given.exists()))
+        return given
     if (cores() if n_jobs is None else n_jobs) == 1:
         return None
-    folder = tempfile.TemporaryDirectory(prefix="karp-fit-", ignore_cleanup_errors=True)
-    return Path(stack.enter_context(folder))
+    console.notes(remove_leftovers(Path(tempfile.gettempdir()).glob("karp-fit-*")))
+    folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="karp-fit-", ignore_cleanup_errors=True)))
+    stack.enter_context(lock_prepared(folder, made=False))
+    return folder
 
 
 def write_job(job: Job, directory: Path) -> None:

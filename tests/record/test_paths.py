@@ -40,12 +40,3 @@ def test_names_come_to_an_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setattr(Path, "mkdir", taken)
     with pytest.raises(RecordError, match=r"name and 9,999 more are taken: remove old runs"):
         fresh(tmp_path, "name")
-
-
-def test_prepared_tables_are_removed_or_it_is_said_why_not(tmp_path: Path) -> None:
-    folder = tmp_path / paths.PREPARED
-    (folder / "a").mkdir(parents=True)
-    (folder / "a" / "train.numbers").touch()
-    assert ("", "", False) == (paths.remove_prepared(tmp_path), paths.remove_prepared(tmp_path), folder.exists())
-    folder.touch()
-    assert "Not a directory" == paths.remove_prepared(tmp_path)

@@ -102,6 +102,14 @@ def test_an_interrupted_fit_is_gone_on_with_to_the_same_file(tmp_path: Path) -> 
         process.send_signal(signal.SIGINT)
         status, _, said = process.end()
     assert (130, True, False) == (status, "to go on: karp launch --resume" in said, (tmp_path / "model").exists()), said
+    numbers = tmp_path / "run" / "prepared" / "train.numbers"
+    content = numbers.read_bytes()
+    numbers.write_bytes(bytes([content[0] ^ 1]) + content[1:])
+    done = karp("launch", "--resume", "run", "-n", 1, cwd=tmp_path)
+    assert (2, f"karp: {numbers} has changed since it was written; fit again, in another directory\n") == (
+        done.returncode, done.stderr
+    )  # fmt: skip
+    numbers.write_bytes(content)
     done = karp("launch", "--resume", "run", "-n", 1, cwd=tmp_path)
     assert 0 == done.returncode, done.stderr
     assert expected(tmp_path) == digest(tmp_path / "model")
@@ -119,6 +127,24 @@ def test_an_interrupt_while_the_table_is_read_leaves_nothing(tmp_path: Path, num
             process.send_signal(number)  # it has opened the pipe, and reads or is about to
         assert (128 + number, "", "") == process.end()  # Python looks at a signal that came too early after the read
     assert ["pipe", "runs"] == sorted(path.name for path in tmp_path.rglob("*"))
+
+
+def test_what_a_fit_that_was_killed_while_it_prepared_has_left_is_removed_by_the_next(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from karp import cli
+
+    monkeypatch.chdir(tmp_path)
+    for place in ("runs/old/prepared", "run/prepared"):
+        Path(place).mkdir(parents=True)
+        Path(place, ".preparing").touch()
+        Path(place, ".train.numbers.77.part").touch()
+    wrong = ["fit", str(PENGUINS), "--target", "wings"]
+    assert (2, 2) == (cli.main(wrong), cli.main([*wrong, "--run-dir", "run"]))
+    said = capsys.readouterr().err
+    for place in ("runs/old/prepared", "run/prepared"):
+        assert f"{place} is removed: the process that prepared it was killed" in " ".join(said.split())
+    assert ["runs"] == [path.name for path in tmp_path.rglob("*")]
 
 
 def test_karp_fit_launches_from_any_process(tmp_path: Path) -> None:

@@ -10,8 +10,6 @@ It is a folder with arrays and `manifest.json`, which is written last. Each part
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -23,13 +21,13 @@ from numpy.typing import NDArray
 from karp.data.source import Array, Part
 from karp.errors import DataError
 from karp.record import files
+from karp.record.prepared_tables import digest
 from karp.tabular.columns.column_types import Schema
 from karp.tabular.columns.target import Target
 from karp.tabular.network.preprocessing import Preprocessing
 from karp.tabular.preparation.arrays import Store
 
 FORMAT = 1
-MANIFEST = "manifest.json"
 DTYPES = {"numbers": ("<f4",), "categories": ("<i4",), "target": ("<i8", "<f4"), "weights": ("<f4",)}
 BLOCK_ROWS, BLOCK_BYTES = 1 << 16, 1 << 25
 
@@ -111,7 +109,7 @@ class Prepared:
 
 
 def open_prepared(manifest: str | Path) -> Prepared:
-    """Map a prepared table; raise DataError if its manifest cannot be read, or an array has another size."""
+    """Map a prepared table; raise DataError if its manifest has changed, or an array has another size."""
     path = Path(manifest)
     try:
         plain = files.read_json(path)
@@ -121,6 +119,8 @@ def open_prepared(manifest: str | Path) -> Prepared:
         version = plain.get("format") if isinstance(plain, dict) else None
         raise DataError(f"{path} is no prepared table of format {FORMAT}, but of {version!r:.20}: prepare it again "
                         "with this version of karp")  # fmt: skip
+    if plain.pop("sha256", "") != digest(plain):
+        raise DataError(f"{path} has changed since it was written: prepare the table again")
     return from_manifest(plain, Store(path.parent), path)
 
 
@@ -157,8 +157,3 @@ def _rows(
             raise ValueError(name)
         arrays[name] = store.mapped(f"{part}.{name}", np.dtype(described["dtype"]), shape)
     return PreparedRows(arrays, schema, target, f"{fingerprint} {part}")
-
-
-def digest(plain: Any) -> str:
-    """Return the SHA-256 of plain data, as JSON of one form."""
-    return hashlib.sha256(json.dumps(plain, sort_keys=True, allow_nan=False).encode()).hexdigest()

@@ -24,8 +24,9 @@ from karp import environment
 from karp.errors import DataError
 from karp.record import files
 from karp.record.paths import PREPARED
+from karp.record.prepared_tables import MANIFEST
 from karp.tabular.preparation.passes import Options, Progress, prepare_table
-from karp.tabular.preparation.prepared import FORMAT, MANIFEST, Prepared, open_prepared
+from karp.tabular.preparation.prepared import FORMAT, Prepared, open_prepared
 
 _LOOK_SECONDS, _SAY_SECONDS = 0.05, 10.0
 

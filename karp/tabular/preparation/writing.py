@@ -19,12 +19,13 @@ from numpy.typing import NDArray
 
 from karp.errors import DataError
 from karp.record import files
+from karp.record.prepared_tables import MANIFEST, digest
 from karp.tabular.columns.cells import Floats
 from karp.tabular.columns.column_types import Schema
 from karp.tabular.columns.target import Target
 from karp.tabular.network.preprocessing import Preprocessing
 from karp.tabular.preparation.arrays import MODE, Store
-from karp.tabular.preparation.prepared import FORMAT, MANIFEST, Prepared, digest, from_manifest
+from karp.tabular.preparation.prepared import FORMAT, Prepared, from_manifest
 from karp.tabular.preparation.sorting import Records
 
 SAMPLE_ROWS, SAMPLE_NUMBERS, LEAST_SAMPLE = 1 << 17, 1 << 22, 1 << 11  # what quantiles are learnt from
@@ -179,7 +180,7 @@ def write_table(
         manifest |= others
         if path is not None:
             with files.replacing(path, MODE) as file:
-                file.write(json.dumps(manifest, allow_nan=False).encode())
+                file.write(json.dumps(manifest | {"sha256": digest(manifest)}, allow_nan=False).encode())
     prepared = from_manifest(manifest, store, None if store.temporary else path)
     if store.temporary is not None and os.name == "posix":
         store.temporary.cleanup()  # files that are mapped stay until they are not
