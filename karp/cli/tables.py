@@ -2,6 +2,8 @@
 
 import argparse
 import contextlib
+import csv
+import io
 import json
 import sys
 from pathlib import Path
@@ -36,9 +38,11 @@ def add_fit(commands: Commands) -> None:
         "accuracy, or rmse)")  # fmt: skip
     add("--task", choices=["classification", "regression"], help="whether the target has classes or is a number "
         "(default: found out)")  # fmt: skip
-    add("--numeric", metavar="A,B", default="", help="columns that are numbers, whatever they hold")
-    add("--categorical", metavar="A,B", default="", help="columns that are categories, whatever they hold")
-    add("--drop", metavar="A,B", default="", help="columns to leave out")
+    columns: dict[str, Any] = {"metavar": "A,B", "action": "append", "default": []}
+    add("--numeric", help="columns that are numbers, whatever they hold", **columns)
+    add("--categorical", help="columns that are categories, whatever they hold", **columns)
+    add("--drop", help="columns to leave out; each of these three can be repeated, and a name with a comma stands in "
+        "double quotes, as in a CSV file: --drop id --drop '\"sales, net\",tax'", **columns)  # fmt: skip
     add("--weight", metavar="COLUMN", help="a column that says how much each row counts")
     add("--class-weight", choices=["balanced"], help="have all classes count alike in training")
     add("--epochs", type=int, metavar="E", help="how often each row is used (default: by rows)")
@@ -70,12 +74,26 @@ def run_fit(options: argparse.Namespace) -> int:
         options.file, output, options.run_dir, options.test, n_jobs=options.workers, score=options.score,
         seed=options.seed, memory=size(options.memory), weight=options.weight, recipe=recipe, target=options.target,
         task=options.task, class_weight=options.class_weight, validation=validation,
-        numeric=_names(options.numeric), categorical=_names(options.categorical), drop=_names(options.drop),
+        numeric=_names("--numeric", options.numeric), categorical=_names("--categorical", options.categorical),
+        drop=_names("--drop", options.drop),
     )  # fmt: skip
 
 
-def _names(text: str) -> tuple[str, ...]:
-    return tuple(name.strip() for name in text.split(",")) if text.strip() else ()
+def _names(option: str, texts: list[str]) -> tuple[str, ...]:
+    """Return the names of columns in the values of an option, each a line of CSV; raise SettingError if one is none.
+
+    >>> _names("--drop", ["id", ' a, "b, c"'])
+    ('id', 'a', 'b, c')
+    """
+    names: list[str] = []
+    for text in texts:
+        try:
+            lines = list(csv.reader(io.StringIO(text.strip(), newline=""), skipinitialspace=True, strict=True))
+        except csv.Error as error:
+            raise SettingError(f"{option} is {text!r}: {error}: write a name with a comma or quotes in double quotes, "
+                               "and its own quotes twice") from None  # fmt: skip
+        names += [name.strip() for line in lines for name in line]
+    return tuple(names)
 
 
 def _field(text: str) -> tuple[str, Any]:

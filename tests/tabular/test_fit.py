@@ -231,6 +231,8 @@ def test_a_launcher_stops_with_the_process_that_has_started_it(tmp_path: Path) -
     [
         (("--score", "rmse"), "score is 'rmse': of a classification pass accuracy, log_loss, auc"),
         (("--recipe", "layer=3"), "the recipe has no 'layer'; it has task, layers"),
+        (("--drop", 'wings,"'), "--drop is 'wings,\"': unexpected end of data: write a name with a comma or quotes"),
+        (("--drop", "sex", "--drop", '"wings, both",year'), "has no column 'wings, both'"),
         (("--recipe", "layers"), "--recipe is 'layers': write a field and its value"),
         (("--memory", "much"), "'much' is no size"),
         (("--drop", "wings"), "has no column 'wings'"),
