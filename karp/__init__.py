@@ -13,9 +13,10 @@ One thing happens at import: a worker's process takes the variables of its launc
 which it starts from then on are no part of the run.
 """
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from karp import environment
+from karp.lazy import lazy_attributes
 
 if TYPE_CHECKING:
     from karp import autograd, data, errors, nn, optim
@@ -48,31 +49,17 @@ __all__ = [
     "value_and_grad",
 ]
 
-_ROOMS = {"autograd", "data", "errors", "nn", "optim"}
 _ENGINE = ("Value", "check_grads", "draw", "find_nan", "grad", "guard", "no_grad", "value_and_grad")
-_NAMES = {
-    "Trainer": "trainer.trainer",
-    "fit": "tabular.fit",
-    "load": "tabular.model",
-    "prepare": "tabular.preparation.preparing",
-    **dict.fromkeys(_ENGINE, "autograd"),
-}
-
+__getattr__, __dir__ = lazy_attributes(
+    __name__,
+    {
+        **dict.fromkeys(("autograd", "data", "errors", "nn", "optim"), ""),
+        **dict.fromkeys(_ENGINE, "autograd"),
+        "Trainer": "trainer.trainer",
+        "fit": "tabular.fit",
+        "load": "tabular.model",
+        "prepare": "tabular.preparation.preparing",
+    },
+)
 
 environment.take(environment.SERVER, environment.REPLAY)
-
-
-def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})
-
-
-def __getattr__(name: str) -> Any:
-    from importlib import import_module
-
-    if name in _ROOMS:
-        return import_module(f"karp.{name}")
-    if name in _NAMES:
-        attribute = getattr(import_module(f"karp.{_NAMES[name]}"), name)
-        globals()[name] = attribute
-        return attribute
-    raise AttributeError(f"module 'karp' has no attribute {name!r}")

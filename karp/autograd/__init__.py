@@ -6,7 +6,7 @@ backward owns) first.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from karp.autograd.dropping import dropout
 from karp.autograd.functions import (
@@ -66,6 +66,7 @@ from karp.autograd.losses import cross_entropy, mse
 from karp.autograd.modes import find_nan, guard, no_grad
 from karp.autograd.value import Value
 from karp.autograd.write_guard import mark_modified
+from karp.lazy import lazy_attributes
 
 if TYPE_CHECKING:
     from karp.autograd.tools.check import check_grads
@@ -73,18 +74,15 @@ if TYPE_CHECKING:
     from karp.autograd.tools.functional import grad, value_and_grad
 
 # The tools are imported when they are first used, so that a training run does without them.
-_LAZY = {"check_grads": "check", "draw": "draw", "grad": "functional", "value_and_grad": "functional"}
-
-
-def __getattr__(name: str) -> Any:
-    if name not in _LAZY:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    from importlib import import_module
-
-    tool = getattr(import_module(f"{__name__}.tools.{_LAZY[name]}"), name)
-    globals()[name] = tool
-    return tool
-
+__getattr__, __dir__ = lazy_attributes(
+    __name__,
+    {
+        "check_grads": "tools.check",
+        "draw": "tools.draw",
+        "grad": "tools.functional",
+        "value_and_grad": "tools.functional",
+    },
+)
 
 __all__ = [
     "Value",

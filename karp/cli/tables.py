@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from karp.cli.command import Commands
-from karp.errors import DataError, SettingError
+from karp.errors import SettingError
 
 OUTPUT = "model.safetensors"
 _UNITS = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "t": 10**12}
@@ -210,11 +210,8 @@ def run_show(options: argparse.Namespace) -> int:
 
     from karp.tabular import model_file, report
 
-    fitted = model_file.read(options.model)
-    try:
-        content = Path(options.model).read_bytes()
-    except OSError:
-        raise DataError(f"the model file {options.model!r} has gone") from None
+    content = model_file.read_bytes(options.model)
+    fitted = model_file.from_bytes(content, options.model)
     digest = hashlib.sha256(content).hexdigest()
     if options.json:
         print(json.dumps(report.plain_show(fitted, len(content), digest), indent=2))

@@ -3,9 +3,10 @@
 All but the plan is imported when it is first used: a server needs no tables, and starts 45 ms sooner without.
 """
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from karp.data.plan import Plan, generator
+from karp.lazy import lazy_attributes
 
 if TYPE_CHECKING:
     from karp.data.number_text import MISSING
@@ -15,18 +16,7 @@ if TYPE_CHECKING:
 
 __all__ = ["MISSING", "Plan", "Source", "Table", "fingerprint", "generator", "read"]
 
-_LAZY = {"MISSING": "number_text", "read": "reading", "Source": "source", "fingerprint": "source", "Table": "table"}
-
-
-def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})
-
-
-def __getattr__(name: str) -> Any:
-    if name not in _LAZY:
-        raise AttributeError(f"module 'karp.data' has no attribute {name!r}")
-    from importlib import import_module
-
-    attribute = getattr(import_module(f"{__name__}.{_LAZY[name]}"), name)
-    globals()[name] = attribute
-    return attribute
+__getattr__, __dir__ = lazy_attributes(
+    __name__,
+    {"MISSING": "number_text", "read": "reading", "Source": "source", "fingerprint": "source", "Table": "table"},
+)

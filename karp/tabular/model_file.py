@@ -172,19 +172,33 @@ def write(path: str | os.PathLike[str], model: Fitted) -> str:
 
 def read(path: str | os.PathLike[str]) -> Fitted:
     """Read a model's file; raise DataError if it cannot be read, is damaged, or is no model file of this karp."""
-    from safetensors import SafetensorError, safe_open
+    return from_bytes(read_bytes(path), path)
+
+
+def read_bytes(path: str | os.PathLike[str]) -> bytes:
+    """Return the content of a model's file; raise DataError if it cannot be read."""
+    try:
+        return Path(path).read_bytes()
+    except OSError as error:
+        raise DataError(f"the model file {os.fspath(path)!r} cannot be read: {reason(error)}") from None
+
+
+def from_bytes(content: bytes, path: str | os.PathLike[str]) -> Fitted:
+    """Return the model of a file's content; raise DataError, naming the path, if it is damaged, or none of this karp.
+
+    The metadata is read here, as the library gives that of paths alone: a file begins with the length of its header,
+    eight bytes, and the header is JSON.
+    """
+    from safetensors import SafetensorError
+    from safetensors.numpy import load
 
     where = f"the model file {os.fspath(path)!r}"
     try:
-        with open(path, "rb"):  # the library's own error says only that there is no such file
-            pass
-        with safe_open(path, framework="numpy") as file:
-            text = (file.metadata() or {}).get(ENTRY)
-            weights = {name: file.get_tensor(name) for name in sorted(file.keys())} if text else {}
-    except OSError as error:
-        raise DataError(f"{where} cannot be read: {reason(error)}") from None
-    except (SafetensorError, ValueError, TypeError, AttributeError) as error:  # of dtypes that NumPy lacks
+        weights = load(content)
+        header = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])
+    except (SafetensorError, ValueError, TypeError, KeyError, AttributeError) as error:  # of dtypes that NumPy lacks
         raise DataError(f"{where} is damaged, or no model file: {error}") from None
+    text = header.get("__metadata__", {}).get(ENTRY)
     try:
         plain = json.loads(text or "null")
     except (ValueError, RecursionError):

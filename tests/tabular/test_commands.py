@@ -117,6 +117,11 @@ def test_a_model_shows_what_it_is(folder: Path, capsys: pytest.CaptureFixture[st
     assert (SPECIES.to_dict(), None) == (plain["target"], plain["results"]["validation"]["linear"]["accuracy"])
     assert plain["bytes"] == (folder / "model").stat().st_size
     assert f"sha256    {plain['sha256']}" in lines
+    reading, writing = os.pipe()  # that can be read once
+    with os.fdopen(reading), os.fdopen(writing, "wb") as pipe:
+        pipe.write((folder / "model").read_bytes())
+        pipe.close()
+        assert printed == run(capsys, "show", f"/dev/fd/{reading}")[0]
 
 
 def test_long_names_and_many_levels_stay_in_a_line() -> None:
