@@ -154,7 +154,7 @@ def make_ready(
     _check_test(test)
     folder = None if directory is None else directory / PREPARED
     prepared = prepare(source, seed=seed, weight=weight, directory=folder, progress=console.progress, **preparing)
-    chosen = score_for(prepared.target.task, score, len(prepared.target.classes))
+    chosen = score_for(prepared.target.task, score)
     counts, target = prepared.counts, prepared.target
     console.say("rows", report.rows_line(counts))
     console.say("target", report.target_line(target))

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from karp.errors import SettingError
+from karp.tabular import scores
 from karp.tabular.scores import MOST_RANKED, SCORES, ClassTally, names_of, score_for, value_scores
 
 
@@ -112,12 +113,24 @@ def test_scikit_learn_has_the_same(outputs: int, weighted: bool) -> None:
     close(expected, value_scores(predicted, values, weights))
 
 
-def test_many_classes_have_no_area() -> None:
-    probabilities = np.eye(MOST_RANKED + 1)
-    found = class_scores(probabilities, np.arange(MOST_RANKED + 1))
-    assert (1.0, 0.0, True) == (found["accuracy"], found["log_loss"], math.isnan(found["auc"]))
-    with pytest.raises(SettingError, match="of 101 classes there is none: pass accuracy or log_loss"):
-        score_for("classification", "auc", MOST_RANKED + 1)
+def test_the_area_of_many_classes_is_that_of_rounded_probabilities(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever the batches; weights are those of rows."""
+    generator = np.random.default_rng(0)
+    probabilities = generator.dirichlet([0.2] * 120, 300).astype(np.float32)
+    classes, weights = generator.integers(0, 110, 300), generator.integers(0, 3, 300).astype(np.float64)
+    probabilities[np.arange(150), classes[:150]] = 0.5
+    probabilities[0, :2] = 0.0, 1.0
+    found = class_scores(probabilities, classes, weights)["auc"]
+    assert found == class_scores(probabilities, classes, weights, only="auc", size=300)["auc"]
+    monkeypatch.setattr(scores, "MOST_RANKED", 120)
+    assert pytest.approx(class_scores(probabilities, classes, weights)["auc"], abs=1e-3) == found
+    rounded = np.maximum((probabilities.view(np.int32) >> 16 << 16).view(np.float32), np.float32(2.0**-16))
+    assert pytest.approx(class_scores(rounded, classes, weights)["auc"], rel=1e-12) == found
+
+
+def test_what_many_classes_do_not_determine_is_not_a_number() -> None:
+    assert math.isnan(class_scores(np.eye(MOST_RANKED + 1), np.zeros(MOST_RANKED + 1, np.int64))["auc"])
+    assert 1.0 == class_scores(np.eye(MOST_RANKED + 1), np.arange(MOST_RANKED + 1))["auc"]
 
 
 def test_which_score_is_meant() -> None:
