@@ -1,6 +1,7 @@
 """The end of a launch: what the terminal shows when all processes have ended, and the exit status."""
 
 import shlex
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,8 @@ def resume_command(options: Options, directory: Path) -> str:
 
 def conclude(
     summary: dict[str, Any] | None,
-    children: list[Child],
+    children: Mapping[int, Child],
+    leader: Child | None,
     options: Options,
     directory: Path,
     display: Display,
@@ -31,15 +33,15 @@ def conclude(
 ) -> int:
     """Show the run's summary and the leader's output; return the exit status.
 
-    `summary` is None if the server has written none; `status` is the exit status so far. The status of a run that has
-    not come to its end is never 0, unless the program was asked for its help.
+    `summary` is None if the server has written none; `children` are the workers' newest processes, `leader` that whose
+    output is shown, None if there is none or it was started elsewhere; `status` is the exit status so far. The status
+    of a run that has not come to its end is never 0, unless the program was asked for its help.
     """
     go_on = resume_command(options, directory)
     if summary is None:
         return conclude_without_summary(display, status, interrupted, go_on)
     trained = "steps" in summary
-    leader = leader_process(children, summary["main"], trained)
-    if interrupted and summary["finished"] and leader is not None and leader.ended_well:
+    if interrupted and summary["finished"] and leader is not None and leader.process.returncode == 0:
         status = 0  # nothing was left to be interrupted
     ended_well, asked_for_help = status == 0, not trained and bool(HELP & set(options.arguments))
     if ended_well and not trained and not asked_for_help:
@@ -60,7 +62,7 @@ def conclude(
         display.say(f"the training had ended, but not the program; to go on with that: {go_on}")
     elif interrupted:
         display.say(f"stopped after step {summary.get('steps', 0)}; to go on: {go_on}")
-    if removed := sorted({f"logs/{child.log.name}" for child in children if not child.log.is_file()}):
+    if removed := sorted({f"logs/{child.log.name}" for child in children.values() if not child.log.is_file()}):
         status = status or 1
         display.say(f"somebody has removed {', '.join(removed)} of {directory} during the run")
     if "missing" in summary:
@@ -89,15 +91,3 @@ def show_output(leader: Child) -> str:
         return streams.output_failure()
     except OSError as error:
         return reason(error)
-
-
-def leader_process(children: list[Child], leader: int, trained: bool) -> Child | None:
-    """Return the leader's process, whose output is shown; None if there is none, or it was started elsewhere.
-
-    If the server has named no leader (`leader` is -1: the server died at the end, or no worker trained), the first
-    worker that ended well takes its place.
-    """
-    if leader < 0:
-        candidates = (child.worker for child in children if child.ended_well and (child.joined or not trained))
-        leader = min(candidates, default=-1)
-    return next((child for child in children[::-1] if child.worker == leader), None)

@@ -33,40 +33,21 @@ THREAD_VARIABLES = ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS"
 
 
 class Child:
-    """A process that runs one worker; `restarts` counts the processes that this worker had before."""
+    """A process that runs one worker."""
 
-    def __init__(self, worker: int, process: subprocess.Popen[bytes], log: Path, begin: int, restarts: int) -> None:
-        self.worker = worker
+    def __init__(self, process: subprocess.Popen[bytes], log: Path, begin: int) -> None:
         self.process = process
         self.log = log
         self.begin = begin  # the offset in the log at which its output begins
-        self.restarts = restarts
-        self.ended = self.joined = self.left = False
-        self.repeats = False  # whether its program ended by an error that another worker has had at the same step
-        self.dismissed = False  # the launcher has ended it, as the run is over
+        self.closed = False  # its end is known
         self.end = -1  # a descriptor (pidfd) that is readable once the process has ended; -1 on a system without
 
     def close(self) -> None:
         """Mark the process as ended, and close its descriptor."""
-        self.ended = True
+        self.closed = True
         if self.end >= 0:
             os.close(self.end)
             self.end = -1
-
-    @property
-    def ended_well(self) -> bool:
-        return self.process.returncode == 0
-
-    @property
-    def how(self) -> str:
-        """The exit status or signal with which the process ended, in words."""
-        return describe_end(self.process)
-
-
-def describe_end(process: subprocess.Popen[bytes]) -> str:
-    """Describe with which exit status or signal a process has ended."""
-    status = process.returncode
-    return f"was killed by {signal.Signals(-status).name}" if status < 0 else f"ended with exit status {status}"
 
 
 def output(log: Path, begin: int) -> bytes:
@@ -97,7 +78,7 @@ def open_log(log: Path) -> BinaryIO:
 
 
 def start_worker(
-    worker: int, program: str, arguments: list[str], variables: dict[str, str], log: Path, leash: int, restarts: int
+    worker: int, program: str, arguments: list[str], variables: dict[str, str], log: Path, leash: int
 ) -> Child:
     """Start a program as a worker; its output is appended to the log. Raises RecordError if that cannot be opened.
 
@@ -114,7 +95,7 @@ def start_worker(
             pass_fds=[leash],
             process_group=0,
         )
-    child = Child(worker, process, log, begin, restarts)
+    child = Child(process, log, begin)
     with contextlib.suppress(AttributeError, OSError):  # where there is no pidfd the launcher polls
         child.end = os.pidfd_open(process.pid)
     return child
@@ -173,15 +154,15 @@ class ServerProcess:
             raise EOFError
         return [from_line(line) for line in lines]
 
-    def ended_well(self) -> bool:
-        """Wait for the process, whose reports have ended, and release it; return whether its work was done.
+    def wait_for_end(self) -> int:
+        """Wait for the process, whose reports have ended, and release it; return its exit status.
 
-        That is so if it ended with 0, and also if it did not end in KILL_SECONDS and was killed.
+        One that does not end in KILL_SECONDS is killed, and has ended with 0.
         """
         try:
-            return self.process.wait(KILL_SECONDS) == 0
+            return self.process.wait(KILL_SECONDS)
         except subprocess.TimeoutExpired:
-            return True  # it closes its reports only after all of its work
+            return 0  # it closes its reports only after all of its work
         finally:
             self.kill()
 

@@ -10,6 +10,7 @@ from karp.protocol.messages import FromServer, FromWorker
 from karp.protocol.server.machine import Server
 from karp.simulate.checker import Checker, Violation
 from karp.simulate.fault_injector import FaultInjector
+from karp.simulate.launcher import Launcher
 from karp.simulate.network import Clock, Network
 from karp.simulate.problem import Problem
 from karp.simulate.randomness import Randomness
@@ -42,12 +43,12 @@ class Cluster:
         self.process_of: dict[bytes, WorkerProcess] = {}  # peer -> process
         self.alive_processes = 0
         self.pending_starts = 0  # processes that the launcher starts, or may restart
-        self.restarts: Counter[int] = Counter()  # worker -> how often the launcher has restarted it
         self.leaders_ended = 0  # leaders whose program has run to its end
         self.go_on: Callable[[], bool] | None = None  # asked after every event; False ends the run
         self.checker = Checker(self) if check else None
         self.server_process = ServerProcess(self)
         self.slow_workers: set[int] = set()  # drawn at random, `slow_share` of all
+        self.launcher = Launcher(self)
         self._start_workers()
         self.clock.call_later(REINFORCE_SECONDS, self._reinforce)
 
@@ -86,19 +87,27 @@ class Cluster:
     def _is_over(self) -> bool:
         """Return whether the run has ended or failed, so that it needs no more processes."""
         server = self.server
-        return bool(self.leaders_ended or self.server_process.failure) or (server is not None and server.over)
+        ended = self.leaders_ended or self.server_process.failure or self.launcher.ended
+        return bool(ended) or (server is not None and server.over)
 
-    # The launcher.
+    # The processes.
 
     def _start_workers(self) -> None:
+        """Have the launcher start the server and its workers; start those without a launcher."""
         scenario = self.scenario
         count = round(scenario.slow_share * scenario.workers)
         self.slow_workers.update(self.rng.generator.permutation(scenario.workers)[:count].tolist())
-        delays, slowdowns = dict(scenario.late_joins), dict(scenario.slow_workers)
-        for worker in range(scenario.workers):
-            number = worker if worker < scenario.workers - scenario.external else -1
-            slowdown = slowdowns.get(worker, scenario.slow_factor if worker in self.slow_workers else 1.0)
-            self.start_process(number, delays.get(worker, 0.0) + self.rng.exponential(0.05), slowdown)
+        self.launcher.begin()
+        for worker in range(scenario.workers - scenario.external, scenario.workers):
+            self.start_first(worker, -1)
+
+    def start_first(self, worker: int, number: int) -> None:
+        """Start the first process of a worker of the scenario."""
+        slowdown = dict(self.scenario.slow_workers).get(worker)
+        if slowdown is None:
+            slowdown = self.scenario.slow_factor if worker in self.slow_workers else 1.0
+        delay = dict(self.scenario.late_joins).get(worker, 0.0)
+        self.start_process(number, delay + self.rng.exponential(0.05), slowdown)
 
     def start_process(self, number: int, seconds: float, slowdown: float = 1.0) -> None:
         """Start a worker's process so many seconds from now; `number` is -1 for one without a launcher."""
@@ -124,18 +133,8 @@ class Cluster:
             self.pending_starts += 1  # until the launcher has decided whether to restart it
 
     def _launcher_sees(self, process: WorkerProcess) -> None:
-        """Tell the server of the end of a process; restart the worker if it died in its `with` block, up to a limit."""
         self.pending_starts -= 1
-        self.server_process.worker_ended(process.number, process.status == 0)
-        done = not process.in_block or process.status in (0, 130) or self.server_process.failure
-        if not done and self.restarts[process.number] < self.scenario.restarts:
-            self.restarts[process.number] += 1
-            self.start_process(process.number, self.rng.exponential(0.3), process.slowdown)
-
-    def terminate_workers(self) -> None:
-        """Terminate the workers of a run that has failed."""
-        for process in self.processes:
-            process.end(-15)
+        self.launcher.worker_ended(process)
 
     def _reinforce(self) -> None:
         """Start a worker if none is left: the server then waits until a worker joins, and here one always does."""

@@ -1,6 +1,6 @@
 """The server's process: the real machine, driven as serve/process.py drives it, and its checkpoints on a disk."""
 
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from karp.data import Plan
 from karp.protocol import reports
@@ -35,10 +35,16 @@ class ServerProcess:
         self.server: Server | None = None
         self.disk: list[Checkpoint] = []
         self.reports: list[reports.Report] = []  # as in the record; a restart cuts them back to the checkpoint's
-        self.ended_workers: dict[int, bool] = {}  # worker -> whether its last process ended with 0
         self.failure = ""  # why the run has failed
+        self.back = 0  # how many of the newest checkpoints were lost with the last server
         self._last_tick = self._next_tick = 0.0
-        self._start()
+
+    def start(self, incarnation: int) -> None:
+        """Start the server; from incarnation 1 on from a checkpoint, if there is one."""
+        self.incarnation = incarnation
+        server = self._start()
+        if incarnation > 0:
+            self._restore(server)
         self._schedule_tick()
 
     def _start(self) -> Server:
@@ -56,27 +62,19 @@ class ServerProcess:
         return self.server
 
     def kill(self, seconds: float, back: int) -> None:
-        """Kill the server, and restart it so many seconds later from the checkpoint `back` places before the newest."""
+        """Kill the server, with `back` of its newest checkpoints; the launcher sees its end so many seconds later."""
         self.server = None
-        self.cluster.clock.call_later(seconds, self._restart, back)
+        self.cluster.clock.call_later(seconds, self.cluster.launcher.server_ended, back)
 
-    def _restart(self, back: int) -> None:
-        """Start the next server, from a checkpoint if there is one; after a failure terminate the workers instead."""
-        cluster, now = self.cluster, self.cluster.clock.now
-        if self.failure:  # The launcher restarts no server of a run that has failed.
-            cluster.terminate_workers()
-            return
-        self.incarnation += 1
-        server, snapshot = self._start(), self._roll_back(back)
+    def _restore(self, server: Server) -> None:
+        """Restore a server from the newest checkpoint that is left."""
+        cluster, snapshot = self.cluster, self._roll_back(self.back)
         if snapshot is not None:
             restore(server, snapshot)
         if cluster.checker is not None:
-            cluster.checker.server_restarted(server, snapshot, newest_lost=back > 0)
-        for worker, succeeded in self.ended_workers.items():
-            self.perform(server.ended(worker, succeeded, now))
+            cluster.checker.server_restarted(server, snapshot, newest_lost=self.back > 0)
         if snapshot is not None:
-            self.perform(server.tick(now))
-        self._schedule_tick()
+            self.perform(server.tick(cluster.clock.now))
 
     def _roll_back(self, back: int) -> Snapshot | None:
         """Return the snapshot to restart from; None if no checkpoint is complete.
@@ -111,11 +109,20 @@ class ServerProcess:
         if self.server is not None:
             self.perform(self.server.malformed(peer, "no message", self.cluster.clock.now))
 
-    def worker_ended(self, worker: int, succeeded: bool) -> None:
-        """Tell the server, as the launcher does, that a worker's process has ended: now, or at the server's restart."""
-        self.ended_workers[worker] = succeeded
-        if self.server is not None:
-            self.perform(self.server.ended(worker, succeeded, self.cluster.clock.now))
+    def handle_command(self, command: dict[str, Any]) -> None:
+        """Handle a command from the launcher, as serve/process.py does; while the server is down, lose it.
+
+        A server that is to close stays up, so that messages of its end which the network loses are sent again.
+        """
+        server, now = self.server, self.cluster.clock.now
+        if server is None:
+            return
+        if "close" in command:
+            self.perform(server.closing(now))
+        elif "fail" in command:
+            self.perform(server.fail(command["fail"], now))
+        else:
+            self.perform(server.ended(command["ended"], command["well"], now))
 
     def _schedule_tick(self) -> None:
         """Schedule the next tick, or an earlier one if the server has become restless."""
@@ -151,13 +158,11 @@ class ServerProcess:
                     self._report(action)
 
     def _report(self, report: reports.Report) -> None:
-        """Keep a report; note the workers that joined or left, and the failure, as the launcher does."""
+        """Keep a report, and pass it to the launcher."""
         self.reports.append(report)
-        match report:
-            case reports.Joined() | reports.Left():
-                self.ended_workers.pop(report.worker, None)
-            case reports.Failure():
-                self.failure = self.failure or report.failure
+        if isinstance(report, reports.Failure):
+            self.failure = self.failure or report.failure
+        self.cluster.launcher.report(report)
 
     def _save(self, server: Server, durable: bool) -> None:
         """Write a checkpoint: it is on the disk a little later, or at once if `durable`; in a study write none."""

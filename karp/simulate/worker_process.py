@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from karp.simulate.cluster import Cluster
 
 POLL_SECONDS = PING_SECONDS + 0.001  # A poll ends a little late.
+SIGINT = -2  # as an exit status
 LEADER_SECONDS = 1.5  # the time that the leader's code after the loop takes
 
 
@@ -86,10 +87,13 @@ class WorkerProcess:
             self.cluster.process_ended(self)
 
     def interrupt(self) -> None:
-        """End the process as Ctrl-C does: leave the run, if the program is in its block, and end with status 130."""
+        """End the process as SIGINT does: leave the run, if the program is in its block.
+
+        A worker without a launcher ends with status 130, one of a launcher by the signal.
+        """
         if self.in_block:
             self.send(Leave([]))
-        self.end(130)
+        self.end(SIGINT if self.number >= 0 else 130)
 
     def killed_at(self, point: str, step: int | None = None) -> bool:
         """Kill the process if the scenario says so at this point and `step`; return whether it was killed."""

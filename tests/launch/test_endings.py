@@ -28,10 +28,10 @@ from running import (
 )
 
 from karp.errors import SettingError
-from karp.launch import run, start
+from karp.launch import run, start, supervisor
 from karp.launch.options import Options
 from karp.monitor.terminal import Display
-from karp.protocol.reports import Begin, Failure, Settings
+from karp.protocol.reports import Begin
 from karp.record.server_address import publish
 
 AFTER = {
@@ -55,8 +55,8 @@ def test_a_worker_that_does_not_end_holds_nobody_up(
 ) -> None:
     path = program(tmp_path, text=HEAD + LOOP.format(body="pass") + AFTER[how])
     monkeypatch.setenv("PYTHONPATH", str(ROOT))
-    monkeypatch.setattr(run, "NAME_SECONDS", 0.0)
-    monkeypatch.setattr(run, "LAST_SECONDS", 1.0)
+    monkeypatch.setattr(supervisor, "NAME_SECONDS", 0.0)
+    monkeypatch.setattr(supervisor, "LAST_SECONDS", 1.0)
     status = start.launch(Options(str(path), [], 2), str(tmp_path / "run"))
     printed = capfd.readouterr()
     assert (0, "main\n") == (status, printed.out), printed.err
@@ -71,10 +71,10 @@ def test_a_worker_that_does_not_end_holds_nobody_up(
 @contextlib.contextmanager
 def held_up(folder: Path, **seconds: float) -> Iterator[tuple[Process, int]]:
     """A launch that says it waits for the server to write what is left; that process is stopped, or soon will be."""
-    patches = "".join(f"run.{name} = {value}; " for name, value in seconds.items())
+    patches = "".join(f"supervisor.{name} = {value}; " for name, value in seconds.items())
     options = f"Options({str(program(folder))!r}, [], 2, checkpoint_every=1000.0)"  # when it begins and ends
     call = f"start.launch({options}, {str(folder / 'run')!r})"
-    modules = "from karp.launch import run, start; from karp.launch.options import Options"
+    modules = "from karp.launch import start, supervisor; from karp.launch.options import Options"
     code = f"{modules}; {patches}raise SystemExit({call})"
     line = [sys.executable, "-c", code]
     with started(line, folder, KARP_FAULT="server: pause writing step 8 time 2") as launch:
@@ -157,7 +157,7 @@ def test_two_interrupts_at_once_kill_everything_and_still_say_how_to_go_on(
     """The first one has not been answered when the second comes."""
     launch = run.Launch(Options("program.py", [], 4), tmp_path, resume=False)
     publish(tmp_path, "tcp://127.0.0.1:1", "run", "")
-    launch.published = True
+    launch.supervisor.published = True
     ends = []
     monkeypatch.setattr(os, "_exit", ends.append)
     with (tmp_path / "said").open("w") as stream:
@@ -168,17 +168,6 @@ def test_two_interrupts_at_once_kill_everything_and_still_say_how_to_go_on(
     assert [130] == ends
     how = f"to go on from the newest checkpoint: karp launch --resume {tmp_path} -n 4"
     assert f"karp: killed at once; {how}\n" == (tmp_path / "said").read_text()
-    assert not (tmp_path / "server.json").exists()
-
-
-def test_nobody_is_invited_to_a_run_that_has_failed_before_its_first_worker_joined(tmp_path: Path) -> None:
-    launch = run.Launch(Options("program.py", [], 2), tmp_path, resume=False)
-    with (tmp_path / "said").open("w") as stream:
-        launch.display = Display(stream)
-        launch.viewers = [launch.display]
-        launch._handle_report(Failure(0.0, 0, "worker 1 ended with exit status 1 before its training"))
-        launch._handle_report(Settings(0.0, 0, {"threads": 1}))
-    assert "karp: worker 1 ended with exit status 1 before its training\n" == (tmp_path / "said").read_text()
     assert not (tmp_path / "server.json").exists()
 
 

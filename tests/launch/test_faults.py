@@ -12,7 +12,7 @@ from running import PATIENCE, PROGRAM, command, environment, karp, launch, progr
 from karp.launch.options import Options
 from karp.launch.processes import Child, output_text, start_worker
 from karp.launch.run import Launch
-from karp.protocol.reports import Joined, Report, Traceback
+from karp.protocol.reports import Joined, Report
 
 BITS: dict[int, str] = {}
 
@@ -81,50 +81,30 @@ def test_no_second_worker_speaks_for_all_if_the_server_dies_when_the_first_has_s
     assert 1 == len(list(tmp_path.glob("main *")))
 
 
-class Told:
-    """A server that has reports of which the launcher has not heard yet; without any, of a join."""
-
-    released = False
-
-    def __init__(self, *reports: Report) -> None:
-        self.unheard = list(reports) or [Joined(0.0, 0, 0, "host", 1)]
-
-    def reports(self, seconds: float, ends: object = ()) -> list[Report]:
-        return self.unheard
-
-    def tell(self, **order: object) -> None:
-        assert {"ended": 0, "well": False} == order
-
-
-def test_a_worker_that_dies_as_soon_as_it_has_joined_is_started_again(
+def test_the_reports_of_what_a_worker_did_are_read_before_its_end(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    started = []
-    monkeypatch.setattr(Launch, "_start_worker", lambda self, *which: started.append(which))
+    """One that dies as soon as it has joined, of which the launcher has not heard yet, is started again."""
+
+    class Unheard:
+        released = False
+
+        def reports(self, seconds: float, ends: object = ()) -> list[Report]:
+            return [Joined(0.0, 0, 0, "host", 1)]
+
+        def tell(self, **command: object) -> None:
+            assert {"ended": 0, "well": False} == command
+
+    started: list[int] = []
     launch = Launch(Options("program.py", [], 2), tmp_path, resume=False)
+    launch.supervisor.begin()
+    launch.supervisor.started(0, "process 1")
     process = subprocess.Popen([sys.executable, "-c", "raise SystemExit(3)"])
     assert 3 == process.wait(PATIENCE)
-    child = Child(0, process, tmp_path / "log", 0, 0)
-    launch.children, launch.server = [child], Told()  # type: ignore[assignment]
-    launch._watch()
-    assert (True, [(0, 1)], 0) == (child.joined, started, launch.status)
-
-
-@pytest.mark.parametrize("repeated", [False, True])
-def test_a_restart_is_said_but_for_an_error_that_another_worker_has_had_at_the_same_step(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, repeated: bool
-) -> None:
-    started, said = [], list[str]()
-    monkeypatch.setattr(Launch, "_start_worker", lambda self, *which: started.append(which))
-    launch = Launch(Options("program.py", [], 2), tmp_path, resume=False)
-    monkeypatch.setattr(launch.display, "say", said.append)
-    process = subprocess.Popen([sys.executable, "-c", "raise SystemExit(1)"])
-    assert 1 == process.wait(PATIENCE)
-    launch.children = [Child(0, process, tmp_path / "log", 0, 0)]
-    launch.server = Told(Joined(0.0, 0, 0, "host", 1), Traceback(0.0, 3, 0, "…", repeated))  # type: ignore[assignment]
-    launch._watch()
-    assert [(0, 1)] == started
-    assert ([] if repeated else ["worker 0 ended with exit status 1: it is started again (1 of 3)"]) == said
+    monkeypatch.setattr(launch, "_start_worker", started.append)
+    launch.children, launch.server = {0: Child(process, tmp_path / "log", 0)}, Unheard()  # type: ignore[assignment]
+    launch._find_ended()
+    assert ([0], 0) == (started, launch.supervisor.status)
 
 
 def test_a_worker_that_cannot_begin_again_leaves_the_run_to_the_others(tmp_path: Path) -> None:
@@ -162,7 +142,7 @@ def test_a_launcher_that_may_not_watch_processes_asks_after_them(
     monkeypatch.setattr("os.pidfd_open", refused, raising=False)
     leash, leash_end = os.pipe()
     path = program(tmp_path, text="print(7)")
-    child = start_worker(0, str(path), [], environment(), tmp_path / "log", leash, 0)
+    child = start_worker(0, str(path), [], environment(), tmp_path / "log", leash)
     assert -1 == child.end
     assert 0 == child.process.wait(PATIENCE)
     os.close(leash)
