@@ -6,6 +6,7 @@
     tables and the sampling plan                     karp.data
     Trainer                                          karp.trainer
     fit, load, prepare: from a table to a model      karp.tabular
+    ONNX                                             karp.export
 
 Rooms are imported when they are first used, so that a process imports only what it needs; a launcher not even NumPy.
 
@@ -19,7 +20,7 @@ from karp import environment
 from karp.lazy import lazy_attributes
 
 if TYPE_CHECKING:
-    from karp import autograd, data, errors, nn, optim
+    from karp import autograd, data, errors, export, nn, optim
     from karp.autograd import Value, check_grads, draw, find_nan, grad, guard, no_grad, value_and_grad
     from karp.tabular.fit import fit
     from karp.tabular.model import load
@@ -37,6 +38,7 @@ __all__ = [
     "data",
     "draw",
     "errors",
+    "export",
     "find_nan",
     "fit",
     "grad",
@@ -53,7 +55,7 @@ _ENGINE = ("Value", "check_grads", "draw", "find_nan", "grad", "guard", "no_grad
 __getattr__, __dir__ = lazy_attributes(
     __name__,
     {
-        **dict.fromkeys(("autograd", "data", "errors", "nn", "optim"), ""),
+        **dict.fromkeys(("autograd", "data", "errors", "export", "nn", "optim"), ""),
         **dict.fromkeys(_ENGINE, "autograd"),
         "Trainer": "trainer.trainer",
         "fit": "tabular.fit",

@@ -6,6 +6,7 @@ import shlex
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 from running import ROOT, completed, summary
 
@@ -51,7 +52,7 @@ def trained(command: str, folder: Path) -> str:
 
 def test_the_commands_that_train_end_with_the_same_bits(tmp_path: Path) -> None:
     """As the README says of them; scripts/test.sh is what runs this."""
-    others = "scripts/test.sh", "karp fit", "karp show", "karp evaluate", "karp predict"
+    others = "scripts/test.sh", "karp fit", "karp show", "karp evaluate", "karp predict", "karp export"
     commands = [command for command in COMMANDS if not command.startswith(others)]
     assert ["scripts/launch_local.sh", "python", "karp", "scripts/launch_local.sh"] == [
         command.split()[0] for command in commands
@@ -61,7 +62,7 @@ def test_the_commands_that_train_end_with_the_same_bits(tmp_path: Path) -> None:
 
 def test_the_journey_from_a_table_to_predictions(tmp_path: Path) -> None:
     """The commands on the penguins, in their order, say what the README shows, figures aside."""
-    commands = [command for command in COMMANDS if "penguins" in command]
+    commands = [command for command in COMMANDS if "penguins" in command and "export" not in command]
     assert ["fit", "show", "evaluate", "predict"] == [command.split()[1] for command in commands]
     folder = tmp_path / "journey"
     out, said = run(commands[0], folder)
@@ -72,6 +73,23 @@ def test_the_journey_from_a_table_to_predictions(tmp_path: Path) -> None:
     for command in commands[1:]:
         run(command, folder)
     assert 345 == len((folder / "predicted.csv").read_text().splitlines())
+
+
+def test_the_model_opens_where_there_is_no_karp(tmp_path: Path) -> None:
+    runtime = pytest.importorskip("onnxruntime")
+    (command,) = (command for command in COMMANDS if "karp export" in command)
+    folder = tmp_path / "journey"
+    fit = "karp fit workers/penguins.csv --target species -o penguins.safetensors -n 1 --epochs 1"
+    for line in (fit, command):
+        run(line, folder)
+    session = runtime.InferenceSession(folder / "penguins.onnx")
+    numbers = ("bill_length_mm", "bill_depth_mm", "flipper_length_mm", "body_mass_g", "year")
+    feed = dict.fromkeys(numbers, np.array([np.nan, 50.0]))
+    texts = {"island": ["Dream", "nowhere"], "sex": ["", "female"]}
+    feed |= {name: np.array(cells, object) for name, cells in texts.items()}
+    label, probabilities = session.run(None, feed)
+    assert ((2,), (2, 3)) == (label.shape, probabilities.shape)
+    assert set(label) <= {"Adelie", "Chinstrap", "Gentoo"}
 
 
 def test_the_tree_names_every_room() -> None:

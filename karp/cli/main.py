@@ -8,7 +8,7 @@ from karp import __version__
 from karp.cli.command import Command, Commands
 from karp.cli.runs import add_keys, add_launch, add_replay, add_worker
 from karp.cli.simulate import add_simulate
-from karp.cli.tables import add_evaluate, add_fit, add_predict, add_show
+from karp.cli.tables import add_evaluate, add_export, add_fit, add_predict, add_show
 from karp.errors import KarpError, SettingError
 from karp.monitor import streams
 
@@ -28,6 +28,7 @@ def parser() -> tuple[Command, Commands]:
     add_predict(commands)
     add_evaluate(commands)
     add_show(commands)
+    add_export(commands)
     add_launch(commands)
     add_worker(commands)
     add_replay(commands)

@@ -1,4 +1,4 @@
-"""The commands on tables: `karp fit`, `karp predict`, `karp evaluate`, `karp show`."""
+"""The commands on tables and model files: `karp fit`, `predict`, `evaluate`, `show`, `export`."""
 
 import argparse
 import contextlib
@@ -11,6 +11,7 @@ from typing import Any
 
 from karp.cli.command import Commands
 from karp.errors import SettingError
+from karp.record.files import same_file
 
 OUTPUT = "model.safetensors"
 _UNITS = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "t": 10**12}
@@ -217,4 +218,30 @@ def run_show(options: argparse.Namespace) -> int:
         print(json.dumps(report.plain_show(fitted, len(content), digest), indent=2))
     else:
         print("\n".join(report.show(fitted, len(content), digest)))
+    return 0
+
+
+def add_export(commands: Commands) -> None:
+    command = commands.add_parser(
+        "export",
+        help="write a model file as ONNX, for other runtimes",
+        description="Write the model in MODEL as an ONNX file, from raw columns to label and probabilities, for\n"
+        "onnxruntime and others. Each column that the model uses is an input: a number or time of day as float64,\n"
+        "a date as int64 (Unix seconds), a category as string.",
+        epilog="example:\n  karp export model.safetensors model.onnx",
+    )
+    command.add_argument("model", metavar="MODEL", help="a model file")
+    command.add_argument("output", metavar="OUT", help="an .onnx file")
+    command.set_defaults(command=run_export)
+
+
+def run_export(options: argparse.Namespace) -> int:
+    from karp import export
+    from karp.tabular.model import load
+
+    if not options.output.endswith(".onnx"):
+        raise SettingError(f"{options.output!r}: name a file that ends with .onnx")
+    if same_file(Path(options.output), [options.model]):
+        raise SettingError(f"{options.output}: it would take the place of the model: name another file")
+    export.onnx(load(options.model), options.output)
     return 0

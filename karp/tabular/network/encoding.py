@@ -46,8 +46,10 @@ class Inputs(NamedTuple):
 class Encoding:
     """Encodes rows of a prepared table; `dense` and `gathered` are the numbers of inputs of either kind.
 
-    `features` (dense + gathered,) tells which number or category an input belongs to, counted from 0. `bins` is the
-    largest number of bins of a number, 0 for no piecewise-linear encoding; a very wide table has fewer.
+    `features` (dense + gathered,) tells which number or category an input belongs to, counted from 0. `sources`,
+    `lows` and `slopes` are of the bins: the number, b and 1 / (c - b); `gaps` are the numbers with an input for missing
+    ones. `bins` is the largest number of bins of a number, 0 for no piecewise-linear encoding; a very wide table has
+    fewer.
     """
 
     def __init__(self, schema: Schema, preprocessing: Preprocessing, bins: int) -> None:
@@ -56,16 +58,16 @@ class Encoding:
         self._numbers = len(preprocessing.names)
         bins = min(bins, MOST_PIECES // max(self._numbers, 1))
         edges = [_thinned(column, bins) for column in preprocessing.edges]
-        self._sources = np.repeat(np.arange(self._numbers), [max(len(column) - 1, 0) for column in edges])  # (pieces,)
+        self.sources = np.repeat(np.arange(self._numbers), [max(len(column) - 1, 0) for column in edges])  # (pieces,)
         lows = [column[:-1] for column in edges]
-        self._lows = np.concatenate([*lows, np.empty(0, np.float32)])[:, None]
+        self.lows = np.concatenate([*lows, np.empty(0, np.float32)])[:, None]
         widths = [np.diff(column.astype(np.float64)) for column in edges]
-        self._slopes = (1.0 / np.concatenate([*widths, np.empty(0)])).astype(np.float32)[:, None]
-        self._gaps = np.array(_gaps(schema), np.intp)
-        self._clipped = len(self._sources)
+        self.slopes = (1.0 / np.concatenate([*widths, np.empty(0)])).astype(np.float32)[:, None]
+        self.gaps = np.array(_gaps(schema), np.intp)
+        self._clipped = len(self.sources)
         self._missing = self._clipped + self._numbers
-        self._place_categories(schema, self._missing + len(self._gaps))
-        numbers = [*self._sources.tolist(), *range(self._numbers), *self._gaps.tolist()]
+        self._place_categories(schema, self._missing + len(self.gaps))
+        numbers = [*self.sources.tolist(), *range(self._numbers), *self.gaps.tolist()]
         self.features = np.array([*numbers, *self._category_features], np.intp)
 
     def _place_categories(self, schema: Schema, dense: int) -> None:
@@ -111,9 +113,9 @@ class Encoding:
             x[missing] = 0.0
         pieces = inputs[: self._clipped]
         if len(pieces):
-            x.take(self._sources, 0, pieces, "clip")
-            np.subtract(pieces, self._lows, pieces)
-            np.multiply(pieces, self._slopes, pieces)
+            x.take(self.sources, 0, pieces, "clip")
+            np.subtract(pieces, self.lows, pieces)
+            np.multiply(pieces, self.slopes, pieces)
             np.clip(pieces, 0.0, 1.0, pieces)
         clipped = inputs[self._clipped : self._missing]
         np.multiply(x, np.float32(1 / 3), clipped)
@@ -122,8 +124,8 @@ class Encoding:
         np.sqrt(clipped, clipped)
         np.divide(x, clipped, clipped)
         inputs[self._missing :] = 0.0
-        if self._gaps.size:
-            inputs[self._missing : self._missing + len(self._gaps)] = missing[self._gaps]
+        if self.gaps.size:
+            inputs[self._missing : self._missing + len(self.gaps)] = missing[self.gaps]
         if self._dense_columns:
             codes = categories[:, self._dense_columns] + self._place_offsets
             flat = self._places.take(codes) * count + np.arange(count)[:, None]

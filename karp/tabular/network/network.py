@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from karp import nn
 from karp.autograd import Value, dropout, input_linear, matmul, scaled_linear, swapaxes
 from karp.tabular.columns.column_types import Schema
-from karp.tabular.network.encoding import Encoding
+from karp.tabular.network.encoding import Encoding, Inputs
 from karp.tabular.network.predictor import Predictor
 from karp.tabular.network.preprocessing import Preprocessing
 from karp.tabular.network.recipe import Recipe
@@ -43,13 +43,13 @@ class TabularNetwork(nn.Module):
     def __init__(self, schema: Schema, preprocessing: Preprocessing, outputs: int, recipe: Recipe) -> None:
         self.recipe = recipe
         self.outputs = outputs
-        self._encoding = Encoding(schema, preprocessing, recipe.bins)
-        inputs = self._encoding.dense + self._encoding.gathered
+        self.encoding = Encoding(schema, preprocessing, recipe.bins)
+        inputs = self.encoding.dense + self.encoding.gathered
         sizes = [inputs, *recipe.layers]
         members = (recipe.members,) if recipe.members > 1 else ()
         rng = np.random.default_rng([recipe.seed, 1])
         # A draw for each feature, which all of its inputs share.
-        features = self._encoding.features
+        features = self.encoding.features
         scales = rng.standard_normal((*members, features.max() + 1))[:, features] if members else np.ones(inputs)
         self.scale = _leaf(scales / recipe.scale_factor)
         self.weights, self.biases = [], []
@@ -67,8 +67,11 @@ class TabularNetwork(nn.Module):
         `numbers` (n, k) are scaled, NaN where one is missing, `categories` (n, c) as a `Converter` makes them. `rng`
         draws the dropout.
         """
+        return self.apply(self.encoding(numbers, categories), rng)
+
+    def apply(self, inputs: Inputs, rng: np.random.Generator | None = None) -> Value:
+        """Return the outputs for encoded rows, as a call does for rows."""
         recipe = self.recipe
-        inputs = self._encoding(numbers, categories)
         x = input_linear(
             inputs.dense, inputs.rows, self.scale, self.weights[0], self.biases[0],
             recipe.activation if recipe.layers else None,
@@ -112,7 +115,7 @@ class TabularNetwork(nn.Module):
         biases = [bias.data * np.float32(self.recipe.bias_factor) for bias in self.biases]
         factors = [np.float32(_fan_factor(weight)) for weight in self.weights]
         return Predictor(
-            self._encoding,
+            self.encoding,
             self.scale.data * np.float32(self.recipe.scale_factor),
             [weight * factor for weight, factor in zip(weights, factors, strict=True)],
             biases,

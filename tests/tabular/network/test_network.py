@@ -57,8 +57,8 @@ def test_the_last_layer_begins_as_zeros_and_parameters_are_float32() -> None:
 @pytest.mark.parametrize("layers", [(16, 8), ()])
 def test_the_outputs_are_those_of_the_formula(layers: tuple[int, ...]) -> None:
     network = made(bias_factor=0.5, scale_factor=2.0, layers=layers)
-    inputs = network._encoding(MANY.numbers, MANY.categories)
-    ones = np.eye(network._encoding.gathered + 1)[inputs.rows[:, 0], :-1]  # type: ignore[index]
+    inputs = network.encoding(MANY.numbers, MANY.categories)
+    ones = np.eye(network.encoding.gathered + 1)[inputs.rows[:, 0], :-1]  # type: ignore[index]
     x = np.concatenate([inputs.dense, ones], 1) * (2.0 * network.scale.data)
     for index, (weight, bias) in enumerate(zip(network.weights, network.biases, strict=True)):
         x = x @ weight.data / np.sqrt(len(weight.data)) + 0.5 * bias.data

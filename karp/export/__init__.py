@@ -1,0 +1,48 @@
+"""Models for other runtimes: ONNX files, and weights under torch's names.
+
+    onnx     a model of `karp.fit`, a module or an estimator as an ONNX file (extra `onnx`)
+"""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+from karp.errors import SettingError
+
+
+def onnx(model: Any, path: str | os.PathLike[str], *, inputs: int | None = None) -> None:
+    """Write a model as an ONNX file, which onnxruntime and others run without karp.
+
+    Args:
+        model: one of three.
+
+            - What `karp.fit` and `karp.load` return. Each column that it uses is an input, raw (`columns.py` has the
+              table of their types); the outputs are `label` (rows,) and `probabilities` (rows, classes), or `value`
+              (rows,) where a number is predicted.
+            - A `karp.nn.Module`. Its input is `x` (rows, inputs), in the dtype of its parameters, its output `output`;
+              for a classifier these are the logits.
+            - A fitted estimator with scikit-learn's attributes (`coefs_`, `out_activation_`). Its input is `X` (rows,
+              features), in the dtype of `coefs_`, and the outputs are as above.
+        path: where the file is written, whole or not at all.
+        inputs: how many numbers a row has, for a module other than an `MLP`, or a `Sequential` that begins with a
+            `Linear`.
+
+    Raises:
+        SettingError: it is no such model, or has an operation without a form in ONNX.
+        MissingError: the package onnx is not installed.
+        RecordError: the file cannot be written.
+    """
+    from karp.export import models
+    from karp.nn.module import Module
+    from karp.tabular.model import Model
+
+    if isinstance(model, Model):
+        models.write_table_model(model, path)
+    elif isinstance(model, Module):
+        models.write_module(model, path, inputs)
+    elif hasattr(model, "coefs_"):
+        models.write_estimator(model, path)
+    else:
+        raise SettingError(f"{type(model).__name__} has no ONNX form: pass a model of karp.fit, a karp.nn.Module or a "
+                           "fitted estimator")  # fmt: skip
