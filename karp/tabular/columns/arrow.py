@@ -3,11 +3,15 @@
 Theory of operation. What pyarrow yields comes in any size (a Parquet batch ends where a dictionary changes), so it is
 re-cut to batches of `batch_rows`. A dictionary is another one in each row group, so its codes mean nothing beyond a
 batch: it is turned into its values. Parquet is read with `pre_buffer=False`, as else the whole file may be held, and
-with a buffer for each column, as else a whole row group is, which may be as large as the file.
+with a buffer for each column, as else a whole row group is, which may be as large as the file. An IPC file is mapped:
+some programs write all rows as one record batch, of which then only what is read is in memory; a compressed one is held
+as a whole all the same.
 """
 
 from __future__ import annotations
 
+import mmap
+import os
 from collections.abc import Callable, Collection, Iterable, Iterator
 from typing import IO, Any
 
@@ -45,23 +49,14 @@ def file_cells(name: str, raw: IO[bytes], head: bytes) -> Cells:
     try:
         if head.startswith(PARQUET):
             return _parquet(name, raw, pa)
-        if head.startswith(IPC):
-            file = pa.ipc.open_file(pa.PythonFile(raw, "r"))
-            parts: Callable[[], Iterable[Any]] = lambda: map(file.get_batch, range(file.num_record_batches))  # noqa: E731
-            return _cells(name, file.schema, lambda names: parts(), None)
-
-        def stream() -> Any:
-            raw.seek(0)
-            return pa.ipc.open_stream(pa.PythonFile(raw, "r"))
-
-        return _cells(name, stream().schema, lambda names: stream(), None)
+        return _ipc(name, raw, pa, is_file=head.startswith(IPC))
     except (pa.ArrowException, OSError) as error:
         raise _damaged(name, error) from error
 
 
 def table_cells(name: str, table: Any) -> Cells:
     """Return the cells of a table of pyarrow."""
-    return _cells(name, table.schema, lambda names: [table], len(table))
+    return _cells(name, table.schema, lambda names: _slices(table, batch_rows(table.num_columns)), len(table))
 
 
 def _parquet(name: str, raw: IO[bytes], pa: Any) -> Cells:
@@ -77,6 +72,33 @@ def _parquet(name: str, raw: IO[bytes], pa: Any) -> Cells:
         return file.iter_batches(rows, columns=list(names), use_threads=False)
 
     return _cells(name, schema, parts, file.metadata.num_rows)
+
+
+def _ipc(name: str, raw: IO[bytes], pa: Any, is_file: bool) -> Cells:
+    size = os.fstat(raw.fileno()).st_size
+    data = pa.py_buffer(mmap.mmap(raw.fileno(), size, access=mmap.ACCESS_READ))
+
+    def opened() -> Any:  # not for some fields alone: those would be copied
+        return (pa.ipc.open_file if is_file else pa.ipc.open_stream)(pa.BufferReader(data))
+
+    schema = opened().schema
+    rows = batch_rows(len(schema))
+
+    def parts(names: Collection[str]) -> Iterator[Any]:
+        reader = opened()
+        for batch in map(reader.get_batch, range(reader.num_record_batches)) if is_file else reader:
+            for part in _slices(batch, rows):
+                if os.fstat(raw.fileno()).st_size < size:  # else the system would end the process
+                    raise OSError("the file has become shorter")
+                yield part
+
+    return _cells(name, schema, parts, None)
+
+
+def _slices(part: Any, rows: int) -> Iterator[Any]:
+    """Yield a table or a record batch in parts of so many rows; they share its memory."""
+    for start in range(0, len(part), rows):
+        yield part.slice(start, rows)
 
 
 def _cells(name: str, schema: Any, parts: Callable[[Collection[str]], Iterable[Any]], rows: int | None) -> Cells:
@@ -128,7 +150,7 @@ def recut(
                 while count >= rows:
                     yield _batch(name, table.slice(0, rows), lines[:rows], word)
                     table, lines, count = table.slice(rows), lines[rows:], count - rows
-                waiting = [(table, lines)]
+                waiting = [(table, lines)] if count else []
         if count:
             yield _batch(name, *_joined(pa, waiting), word)
     except (pa.ArrowException, OSError) as error:

@@ -239,6 +239,12 @@ def _object_text(table: str, name: str, item: object) -> str | None:
                     "numbers or texts, or drop it")  # fmt: skip
 
 
+def array_column(table: str, name: str, array: NDArray[Any]) -> Column:
+    """Return a 1-D array of NumPy as cells; raise DataError for an element that cannot be one."""
+    typed = typed_array(array)
+    return object_texts(table, name, array.tolist()) if typed is None else typed
+
+
 def typed_array(array: NDArray[Any]) -> Typed | None:
     """Return a 1-D array of NumPy as typed cells; None if its dtype is none that has them, such as object and text."""
     kind = array.dtype.kind

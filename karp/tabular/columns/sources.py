@@ -3,8 +3,9 @@
 | source                                                          | read                                             |
 |-----------------------------------------------------------------|--------------------------------------------------|
 | CSV, also compressed with gzip; a pipe is copied first          | in blocks, every cell as text                    |
-| Parquet, Feather or Arrow IPC (file and stream)                 | in batches                                       |
-| NPZ: an array (n,) is a column, one (n, d) the columns x0, x1 … | each array as a whole                            |
+| Parquet                                                         | in batches                                       |
+| Feather or Arrow IPC (file and stream)                          | in batches; a compressed one as it was written   |
+| NPZ: an array (n,) is a column, one (n, d) the columns x0, x1 … | in batches; one in Fortran order is copied first |
 | pandas, and whatever gives Arrow data (polars, pyarrow, duckdb) | in batches                                       |
 | a dict of columns, an array (n, d) of NumPy: columns x0, x1 …   | in batches, without pyarrow                      |
 
@@ -14,10 +15,9 @@ The first bytes decide what a file is, not its name.
 from __future__ import annotations
 
 import os
-import zipfile
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
-from typing import IO, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,8 +26,19 @@ from karp.data.formats import HEAD
 from karp.data.text_file import opened
 from karp.errors import DataError, SettingError
 from karp.tabular.columns import arrow
-from karp.tabular.columns.cells import Batch, Cells, Column, batch_rows, check_names, chosen, object_texts, typed_array
+from karp.tabular.columns.cells import (
+    Batch,
+    Cells,
+    Column,
+    array_column,
+    batch_rows,
+    check_names,
+    chosen,
+    object_texts,
+    typed_array,
+)
 from karp.tabular.columns.csv_cells import csv_cells
+from karp.tabular.columns.npz_cells import is_npz, npz_cells
 
 _FRAME = "the table"  # what a source without a name is called in messages
 
@@ -46,13 +57,14 @@ def open_cells(source: Any, delimiter: str | None = None, known: Collection[str]
     ['Bern']
     """
     if isinstance(source, str | bytes | os.PathLike):
-        with opened(source, lambda head: arrow.is_arrow(head) or _is_npz(head)) as file:
+        with opened(source, lambda head: arrow.is_arrow(head) or is_npz(head)) as file:
             file.raw.seek(0)
             head = file.raw.read(HEAD)
             if arrow.is_arrow(head):
                 yield arrow.file_cells(file.name, file.raw, head)
-            elif _is_npz(head):
-                yield _npz(file.name, file.raw)
+            elif is_npz(head):
+                with npz_cells(file.name, file.raw) as cells:
+                    yield cells
             else:
                 yield csv_cells(file, delimiter, known)
     else:
@@ -91,9 +103,7 @@ def array_cells(table: str, columns: Mapping[Any, NDArray[Any]]) -> Cells:
     rows = lengths[names[0]] if names else 0
 
     def column(name: str, start: int, stop: int) -> Column:
-        part = arrays[name][start:stop]
-        typed = typed_array(part)
-        return object_texts(table, name, part.tolist()) if typed is None else typed
+        return array_column(table, name, arrays[name][start:stop])
 
     return Cells(table, names, rows, lambda only: _cut(names, only, rows, column))
 
@@ -167,33 +177,3 @@ def _pandas(frame: Any) -> Cells:
             return object_texts(_FRAME, name, series.tolist())
 
     return Cells(_FRAME, names, len(frame), lambda only: _cut(names, only, len(frame), column))
-
-
-def _is_npz(head: bytes) -> bool:
-    name = head[30 : 30 + int.from_bytes(head[26:28], "little")]
-    return head.startswith(b"PK\x03\x04") and name.endswith(b".npy")
-
-
-def _npz(name: str, raw: IO[bytes]) -> Cells:
-    """Return the arrays of an NPZ file as cells."""
-    raw.seek(0)
-    columns: dict[str, NDArray[Any]] = {}
-    try:
-        with np.load(raw, allow_pickle=False) as arrays:
-            for key in arrays.files:
-                array = arrays[key]
-                if array.ndim not in (1, 2):
-                    raise DataError(f"{name}: the array {key!r} has the shape {array.shape}: pass (n,) or (n, d)")
-                several = {f"{key}{place}": part for place, part in enumerate(array.T)}
-                parts = {key: array} if array.ndim == 1 else several
-                if twice := next((part for part in parts if part in columns), None):
-                    raise DataError(f"{name}: two columns are named {twice!r}: rename an array")
-                columns |= parts
-    except DataError:
-        raise
-    except ValueError as error:
-        what = f"the array {key!r} cannot be read ({error})"
-        raise DataError(f"{name}: {what}: store numbers or texts, no objects") from None
-    except (zipfile.BadZipFile, EOFError, KeyError) as error:
-        raise DataError(f"{name}: it is damaged or cut short ({error}): write or fetch it again") from error
-    return array_cells(name, columns)
