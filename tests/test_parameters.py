@@ -1,17 +1,19 @@
 """One data vector, one gradient vector, named views: where they lie, what is hashed, what is refused."""
 
 import hashlib
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from safetensors.numpy import save
 
 from karp import optim
 from karp.autograd import Value, linear, relu
-from karp.errors import GraphError, SettingError, ShapeError
-from karp.parameters import Layout, Parameters
+from karp.errors import DataError, GraphError, SettingError, ShapeError
+from karp.parameters import Layout, Parameters, weights_file
 
 shapes = st.dictionaries(
     st.text(min_size=1, max_size=12), st.lists(st.integers(0, 5), max_size=3).map(tuple), max_size=6
@@ -279,6 +281,37 @@ def test_load_takes_what_holds_the_same_numbers() -> None:
         assert parameters["weight"].data.flags.c_contiguous
 
 
+def test_a_file_says_which_layout_its_matrices_have(tmp_path: Path) -> None:
+    parameters = Parameters({"weight": Value(np.zeros((2, 2), np.float32))})
+    arrays = {"weight": np.array([[1, 2], [3, 4]], np.float32)}
+    path = tmp_path / "w.safetensors"
+    path.write_bytes(weights_file.write({"weight": np.asfortranarray(arrays["weight"])}, weights_file.KARP))
+    parameters.load(path)
+    assert [[1, 2], [3, 4]] == parameters["weight"].data.tolist()
+    refused = {
+        weights_file.write(arrays, weights_file.TORCH): "have torch's layout, .outputs, inputs.",
+        save(arrays): "do not name their layout, and 'weight' is square",
+    }
+    for content, said in refused.items():
+        path.write_bytes(content)
+        with pytest.raises(SettingError, match=said):
+            parameters.load(str(path))
+    parameters.load({"weight": arrays["weight"].T})  # who reads the file says what it is
+    assert [[1, 3], [2, 4]] == parameters["weight"].data.tolist()
+
+
+def test_a_file_without_a_layout_loads_where_it_fits_one_way_alone(tmp_path: Path) -> None:
+    parameters = Parameters(two_layers())
+    (tmp_path / "w").write_bytes(save({"weight": np.ones((2, 3)), "bias": np.zeros(3)}))
+    parameters.load(tmp_path / "w")
+    (tmp_path / "w").write_bytes(save({"weight": np.ones((3, 2)), "bias": np.zeros(3)}))
+    with pytest.raises(ShapeError, match=r"\(2, 3\), not \(3, 2\): it is to be transposed, as torch has"):
+        parameters.load(tmp_path / "w")
+    for path, said in ((tmp_path / "none", "cannot be read: No such file"), (Path(__file__), "are damaged, or no")):
+        with pytest.raises(DataError, match=said):
+            parameters.load(path)
+
+
 def test_load_takes_bfloat16_as_jax_and_safetensors_give_it() -> None:
     bfloat16 = pytest.importorskip("ml_dtypes").bfloat16
     parameters = Parameters(two_layers())
@@ -300,8 +333,8 @@ def test_parameters_load_from_others_and_from_each_other() -> None:
 def test_a_load_of_no_names_and_into_weights_that_cannot_be_written_is_refused() -> None:
     parameters = Parameters(two_layers())
     good = {"weight": np.zeros((2, 3)), "bias": np.zeros(3)}
-    for wrong in ([1.0], None, list(good.items()), "weights.safetensors"):
-        with pytest.raises(SettingError, match="load takes a dict of names and arrays, not"):
+    for wrong in ([1.0], None, list(good.items())):
+        with pytest.raises(SettingError, match="load takes a dict of names and arrays, or a path, not"):
             parameters.load(wrong)  # type: ignore[arg-type]
     parameters.keep_weights_in(parameters.data.view())
     parameters.data.flags.writeable = False

@@ -224,14 +224,17 @@ def run_show(options: argparse.Namespace) -> int:
 def add_export(commands: Commands) -> None:
     command = commands.add_parser(
         "export",
-        help="write a model file as ONNX, for other runtimes",
+        help="write a model file for other runtimes: as ONNX, or in torch's layout",
         description="Write the model in MODEL as an ONNX file, from raw columns to label and probabilities, for\n"
         "onnxruntime and others. Each column that the model uses is an input: a number or time of day as float64,\n"
-        "a date as int64 (Unix seconds), a category as string.",
-        epilog="example:\n  karp export model.safetensors model.onnx",
+        "a date as int64 (Unix seconds), a category as string. Or write its weights as a state dict of torch.",
+        epilog="examples:\n  karp export model.safetensors model.onnx\n"
+        "  karp export model.safetensors torch.safetensors --layout torch",
     )
     command.add_argument("model", metavar="MODEL", help="a model file")
-    command.add_argument("output", metavar="OUT", help="an .onnx file")
+    command.add_argument("output", metavar="OUT", help="an .onnx file, or with --layout a .safetensors file")
+    command.add_argument("--layout", choices=["torch"], help="weights as (outputs, inputs), named as in a "
+        "torch.nn.Sequential")  # fmt: skip
     command.set_defaults(command=run_export)
 
 
@@ -239,9 +242,10 @@ def run_export(options: argparse.Namespace) -> int:
     from karp import export
     from karp.tabular.model import load
 
-    if not options.output.endswith(".onnx"):
-        raise SettingError(f"{options.output!r}: name a file that ends with .onnx")
+    ending, write = (".onnx", export.onnx) if options.layout is None else (".safetensors", export.torch)
+    if not options.output.endswith(ending):
+        raise SettingError(f"{options.output!r}: name a file that ends with {ending}")
     if same_file(Path(options.output), [options.model]):
         raise SettingError(f"{options.output}: it would take the place of the model: name another file")
-    export.onnx(load(options.model), options.output)
+    write(load(options.model), options.output)
     return 0

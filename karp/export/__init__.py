@@ -1,6 +1,7 @@
 """Models for other runtimes: ONNX files, and weights under torch's names.
 
     onnx     a model of `karp.fit`, a module or an estimator as an ONNX file (extra `onnx`)
+    torch    their weights as a state dict of torch, in a safetensors file
 """
 
 from __future__ import annotations
@@ -46,3 +47,28 @@ def onnx(model: Any, path: str | os.PathLike[str], *, inputs: int | None = None)
     else:
         raise SettingError(f"{type(model).__name__} has no ONNX form: pass a model of karp.fit, a karp.nn.Module or a "
                            "fitted estimator")  # fmt: skip
+
+
+def torch(model: Any, path: str | os.PathLike[str]) -> None:
+    """Write the weights of a model as a state dict of torch, in a safetensors file that says so (`"format": "pt"`).
+
+    torch loads it by `module.load_state_dict(safetensors.torch.load_file(path))`; torch itself is not needed here.
+
+    Args:
+        model: one of three.
+
+            - A `karp.nn.Module`. `MLP` and `Sequential` become a `torch.nn.Sequential` of Linear, LayerNorm, activation
+              and Dropout, in which each of these has a number, an activation inside a `Linear` its own. Other modules
+              keep their names, and are transposed where they are a `Linear`.
+            - What `karp.fit` and `karp.load` return: a Sequential of Linear and activation, whose inputs are
+              `model.encode(rows)` and whose outputs are logits, or standardised numbers.
+            - A fitted estimator with scikit-learn's `coefs_`: likewise.
+        path: where the file is written, whole or not at all.
+
+    Raises:
+        SettingError: it is no such model, or one with members, for which torch has no module.
+        RecordError: the file cannot be written.
+    """
+    from karp.export.torch_layout import write_torch
+
+    write_torch(model, path)

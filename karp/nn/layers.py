@@ -253,7 +253,8 @@ class Sequential(Module):
                 raise SettingError(f"Sequential takes modules and functions one by one, not {short(layer)}")
         self.layers = list(layers)
 
-    def _contents(self) -> Iterable[tuple[str, Any]]:
+    def named_contents(self) -> Iterable[tuple[str, Any]]:
+        """Return the layers with their names; functions are among them."""
         return ((f"layers.{index}", layer) for index, layer in enumerate(self.layers))
 
     def __call__(self, x: Any, rng: np.random.Generator | None = None) -> Value:

@@ -88,7 +88,7 @@ class Module:
             if isinstance(item, (str, int, float)) and not name.startswith("_")
         )
         lines = [f"{type(self).__name__}({settings})"]
-        for name, item in self._contents():
+        for name, item in self.named_contents():
             if isinstance(item, Value):
                 text = f"{item.dtype} {item.shape}"
             else:
@@ -96,8 +96,8 @@ class Module:
             lines += f"{name}: {text}".split("\n")
         return "\n  ".join(lines)
 
-    def _contents(self) -> Iterable[tuple[str, Any]]:
-        """Return the names and contents that `repr` shows."""
+    def named_contents(self) -> Iterable[tuple[str, Any]]:
+        """Return the names of the values and modules that this one holds, in lists and dicts too, and these."""
         return _contents(_attributes(self, "", []), "", {id(self)})
 
     def __getstate__(self) -> Any:

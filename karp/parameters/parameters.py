@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import ItemsView, Iterator, KeysView, Mapping
 from operator import is_
 from reprlib import repr as short
@@ -215,18 +216,25 @@ class Parameters:
         """Return the hex SHA-256 of the weights' bytes, in the order of the names, without the gaps."""
         return self.layout.sha256(self.data)
 
-    def load(self, arrays: Mapping[str, Any]) -> None:
+    def load(self, arrays: Mapping[str, Any] | str | os.PathLike[str]) -> None:
         """Copy ``arrays`` (name -> array, list or value of the value's shape) into the weights, all or nothing.
 
-        Numbers of another dtype are converted; a fraction may be rounded, a whole number must not.
+        Numbers of another dtype are converted; a fraction may be rounded, a whole number must not. A path is that of a
+        safetensors file in karp's layout, such as a run's (`weights_file.py`).
 
         Raises:
+            DataError: a file cannot be read.
             SettingError: a name is missing or unexpected; an array does not hold real numbers, or one that is not
                 finite, or not in the dtype of the weights; or they are read-only.
+                A file has torch's layout, or names none and has a square matrix.
             ShapeError: an array has another shape than its value, or masked elements, or no array can be made.
         """
+        if isinstance(arrays, str | os.PathLike):
+            from karp.parameters.weights_file import read_karp
+
+            arrays = read_karp(arrays)
         if not isinstance(arrays, Mapping | Parameters):
-            raise SettingError(f"load takes a dict of names and arrays, not {type(arrays).__name__}")
+            raise SettingError(f"load takes a dict of names and arrays, or a path, not {type(arrays).__name__}")
         self._check_names(arrays)
         converted = {name: self._converted(name, arrays[name]) for name in self.names}
         if not self.data.flags.writeable:
@@ -254,7 +262,9 @@ class Parameters:
         if array.dtype.kind not in "fiu" and array.dtype.name != "bfloat16":
             raise SettingError(f"{name!r} must hold real numbers, not {array.dtype}")
         if array.shape != self._views[name].shape:
-            raise ShapeError(f"{name!r} has shape {self._views[name].shape}, not {array.shape}")
+            turned = array.ndim == 2 and array.shape[::-1] == self._views[name].shape
+            way = ": it is to be transposed, as torch has (outputs, inputs)" if turned else ""
+            raise ShapeError(f"{name!r} has shape {self._views[name].shape}, not {array.shape}{way}")
         if array.dtype.kind in "iu":
             limit = 2 << np.finfo(dtype).nmant
             if array.max(initial=0) > limit or array.min(initial=0) < -limit:

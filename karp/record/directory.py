@@ -30,8 +30,6 @@ import os
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from karp.errors import RecordError
 from karp.parameters import Layout
 from karp.protocol import reports
@@ -184,10 +182,10 @@ class Record:
         self.writer.close()
         missing = [self.writer.failure] if self.writer.failure else []
         if layout is not None and weights is not None:
-            from safetensors.numpy import save
+            from karp.parameters import weights_file
 
-            views = {name: np.ascontiguousarray(view) for name, view in layout.views(weights).items()}
-            why = self._write("weights.safetensors", save(views, metadata={"format": "karp"}))
+            content = weights_file.write(layout.views(weights), weights_file.KARP)
+            why = self._write("weights.safetensors", content)
             missing += [f"weights.safetensors ({why})"] if why else []
             summary = summary | ({} if why else {"weights_sha256": layout.sha256(weights)})
         removed = {name: content for name, content in self._contents.items() if not (self.path / name).is_file()}

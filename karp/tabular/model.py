@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -78,7 +78,7 @@ class Model:
         if (row := _as_row(rows)) is not None:
             output = self._predict_row(row, strict)
             return (self.classes[int(output.argmax())] if len(self.classes) else output[0]).item()
-        outputs = self._collect(rows, strict)
+        outputs = self._collect(rows, strict, self.outputs)
         return self.classes[outputs.argmax(axis=1)] if len(self.classes) else outputs
 
     def predict_proba(self, rows: Any, *, strict: bool = False) -> NDArray[np.float32]:
@@ -90,7 +90,18 @@ class Model:
             raise SettingError(f"{self.fitted.target.name!r} is a number: there are no probabilities, so call predict")
         if (row := _as_row(rows)) is not None:
             return self._predict_row(row, strict)
-        return self._collect(rows, strict)
+        return self._collect(rows, strict, self.outputs)
+
+    def encode(self, rows: Any, *, strict: bool = False) -> NDArray[np.float32]:
+        """Return the inputs of the network's first layer for each row, (n, inputs), or (inputs,) for one row.
+
+        They are scaled numbers, pieces of their bins, and ones at the levels of categories (`network/encoding.py`).
+        Arguments and errors are those of `predict`.
+        """
+        if (row := _as_row(rows)) is not None:
+            encoded: NDArray[np.float32] = self._collect(_as_table(row), strict, self._encoded)[0]
+            return encoded
+        return self._collect(rows, strict, self._encoded)
 
     def evaluate(self, source: Any, *, weight: str | None = None) -> Scores:
         """Return the scores by name on a table that has the target; `weight` names a column of weights.
@@ -138,7 +149,7 @@ class Model:
         with writing(path) as write, open_cells(source, known=self.fitted.schema.inputs) as cells:
             converter = Converter(self.fitted.schema, cells.name, cells.names)
             count = 0
-            for outputs in self._predicted(cells, converter, strict):
+            for outputs in self._mapped(cells, converter, strict, self.outputs):
                 write(self._columns(outputs, proba))
                 count += len(outputs)
             if not count:
@@ -164,26 +175,34 @@ class Model:
         converted = self._row.convert(row)
         if converted is not None:
             return self.outputs(converted)[0] if len(self.classes) else self.outputs(converted)
-        output: Array = self._collect({name: [cell] for name, cell in row.items()}, strict, stacklevel=5)
+        output: Array = self._collect(_as_table(row), strict, self.outputs, stacklevel=5)
         return output[0] if len(self.classes) else output
 
-    def _collect(self, source: Any, strict: bool, stacklevel: int = 4) -> Array:
-        """Return the outputs of a table, and warn of what it has that the model does not know."""
+    def _encoded(self, rows: Converted) -> Array:
+        return self.network.encoding.as_matrix(self.fitted.preprocessing.scale(rows.numbers), rows.categories)
+
+    def _collect(
+        self, source: Any, strict: bool, function: Callable[[Converted], Array], stacklevel: int = 4
+    ) -> Array:  # fmt: skip
+        """Return a function of the rows of a table, and warn of what it has that the model does not know."""
         with open_cells(source, known=self.fitted.schema.inputs) as cells:
             converter = Converter(self.fitted.schema, cells.name, cells.names)
-            outputs = list(self._predicted(cells, converter, strict))
+            outputs = list(self._mapped(cells, converter, strict, function))
         for note in evaluating.notes_of(converter, cells.name):
             warnings.warn(note, stacklevel=stacklevel - 1)
-        none = np.empty((0, len(self.classes)), np.float32) if len(self.classes) else np.empty(0)
-        return np.concatenate(outputs) if outputs else none
+        schema = self.fitted.schema
+        none = Converted(np.empty((0, len(schema.numbers))), np.empty((0, len(schema.categories)), np.int32))
+        return np.concatenate(outputs) if outputs else function(none)
 
-    def _predicted(self, cells: Cells, converter: Converter, strict: bool) -> Iterator[Array]:
-        """Yield the outputs of the rows of a table, a batch at a time."""
+    def _mapped(
+        self, cells: Cells, converter: Converter, strict: bool, function: Callable[[Converted], Array]
+    ) -> Iterator[Array]:
+        """Yield a function of the rows of a table, a batch at a time."""
         for batch in cells.batches(converter.read):
             converted = converter.convert(batch)
             if strict:
                 _refuse_unknown(converter, cells.name)
-            yield self.outputs(converted)
+            yield function(converted)
         converter.finish()
 
 
@@ -213,6 +232,10 @@ def _as_row(rows: Any) -> Mapping[Any, Any] | None:
     if type(rows).__name__ == "Series" and hasattr(rows, "index"):  # of pandas
         return dict(zip(rows.index.tolist(), rows.tolist(), strict=True))  # a third of the time of `to_dict`
     return None
+
+
+def _as_table(row: Mapping[Any, Any]) -> dict[Any, list[Any]]:
+    return {name: [cell] for name, cell in row.items()}
 
 
 def _values(classes: tuple[str, ...]) -> Array:

@@ -135,6 +135,15 @@ class Encoding:
             rows = self._rows.take(categories[:, self._gathered_columns] + self._row_offsets)
         return Inputs(inputs[:-1].T, rows)
 
+    def as_matrix(self, numbers: NDArray[np.float32], categories: NDArray[np.int32]) -> NDArray[np.float32]:
+        """Return all inputs of rows as one array (n, dense + gathered), with a one at each row number."""
+        inputs = self(numbers, categories)
+        matrix = np.zeros((len(numbers), self.dense + self.gathered + 1), np.float32)
+        matrix[:, : self.dense] = inputs.dense
+        if inputs.rows is not None:
+            np.put_along_axis(matrix, self.dense + inputs.rows, 1.0, 1)
+        return matrix[:, :-1].copy()
+
 
 def _thinned(edges: Edges, bins: int) -> Edges:
     """Return edges of at most so many bins, evenly chosen among those of more."""

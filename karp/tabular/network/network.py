@@ -109,19 +109,23 @@ class TabularNetwork(nn.Module):
             weights = np.broadcast_to(weights[:, None], target.shape)
         return nn.cross_entropy(outputs, target, label_smoothing=self.recipe.smoothing, sample_weights=weights)
 
+    def factored(self) -> tuple[list[Numbers], list[Numbers]]:
+        """Return weights and biases with their factors, but for the scale of inputs."""
+        factors = [np.float32(_fan_factor(weight)) for weight in self.weights]
+        weights = [weight.data * factor for weight, factor in zip(self.weights, factors, strict=True)]
+        return weights, [bias.data * np.float32(self.recipe.bias_factor) for bias in self.biases]
+
     def predictor(self) -> Predictor:
         """Return what predicts by the weights as they are now."""
-        weights = [weight.data for weight in self.weights]
-        biases = [bias.data * np.float32(self.recipe.bias_factor) for bias in self.biases]
-        factors = [np.float32(_fan_factor(weight)) for weight in self.weights]
         return Predictor(
-            self.encoding,
-            self.scale.data * np.float32(self.recipe.scale_factor),
-            [weight * factor for weight, factor in zip(weights, factors, strict=True)],
-            biases,
-            self.recipe.activation,
+            self.encoding, self.input_scale(), *self.factored(), self.recipe.activation,
             classes=self.recipe.task == "classification",
-        )
+        )  # fmt: skip
+
+    def input_scale(self) -> Numbers:
+        """Return the scale of the inputs with its factor, (inputs,) or (members, inputs)."""
+        scale: Numbers = self.scale.data * np.float32(self.recipe.scale_factor)
+        return scale
 
     def predict(self, numbers: Numbers, categories: Categories) -> Numbers:
         """Return the probabilities of the classes (n, outputs), or the standardised numbers (n, 1); see `Predictor`."""
