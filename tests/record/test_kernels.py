@@ -23,14 +23,20 @@ def test_every_fact_is_known_and_as_short_as_a_message_takes() -> None:
     assert found == kernels()
 
 
+def of_process(**variables: str) -> Kernels:
+    """The kernels of a process of its own, with these environment variables."""
+    done = subprocess.run(
+        [sys.executable, "-c", CODE], env=environment(**variables), capture_output=True, text=True, check=True
+    )
+    return Kernels.from_dict(json.loads(done.stdout))
+
+
 def test_other_kernels_of_this_cpu_are_seen() -> None:
     """What stands in for another machine: OpenBLAS takes the kernels of an older CPU, NumPy leaves out loops."""
-    here = kernels()
+    here = of_process()  # in this process another test may have imported a second BLAS
     simd = np.show_config(mode="dicts")["SIMD Extensions"]["found"]  # type: ignore[index]
     kinds = [kind for kind in ("Nehalem", "Haswell") if kind not in here.blas]
-    variables = environment(OPENBLAS_CORETYPE=kinds[0], NPY_DISABLE_CPU_FEATURES=" ".join(simd))
-    done = subprocess.run([sys.executable, "-c", CODE], env=variables, capture_output=True, text=True, check=True)
-    there = Kernels.from_dict(json.loads(done.stdout))
+    there = of_process(OPENBLAS_CORETYPE=kinds[0], NPY_DISABLE_CPU_FEATURES=" ".join(simd))
     assert here.blas != there.blas
     assert ("unknown", False) == (there.simd, there.simd == here.simd)
     assert {"blas", "simd"} == {difference.split()[0] for difference in there.differences(here).split(", ")}
