@@ -67,7 +67,8 @@ def why(report: Any) -> str:
     if missing is None:
         return reason
     extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
-    names = [extra for extra, wanted in extras.items() if any(re.match(rf"{missing[1]}\b", one) for one in wanted)]
+    wanted = {extra: [one.replace("-", "_") for one in packages] for extra, packages in extras.items()}
+    names = [extra for extra, packages in wanted.items() if any(re.match(rf"{missing[1]}\b", one) for one in packages)]
     return f"{missing[1]} is not installed" + (f" (pip install 'karp[{names[0]}]')" if names else "")
 
 

@@ -1,9 +1,9 @@
-"""The commands around a run: `karp launch`, `karp worker`, `karp replay`, `karp keys`."""
+"""The commands around a run: `karp launch`, `karp server`, `karp worker`, `karp replay`, `karp keys`."""
 
 import argparse
 from pathlib import Path
 
-from karp.cli.command import Commands
+from karp.cli.command import Command, Commands
 from karp.errors import SettingError
 from karp.limits import DEAD_SECONDS
 
@@ -19,6 +19,37 @@ def add_launch(commands: Commands) -> None:
     )
     add = command.add_argument
     add("-n", "--workers", type=int, metavar="N", help="worker processes to start (required, but for --resume)")
+    add_run(command)
+    add("--host", metavar="ADDRESS", help="the IP address the server listens on (default: 127.0.0.1); any that is not "
+        "loopback needs keys, which are made for the run unless --keys names some")  # fmt: skip
+    add("--port", type=int, metavar="PORT", help="the port it listens on (default: a free one)")
+    command.set_defaults(command=run_launch)
+
+
+def add_server(commands: Commands) -> None:
+    command = commands.add_parser(
+        "server",
+        help="serve a run whose workers are started elsewhere",
+        description="Start the parameter server of a run on this host, and no worker: Slurm, Kubernetes or a shell\n"
+        "start `karp worker` on any host. The run begins when N workers have joined, or after a minute with\n"
+        "those that have; more may come and go at any time.",
+        needed=[("-n", "--workers")],
+        epilog="examples:\n  karp server -n 8 --bind tcp://0.0.0.0:0 --run-dir shared/run program.py\n"
+        "  karp worker --run-dir shared/run --wait 60       # 8 times, on hosts that see the directory\n"
+        "  karp server --resume shared/run --bind tcp://0.0.0.0:0",
+    )
+    add = command.add_argument
+    add("-n", "--workers", type=int, metavar="N", help="workers that the run begins with (required, but for --resume)")
+    add("--bind", metavar="ADDRESS", help="tcp://HOST:PORT to listen at: HOST an address or name of this machine, or "
+        "0.0.0.0 for all; PORT 0 takes a free one (default: tcp://127.0.0.1:0). Beyond loopback the run has keys, made "
+        "for it unless --keys names some")  # fmt: skip
+    add_run(command)
+    command.set_defaults(command=run_server)
+
+
+def add_run(command: Command) -> None:
+    """Add the options that a run has wherever its workers are started, and PROGRAM."""
+    add = command.add_argument
     add("--run-dir", metavar="DIR", help="where the run's files go (default: a fresh folder under runs/)")
     add("--resume", metavar="DIR", help="go on with the run in DIR, from its newest checkpoint; no PROGRAM is needed")
     add("--changed", action="store_true", help="with --resume: go on though the program's file has changed, as after a "
@@ -41,12 +72,8 @@ def add_launch(commands: Commands) -> None:
     )
     add("--same-kernels", action=argparse.BooleanOptionalAction, help="refuse workers whose NumPy, BLAS kernels or "
         "instruction sets differ from those of the first (default: say so)")  # fmt: skip
-    add("--host", metavar="ADDRESS", help="the IP address the server listens on (default: 127.0.0.1); any that is not "
-        "loopback needs keys, which are made for the run unless --keys names some")  # fmt: skip
-    add("--port", type=int, metavar="PORT", help="the port it listens on (default: a free one)")
     add("--keys", metavar="DIR", help="lasting keys, made with `karp keys DIR`")
     command.add_program("a Python file with a karp.Trainer", nargs="?")
-    command.set_defaults(command=run_launch)
 
 
 def add_consistency(command: argparse.ArgumentParser) -> None:
@@ -58,23 +85,39 @@ def add_consistency(command: argparse.ArgumentParser) -> None:
 
 
 def run_launch(options: argparse.Namespace) -> int:
+    return start_run(options, "launch")
+
+
+def run_server(options: argparse.Namespace) -> int:
+    from karp.launch.credentials import resolve
+
+    options.host = options.port = None
+    if options.bind is not None:
+        options.host, options.port = resolve(options.bind, "--bind", least=0)
+    return start_run(options, "server")
+
+
+def start_run(options: argparse.Namespace, command: str) -> int:
+    """Start or resume a run by `karp launch` or `karp server`; return the exit status."""
     from karp.consistency import OPTIONS
     from karp.launch import start
     from karp.launch.options import Options
 
+    elsewhere = command == "server"
     names = ["workers", "threads", "max_restarts", "checkpoint_every", "keep", "on_nonfinite", "exchange"]
     names += ["same_kernels", "host", "port", "keys", *(option.name for option in OPTIONS)]
     given = {name: getattr(options, name) for name in names if getattr(options, name) is not None}
     if options.resume is not None:
         if options.program is not None or options.run_dir is not None:
             raise SettingError("--resume goes on with the program and the directory of its run: name no other")
-        return start.resume(options.resume, given, options.changed)
+        return start.resume(options.resume, given, options.changed, elsewhere)
     if options.changed:
         raise SettingError("--changed goes with --resume DIR: a run that begins has the program that it begins with")
     if options.workers is None or options.program is None:
         missing = "a PROGRAM" if options.workers is not None else "-n N" if options.program else "-n N and a PROGRAM"
-        raise SettingError(f"karp launch needs {missing}, or --resume DIR; see karp launch --help")
-    return start.launch(Options(program=options.program, arguments=options.arguments, **given), options.run_dir)
+        raise SettingError(f"karp {command} needs {missing}, or --resume DIR; see karp {command} --help")
+    launched = Options(program=options.program, arguments=options.arguments, **given)
+    return start.launch(launched, options.run_dir, elsewhere=elsewhere)
 
 
 def add_worker(commands: Commands) -> None:
@@ -95,6 +138,8 @@ def add_worker(commands: Commands) -> None:
     add("--server", metavar="ADDRESS", help="tcp://HOST:PORT, those of karp launch --host and --port (default: as DIR "
         "has it)")  # fmt: skip
     add("--keys", metavar="DIR", help="the keys of a server beyond this machine (default: as the run's DIR has them)")
+    add("--wait", type=float, metavar="S", default=0.0, help="seconds to wait for a run that has not begun, or a host "
+        "that has no name yet (default: 0)")  # fmt: skip
     add("--threads", type=int, metavar="T", help="BLAS threads (default: the run's, or 1)")
     add_consistency(command)
     command.add_program("the run's program", nargs="?")
@@ -107,7 +152,8 @@ def run_worker(options: argparse.Namespace) -> int:
 
     names = ["threads", *(option.name for option in OPTIONS)]
     changes = {name: getattr(options, name) for name in names if getattr(options, name) is not None}
-    join.join(options.run_dir, options.server, options.keys, changes, options.program, options.arguments)
+    where = options.run_dir, options.server, options.keys
+    join.join(*where, changes, options.program, options.arguments, options.wait)
 
 
 def add_replay(commands: Commands) -> None:

@@ -16,9 +16,9 @@ from karp.record.prepared_tables import remove_prepared
 HELP = {"-h", "--help", "--version"}  # arguments with which a program does not train
 
 
-def resume_command(options: Options, directory: Path) -> str:
-    """Return the command that resumes a run."""
-    return shlex.join(["karp", "launch", "--resume", str(directory), "-n", str(options.workers)])
+def resume_command(options: Options, directory: Path, command: str) -> str:
+    """Return the command line that resumes a run by this command of karp."""
+    return shlex.join(["karp", command, "--resume", str(directory), "-n", str(options.workers)])
 
 
 def conclude(
@@ -30,18 +30,21 @@ def conclude(
     display: Display,
     status: int,
     interrupted: bool,
+    completed: bool,
+    command: str,
 ) -> int:
     """Show the run's summary and the leader's output; return the exit status.
 
     `summary` is None if the server has written none; `children` are the workers' newest processes, `leader` that whose
-    output is shown, None if there is none or it was started elsewhere; `status` is the exit status so far. The status
-    of a run that has not come to its end is never 0, unless the program was asked for its help.
+    output is shown, None if there is none or it was started elsewhere; `status` is the exit status so far, `completed`
+    whether the leader's program has ended well, `command` what resumes the run. The status of a run that has not come
+    to its end is never 0, unless the program was asked for its help.
     """
-    go_on = resume_command(options, directory)
+    go_on = resume_command(options, directory, command)
     if summary is None:
         return conclude_without_summary(display, status, interrupted, go_on)
     trained = "steps" in summary
-    if interrupted and summary["finished"] and leader is not None and leader.process.returncode == 0:
+    if interrupted and summary["finished"] and completed:
         status = 0  # nothing was left to be interrupted
     ended_well, asked_for_help = status == 0, not trained and bool(HELP & set(options.arguments))
     if ended_well and not trained and not asked_for_help:

@@ -9,7 +9,7 @@ import socket
 from pathlib import Path
 
 from karp import environment
-from karp.errors import SettingError
+from karp.errors import LostError, SettingError
 from karp.transport import keys
 
 
@@ -30,18 +30,32 @@ def keys_for(host: str, directory: str) -> keys.Keys | None:
     return None if address.is_loopback else keys.make()
 
 
+def split(option: str, address: str, least: int = 1) -> tuple[str, int]:
+    """Return host and port of an address that an option gives: "tcp://HOST:PORT", with a port from `least` on."""
+    match = re.fullmatch(r"tcp://(.+):(\d{1,5})", address)
+    if match is None or not least <= int(match[2]) < 1 << 16:
+        raise SettingError(f"{option} is {address!r}; it must be tcp://HOST:PORT, with a port from {least} to 65535")
+    return match[1].strip("[]"), int(match[2])
+
+
+def resolve(server: str, option: str = "--server", least: int = 1) -> tuple[str, int]:
+    """Return IP address and port of an address "tcp://HOST:PORT", whose host may be a name.
+
+    Raises SettingError for an impossible address, LostError if there is no such host.
+    """
+    host, port = split(option, server, least)
+    try:
+        return str(socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][4][0]), port
+    except (OSError, UnicodeError) as error:
+        raise LostError(f"{option} is {server!r}, but there is no such host: {error}") from None
+
+
 def variables_for(server: str, directory: str | None, threads: int) -> dict[str, str]:
     """Return the environment variables of a worker that joins the run of this server.
 
-    Raises SettingError for an impossible address, or for keys that cannot be read.
+    Raises SettingError for an impossible address and for keys that cannot be read, LostError for a host that is none.
     """
-    match = re.fullmatch(r"tcp://(.+):(\d{1,5})", server)
-    if match is None or not 1 <= int(match[2]) < 1 << 16:
-        raise SettingError(f"--server is {server!r}; it must be tcp://HOST:PORT, with a port from 1 to 65535")
-    try:
-        socket.getaddrinfo(match[1].strip("[]"), int(match[2]))
-    except (OSError, UnicodeError) as error:
-        raise SettingError(f"--server is {server!r}, but there is no such host: {error}") from None
+    resolve(server)
     given = {environment.SERVER: server, environment.THREADS: str(threads)}
     if directory is not None:
         given[environment.KEYS] = keys.read(Path(directory)).for_worker().to_text()

@@ -25,14 +25,15 @@ from karp.errors import RecordError
 from karp.launch import actions
 from karp.launch.options import Options
 from karp.launch.processes import THREAD_VARIABLES, Child, ServerProcess, kill_group, start_worker, stop, tail
-from karp.launch.supervisor import SERVER, Phase, Supervisor
+from karp.launch.states import Phase
+from karp.launch.supervisor import SERVER, Supervisor
 from karp.monitor import streams
 from karp.monitor.terminal import Display
 from karp.record import files
 from karp.record.launched import command_line
 from karp.record.server_address import publish, withdraw
 from karp.serve.config import Config
-from karp.transport.listening import address_of, listen
+from karp.transport.listening import address_for_others, address_of, listen
 
 if TYPE_CHECKING:
     from karp.protocol.reports import Viewer
@@ -41,11 +42,11 @@ WATCH_SECONDS = 0.1
 
 
 class Launch:
-    """The processes of one run, from their start to the exit status."""
+    """The processes of one run, from their start to the exit status; if `elsewhere`, only the server's are its own."""
 
     def __init__(
         self, options: Options, directory: Path, resume: bool, shards: int = 0, changed: bool = False,
-        display: Display | None = None,
+        display: Display | None = None, elsewhere: bool = False,
     ) -> None:  # fmt: skip
         self.options = options
         self.directory = directory
@@ -54,13 +55,15 @@ class Launch:
         self.changed = changed
         self.display = Display(sys.stderr) if display is None else display
         self.viewers: list[Viewer] = [self.display]
-        self.supervisor = Supervisor(options.workers, options.max_restarts)
+        self.elsewhere = elsewhere
+        self.supervisor = Supervisor(0 if elsewhere else options.workers, options.max_restarts, elsewhere)
         self.began = time.monotonic()
         self.run_id = os.urandom(8).hex()
         self.children: dict[int, Child] = {}  # worker -> its newest process
         self.server: ServerProcess | None = None
         self.resources = contextlib.ExitStack()  # to be freed at the end
-        self.address = self.worker_keys = ""  # the server's address, and its keys as text if it has any
+        self.address = self.published = ""  # the server's address, and as others can reach it
+        self.worker_keys = ""  # its keys as text, if it has any
         self.config: Config
         self.signals: list[int] = []  # SIGINT and SIGTERM that have arrived; the first is an event for the supervisor
         self.summary: dict[str, Any] | None = None  # what the server has written, once it has closed the run
@@ -86,8 +89,13 @@ class Launch:
             leader = self.supervisor.output_of(self.summary["main"], trained="steps" in self.summary)
         return conclude(
             self.summary, self.children, self.children.get(leader), self.options, self.directory, self.display,
-            self.status, self.supervisor.interrupted,
+            self.status, self.supervisor.interrupted, self.supervisor.succeeded(leader), self.command,
         )  # fmt: skip
+
+    @property
+    def command(self) -> str:
+        """The command of karp that resumes the run as it was started."""
+        return "server" if self.elsewhere else "launch"
 
     def _interrupt(self, number: int, frame: FrameType | None) -> None:
         """Handle SIGINT (Ctrl-C) or SIGTERM: the first ends the run in good order, the second kills all processes."""
@@ -98,7 +106,7 @@ class Launch:
             self._kill_all()
             if self.supervisor.published:
                 withdraw(self.directory)
-            go_on = resume_command(self.options, self.directory)
+            go_on = resume_command(self.options, self.directory, self.command)
             self.display.abandon(f"killed at once; to go on from the newest checkpoint: {go_on}")
             os._exit(128 + number)
 
@@ -114,6 +122,7 @@ class Launch:
         keys = keys_for(self.options.host, self.options.keys)
         listener = self.resources.enter_context(listen(self.options.host, self.options.port))
         self.address = address_of(listener)
+        self.published = address_for_others(listener)
         self.leash, held = os.pipe()  # the system closes it when this process ends, however it ends
         for end in (self.leash, held):
             self.resources.callback(os.close, end)
@@ -128,7 +137,7 @@ class Launch:
         }
         if keys is not None:
             variables[environment.KEYS] = self.worker_keys = keys.for_worker().to_text()
-            self.display.say(f"the server listens at {self.address}; workers elsewhere need its keys")
+            self.display.say(f"the server listens at {self.published}; workers elsewhere need its keys")
         self.variables = environment.of_child(variables, environment.FAULT, *environment.OPTION_VARIABLES.values())
         self.config = Config(
             run=self.run_id,
@@ -145,6 +154,7 @@ class Launch:
             changed=self.changed,
             exchange=self.options.exchange,
             same_kernels=self.options.same_kernels,
+            elsewhere=self.elsewhere,
             command=command_line(),
             launched=self.began,
         )
@@ -226,7 +236,7 @@ class Launch:
                     viewer.report(report)
             case actions.Publish(threads):
                 self._publish()
-                if text := self.options.warning_of_cores(threads):
+                if not self.elsewhere and (text := self.options.warning_of_cores(threads)):
                     self.display.say(text)
             case actions.Stop(workers):
                 self._stop(workers)
@@ -263,7 +273,7 @@ class Launch:
     def _publish(self) -> None:
         """Publish the server's address in the run's directory, and say how a worker is added."""
         try:
-            publish(self.directory, self.address, self.run_id, self.worker_keys)
+            publish(self.directory, self.published, self.run_id, self.worker_keys)
             self.resources.callback(withdraw, self.directory)
             how = f"to add a worker: {shlex.join(['karp', 'worker', '--run-dir', str(self.directory)])}"
         except OSError as error:

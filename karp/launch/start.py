@@ -13,8 +13,10 @@ from karp.record.paths import check_unused, fresh_directory
 from karp.record.prepared_tables import check_prepared
 
 
-def launch(options: Options, run_dir: str | None, display: Display | None = None) -> int:
+def launch(options: Options, run_dir: str | None, display: Display | None = None, elsewhere: bool = False) -> int:
     """Launch a run, wait for its end, and return the exit status; `display` shows it, if it is not to be the usual one.
+
+    If `elsewhere`, only the server is started here.
 
     Raises SettingError or RecordError, before any process is started, if the run cannot be launched.
     """
@@ -28,14 +30,15 @@ def launch(options: Options, run_dir: str | None, display: Display | None = None
         options.write(directory)
     except OSError as error:
         raise RecordError(f"the run directory {directory} cannot be made: {files.reason(error)}") from None
-    return Launch(options, directory.resolve(), resume=False, display=display).run()
+    return Launch(options, directory.resolve(), resume=False, display=display, elsewhere=elsewhere).run()
 
 
-def resume(run_dir: str, changes: dict[str, Any], changed: bool = False) -> int:
+def resume(run_dir: str, changes: dict[str, Any], changed: bool = False, elsewhere: bool = False) -> int:
     """Resume the run in a directory, with any number of workers, and return the exit status.
 
-    `changes` are fields of `Options`; `changed` permits a program whose file has changed. Raises SettingError,
-    DataError or RecordError, before any process is started, if the run cannot be resumed.
+    `changes` are fields of `Options`; `changed` permits a program whose file has changed; if `elsewhere`, only the
+    server is started here. Raises SettingError, DataError or RecordError, before any process is started, if the run
+    cannot be resumed.
     """
     directory = Path(run_dir).resolve()
     options, cwd = options_of(directory, changes)
@@ -47,7 +50,7 @@ def resume(run_dir: str, changes: dict[str, Any], changed: bool = False) -> int:
         make_logs(directory)
     except OSError as error:
         raise RecordError(f"the run directory {directory} cannot be written: {files.reason(error)}") from None
-    resumed = Launch(options, directory, resume=True, shards=settings.shards, changed=changed)
+    resumed = Launch(options, directory, True, settings.shards, changed, elsewhere=elsewhere)
     for line in changed_tables:
         resumed.display.say(line)
     return resumed.run()

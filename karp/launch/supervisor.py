@@ -8,7 +8,8 @@ without it. A process is named by its worker's number, the server's process by S
 The phases of a run, and what leads from one to the next:
 
     phase     event                                             next
-    RUNNING   a worker that was named leader ends with 0        OVER
+    RUNNING   the leader's process ends with 0, or the run is   OVER
+              closed and the leader was started elsewhere
     RUNNING   a worker ends with an error before or after its   FAILED     tell the server
               training, or dies once too often and none is left
     RUNNING   the server reports a failure                      FAILED
@@ -33,7 +34,6 @@ cannot wait for a machine that is at work. After ENDED nothing is done any more.
 """
 
 import signal
-from enum import Enum, IntEnum
 from typing import TYPE_CHECKING
 
 from karp.launch.actions import (
@@ -49,6 +49,7 @@ from karp.launch.actions import (
     Stop,
     Tell,
 )
+from karp.launch.states import OPEN, Phase, Process, Progress, describe_end
 
 if TYPE_CHECKING:
     from karp.protocol.reports import Report
@@ -59,45 +60,6 @@ NAME_SECONDS = 5.0  # after so long, a message names the processes that have not
 CLOSE_SECONDS = 60.0  # for the server to write what is left
 SERVER = -1  # the server's process, where workers' processes have the numbers of their workers
 REFUSED = 2  # the exit status of a server that refuses to run: a restart cannot help
-
-
-class Phase(Enum):
-    """The phase of a run, as the table above has them."""
-
-    RUNNING = "running"
-    OVER = "over"  # the leader's program has run to its end
-    FAILED = "failed"
-    STOPPING = "stopping"  # no worker is to go on
-    CLOSING = "closing"  # every worker's process has ended; the server writes what is left
-    REOPENED = "reopened"  # the server died in CLOSING, and was started once more for it
-    ENDED = "ended"
-
-
-class Progress(IntEnum):
-    """How far a worker's process has come, as the server reports it."""
-
-    STARTED = 0
-    JOINED = 1
-    LEFT = 2  # it has left the run in good order
-
-
-class Process:
-    """The newest process of a worker; `restarts` counts those that the worker had before."""
-
-    __slots__ = ("dismissed", "ended", "name", "progress", "repeats", "restarts", "status")
-
-    def __init__(self, restarts: int) -> None:
-        self.restarts = restarts
-        self.name = ""  # in messages, such as "process 4711"; '' if it has not been started
-        self.progress = Progress.STARTED
-        self.status: int | None = None  # the exit status, minus the signal if one killed it; None while it runs
-        self.ended = False  # its end has been handled, after the reports that came before it
-        self.repeats = False  # its program has raised an error that another worker has had at the same step
-        self.dismissed = False  # the supervisor has stopped it
-
-    @property
-    def runs(self) -> bool:
-        return bool(self.name) and self.status is None
 
 
 class Supervisor:
@@ -118,6 +80,7 @@ class Supervisor:
         self.status = 0
         self.interrupted = self.failed = False
         self.published = False  # the server's address is in the run's directory
+        self.closed = False  # the server has said that the leader's program has ended
         self.named = False  # a message has named the processes that have not ended in this phase
         self.leader = -1  # the worker that is the leader, once the server has named it
         self.processes: dict[int, Process] = {}  # worker -> its newest process; only that may be running
@@ -159,7 +122,7 @@ class Supervisor:
 
     def stop(self, now: float) -> list[Action]:
         """Stop every worker, and then close the run; do nothing if that is under way."""
-        if self.phase not in (Phase.RUNNING, Phase.OVER, Phase.FAILED):
+        if self.phase not in OPEN:
             return []
         self.phase = Phase.STOPPING
         return [*self._stop_workers(), *self._close_if_all_ended(now)]
@@ -176,7 +139,7 @@ class Supervisor:
         A worker is restarted if it died in training, but not more than `max_restarts` times.
         """
         process = self.processes[worker]
-        if self.phase not in (Phase.RUNNING, Phase.OVER, Phase.FAILED) or process.ended or process.status is None:
+        if self.phase not in OPEN or process.ended or process.status is None:
             return []
         process.ended = True
         succeeded = self.endings[worker] = process.status == 0
@@ -229,9 +192,9 @@ class Supervisor:
         actions: list[Action] = []
         match report:
             case reports.Settings():
-                if not (self.published or self.failed):  # the server has the run's directory for itself now
-                    self.published = True
-                    actions.append(Publish(report.settings["threads"]))
+                actions += self._publish(report.settings["threads"])  # it has the run's directory for itself now
+            case reports.Listening():
+                return self._publish(0) if self.elsewhere else []
             case reports.Traceback():
                 self.traceback = report
                 if process := self._open_process(report.worker):
@@ -244,6 +207,10 @@ class Supervisor:
                 self._note(report.worker, Progress.LEFT)
             case reports.Main():
                 self.leader = report.worker
+            case reports.Closed():
+                self.closed = True
+                if self.phase is Phase.RUNNING and self._open_process(self.leader) is None:
+                    self._enter(Phase.OVER, now)
             case reports.Failure():
                 self.status = 1
                 self._fail(now)
@@ -254,8 +221,8 @@ class Supervisor:
     # What is known at the end.
 
     def succeeded(self, worker: int) -> bool:
-        """Return whether the worker's newest process ended with 0."""
-        return worker in self.processes and self.processes[worker].status == 0
+        """Return whether the worker's program has ended well; of one started elsewhere, the server says so."""
+        return self.processes[worker].status == 0 if worker in self.processes else self.closed
 
     def output_of(self, leader: int, trained: bool) -> int:
         """Return the worker whose output is the run's, which the server has named its leader.
@@ -272,6 +239,12 @@ class Supervisor:
 
     def _enter(self, phase: Phase, now: float) -> None:
         self.phase, self.since, self.named = phase, now, False
+
+    def _publish(self, threads: int) -> list[Action]:
+        if self.published or self.failed:
+            return []
+        self.published = True
+        return [Publish(threads)]
 
     def _fail(self, now: float) -> None:
         """Note that the run has failed; its workers have GRACE_SECONDS, unless they are being stopped already."""
@@ -381,17 +354,3 @@ class Supervisor:
     def _note(self, worker: int, progress: Progress) -> None:
         if process := self._open_process(worker):
             process.progress = max(process.progress, progress)
-
-
-def describe_end(status: int) -> str:
-    """Describe with which exit status or signal a process has ended.
-
-    >>> describe_end(3), describe_end(-9), describe_end(-40)
-    ('ended with exit status 3', 'was killed by SIGKILL', 'was killed by signal 40')
-    """
-    if status >= 0:
-        return f"ended with exit status {status}"
-    try:
-        return f"was killed by {signal.Signals(-status).name}"
-    except ValueError:  # most real-time signals have no names
-        return f"was killed by signal {-status}"

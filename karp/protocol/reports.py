@@ -24,6 +24,8 @@ A line of metrics.jsonl is a JSON object. Its first field, `report`, names the k
     lost        the oldest open one       worker: it had a task, and is gone
     main        how many are applied      worker: it is the leader
     left        how many are applied      worker: it has left the run in good order
+    closed      how many are applied      the leader's program has ended
+    listening   0                         to the launcher alone: the server has the run's directory for itself
     failure     the oldest open one       failure: why the run has failed
 
 `seconds` are those of training: 0 before the first step; a restarted server goes on from those of its checkpoint, and
@@ -175,6 +177,20 @@ class Left(NamedTuple):
     worker: int
 
 
+class Closed(NamedTuple):
+    """The leader's program has ended: nothing is left to be done."""
+
+    seconds: float
+    step: int
+
+
+class Listening(NamedTuple):
+    """The server has the run's directory for itself, and workers can join."""
+
+    seconds: float
+    step: int
+
+
 class Failure(NamedTuple):
     """The run has failed."""
 
@@ -230,7 +246,7 @@ class Workers(NamedTuple):
 
 Report = (
     Settings | Kernels | Joined | Begin | Progress | Workers | Evaluation | Log | Notice | Refused | Rejected
-    | Traceback | Lost | Main | Left | Failure | Arrivals
+    | Traceback | Lost | Main | Left | Closed | Listening | Failure | Arrivals
 )  # fmt: skip
 KINDS: dict[str, type[Report]] = {kind.__name__.lower(): kind for kind in get_args(Report)}
 

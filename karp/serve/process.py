@@ -22,7 +22,7 @@ from karp import data, environment, faults
 from karp.errors import KarpError, ProtocolError
 from karp.monitor import streams
 from karp.protocol.messages import Waiting
-from karp.protocol.reports import Arrivals, Failure, Report, to_line
+from karp.protocol.reports import Arrivals, Failure, Listening, Report, to_line
 from karp.protocol.server.actions import Action, Save, Send
 from karp.protocol.server.machine import ALIVE_SECONDS, Server
 from karp.protocol.server.summary import finished
@@ -76,6 +76,8 @@ class ServerProcess:
         )
         self.audience = Audience(self.server, self.record, config.launched or self.server.now, LauncherPipe())
         self.server.joining.resume(config.shards, config.changed)
+        if config.elsewhere:
+            self.server.joining.launched = 0
         self.compared = False  # whether its kernels have been compared with those of the first worker
         keys = Keys.from_text(config.keys, environment.KEYS) if config.keys else None
         socket = ServerSocket(config.descriptor, config.address, config.run, config.incarnation, keys)
@@ -84,6 +86,7 @@ class ServerProcess:
         if config.resume and (snapshot := self.record.newest_checkpoint()) is not None:
             self.audience.restore(snapshot)
             self.perform(self.server.tick(time.monotonic()))
+        LauncherPipe().report(Listening(0.0, 0))
 
     def perform(self, actions: list[Action]) -> None:
         """Perform the machine's actions in order; a peer to which a message cannot be sent is then lost."""

@@ -3,7 +3,8 @@
 from typing import TYPE_CHECKING
 
 from karp.launch.actions import Action, StartServer, StartWorker, Stop, Tell
-from karp.launch.supervisor import SERVER, Phase, Supervisor
+from karp.launch.states import Phase
+from karp.launch.supervisor import SERVER, Supervisor
 from karp.protocol.reports import Report
 from karp.simulate.worker_process import WorkerProcess
 

@@ -2,6 +2,7 @@
 
 import os
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -9,8 +10,8 @@ import pytest
 from running import program
 
 from karp import environment
-from karp.environment import KEYS, NAMES, RUN, SERVER, TAKEN, THREADS
-from karp.errors import DataError, SettingError
+from karp.environment import KEYS, NAMES, RUN, RUN_DIR, SERVER, TAKEN, THREADS
+from karp.errors import DataError, LostError, SettingError
 from karp.launch.join import join
 from karp.launch.options import Options
 from karp.launch.processes import WORKER_MAIN
@@ -39,10 +40,10 @@ def _in_its_own_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 def started(
     run_dir: object = None, server: str | None = None, keys: str | None = None, path: str | None = None,
-    arguments: tuple[str, ...] = (), **changes: Any,
+    arguments: tuple[str, ...] = (), wait: float = 0.0, **changes: Any,
 ) -> Started:  # fmt: skip
     with pytest.raises(Started) as raised:
-        join(None if run_dir is None else str(run_dir), server, keys, changes, path, list(arguments))
+        join(None if run_dir is None else str(run_dir), server, keys, changes, path, list(arguments), wait)
     return raised.value
 
 
@@ -60,7 +61,8 @@ def test_the_run_s_directory_says_all(tmp_path: Path) -> None:
     one = started(run)
     assert [sys.executable, WORKER_MAIN, str(tmp_path / "elsewhere" / "program.py"), "a", "b"] == one.line
     options = {"KARP_STALENESS": "2", "KARP_CODEC": "int8"}
-    assert {SERVER: "tcp://127.0.0.1:5", RUN: "1f", KEYS: "keys", THREADS: "3", **options} == one.variables
+    server = {SERVER: "tcp://127.0.0.1:5", RUN: "1f", KEYS: "keys", RUN_DIR: str(run)}
+    assert server | {THREADS: "3", **options} == one.variables
     assert tmp_path / "elsewhere" == one.cwd
 
 
@@ -73,6 +75,7 @@ def test_what_is_given_besides_has_precedence(tmp_path: Path) -> None:
     one = started(run, "tcp://127.0.0.1:6", "keys", str(other), ("c",), threads=2, codec="float16")
     assert [str(other), "c"] == one.line[2:]
     expected = {SERVER: "tcp://127.0.0.1:6", RUN: "1f", KEYS: made.for_worker().to_text(), THREADS: "2"}
+    expected |= {RUN_DIR: str(run)}
     assert (expected | {"KARP_CODEC": "float16"}, tmp_path) == (one.variables, one.cwd)
 
 
@@ -114,6 +117,27 @@ def test_variables_of_the_run_that_this_process_takes_part_in_are_not_handed_on(
     monkeypatch.setenv(environment.WORKER, "7")
     monkeypatch.setenv(environment.RUN, "another")
     monkeypatch.setenv(environment.FAULT, "worker: die leased")
-    one = started(launched(tmp_path / "elsewhere"))
-    expected = {SERVER: "tcp://127.0.0.1:5", RUN: "1f", THREADS: "1", environment.FAULT: "worker: die leased"}
-    assert expected == one.variables
+    monkeypatch.setenv(environment.RUN_DIR, "another")
+    run = launched(tmp_path / "elsewhere")
+    expected = {SERVER: "tcp://127.0.0.1:5", RUN: "1f", THREADS: "1", RUN_DIR: str(run)}
+    assert expected | {environment.FAULT: "worker: die leased"} == started(run).variables
+
+
+def test_a_run_that_has_not_begun_is_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run, now = tmp_path / "elsewhere" / "run", [0.0]
+
+    def sleep(seconds: float) -> None:
+        now[0] += seconds
+        if now[0] > 10.0 and not run.exists():
+            launched(tmp_path / "elsewhere")
+
+    monkeypatch.setattr(time, "monotonic", lambda: now[0])
+    monkeypatch.setattr(time, "sleep", sleep)
+    with pytest.raises(DataError, match="no run is under way"):
+        started(run, wait=5.0)
+    assert 5.0 <= now[0] < 6.0
+    assert "1f" == started(run, wait=60.0).variables[RUN]
+    with pytest.raises(LostError, match="there is no such host"):
+        join(None, "tcp://no.such.host.invalid:5", None, {}, "program.py", [], 1.0)
+    with pytest.raises(SettingError, match="--wait is nan"):
+        join(str(run), None, None, {}, None, [], float("nan"))

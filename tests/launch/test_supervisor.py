@@ -19,17 +19,16 @@ from karp.launch.actions import (
     Stop,
     Tell,
 )
+from karp.launch.states import Phase, describe_end
 from karp.launch.supervisor import (
     CLOSE_SECONDS,
     GRACE_SECONDS,
     LAST_SECONDS,
     NAME_SECONDS,
     SERVER,
-    Phase,
     Supervisor,
-    describe_end,
 )
-from karp.protocol.reports import Failure, Joined, Left, Main, Notice, Report, Settings, Traceback
+from karp.protocol.reports import Closed, Failure, Joined, Left, Listening, Main, Notice, Report, Settings, Traceback
 
 SETTINGS = Settings(0.0, 0, {"threads": 2})
 CLOSED = [Tell({"close": 0})]
@@ -255,6 +254,39 @@ def test_without_a_leader_the_first_that_ended_well_is_shown() -> None:
     )  # fmt: skip
 
 
+def test_a_run_whose_workers_are_elsewhere_is_open_at_once_and_ends_when_it_is_closed() -> None:
+    supervisor = begun(workers=0, elsewhere=True)
+    assert [Publish(0)] == supervisor.report(Listening(0.0, 0), 0.0)
+    assert [Show(SETTINGS)] == supervisor.report(SETTINGS, 0.0)
+    assert [] == supervisor.tick(1e6)
+    supervisor.report(Main(0.0, 8, 3), 0.0)
+    supervisor.report(Closed(0.0, 8), 0.0)
+    assert CLOSED == supervisor.tick(1e6)
+    assert [End(0)] == supervisor.server_ended(0, True, 1e6)
+    assert supervisor.succeeded(3)
+
+
+def test_a_run_whose_workers_are_elsewhere_ends_when_it_has_failed() -> None:
+    supervisor = begun(workers=0, elsewhere=True)
+    supervisor.report(Failure(0.0, 3, "worker 1 failed at step 3, shard 0: …"), 0.0)
+    assert [Tell({"close": 1})] == supervisor.tick(0.1)
+
+
+def test_the_end_of_a_leader_that_was_started_elsewhere_is_waited_for_no_longer_than_that_of_another() -> None:
+    supervisor = begun(workers=1)
+    supervisor.report(Main(0.0, 8, 3), 0.0)
+    supervisor.report(Closed(0.0, 8), 50.0)
+    assert Phase.OVER is supervisor.phase
+    assert Stop([0]) in supervisor.tick(50.1 + LAST_SECONDS)
+
+
+def test_that_of_an_own_leader_is_when_its_process_ends() -> None:
+    supervisor = begun()
+    supervisor.report(Main(0.0, 8, 0), 0.0)
+    supervisor.report(Closed(0.0, 8), 50.0)
+    assert Phase.RUNNING is supervisor.phase
+
+
 class Hands:
     """Processes that die, report and hang as a list of numbers says, and in the end do what they are asked."""
 
@@ -313,7 +345,7 @@ class Hands:
         worker = number % self.supervisor.wanted
         reports: list[Report] = [
             Joined(0.0, 0, worker, "host", 1), Left(0.0, 0, worker), Main(0.0, 0, worker), Failure(0.0, 0, "failed"),
-            SETTINGS, Traceback(0.0, 0, worker, "…", bool(number % 2)), Notice(0.0, 0, "…"),
+            Closed(0.0, 0), SETTINGS, Traceback(0.0, 0, worker, "…", bool(number % 2)), Notice(0.0, 0, "…"),
         ]  # fmt: skip
         processes = sorted(self.running)
         if kind == 0 and processes:

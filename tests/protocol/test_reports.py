@@ -25,6 +25,8 @@ EVERY = [
     reports.Lost(2.5, 10, 1),
     reports.Main(3.0, 20, 0),
     reports.Left(3.0, 20, 0),
+    reports.Closed(3.0, 20),
+    reports.Listening(0.0, 0),
     reports.Failure(3.0, 20, "why"),
     reports.Arrivals(3.0, 20, [[0, 1, 0, 2]]),
 ]

@@ -166,6 +166,11 @@ class Ending:
     def close(self) -> None:
         """Close the run, as the leader has ended: send Closed to workers that have left; others get it on a Ping."""
         if not self.closed:
+            self.training.report(reports.Closed)
+        self._close()
+
+    def _close(self) -> None:
+        if not self.closed:
             self.training.change_state(RunState.CLOSED)
         for peer in self.left_workers:
             self._send(peer, Closed())
@@ -177,7 +182,7 @@ class Ending:
         for member in self.leasing.members.values():
             stopped = Finish(training.version, False, why, None, training.number)
             self._send(member.peer, Closed() if member.state is WorkerState.NOTIFIED else stopped)
-        self.close()
+        self._close()
 
     def _save(self, durable: bool) -> None:
         if self.training.ready:  # before that there is nothing that could be lost

@@ -1,0 +1,184 @@
+"""`karp server` and workers that something else starts: a shell, Slurm's and Kubernetes' files, two hosts."""
+
+import contextlib
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from running import (
+    DIGITS,
+    ENDLESS,
+    ROOT,
+    Process,
+    alone,
+    command,
+    completed,
+    karp,
+    launch,
+    metrics,
+    program,
+    started,
+    summary,
+)
+
+from karp.transport import listening
+
+CLUSTER = ROOT / "scripts" / "cluster"
+
+
+def serve(folder: Path, *options: object) -> list[str]:
+    return command("server", "-n", 2, "--run-dir", folder / "run", *options)
+
+
+@contextlib.contextmanager
+def joined(folder: Path, count: int, **variables: str) -> Iterator[list[Process]]:
+    """So many workers of the run in this folder; they are killed should the test end before them."""
+    line = command("worker", "--run-dir", folder / "run", "--wait", 60)
+    with contextlib.ExitStack() as stack:
+        yield [stack.enter_context(started(line, folder, **variables)) for _ in range(count)]
+
+
+def test_a_server_s_workers_come_from_elsewhere_and_the_bits_are_those_of_one_process(tmp_path: Path) -> None:
+    options = ["--shards", 2, "--epochs", 2]
+    expected, printed = alone(DIGITS, *options, directory=tmp_path / "alone")
+    line = serve(tmp_path, "--bind", "tcp://127.0.0.1:0", DIGITS, *options)
+    with started(line, tmp_path) as server, joined(tmp_path, 2) as workers:
+        ends = [worker.end() for worker in workers]
+        status, nothing, said = server.end()
+    assert (0, "", [0, 0]) == (status, nothing, [status for status, _, _ in ends]), said
+    assert printed in [output for _, output, _ in ends]
+    found = summary(tmp_path / "run")
+    assert (expected["weights_sha256"], 0) == (found["weights_sha256"], found["exit"])
+    assert [0, 1] == sorted(line["worker"] for line in metrics(tmp_path / "run") if line["report"] == "joined")
+    assert f"to add a worker: karp worker --run-dir {tmp_path / 'run'}" in said
+    assert "closed" == metrics(tmp_path / "run")[-1]["report"]
+
+
+def test_ctrl_c_stops_a_server_and_it_goes_on(tmp_path: Path) -> None:
+    path = program(tmp_path, ENDLESS)
+    undisturbed = launch(tmp_path, 2, path, run="undisturbed")
+    assert 0 == undisturbed.returncode, undisturbed.stderr
+    os.mkfifo(tmp_path / "gate")
+    line = serve(tmp_path, "--checkpoint-every", 0.1, path)
+    with started(line, tmp_path) as server, joined(tmp_path, 2, GATE=str(tmp_path / "gate")):
+        server.until("step ", "epoch ")
+        server.send_signal(signal.SIGINT)
+        status, _, said = server.end()
+    assert 130 == status
+    assert f"to go on: karp server --resume {tmp_path / 'run'} -n 2" in said
+    line = command("server", "--resume", tmp_path / "run", "-n", 1)
+    with started(line, tmp_path) as server, joined(tmp_path, 1) as (worker,):
+        assert (0, 0) == (worker.end()[0], server.end()[0])
+    assert summary(tmp_path / "undisturbed")["weights_sha256"] == summary(tmp_path / "run")["weights_sha256"]
+
+
+@pytest.mark.parametrize(
+    ("options", "reason"),
+    [
+        (["--bind", "0.0.0.0:5"], "--bind is '0.0.0.0:5'; it must be tcp://HOST:PORT, with a port from 0 to 65535"),
+        (["--bind", "tcp://no.such.host.invalid:0"], "but there is no such host"),
+        (["--bind", "tcp://192.0.2.77:0"], "the server cannot listen on 192.0.2.77"),
+    ],
+)
+def test_where_a_server_cannot_listen_is_said(tmp_path: Path, options: list[object], reason: str) -> None:
+    done = karp("server", "-n", 1, *options, "--run-dir", tmp_path / "run", program(tmp_path), cwd=tmp_path)
+    assert 2 == done.returncode
+    assert reason in done.stderr
+
+
+def test_a_server_at_all_addresses_has_one_that_others_can_reach(monkeypatch: pytest.MonkeyPatch) -> None:
+    with listening.listen("0.0.0.0") as everywhere, listening.listen() as loopback:
+        assert listening.address_of(loopback) == listening.address_for_others(loopback)
+        monkeypatch.setattr(listening, "outward_host", lambda family: "192.0.2.7")
+        port = everywhere.getsockname()[1]
+        assert f"tcp://192.0.2.7:{port}" == listening.address_for_others(everywhere)
+    monkeypatch.undo()
+
+    class NoRoute:
+        def __init__(self, *kind: object) -> None:
+            raise OSError(101, "Network is unreachable")
+
+    monkeypatch.setattr(socket, "socket", NoRoute)
+    named = [(2, 1, 6, "", ("127.0.1.1", 0)), (2, 1, 6, "", ("192.0.2.9", 0))]
+    monkeypatch.setattr(socket, "getaddrinfo", lambda *arguments: named)
+    assert "192.0.2.9" == listening.outward_host(socket.AF_INET)
+    monkeypatch.setattr(socket, "getaddrinfo", lambda *arguments: named[:1])
+    assert "127.0.0.1" == listening.outward_host(socket.AF_INET)
+
+
+def test_the_kubernetes_file_follows_the_published_schema() -> None:
+    validate = pytest.importorskip("kubernetes_validate")
+    yaml = pytest.importorskip("yaml")
+    objects = list(yaml.safe_load_all((CLUSTER / "kubernetes.yaml").read_text()))
+    assert ["Service", "PersistentVolumeClaim", "Job", "Job"] == [each["kind"] for each in objects]
+    for each in objects:
+        validate.validate(each, validate.latest_version(), strict=True)
+    wrong = objects[-1] | {"spec": objects[-1]["spec"] | {"paralellism": 4}}
+    with pytest.raises(validate.ValidationError):
+        validate.validate(wrong, validate.latest_version(), strict=True)
+
+
+def run(*line: str) -> None:
+    done = subprocess.run(line, capture_output=True, text=True, check=False)
+    if done.returncode:
+        pytest.skip(f"this system has no network namespaces: {' '.join(line)}: {done.stderr.strip()}")
+
+
+@pytest.fixture
+def hosts() -> Iterator[list[str]]:
+    """The names of two network namespaces with a cable between them: 10.77.0.1 and 10.77.0.2."""
+    if shutil.which("ip") is None or os.geteuid() != 0:
+        pytest.skip("this system has no network namespaces for this user (root) or no `ip`")
+    names = [f"karp-{os.getpid()}-{number}" for number in (1, 2)]
+    try:
+        for name in names:
+            run("ip", "netns", "add", name)
+        run("ip", "link", "add", "cable", "netns", names[0], "type", "veth", "peer", "name", "cable", "netns", names[1])
+        for number, name in enumerate(names, 1):
+            inside = ("ip", "-n", name)
+            run(*inside, "address", "add", f"10.77.0.{number}/24", "dev", "cable")
+            for device in ("cable", "lo"):
+                run(*inside, "link", "set", device, "up")
+            run(*inside, "route", "add", "default", "dev", "cable")
+        yield names
+    finally:
+        for name in names:
+            subprocess.run(["ip", "netns", "delete", name], capture_output=True, check=False)
+
+
+SRUN = """#!/bin/sh
+# Two tasks on each of two hosts, whose processes do not see those of the other.
+shift
+for host in HOSTS; do
+    for task in 1 2; do
+        ip netns exec $host unshare --uts --pid --fork --mount-proc sh -c "hostname $host && exec $*" &
+    done
+done
+wait
+"""
+
+
+def test_the_slurm_file_runs_on_two_hosts(tmp_path: Path, hosts: list[str]) -> None:
+    options = ["--shards", 4, "--epochs", 2]
+    expected, printed = alone(DIGITS, *options, directory=tmp_path / "alone")
+    commands = tmp_path / "bin"
+    commands.mkdir()
+    (commands / "srun").write_text(SRUN.replace("HOSTS", " ".join(hosts)))
+    (commands / "karp").write_text(f'#!/bin/sh\nexec {sys.executable} -m karp.cli "$@"\n')
+    for path in commands.iterdir():
+        path.chmod(0o755)
+    line = ["ip", "netns", "exec", hosts[0], "bash", str(CLUSTER / "slurm.sbatch"), str(DIGITS), *map(str, options)]
+    variables = {"PATH": f"{commands}:{os.environ['PATH']}", "SLURM_NTASKS": "4", "SLURM_JOB_ID": "7"}
+    done = completed(line, tmp_path, **variables)
+    assert (0, printed) == (done.returncode, done.stdout), done.stderr
+    assert 4 == done.stderr.count("joined the run at tcp://10.77.0.1:")
+    found = summary(tmp_path / "runs" / "slurm-7")
+    assert (expected["weights_sha256"], 4) == (found["weights_sha256"], found["workers"])
+    where = [line["host"] for line in metrics(tmp_path / "runs" / "slurm-7") if line["report"] == "joined"]
+    assert sorted(hosts * 2) == sorted(where)
