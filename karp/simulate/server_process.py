@@ -118,7 +118,8 @@ class ServerProcess:
         if server is None:
             return
         if "close" in command:
-            self.perform(server.closing(now))
+            if server.over:  # one that has lost the checkpoint of the run's end goes on, with workers from elsewhere
+                self.perform(server.closing(now))
         elif "fail" in command:
             self.perform(server.fail(command["fail"], now))
         else:
