@@ -545,3 +545,33 @@ def test_constructors_refuse_with_the_same_words():
         optim.SGD(lambda step: 0.1)  # only data travels
     with pytest.raises(FrozenInstanceError):
         optim.SGD(0.1).lr = 0.2
+
+
+# --- from one copy of the weights to another ------------------------------------------------------------
+
+
+@each_dtype
+@each_optimizer
+@pytest.mark.parametrize("piece", [1 << 18, 64])
+def test_an_update_from_one_copy_to_another_has_the_same_bits_and_only_reads_the_first(
+    monkeypatch: pytest.MonkeyPatch, optimizer: Any, dtype: str, piece: int
+) -> None:
+    monkeypatch.setattr(updater_module, "PIECE", piece)
+    expected = optim.Updater(optimizer, numbers(100, dtype))
+    copies = [optim.Updater(optimizer, numbers(100, dtype)), optim.Updater(optimizer, np.full(100, np.nan, dtype))]
+    for step in range(6):
+        source, target = copies[step % 2], copies[(step + 1) % 2]
+        pair = numbers(100, dtype, seed=step), numbers(100, dtype, seed=-step % 100 + 100)
+        before = [array.tobytes() for array in (*pair, source.weights, *source.state.values())]
+        expected.update(*pair)
+        for _ in range(2):  # as if the first were broken off: what it has written does not matter
+            target.update(*pair, source=source)
+            for array in (target.weights, *target.state.values()):
+                array[::3] = np.nan
+        target.update(*pair, source=source)
+        assert before == [array.tobytes() for array in (*pair, source.weights, *source.state.values())]
+        assert expected.weights.tobytes() == target.weights.tobytes()
+        assert {name: array.tobytes() for name, array in expected.state.items()} == {
+            name: array.tobytes() for name, array in target.state.items()
+        }
+        assert step + 1 == target.version == expected.version

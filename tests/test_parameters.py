@@ -434,3 +434,23 @@ def test_weights_can_be_read_where_another_process_keeps_them() -> None:
         stale.backward()
     (weight * weight).sum().backward()
     assert 6 * [4.0] == weight.grad.ravel().tolist()
+
+
+def test_bindings_are_made_once_for_vectors_that_are_used_by_turns() -> None:
+    weight = Value(np.ones((2, 3), np.float32))
+    parameters = Parameters({"weight": weight})
+    copies = [parameters.layout.zeros() for _ in range(2)]
+    parameters.prepare_bindings(copies)
+    seen = []
+    for turn in range(4):
+        copies[turn % 2][:] = turn
+        parameters.keep_weights_in(copies[turn % 2])
+        assert copies[turn % 2] is parameters.data
+        assert float(turn) == weight.data[1, 2]
+        assert parameters.is_current()
+        seen.append(weight.data)
+    assert seen[0] is seen[2]
+    assert seen[1] is seen[3]
+    parameters.prepare_bindings([])
+    parameters.keep_weights_in(copies[0])
+    assert seen[0] is not weight.data

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numpy import add
+from numpy import add, copyto
 
 from karp import checks
 from karp.errors import SettingError, ShapeError
@@ -93,29 +93,48 @@ class Updater:
             pieces.append((part, self.weights[part], state, scratch))
         return pieces
 
-    def update(self, gradient: Array, other: Array | None = None) -> None:
+    def update(self, gradient: Array, other: Array | None = None, *, source: Updater | None = None) -> None:
         """Update the weights by ``gradient``, or the sum of two, ``(n,)`` of the weights' dtype, which are only read.
 
         Two gradients are added piece by piece during the update, unless the norm of their sum is needed first.
+
+        With ``source``, an Updater of the same optimiser for other vectors, the weights and state become those of
+        ``source``, updated; ``source`` is only read. So an update that is broken off can be done again.
 
         Raises:
             ShapeError, SettingError: it has another shape or dtype; nothing was changed.
             NotFiniteError: the optimiser clips and the gradient is not finite; nothing was changed.
         """
         apply, pieces = self.optimizer.apply, self._pieces
-        if other is not None and (len(pieces) == 1 or self.optimizer.clip_norm is not None):
+        if source is not None:
+            self.version = source.version
+        if other is not None and len(pieces) == 1:
+            gradient, other = add(gradient, other, self._sum), None
+        elif other is not None and self.optimizer.clip_norm is not None:
             gradient, other = add(gradient, other), None
         factors = self._prepare(gradient)
         if len(pieces) == 1:  # a small model's whole update takes 2 us, so it is not sliced
+            if source is not None:
+                self._copy_piece(source, 0)
             _, weights, state, scratch = pieces[0]
             apply(weights, gradient, state, factors, scratch)
         else:
-            for part, weights, state, scratch in pieces:
+            for index, (part, weights, state, scratch) in enumerate(pieces):
                 piece = gradient[part]
                 if other is not None:
                     piece = add(piece, other[part], self._sum[: piece.size])
+                if source is not None:
+                    self._copy_piece(source, index)
                 apply(weights, piece, state, factors, scratch)
         self.version += 1
+
+    def _copy_piece(self, source: Updater, index: int) -> None:
+        """Copy one piece of the weights and the state of another Updater."""
+        _, weights, state, _ = self._pieces[index]
+        _, source_weights, source_state, _ = source._pieces[index]
+        copyto(weights, source_weights)
+        for name, vector in state.items():
+            copyto(vector, source_state[name])
 
     def restart(self, version: int) -> None:
         """Reset the optimiser's state to zeros at ``version``, as a worker's local steps do."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import ItemsView, Iterator, KeysView, Mapping
+from collections.abc import ItemsView, Iterable, Iterator, KeysView, Mapping
 from operator import is_
 from reprlib import repr as short
 from typing import TYPE_CHECKING, Any
@@ -16,6 +16,8 @@ from karp.parameters.layout import Layout
 if TYPE_CHECKING:
     from karp.autograd import Value
     from karp.parameters.layout import Array
+
+    Bindings = tuple[tuple[Value, Array], ...]
 
 
 class Parameters:
@@ -62,6 +64,7 @@ class Parameters:
 
         self._mark_modified, self._value = mark_modified, Value
         self._gradient: Array
+        self._prepared: list[tuple[Array, dict[str, Array], Bindings]] = []  # vectors that are used again and again
         distinct, self._tied = _distinct(values)
         arrays = {name: np.asarray(value.data) for name, value in distinct.items()}
         self.layout = Layout({name: array.shape for name, array in arrays.items()}, _common_dtype(arrays))
@@ -153,12 +156,26 @@ class Parameters:
         go backward, as they belong to the weights before. Raises ShapeError or SettingError for a vector that the
         layout refuses.
         """
-        self._views = self.layout.views(vector)
+        self._views, self._bindings = self._bind(vector)
         self.data = vector
-        self._bindings = tuple(zip(self.values, self._views.values(), strict=True))
         for value, view in self._bindings:
             value.data = view
         self.mark_modified()
+
+    def prepare_bindings(self, vectors: Iterable[Array]) -> None:
+        """Make the views of these vectors once, so that `keep_weights_in` is cheap for them; forget those before.
+
+        Raises ShapeError or SettingError for a vector that the layout refuses.
+        """
+        self._prepared = [(vector, *self._bind(vector)) for vector in vectors]
+
+    def _bind(self, vector: Array) -> tuple[dict[str, Array], Bindings]:
+        """Return the views of a vector by name, and each value with its view."""
+        for prepared, views, bindings in self._prepared:
+            if prepared is vector:
+                return views, bindings
+        views = self.layout.views(vector)
+        return views, tuple(zip(self.values, views.values(), strict=True))
 
     def zero_grad(self) -> None:
         """Forget the gradients: every ``value.grad`` becomes None, and the next backward starts afresh."""
