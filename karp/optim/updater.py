@@ -136,6 +136,10 @@ class Updater:
         for name, vector in state.items():
             copyto(vector, source_state[name])
 
+    def check_state(self, state: Mapping[str, Array]) -> None:
+        """Raise SettingError or ShapeError unless these vectors could be the state of this optimiser."""
+        _check_state(state, self.state)
+
     def restart(self, version: int) -> None:
         """Reset the optimiser's state to zeros at ``version``, as a worker's local steps do."""
         for vector in self.state.values():

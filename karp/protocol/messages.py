@@ -174,6 +174,8 @@ class Lease:
     version: int
     weights: Vector | None  # None: the worker has them already
     suspect: bool = False  # the gradient of this shard was not finite, so the worker has to check its data
+    range: int = 0  # the range that it belongs to, 0: none (ranges.py); in shared memory only, never in a message
+    end: int = 0  # the first step that does not end in this range
 
 
 @dataclass(slots=True)
@@ -327,7 +329,7 @@ CHECKS: dict[str, Callable[[Any], Any]] = {
     "suspect": flag,
     "failure": text(REASON_CHARACTERS),
 }
-UNCHECKED_FIELDS = {"no_overflow"}  # fields that are in no head: only an end that trusts its peer may set them
+UNCHECKED_FIELDS = {"no_overflow", "range", "end"}  # fields in no head: only an end that trusts its peer may set them
 FIELD_CHECKS: dict[type, dict[str, Callable[[Any], Any]]] = {  # the fields of each kind in order, with their checks
     kind: {field.name: CHECKS[field.name] for field in fields(kind) if field.name not in UNCHECKED_FIELDS}
     for kind in {**FROM_WORKER, **FROM_SERVER}.values()

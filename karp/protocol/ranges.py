@@ -23,7 +23,7 @@ once, and a worker that was away for longer than its range changes nothing when 
 stopped while it holds the lock could still write: then the server goes on in other memory (`Memory.allocate`).
 """
 
-from collections.abc import Callable, MutableSequence, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple, Protocol
 
 import numpy as np
@@ -47,14 +47,30 @@ def no_fence() -> None:
     """Do nothing: the order of memory accesses needs no care within one thread."""
 
 
+class Words(Protocol):
+    """Shared memory of whole numbers from 0 to 2**64 - 1."""
+
+    def __getitem__(self, index: int, /) -> int: ...
+
+    def __setitem__(self, index: int, value: int, /) -> None: ...
+
+
+class Numbers(Protocol):
+    """Shared memory of floats of 64 bits."""
+
+    def __getitem__(self, index: int, /) -> float: ...
+
+    def __setitem__(self, index: int, value: float, /) -> None: ...
+
+
 class Board(NamedTuple):
     """The control words of a run's ranges, and a ring of numbers: the loss and the sample weights of each step.
 
     `fence` orders memory accesses: a write before it is visible before one after it.
     """
 
-    words: MutableSequence[int]
-    losses: MutableSequence[float]
+    words: Words
+    losses: Numbers
     fence: Callable[[], None] = no_fence
 
     def write_losses(self, step: int, loss: float, weight: float) -> None:
@@ -77,8 +93,8 @@ def local_board() -> Board:
 class Seat(NamedTuple):
     """What a worker shows the others: where it has arrived, its loss, and its gradient of the shards start … stop-1."""
 
-    words: MutableSequence[int]
-    numbers: MutableSequence[float]
+    words: Words
+    numbers: Numbers
     vector: Vector
     start: int
     stop: int
@@ -135,7 +151,9 @@ class Copies:
 
     def __init__(self, optimizer: Optimizer, vectors: Sequence[Sequence[Vector]], board: Board) -> None:
         names = state_names(optimizer)
-        self.updaters = [Updater(optimizer, weights, dict(zip(names, state, strict=True))) for weights, *state in vectors]
+        self.updaters = [
+            Updater(optimizer, weights, dict(zip(names, state, strict=True))) for weights, *state in vectors
+        ]
         self.board = board
 
     def at(self, version: int) -> Updater:
@@ -165,16 +183,25 @@ class Copies:
         target.update(*gradient, source=source)
         self.end_write(version + 1)
 
-    def fill(self, version: int, weights: Vector, state: Sequence[Vector]) -> None:
-        """Copy weights and state of this version, which becomes the current one; without state it is zero."""
-        self.begin_write(version)
+    def fill(self, version: int, weights: Vector, state: Mapping[str, Vector] | None) -> None:
+        """Copy weights and state (None: zeros) of this version, which becomes the current one.
+
+        Raises SettingError or ShapeError for a state that is not that of the optimiser.
+        """
         updater = self.at(version)
+        if state is not None:
+            updater.check_state(state)
+        self.begin_write(version)
         np.copyto(updater.weights, weights)
-        for index, vector in enumerate(updater.state.values()):
-            np.copyto(vector, state[index] if state else 0)
-        updater.version = version
+        for name, vector in updater.state.items():
+            np.copyto(vector, 0 if state is None else state[name])
         self.end_write(version)
+        self.make_current(version)
+
+    def make_current(self, version: int) -> None:
+        """Make this version the current one, outside of a range."""
         self.board.words[CURRENT] = version
+        self.board.fence()
 
 
 def state_names(optimizer: Optimizer) -> list[str]:
@@ -250,7 +277,7 @@ class Participant:
     """
 
     def __init__(
-        self, board: Board, copies: Copies, lock: Lock, words: MutableSequence[int], numbers: MutableSequence[float]
+        self, board: Board, copies: Copies, lock: Lock, words: Words, numbers: Numbers
     ) -> None:
         self.board = board
         self.copies = copies
@@ -261,7 +288,7 @@ class Participant:
         self.end = 0  # the first step that does not end in the range
         self._seats: Sequence[Seat] = ()
         self._sum: SeatSum
-        self._arrivals: list[MutableSequence[int]] = []  # the words of the others
+        self._arrivals: list[Words] = []  # the words of the others
 
     def enter(self, number: int, end: int, seats: Sequence[Seat], shards: int) -> None:
         """Take part in a range; `seats` are all of it, in the order of their shards, of which a step has so many."""

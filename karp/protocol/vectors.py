@@ -2,13 +2,12 @@
 
 import math
 from collections.abc import Iterable
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 
 from karp import codecs
 from karp.errors import ProtocolError
-from karp.parameters import Layout
 from karp.protocol.settings import Settings
 from karp.protocol.tree import Node, Vector, in_words, parent
 
@@ -67,19 +66,6 @@ class VectorSpec:
             return f"the model has {self.shape} {self.dtype}"
         dtype, length = codecs.encoded_spec(self.codec, self.size)
         return f"one as {self.codec} is {(length,)} {dtype}"
-
-
-class Memory(Protocol):
-    """Memory for the server's weights that other processes read while the server writes to it."""
-
-    def allocate(self, layout: Layout) -> Vector | None:
-        """Allocate the vector of the weights; None if there is no memory for it."""
-
-    def begin_write(self) -> None:
-        """Mark the weights as being written."""
-
-    def end_write(self, version: int) -> None:
-        """Mark the weights as complete, and of this version."""
 
 
 def no_overflow(vector: Vector) -> bool:

@@ -3,7 +3,7 @@
 The caller, a Trainer, reads its `task`, computes it, and reports the result (`computed`, `scored`); methods return the
 messages to send. The server's answers are passed to `receive`. A contribution is sent when the program asks for its
 next batch, not before, so that `trainer.stop()` and `trainer.log()` in the loop's body travel with the shard they
-belong to and do not depend on timing. (In one process most steps need no message: `offer_step_sum`.)
+belong to and do not depend on timing. (In a range most steps need no message: `offer_sum`.)
 
     joining --Welcome--> waiting --Lease--> computing --the lease's last shard--> waiting --Finish--> over
        ^                    |
@@ -281,14 +281,14 @@ class Worker:
             self.sums = list(self.tree.nodes.values())
         self.shard, self.step_shards = shard + 1, shards
 
-    def contribution(self, seconds: float = 0.0) -> FromWorker:
-        """End the lease: return the contribution of the shards that are computed, which took so many seconds."""
+    def contribution(self) -> FromWorker:
+        """End the lease: return the contribution of the shards that are computed."""
         lease = self.task
         assert isinstance(lease, Lease)
         self.task = None
         self.asked = None
         sums = self.sums if self.shard > lease.start else []
-        message = Contribution(lease.step, lease.version, sums, self._logs(), self.last, lease.number, seconds)
+        message = Contribution(lease.step, lease.version, sums, self._logs(), self.last, lease.number)
         if self.weigh is not None and sums:
             spans = [(0, self.step_shards), *((node.start, node.stop) for node in sums)]
             message.sample_weights = [self.weigh(lease.step, *span) for span in spans]
@@ -296,14 +296,13 @@ class Worker:
             message.reason, self.reason = self.reason or FINITE, ""
         return message
 
-    def offer_step_sum(self, lease: Lease) -> Node | None:
-        """Return the sum over all shards of the step, if the lease has them all and there is nothing else to send.
+    def offer_sum(self, lease: Lease) -> Node | None:
+        """Return the sum over the lease's shards, if it is one node and there is nothing else to send, else None.
 
-        Otherwise return None. The worker counts the sum as taken, so that an exception before the update cannot make
-        the worker contribute it twice; if the sum is not taken, call `withdraw_offer`.
+        The worker counts the sum as taken, so that an exception before the update cannot make the worker contribute it
+        twice; if the step does not end in its range, call `withdraw_offer`.
         """
-        complete = lease.stop - lease.start == self.step_shards and self.codec is None
-        if not complete or self.last or self.logs:
+        if len(self.sums) != 1 or self.codec is not None or self.last or self.logs:
             return None
         self.shard = lease.start
         return self.sums[0]
@@ -313,7 +312,7 @@ class Worker:
         return 0.0 if self.weigh is None else self.weigh(step, 0, self.step_shards)
 
     def withdraw_offer(self, lease: Lease) -> None:
-        """Keep the sum that `offer_step_sum` returned and the server has not applied: it will be contributed."""
+        """Keep the sum that `offer_sum` returned, as the step has not ended in its range: it will be contributed."""
         self.shard = lease.stop
 
     def discard(self, last: bool) -> None:

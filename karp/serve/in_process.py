@@ -27,6 +27,7 @@ class LocalLink:
     address = "this process"
     diagnosis = ""
     gradients = None
+    copies = ()
     overtaken = False
     peer = b"local"
 
@@ -49,8 +50,8 @@ class LocalLink:
         """Do nothing: the worker's weights lie in its own vector."""
 
     def try_apply(self, lease: Lease, node: Node, weight: float) -> bool:
-        """Apply a whole step without a message (fast_path.py); return False if the step needs messages."""
-        return self.server.fast_path.try_apply(self.peer, lease, node, weight, time.monotonic())
+        """End a step in a range (`karp.protocol.server.ranges`); return False if it needs messages."""
+        return self.server.ranges.try_to_end(self.peer, lease, node, weight, time.monotonic())
 
     def send(self, message: FromWorker, incarnation: int) -> None:
         """Handle a worker's message at once; the answers are in `inbox` then.
@@ -72,7 +73,7 @@ class LocalLink:
     @property
     def intact(self) -> bool:
         """Whether the machine's state is valid: no exception has interrupted it while it handled a message."""
-        return not (self.at_work or self.server.fast_path.at_work)
+        return not (self.at_work or self.server.ranges.at_work)
 
     def _perform(self, message: FromWorker, incarnation: int) -> None:
         """Pass a message to the server's machine, and perform the actions that it returns."""

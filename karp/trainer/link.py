@@ -27,6 +27,10 @@ class Link(Protocol):
         """A vector to write gradients to that is then sent without a copy; None if there is none."""
 
     @property
+    def copies(self) -> tuple[Vector, ...]:
+        """The vectors in which the weights lie by turns; () if they always come in others."""
+
+    @property
     def overtaken(self) -> bool:
         """Whether the weights have changed since the worker began to compute on them."""
 
@@ -34,10 +38,10 @@ class Link(Protocol):
         """Copy the worker's current weights to its own vector, so that the worker needs none of the server's memory."""
 
     def try_apply(self, lease: Lease, node: Node, weight: float) -> bool:
-        """Apply the sum over the lease's step, move the lease to the next step, and return True.
+        """Have the lease's step end in its range, move the lease on to the next step, and return True.
 
-        If that needs messages, return False and change nothing. `weight` is the sum of the step's sample weights; 0
-        where samples have none.
+        If the step does not, return False: then a contribution has to be sent. `node` is the sum over the lease,
+        `weight` that of the step's sample weights, 0 where samples have none.
         """
 
     def send(self, message: FromWorker, incarnation: int) -> None: ...

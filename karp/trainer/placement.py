@@ -18,6 +18,7 @@ class Placement:
         self.parameters = parameters
         self.worker = worker
         self._own = worker.weights  # the worker's own vector, in the loop a read-only view of it
+        self._copies: tuple[Vector, ...] = ()  # the server's memory, in which the weights lie by turns
         self._gradients: Vector | None = None  # memory that the server reads; None: the model's own
 
     def make_read_only(self) -> None:
@@ -37,8 +38,12 @@ class Placement:
         else:
             parameters.keep_weights_in(current)
 
-    def place_gradients(self, vector: Vector | None) -> None:
-        """Have backward write gradients into this vector; None: into one of the model's own."""
+    def follow(self, link: Link) -> None:
+        """Have backward write gradients where the link wants them, and be ready for weights in its copies."""
+        if link.copies is not self._copies:
+            self._copies = link.copies
+            self.parameters.prepare_bindings(self._copies)
+        vector = link.gradients
         if vector is not self._gradients:
             self._gradients = vector
             self.parameters.keep_gradients_in(self.parameters.layout.zeros() if vector is None else vector)

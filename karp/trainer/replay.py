@@ -48,6 +48,7 @@ class ReplayLink:
     address = "the record"
     diagnosis = ""
     gradients = None
+    copies = ()
     overtaken = False
 
     def __init__(self, directory: Path, sample_weights: Vector | None) -> None:

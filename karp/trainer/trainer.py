@@ -5,7 +5,6 @@ one process the server's state machine, called directly: no socket, no copy of t
 """
 
 import os
-import time
 from collections.abc import Callable, Iterator, Mapping
 from types import EllipsisType, TracebackType
 from typing import Any, NoReturn, Self
@@ -225,12 +224,12 @@ class Trainer:
             interrupts.raise_pending()
 
     def _leased(self, session: Session, lease: Lease, dataset: Dataset) -> Iterator[Any]:
-        """Yield the batches of a lease, and of the leases that follow without a message; then send the contribution."""
+        """Yield the batches of a lease, also of the steps to which it moves on in a range; send the contribution."""
         worker, link, plan, steps, placement = self._worker, session.link, self._plan, self._steps, self._placement
         interrupts = self._interrupts
         assert steps is not None
-        last, take, share_of, began = worker.last, dataset.take, self._weighting.share, time.perf_counter()
-        placement.place_gradients(link.gradients)
+        last, take, share_of = worker.last, dataset.take, self._weighting.share
+        placement.follow(link)
         while True:
             step = lease.step
             if faults.PLAN is not None:
@@ -256,7 +255,7 @@ class Trainer:
                     loss = self._local_sgd.finish_shard(self._share)
                     worker.computed(self._parameters.grad, loss, steps.shards_of(step))
             self._shard = -1
-            if (node := worker.offer_step_sum(lease)) is None:
+            if (node := worker.offer_sum(lease)) is None:
                 break
             if not link.try_apply(lease, node, worker.weight_of(step)):
                 worker.withdraw_offer(lease)
@@ -265,7 +264,7 @@ class Trainer:
             placement.place_weights()
         if link.overtaken:  # the program may have read weights of two versions
             worker.discard(last)
-        session.send(worker.contribution(time.perf_counter() - began if self.server else 0.0))
+        session.send(worker.contribution())
 
     def backward(self, loss: Value) -> None:
         """Compute the gradient of the current batch's loss, a mean over its samples: the shard's contribution.

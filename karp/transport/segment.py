@@ -1,15 +1,20 @@
 """Shared memory between a server and the workers on its host: the per-step messages without a socket.
 
-The server owns one segment with the weights, and one for each worker with a gradient slot and two mailboxes, one in
-each direction. A segment has no name: it is an anonymous file of the server's (memfd) that a worker opens through
-/proc, where only the same user may. So nothing is left behind, whichever process is killed. (The size of /dev/shm does
-not matter to it, but `ulimit -f` does.) A worker that cannot open it is on another host, in a container of its own, or
-another user's; it says so, and uses frames. A token tells a segment from another program's file.
+The server owns one segment with two copies of weights and optimiser state, and one for each worker with a gradient slot
+and two mailboxes, one in each direction. A segment has no name: it is an anonymous file of the server's (memfd) that a
+worker opens through /proc, where only the same user may. So nothing is left behind, whichever process is killed. (The
+size of /dev/shm does not matter to it, but `ulimit -f` does.) A worker that cannot open it is on another host, in a
+container of its own, or another user's; it says so, and uses frames. A token tells a segment from another program's
+file.
 
 A contribution of one vector and a lease fit the mailboxes. Every other message goes over ZeroMQ, and the protocol
-allows messages from the two media to arrive in any order. Workers compute on the weights where they are. A counter
-that is odd while they are written tells a worker that it is too late to begin. If they change later, then others have
-completed its step, and its contribution is dropped.
+allows messages from the two media to arrive in any order. Workers compute on the weights where they are: version v lies
+in copy v % 2, and each copy has a word with its version. If that has changed, then others have completed the worker's
+step and the next, and its contribution is dropped.
+
+In a range (`karp.protocol.ranges`) a step ends without a message. The board, which every worker may write to, lies
+before the copies; each worker's seat is a part of its slot. The board has a table of those that take part: the numbers
+by which the other workers open their slots, and the pipes by which they wake each other.
 
 Each worker checks whether its gradient is finite: all of them at the same time, each in its own cache. The server
 checks those that are not, and all that come as frames. (A process that has this memory is trusted, as it could write
@@ -32,20 +37,26 @@ from collections.abc import Callable
 import numpy as np
 
 from karp.parameters import Layout
+from karp.protocol.ranges import BOARD_WORDS, RING, Board, Seat
 from karp.protocol.tree import Vector
 
-HEAD = 4096  # bytes before the vector of a segment
+HEAD = 4096  # bytes before the vector of a slot
+WEIGHTS_HEAD = HEAD + RING * 16  # before the vectors of the weights: the ring of losses is between
 TOKEN = 16  # bytes
 SERVER_SPIN_SECONDS = 0.0005
 WORKER_SPIN_SECONDS = 0.002  # a worker has nothing else to do, and after a sleep it may wake on another worker's core
 CAN_YIELD = hasattr(os, "sched_yield")
 COPIES = 1000  # the most attempts at a copy of the weights of one version
 # The indices of the head's uint64 words, after the token.
-READY, SENT, TAKEN, GIVEN, READ, ASLEEP, VERSION, CHANGES = range(2, 10)
-OUT, IN = 256, 512  # the offsets of the worker's and of the server's mailbox
+READY, SENT, GIVEN, READ, ASLEEP = range(2, 7)
+OUT, IN, SEAT = 256, 512, 768  # the offsets in a slot of the worker's mailbox, the server's, and the worker's seat
+BOARD, TABLE = 256, 512  # the offsets before the weights of the board's words, and of the table of a range
+TABLE_HEAD = struct.Struct("<QQ")  # the number of workers, and of the step's shards
+TABLE_ENTRY = struct.Struct("<QQQQ16s")  # slot's descriptor, that of its bell, start, stop, the slot's token
+MOST_SEATS = (HEAD - TABLE - TABLE_HEAD.size) // TABLE_ENTRY.size
 # Step, version, start, stop, loss, seconds, whether no sum can overflow, the sample weights of step and node, or zeros.
 CONTRIBUTION = struct.Struct("<QQQQddQdd")
-LEASE = struct.Struct("<QQQQQQ")  # number, step, start, stop, version, whether the weights are new
+LEASE = struct.Struct("<QQQQQQQQ")  # number, step, start, stop, version, whether the weights are new, range, end
 
 _fence = threading.Lock()
 
@@ -112,21 +123,41 @@ def not_shared(who: str, why: str) -> str:
 
 
 class Segment:
-    """A piece of memory that two processes share: a head of words and mailboxes, then a vector."""
+    """A piece of memory that processes share: a head of words and mailboxes, then vectors."""
 
-    def __init__(self, descriptor: int, layout: Layout) -> None:
+    def __init__(self, descriptor: int, layout: Layout, head: int = HEAD, vectors: int = 1) -> None:
         self.descriptor = descriptor
-        self.memory = mmap.mmap(descriptor, HEAD + layout.nbytes)
+        self.memory = mmap.mmap(descriptor, head + vectors * layout.nbytes)
         self.words = memoryview(self.memory)[:HEAD].cast("Q")
-        self.vector: Vector = np.frombuffer(self.memory, layout.dtype, layout.size, HEAD)
+        offsets = range(head, head + vectors * layout.nbytes, layout.nbytes)
+        self.vectors: list[Vector] = [
+            np.frombuffer(self.memory, layout.dtype, layout.size, offset) for offset in offsets
+        ]
+
+    @property
+    def vector(self) -> Vector:
+        """The first vector, in a slot the only one."""
+        return self.vectors[0]
+
+    def board(self) -> Board:
+        """Return the board that lies before the weights."""
+        memory = memoryview(self.memory)
+        words = memory[BOARD : BOARD + 8 * BOARD_WORDS].cast("Q")
+        return Board(words, memory[HEAD:WEIGHTS_HEAD].cast("d"), fence)
+
+    def seat(self, start: int, stop: int) -> Seat:
+        """Return the seat of this slot's worker, for these shards."""
+        memory = memoryview(self.memory)
+        words, numbers = memory[SEAT : SEAT + 8].cast("Q"), memory[SEAT + 8 : SEAT + 32].cast("d")
+        return Seat(words, numbers, self.vector, start, stop)
 
     @classmethod
-    def make(cls, layout: Layout) -> "Segment":
+    def make(cls, layout: Layout, head: int = HEAD, vectors: int = 1) -> "Segment":
         """Allocate a segment of zeros with a token of its own; raises OSError if there is no memory for it."""
         descriptor = os.memfd_create("karp", os.MFD_CLOEXEC)
         try:
-            os.ftruncate(descriptor, HEAD + layout.nbytes)
-            segment = cls(descriptor, layout)
+            os.ftruncate(descriptor, head + vectors * layout.nbytes)
+            segment = cls(descriptor, layout, head, vectors)
         except OSError:
             os.close(descriptor)
             raise
@@ -134,16 +165,15 @@ class Segment:
         return segment
 
     @classmethod
-    def open(cls, process: int, descriptor: int, token: str, layout: Layout) -> "Segment":
+    def open(
+        cls, process: int, descriptor: int, token: str, layout: Layout, head: int = HEAD, vectors: int = 1
+    ) -> "Segment":
         """Open a segment of another process; raises OSError if that fails or the token differs."""
-        path = f"/proc/{process}/fd/{descriptor}"
-        if not os.readlink(path).startswith("/memfd:karp"):  # opening another kind of file may have effects
-            raise OSError("that number is another process's")
-        opened = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+        opened = open_file(process, descriptor)
         try:
-            if os.fstat(opened).st_size != HEAD + layout.nbytes:
+            if os.fstat(opened).st_size != head + vectors * layout.nbytes:
                 raise OSError("that number is another server's")
-            segment = cls(opened, layout)
+            segment = cls(opened, layout, head, vectors)
             if segment.token != token:
                 raise OSError("that number is another server's")
         except OSError:
@@ -159,6 +189,19 @@ class Segment:
     def close(self) -> None:
         """Close the descriptor; the memory is freed with the last array on it."""
         os.close(self.descriptor)
+
+
+def open_file(process: int, descriptor: int) -> int:
+    """Open an anonymous file of another process; raises OSError if that fails."""
+    path = f"/proc/{process}/fd/{descriptor}"
+    if not os.readlink(path).startswith("/memfd:karp"):  # opening another kind of file may have effects
+        raise OSError("that number is another process's")
+    return os.open(path, os.O_RDWR | os.O_CLOEXEC)
+
+
+def open_pipe(process: int, descriptor: int, flags: int) -> int:
+    """Open one end of a pipe of another process, not blocking; raises OSError if that fails."""
+    return os.open(f"/proc/{process}/fd/{descriptor}", flags | os.O_NONBLOCK | os.O_CLOEXEC)
 
 
 def wake(pipe: int) -> None:

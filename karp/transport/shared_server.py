@@ -2,29 +2,38 @@
 
 import contextlib
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from karp.parameters import Layout
 from karp.protocol.messages import Contribution, Lease
+from karp.protocol.ranges import Board, Seat
 from karp.protocol.tree import Node, Vector
+from karp.transport.lock import FileLock
 from karp.transport.segment import (
     ASLEEP,
-    CHANGES,
     CONTRIBUTION,
     GIVEN,
     IN,
     LEASE,
+    MOST_SEATS,
     OUT,
     READ,
     READY,
     SENT,
-    VERSION,
+    TABLE,
+    TABLE_ENTRY,
+    TABLE_HEAD,
+    TOKEN,
+    WEIGHTS_HEAD,
     Segment,
     fence,
     not_shared,
     reason,
     wake,
 )
+
+HOLD_SECONDS = 1.0  # who holds the lock for so long, and for these more of a byte of weights and state, is stopped
+HOLD_SECONDS_PER_BYTE = 2e-8
 
 
 class SharedServer:
@@ -37,34 +46,64 @@ class SharedServer:
         self.say = say
         self.layout: Layout
         self.weights: Segment | None = None
+        self.board: Board
+        self.lock: FileLock
+        self.seated: list[tuple[SharedSlot, int, int]] = []  # the table of the last range
+        self.seats: list[Seat] = []
         self.slots: dict[bytes, SharedSlot] = {}
         self.wakeup, self.wakeup_end = os.pipe()  # the server reads one end, its workers write to the other
         os.set_blocking(self.wakeup, False)
         os.set_blocking(self.wakeup_end, False)
 
-    def allocate(self, layout: Layout) -> Vector | None:
-        """Allocate the vector of the weights; if there is no memory for it, tell the user and return None."""
+    def allocate(self, layout: Layout, vectors: int) -> list[list[Vector]] | None:
+        """Allocate two copies of so many vectors; if there is no memory for them, tell the user and return None.
+
+        The slots of all workers are closed, as they belong to earlier memory.
+        """
+        self._close_memory()
         self.layout = layout
         try:
-            self.weights = Segment.make(layout)
+            lock = FileLock.make(HOLD_SECONDS + 2 * vectors * layout.nbytes * HOLD_SECONDS_PER_BYTE)
+            try:
+                self.weights = Segment.make(layout, WEIGHTS_HEAD, 2 * vectors)
+            except OSError:
+                lock.close()
+                raise
         except OSError as error:
             self.say(not_shared("workers", reason(error)))
             return None
-        return self.weights.vector
+        self.board, self.lock = self.weights.board(), lock
+        return [self.weights.vectors[:vectors], self.weights.vectors[vectors:]]
 
-    def begin_write(self) -> None:
-        """Mark the weights as being written."""
-        assert self.weights is not None
-        self.weights.words[CHANGES] += 1
-        fence()
+    def seat(self, leases: Sequence[tuple[bytes, int, int]]) -> list[Seat] | None:
+        """Write the table of the next range: (peer, start, stop) in order of shards; return the seats.
 
-    def end_write(self, version: int) -> None:
-        """Mark the weights as complete, and of this version."""
-        assert self.weights is not None
-        self.weights.words[VERSION] = version
-        fence()
-        self.weights.words[CHANGES] += 1
-        fence()
+        Return None, and change nothing, if a worker has not opened its slot, or if they are too many.
+        """
+        slots = [self.slots.get(peer) for peer, _, _ in leases]
+        opened = [slot for slot in slots if slot is not None and slot.words[READY]]
+        if len(opened) < len(leases) or len(leases) > MOST_SEATS:
+            return None
+        seated = [(slot, start, stop) for slot, (_, start, stop) in zip(opened, leases, strict=True)]
+        if seated != self.seated:
+            assert self.weights is not None
+            TABLE_HEAD.pack_into(self.weights.memory, TABLE, len(seated), leases[-1][2])
+            for index, (slot, start, stop) in enumerate(seated):
+                at = TABLE + TABLE_HEAD.size + index * TABLE_ENTRY.size
+                segment = slot.segment
+                token = segment.memory[:TOKEN]
+                TABLE_ENTRY.pack_into(
+                    self.weights.memory, at, segment.descriptor, slot.bell_end, start, stop, token
+                )
+            fence()
+            self.seated = seated
+            self.seats = [slot.segment.seat(start, stop) for slot, start, stop in seated]
+        return self.seats
+
+    def wake(self) -> None:
+        """Wake the workers that sleep."""
+        for slot in self.slots.values():
+            slot.wake()
 
     def invite(self, peer: bytes) -> str:
         """Allocate a slot for a worker that has joined; return the invitation to it, which goes with the Welcome.
@@ -81,6 +120,7 @@ class SharedServer:
             return ""
         process = os.readlink("/proc/self")  # the number that /proc uses, which may be of another PID namespace
         numbers = [self.weights.descriptor, slot.segment.descriptor, self.wakeup_end, slot.wakeup]
+        numbers += [slot.bell, self.lock.descriptor]
         return " ".join([process, *map(str, numbers), self.weights.token, slot.segment.token])
 
     def forget(self, peer: bytes) -> None:
@@ -116,11 +156,17 @@ class SharedServer:
         with contextlib.suppress(BlockingIOError):
             os.read(self.wakeup, 1 << 12)
 
-    def close(self) -> None:
+    def _close_memory(self) -> None:
+        """Close the weights and the slots of all workers; what lies there stays readable while arrays refer to it."""
         for peer in list(self.slots):
             self.forget(peer)
         if self.weights is not None:
             self.weights.close()
+            self.lock.close()
+            self.weights, self.seated, self.seats = None, [], []
+
+    def close(self) -> None:
+        self._close_memory()
         os.close(self.wakeup)
         os.close(self.wakeup_end)
 
@@ -129,13 +175,13 @@ class SharedSlot:
     """The server's side of one worker's segment."""
 
     def __init__(self, layout: Layout) -> None:
-        self.wakeup, self.wakeup_end = os.pipe()  # the worker reads one end, the server writes to the other
-        try:
+        with contextlib.ExitStack() as undo:
+            self.wakeup, self.wakeup_end = os.pipe()  # the worker reads one end, the server writes to the other
+            undo.callback(self._close_pipes, self.wakeup, self.wakeup_end)
+            self.bell, self.bell_end = os.pipe()  # the same for the other workers
+            undo.callback(self._close_pipes, self.bell, self.bell_end)
             self.segment = Segment.make(layout)
-        except OSError:
-            os.close(self.wakeup)
-            os.close(self.wakeup_end)
-            raise
+            undo.pop_all()
         self.words = self.segment.words
         self.contributions_read = 0
         self.leases_written = 0
@@ -160,18 +206,27 @@ class SharedSlot:
             return False
         new = lease.weights is not None
         LEASE.pack_into(
-            self.segment.memory, IN, lease.number, lease.step, lease.start, lease.stop, lease.version, new
-        )
+            self.segment.memory, IN, lease.number, lease.step, lease.start, lease.stop, lease.version, new,
+            lease.range, lease.end,
+        )  # fmt: skip
         fence()
         self.leases_written += 1
         words[GIVEN] = self.leases_written
         fence()
-        if words[ASLEEP]:
-            words[ASLEEP] = 0
-            wake(self.wakeup_end)
+        self.wake()
         return True
+
+    def wake(self) -> None:
+        """Wake the worker if it sleeps."""
+        if self.words[ASLEEP]:
+            self.words[ASLEEP] = 0
+            wake(self.wakeup_end)
 
     def close(self) -> None:
         self.segment.close()
-        os.close(self.wakeup)
-        os.close(self.wakeup_end)
+        self._close_pipes(self.wakeup, self.wakeup_end, self.bell, self.bell_end)
+
+    @staticmethod
+    def _close_pipes(*descriptors: int) -> None:
+        for descriptor in descriptors:
+            os.close(descriptor)

@@ -5,6 +5,7 @@ both ends have it; all other messages, and those that do not fit there, go over 
 """
 
 import contextlib
+import math
 import sys
 import time
 
@@ -14,7 +15,8 @@ from karp import faults
 from karp.parameters import Layout
 from karp.protocol.messages import Contribution, Evaluation, FromServer, FromWorker, Lease, Rejoin, Waiting, Welcome
 from karp.protocol.tree import Node, Vector
-from karp.protocol.worker import LOST_SECONDS, Worker
+from karp.protocol.vectors import no_overflow
+from karp.protocol.worker import LOST_SECONDS, PING_SECONDS, Worker
 from karp.transport.buffers import is_large
 from karp.transport.frames import SHARED_TEXT
 from karp.transport.segment import WORKER_SPIN_SECONDS, reason, spin
@@ -23,6 +25,7 @@ from karp.transport.zeromq import POLL_EVERY
 from karp.transport.zeromq_worker import WorkerSocket
 
 FIRST_NOTICE_SECONDS = 5.0  # a worker that has no answer for so long says why; again after twice as long, and so on
+RANGE_WAITS = 4  # a worker that has waited so often for others sends its contribution, to learn if there is a server
 SPIN_BYTES = 1 << 21  # with a model's vector of this size or more a worker does not spin
 
 
@@ -36,6 +39,8 @@ class WorkerEnd:
         self.layout = layout
         self.shared: SharedWorker | None = None
         self.unshared = ""  # why the shared memory that the server has offered cannot be opened
+        self.began = 0.0  # when the worker began to compute the lease, or its next step
+        self.computed = 0.0  # how long it has computed, if it has arrived at the step; else 0
         self.waits = 0
         self.idle = False  # no work arrived in the last wait, so the next does not spin
         self.diagnosis = ""  # why there is no answer, as far as it is known
@@ -43,6 +48,8 @@ class WorkerEnd:
 
     def send(self, message: FromWorker, incarnation: int) -> None:
         """Send a message; the vector from `gradients` must not be written to until `gradients` returns it again."""
+        if isinstance(message, Contribution):
+            message.seconds = self.computed or time.perf_counter() - self.began
         if self.shared is None:
             self.socket.send(message, incarnation, self.unshared, borrowed=isinstance(message, Contribution))
         elif not (isinstance(message, Contribution) and self.shared.send(message)):
@@ -61,6 +68,7 @@ class WorkerEnd:
             lease = self._receive_lease(seconds)
             if lease is not None:
                 self.idle = False
+                self.began, self.computed = time.perf_counter(), 0.0
                 return lease, self.worker.incarnation
         elif self.shared is None and not self.idle and self.layout.nbytes < SPIN_BYTES:
             spin(socket.has_message, WORKER_SPIN_SECONDS)
@@ -70,6 +78,7 @@ class WorkerEnd:
             return None
         message, envelope = socket.receive()
         self.idle = isinstance(message, Waiting)
+        self.began, self.computed = time.perf_counter(), 0.0
         if isinstance(message, Welcome):
             self._open_shared(envelope.invitation)
         elif isinstance(message, Lease | Evaluation) and message.weights is not None and is_large(message.weights):
@@ -118,13 +127,16 @@ class WorkerEnd:
         if not invitation:
             return
         try:
-            self.shared = SharedWorker(invitation, self.layout)
+            self.shared = SharedWorker(invitation, self.layout, self.worker.settings.applied)
         except OSError as error:
             self.unshared = reason(error)[:SHARED_TEXT]
             return
         self.poller = zmq.Poller()
         self.poller.register(self.socket.socket, zmq.POLLIN)
         self.poller.register(self.shared.wakeup, zmq.POLLIN)
+        self.range_poller = zmq.Poller()
+        self.range_poller.register(self.shared.bell, zmq.POLLIN)
+        self.range_poller.register(self.shared.wakeup, zmq.POLLIN)
 
     def _close_shared(self) -> None:
         if self.shared is not None:
@@ -135,16 +147,60 @@ class WorkerEnd:
     def overtaken(self) -> bool:
         """Whether the weights that the worker computes on have changed, as others have completed its step."""
         shared = self.shared
-        return shared is not None and self.worker.current is shared.weights.vector and shared.changed
+        return shared is not None and self._computes_there(shared) and not shared.copies.holds(self.worker.version)
+
+    def _computes_there(self, shared: SharedWorker) -> bool:
+        """Return whether the worker computes on the server's memory."""
+        return any(self.worker.current is copy for copy in shared.readable)
 
     def try_apply(self, lease: Lease, node: Node, weight: float) -> bool:
-        """Return False: the server is another process, so a contribution has to be sent."""
+        """End a step in a range (`karp.protocol.ranges`); return False if a contribution has to be sent."""
+        shared, step, vector = self.shared, lease.step, node.vector
+        if not lease.range or shared is None or vector is None:
+            return False
+        fits = step < lease.end and time.monotonic() < shared.range_until
+        if not (fits and math.isfinite(node.loss) and no_overflow(vector)):
+            return False
+        self.computed = time.perf_counter() - self.began
+        ended = shared.arrive(step, node.loss, vector, weight, self.computed)
+        if ended is None:
+            ended = self._wait_for_end(shared, step)
+        if not ended:
+            lease.range = 0
+            shared.participant.leave()
+            return False
+        lease.step = lease.version = step + 1
+        self.worker.current = shared.readable[lease.version % 2]
+        self.began, self.computed = time.perf_counter(), 0.0
+        return True
+
+    def _wait_for_end(self, shared: SharedWorker, step: int) -> bool:
+        """Wait until a step has ended in its range, or the range is closed; return which (`Participant.ended`)."""
+        participant = shared.participant
+        for _ in range(RANGE_WAITS):
+            if not spin(lambda: participant.changed(step), WORKER_SPIN_SECONDS):
+                if shared.try_to_end(step):  # another worker has died while it did
+                    return True
+                shared.set_asleep(True)
+                if not participant.changed(step):
+                    self.range_poller.poll(int(PING_SECONDS * 1000))
+                shared.set_asleep(False)
+                shared.silence_bell()
+                if not shared.drain_wakeups():  # the server is gone, or goes on in other memory
+                    return False
+            if (ended := participant.ended(step)) is not None:
+                return ended
         return False
+
+    @property
+    def copies(self) -> tuple[Vector, ...]:
+        """The vectors in which the weights lie by turns; () if they always come in others."""
+        return () if self.shared is None else self.shared.readable
 
     def release_weights(self) -> None:
         """Copy the weights that the worker computes on to its own vector, which nobody else changes."""
         worker, shared = self.worker, self.shared
-        if shared is not None and worker.current is shared.weights.vector:
+        if shared is not None and self._computes_there(shared):
             shared.copy(worker.weights)
             worker.keep_weights(worker.weights)
         else:

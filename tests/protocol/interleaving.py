@@ -1,4 +1,4 @@
-"""Threads of which one runs at a time, which take turns at every access to shared memory; they can be killed or stopped.
+"""Threads of which one runs at a time, taking turns at every access to shared memory; they can be killed or stopped.
 
 So code that is written for several processes is tested in all orders that a seed can name. A thread that is killed
 executes nothing more, not even a `finally`; one that is stopped may go on later, at the point where it was.

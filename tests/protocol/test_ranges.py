@@ -1,6 +1,7 @@
 """Ranges: whatever the order of accesses, each step ends once and with the bits of the reference."""
 
 from collections.abc import Sequence
+from itertools import pairwise
 from random import Random
 from typing import Any
 
@@ -108,7 +109,7 @@ class World:
         self.expected = reference(shards)
         self.memory = Memory(self.turns, workers)
         self.copies = self.memory.copies()
-        self.copies.fill(0, np.ones(SIZE, np.float32), [])
+        self.copies.fill(0, np.ones(SIZE, np.float32), None)
         self.leases: list[Lease | None] = [None] * workers  # by worker, as a mailbox
         self.parked: list[tuple[Memory, int] | None] = [None] * workers  # by worker: the step it has sent
         self.workers = [self.turns.add(f"worker {number}", self.worker_body(number)) for number in range(workers)]
@@ -199,7 +200,7 @@ class World:
             step = self.ordinary(step)
 
     def parked_here(self, number: int) -> bool:
-        return self.parked[number] is not None or not self.in_ranges and self.leases[number] is None
+        return self.parked[number] is not None or (not self.in_ranges and self.leases[number] is None)
 
     def run_range(self, name: int, step: int, idle: list[int]) -> int:
         """Open a range with these workers, close it some time later; return the step at which it was closed."""
@@ -249,7 +250,7 @@ class World:
                 if self.rng.random() < 0.2:
                     self.wake_up()
                 copy[place] = vector[place]
-        self.copies.fill(current, copied[0], copied[1:])
+        self.copies.fill(current, copied[0], {"momentum": copied[1]})
 
     def divide(self, idle: list[int]) -> list[tuple[int, int, int]]:
         """Leases that are nodes of the tree: whole powers of two, or all."""
@@ -321,7 +322,7 @@ def test_most_steps_end_in_ranges_and_a_stopped_holder_of_the_lock_is_left_behin
 )
 def test_the_sum_over_seats_is_that_of_the_tree_and_reads_only(shards: int, bounds: list[int]) -> None:
     weights = np.zeros(SIZE, np.float32)
-    nodes = [node_of(3, start, stop, shards, weights) for start, stop in zip(bounds, bounds[1:], strict=False)]
+    nodes = [node_of(3, start, stop, shards, weights) for start, stop in pairwise(bounds)]
     seats = [Seat([0], [node.loss, 0.0, 0.0], node.vector, node.start, node.stop) for node in nodes]  # type: ignore[arg-type]
     tree = TreeSum(shards)
     for node in nodes:

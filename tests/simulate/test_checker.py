@@ -111,14 +111,14 @@ def report_a_score_twice(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def evaluate_other_weights(monkeypatch: pytest.MonkeyPatch) -> None:
-    conclude = Training._conclude
+    conclude = Training.conclude
 
     def spoilt(training: Training, *arguments: Any) -> None:
         conclude(training, *arguments)
         for weights in training.weights.of_epochs.values():
             weights[0] += 1
 
-    monkeypatch.setattr(Training, "_conclude", spoilt)
+    monkeypatch.setattr(Training, "conclude", spoilt)
 
 
 def name_everybody_leader(monkeypatch: pytest.MonkeyPatch) -> None:

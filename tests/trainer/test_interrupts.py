@@ -18,7 +18,7 @@ import karp as library
 from karp import nn, optim
 from karp.errors import ProgramError
 from karp.optim import Updater
-from karp.protocol.server.fast_path import FastPath
+from karp.protocol.server.ranges import Ranges
 from karp.record.checkpoints import newest
 from karp.trainer.interrupts import Interrupted, Terminated
 
@@ -187,7 +187,7 @@ class AlarmError(Exception):
     """What a program's own handler raises, wherever that may be."""
 
 
-@pytest.mark.parametrize("function", [Updater.update, FastPath.try_apply])
+@pytest.mark.parametrize("function", [Updater.update, Ranges.try_to_end])
 def test_an_exception_in_the_middle_of_an_update_leaves_the_newest_checkpoint_and_no_torn_weights(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], function: Any
 ) -> None:
@@ -198,7 +198,7 @@ def test_an_exception_in_the_middle_of_an_update_leaves_the_newest_checkpoint_an
     if function is Updater.update:
         monkeypatch.setattr(Updater, "update", calls(Updater.update, 6, alarm))
     else:  # when the weights are new, and the ledger does not know
-        monkeypatch.setattr(FastPath, "try_apply", torn)
+        monkeypatch.setattr(Ranges, "try_to_end", torn)
     with pytest.raises(AlarmError):
         train(run, model())
     snapshot = newest(run, lambda text: None)
@@ -207,7 +207,7 @@ def test_an_exception_in_the_middle_of_an_update_leaves_the_newest_checkpoint_an
     assert "broken off in the middle of a step: what is left is the newest checkpoint" in capsys.readouterr().err
 
 
-def torn(self: FastPath, *arguments: Any) -> bool:
+def torn(self: Ranges, *arguments: Any) -> bool:
     self.at_work = True
     raise AlarmError
 
@@ -222,7 +222,7 @@ def test_a_run_that_was_broken_off_does_not_go_on_in_this_process(
             for x, y in trainer.batches(X, Y):
                 trainer.backward(nn.cross_entropy(net(x), y))
 
-    monkeypatch.setattr(FastPath, "try_apply", torn)
+    monkeypatch.setattr(Ranges, "try_to_end", torn)
     with pytest.raises(ProgramError, match="broken off in the middle of a step"):
         catch()
 

@@ -13,7 +13,7 @@ from running import HEAD, LOOP, launch, program
 import karp as library
 from karp import nn, optim
 from karp.errors import SettingError
-from karp.protocol.server.fast_path import FastPath
+from karp.protocol.server.ranges import Ranges
 
 X = np.random.default_rng(0).normal(size=(50, 3)).astype(np.float32)
 Y = (X[:, 0] > 0).astype(np.int64)
@@ -80,11 +80,11 @@ def test_what_is_broken_off_says_that_nothing_is_left(
     why = "no launcher can go on with it, as it keeps no record"
     assert f"karp: stopped after step 0; {why}" == capsys.readouterr().err.splitlines()[-1]
 
-    def torn(self: FastPath, *_: Any) -> bool:
+    def torn(self: Ranges, *_: Any) -> bool:
         self.at_work = True
         raise RuntimeError("an alarm")
 
-    monkeypatch.setattr(FastPath, "try_apply", torn)
+    monkeypatch.setattr(Ranges, "try_to_end", torn)
     with pytest.raises(RuntimeError, match="an alarm"):
         train(show=False)
     assert f"broken off in the middle of a step: nothing is left of it; {why}" in capsys.readouterr().err

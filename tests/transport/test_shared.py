@@ -11,29 +11,39 @@ import numpy as np
 import pytest
 from running import PROGRAM, karp, program, summary
 
+from karp import optim
 from karp.parameters import Layout
 from karp.protocol.messages import Contribution, Lease
+from karp.protocol.ranges import Copies
 from karp.protocol.tree import Node
-from karp.transport.segment import ASLEEP, CHANGES, ELSEWHERE, HEAD, Segment, reason, spin, why_unavailable
+from karp.transport.segment import ASLEEP, ELSEWHERE, HEAD, Segment, reason, spin, why_unavailable
 from karp.transport.shared_server import SharedServer
 from karp.transport.shared_worker import SharedWorker
 
 LAYOUT = Layout({"weight": (5, 3), "bias": (3,)}, "float32")
 
 
+OPTIMIZER = optim.SGD(lr=0.5, momentum=0.9)
+vectors: list[list[np.ndarray]] = []  # the memory of the test's server
+
+
+def copies_of(server: SharedServer) -> Copies:
+    """The two copies as the server has them."""
+    return Copies(OPTIMIZER, vectors, server.board)
+
+
 @pytest.fixture
 def server() -> Iterator[SharedServer]:
     made = SharedServer(pytest.fail)
-    made.allocate(LAYOUT)
-    made.begin_write()
-    made.end_write(0)
+    vectors[:] = made.allocate(LAYOUT, 2) or []
+    copies_of(made).fill(0, LAYOUT.zeros(), None)
     yield made
     made.close()
 
 
 @pytest.fixture
 def worker(server: SharedServer) -> Iterator[SharedWorker]:
-    made = SharedWorker(server.invite(b"a"), LAYOUT)
+    made = SharedWorker(server.invite(b"a"), LAYOUT, OPTIMIZER)
     yield made
     made.close()
 
@@ -105,7 +115,7 @@ def test_a_lease_brings_the_weights_it_names(server: SharedServer, worker: Share
     found = worker.read_lease()
     assert found is not None
     assert (1, 0, 0, 2, 0) == (found.number, found.step, found.start, found.stop, found.version)
-    assert found.weights is worker.weights.vector
+    assert found.weights is worker.readable[0]
     assert weights.tobytes() == found.weights.tobytes()
     assert not found.weights.flags.writeable
     assert not worker.has_lease()
@@ -123,35 +133,36 @@ def test_a_mailbox_that_was_not_read_is_not_written_over(server: SharedServer, w
     assert slot.put(lease(3))
 
 
-@pytest.mark.parametrize("version", [None, 1])
-def test_weights_that_have_been_written_since_are_not_used(
-    server: SharedServer, worker: SharedWorker, version: int | None
-) -> None:
-    assert server.weights is not None
-    assert server.slots[b"a"].put(lease(weights=server.weights.vector))
-    server.begin_write()
-    if version is not None:
-        server.end_write(version)
-    assert worker.read_lease() is None
+def test_weights_that_have_been_overwritten_are_not_used(server: SharedServer, worker: SharedWorker) -> None:
+    copies = copies_of(server)
+    for version, writing in ((1, True), (2, True), (2, False)):
+        assert server.slots[b"a"].put(lease(weights=server.weights.vector))  # type: ignore[union-attr]
+        copies.begin_write(version)
+        if not writing:
+            copies.end_write(version)
+        found = worker.read_lease()
+        assert (found is not None) == (version == 1)  # version 1 lies in the other copy
 
 
-def test_a_worker_sees_that_its_weights_have_changed_and_can_copy_those_of_one_version(
+def test_a_worker_sees_that_its_weights_are_overwritten_and_can_copy_those_of_one_version(
     server: SharedServer, worker: SharedWorker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert server.weights is not None
-    assert server.slots[b"a"].put(lease(weights=server.weights.vector))
-    assert worker.read_lease() is not None
-    assert not worker.changed
-    mine, yields = np.ones(LAYOUT.size, np.float32), []
+    copies, yields = copies_of(server), []
+    assert worker.copies.holds(0)
+    copies.begin_write(1)
+    assert worker.copies.holds(0)
+    copies.end_write(1)
+    copies.make_current(1)
+    assert (True, True) == (worker.copies.holds(0), worker.copies.holds(1))
+    mine = np.ones(LAYOUT.size, np.float32)
 
     def write() -> None:
         """The server ends its update while the worker tries."""
         yields.append(1)
-        server.weights.vector[:] = 5.0  # type: ignore[union-attr]
-        server.end_write(1)
+        copies.at(1).weights[:] = 5.0
+        copies.end_write(1)
 
-    server.begin_write()
-    assert worker.changed
+    copies.begin_write(1)
     monkeypatch.setattr("os.sched_yield", write)
     worker.copy(mine)
     assert [1] == yields
@@ -196,18 +207,18 @@ def test_an_invitation_that_leads_nowhere_is_an_error_and_nothing_else(server: S
             "No such (file|process)": ["0", *words[1:]],  # a process that is none
             "No such file": [words[0], "9999", *words[2:]],
             "that number is another process's": [words[0], str(file.fileno()), *words[2:]],
-            "that number is another server's": [*words[:5], "0" * 32, words[6]],
+            "that number is another server's": [*words[:7], "0" * 32, words[8]],
             "that number is .*": [words[0], words[2], words[1], *words[3:]],  # exchanged
-            "No such file or .*": [*words[:4], "9999", *words[5:]],  # the last of them
+            "No such file or .*": [*words[:6], "9999", *words[7:]],  # the last of them
             "cannot be read": ["nonsense"],
             "cannot be rea.": [],
         }
         before = os.listdir("/proc/self/fd")
         for why, changed in cases.items():
             with pytest.raises(OSError, match=why):
-                SharedWorker(" ".join(changed), LAYOUT)
+                SharedWorker(" ".join(changed), LAYOUT, OPTIMIZER)
         with pytest.raises(OSError, match="that number is another server's"):
-            SharedWorker(" ".join(words), Layout({"weight": (1,)}, "float32"))
+            SharedWorker(" ".join(words), Layout({"weight": (1,)}, "float32"), OPTIMIZER)
         assert before == os.listdir("/proc/self/fd")
 
 
@@ -215,7 +226,7 @@ def test_a_slot_that_is_not_open_yet_takes_no_lease(server: SharedServer) -> Non
     invitation = server.invite(b"a")
     slot = server.slots[b"a"]
     assert not slot.put(lease(1))
-    worker = SharedWorker(invitation, LAYOUT)
+    worker = SharedWorker(invitation, LAYOUT, OPTIMIZER)
     assert slot.put(lease(2))
     worker.close()
 
@@ -238,7 +249,7 @@ def test_memory_that_cannot_be_had_is_said_and_nothing_is_left(monkeypatch: pyte
     said: list[str] = []
     server = SharedServer(said.append)
     if refused == "pipe":
-        server.allocate(LAYOUT)
+        server.allocate(LAYOUT, 2)
     before = len(os.listdir("/proc/self/fd"))
 
     def refuse(*arguments: object) -> None:
@@ -247,7 +258,7 @@ def test_memory_that_cannot_be_had_is_said_and_nothing_is_left(monkeypatch: pyte
     monkeypatch.setattr(os, refused, refuse)
     if refused == "memfd_create":
         assert "memfd_create: Too many open files: raise ulimit -n" == why_unavailable()
-        assert None is server.allocate(LAYOUT)
+        assert None is server.allocate(LAYOUT, 2)
     assert "" == server.invite(b"a")
     assert before == len(os.listdir("/proc/self/fd"))
     assert ["Too many open files" in text and "travel as frames" in text for text in said] == [True]
@@ -258,7 +269,6 @@ def test_memory_is_as_large_as_it_must_be_and_aligned() -> None:
     segment = Segment.make(LAYOUT)
     assert HEAD + LAYOUT.nbytes == os.fstat(segment.descriptor).st_size
     assert 0 == segment.vector.ctypes.data % 64
-    assert 0 == segment.words[CHANGES]
     segment.close()
 
 
@@ -266,11 +276,12 @@ def test_another_process_sees_it_and_it_has_no_name_in_the_file_system(server: S
     assert server.weights is not None
     code = (
         "import sys, numpy as np\n"
+        "from karp import optim\n"
         "from karp.parameters import Layout\n"
         "from karp.transport.shared_worker import SharedWorker\n"
         "from karp.protocol.messages import Contribution\n"
         "from karp.protocol.tree import Node\n"
-        "worker = SharedWorker(sys.argv[1], Layout({'weight': (5, 3), 'bias': (3,)}, 'float32'))\n"
+        "worker = SharedWorker(sys.argv[1], Layout({'weight': (5, 3), 'bias': (3,)}, 'float32'), optim.SGD(0.5, 0.9))\n"
         "worker.slot.vector[:] = 3\n"
         "assert worker.send(Contribution(1, 1, [Node(0, 1, 0.5, worker.slot.vector)], [], False))\n"
         "import os; os.kill(os.getpid(), 9)\n"

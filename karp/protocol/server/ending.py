@@ -41,6 +41,10 @@ class Ending:
         """Return whether this peer is the leader, which need not have joined since a checkpoint named it."""
         return peer == self.numbers.get(self.leader)
 
+    def number_of(self, peer: bytes) -> int:
+        """Return the number of a peer, which need not be in the run now; -1 if it has none."""
+        return next((number for number, other in self.numbers.items() if other == peer), -1)
+
     def name_leader(self, worker: int) -> None:
         """Make this worker the leader, and write that to a durable checkpoint."""
         self.leader = worker

@@ -55,6 +55,7 @@ class Leasing:
         self.evaluators: dict[int, WorkerInfo] = {}  # epoch -> the worker that was given its evaluation last
         self.portions: dict[int, dict[bytes, int]] = {}  # open step -> peer -> number of shards, with staleness
         self.division: Division | None = None  # the division of the last step that was leased all at once
+        self.granted: list[tuple[WorkerInfo, int, int]] = []  # the leases of a step that was new in this event
         self.task_count = 0  # how many tasks have been given
         self.leased_again = 0  # shards that were leased again
         self.notice_at = training.now + NOTICE_SECONDS  # when a notice is due that no worker is here
@@ -117,6 +118,7 @@ class Leasing:
             step.unleased = []
             for member, start, stop in division.ranges:  # almost every step is divided as the one before
                 self._grant(member, step, start, stop, now)
+            self.granted = division.ranges
             return
         waiting = sorted(self.waiting.values(), key=lambda member: member.worker)
         if step.not_finite:
@@ -127,8 +129,10 @@ class Leasing:
             if (shards := step.take_range(portion)) is not None:
                 self._grant(member, step, *shards, now)
                 ranges.append((member, *shards))
-        if is_new and even and self.training.ledger.max_staleness == 0:
-            self.division = Division(len(waiting), step.shards, ranges)
+        if is_new and self.training.ledger.max_staleness == 0:
+            self.granted = ranges
+            if even:
+                self.division = Division(len(waiting), step.shards, ranges)
 
     def _portions(self, step: Step, waiting: list[WorkerInfo], now: float) -> list[int]:
         """Return how many shards of the step each idle worker may be leased now: one number for each, perhaps 0.
@@ -225,8 +229,9 @@ class Leasing:
         lease = member.task
         if not isinstance(lease, Lease) or lease.step != message.step or message.lease not in (0, lease.number):
             return None
-        self.throughput.measure(member, lease, now)
-        member.shards += lease.stop - lease.start
+        shards = lease.stop - lease.start
+        self.throughput.measure(member, shards, now - member.since, now)
+        member.shards += shards
         member.task_ends(now, message.seconds)
         self.mark_idle(member)
         return lease

@@ -264,13 +264,14 @@ class Ledger:
         del self.open[self.step.number]
         self._find_oldest()
 
-    def advance_in_place(self) -> None:
-        """Close the only open step, which is applied, and turn it into the next step, which is leased the same way."""
+    def advance_in_place(self, steps: int) -> None:
+        """Turn the only open step into that so many steps later, leased the same way, as those up to it are applied."""
         step = self.step
         del self.open[step.number]
-        step.number += 1
+        step.number += steps
+        step.weight = 0.0
         self.open[step.number] = step
-        self.opened += 1
+        self.opened += steps
 
     def close_complete(self, step: Step) -> None:
         """Close a step of an asynchronous run if it is complete and is not the oldest (`close_oldest` closes that)."""

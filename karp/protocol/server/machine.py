@@ -6,7 +6,7 @@ save a checkpoint); time is an argument. So one class serves the ZeroMQ server, 
     joining --(joining.py)--> training --(last step, last score)--> over (ending.py)
 
 In training, the shards of the open step are leased to the workers that wait. When the step is applied (training.py),
-they are leased shards of the next, with the new weights; in one process a lease may just move on (fast_path.py). Shards
+they are leased shards of the next, with the new weights; in a range leases move on by themselves (ranges.py). Shards
 of a lost worker or message are leased again. At an epoch's end its evaluation is leased too, with a copy of that
 epoch's weights, so that training goes on meanwhile (unless the next epoch waits for the score).
 """
@@ -30,14 +30,15 @@ from karp.protocol.messages import (
     Score,
     Stop,
     Waiting,
-)
+)  # fmt: skip
+from karp.protocol.ranges import Memory
 from karp.protocol.server.actions import Action, Send
 from karp.protocol.server.ending import Ending
 from karp.protocol.server.failures import Failures
-from karp.protocol.server.fast_path import FastPath
 from karp.protocol.server.joining import Joining
 from karp.protocol.server.leasing import Leasing
 from karp.protocol.server.ledger import Step
+from karp.protocol.server.ranges import Ranges
 from karp.protocol.server.refusals import Refusals
 from karp.protocol.server.roster import Roster
 from karp.protocol.server.states import RunState, WorkerState
@@ -46,7 +47,6 @@ from karp.protocol.server.workers import WorkerInfo
 from karp.protocol.settings import Settings
 from karp.protocol.steps import Steps
 from karp.protocol.tree import Node, Vector
-from karp.protocol.vectors import Memory
 
 TRAINING = RunState.TRAINING  # looking up a member of an enum takes 0.1 us in Python 3.11
 ALIVE_SECONDS = 1.0  # between signs of life to every worker; sending one shows whether its connection is open
@@ -85,7 +85,7 @@ class Server:
         self.leasing = Leasing(self.training, self.out)
         self.ending = Ending(self.training, self.leasing, self.out)
         self.joining = Joining(workers, self.training, self.leasing, self.ending, self.out, now, same_kernels)
-        self.fast_path = FastPath(self.training, self.leasing)
+        self.ranges = Ranges(self.training, self.leasing, self.out)
         self.members = self.leasing.members
         self.waiting = self.leasing.waiting
         self.numbers = self.ending.numbers
@@ -113,7 +113,7 @@ class Server:
     @property
     def version(self) -> int:
         """The number of updates applied."""
-        return self.training.version
+        return self.ranges.current if self.ranges.is_open else self.training.version
 
     @property
     def weights(self) -> Vector | None:
@@ -123,7 +123,7 @@ class Server:
     @property
     def step(self) -> int:
         """The number of the oldest step that is not applied, which is the number of steps applied."""
-        return self.training.number
+        return self.ranges.current if self.ranges.is_open else self.training.number
 
     @property
     def open_steps(self) -> Mapping[int, Step]:
@@ -174,12 +174,13 @@ class Server:
 
     def receive(self, peer: bytes, message: FromWorker, incarnation: int, now: float) -> list[Action]:
         """Handle a message to this `incarnation` of the server; refuse a wrong one, answer Rejoin to a stranger."""
-        self.training.now = now
+        self._begin(now)
         member = self.members.get(peer)
         try:
             handler = HANDLERS.get(type(message)) if member is not None else None
             if handler is not None and incarnation == self.incarnation:
                 handler(self, member, message)
+                self._hand_out()
             elif isinstance(message, Join):
                 self._join(peer, message)
             elif incarnation == self.incarnation and peer in self.ending.left_workers:
@@ -208,13 +209,13 @@ class Server:
 
     def lost(self, peer: bytes, now: float) -> list[Action]:
         """Drop a peer whose connection is closed."""
-        self.training.now = now
+        self._begin(now)
         self._drop(peer)
         return self._take_actions()
 
     def ended(self, worker: int, well: bool, now: float) -> list[Action]:
         """Drop a worker whose process has ended; `well`: with status 0, which closes the run if it was the leader."""
-        self.training.now = now
+        self._begin(now)
         if worker == self.ending.leader and well:
             self.ending.close()
         if worker in self.numbers:
@@ -226,26 +227,27 @@ class Server:
 
     def computes_with(self, kernels: Kernels, now: float) -> list[Action]:
         """Record the server's own kernels, which apply the updates, and compare them with the run's (`compare`)."""
-        self.training.now = now
+        self._begin(now)
         self.joining.compare(kernels, None, "the server")
         return self._take_actions()
 
     def fail(self, reason: str, now: float) -> list[Action]:
         """Fail the run, as the launcher gives it up."""
-        self.training.now = now
+        self._begin(now)
         self.training.fail(reason)
         self._hand_out()
         return self._take_actions()
 
     def closing(self, now: float) -> list[Action]:
         """Tell every worker that the server ends, so that no worker waits for the server, and close the run."""
-        self.training.now = now
+        self._begin(now)
         self.ending.stop_all()
         return self._take_actions()
 
     def tick(self, now: float) -> list[Action]:
         """Handle the passing of time: the signs of life, notices, reports and backup leases that are due."""
         self.training.now = now
+        self.ranges.check(now)
         state = self.training.state
         if state is RunState.JOINING:
             self.joining.check_missing(now)
@@ -254,15 +256,20 @@ class Server:
             peers = self.members if state is RunState.CLOSED else self.numbers.values()  # workers that left may be gone
             self.out += [Send(peer, Waiting("")) for peer in peers]
         self.leasing.check_waits(now)
-        if self.restless:
+        if self.leasing.restless and state is TRAINING and not self.ranges.is_open:
             self.leasing.lease_backups(now)
         self._hand_out()
         return self._take_actions()
 
     @property
     def restless(self) -> bool:
-        """Whether a backup lease may be due soon, so that ticks should be frequent."""
-        return self.leasing.restless and self.training.state is TRAINING
+        """Whether a backup lease, or the end of a range, may be due soon, so that ticks should be frequent."""
+        return (self.leasing.restless or self.ranges.is_open) and self.training.state is TRAINING
+
+    def _begin(self, now: float) -> None:
+        """Begin to handle an event that may change anything: the open range, if there is one, is closed first."""
+        self.training.now = now
+        self.ranges.close(now)
 
     # Workers that join and leave.
 
@@ -278,16 +285,13 @@ class Server:
 
     def _initial(self, member: WorkerInfo, message: Initial) -> None:
         self.joining.initial(member, message)
-        self._hand_out()
 
     def _drop(self, peer: bytes, joins_again: bool = False) -> None:
         """Remove a worker that is gone, and revoke its task; one that joins again stays the leader if it was."""
         self.waiting.pop(peer, None)
         member = self.members.pop(peer, None)
         departed = member or self.ending.left_workers.pop(peer, None)
-        number = -1 if departed is None else departed.worker
-        if self.ending.is_leader(peer):
-            number = self.ending.leader
+        number = self.ending.number_of(peer) if departed is None else departed.worker
         self.leasing.forget_division()
         if member is not None:
             if member.task is not None and not self.training.over:
@@ -328,7 +332,6 @@ class Server:
                     self.leasing.revoke(member)
             if training.ledger.step.complete:
                 training.advance(self.training.now, len(self.members))
-        self._hand_out()
 
     def _score(self, member: WorkerInfo, message: Score) -> None:
         self.training.check_scores(message.scores)
@@ -336,7 +339,6 @@ class Server:
         if isinstance(task, Evaluation) and task.epoch == message.epoch:
             self.leasing.evaluated(member, self.training.now)
         self.training.score(message.epoch, message.scores, message.last)
-        self._hand_out()
 
     def _ping(self, member: WorkerInfo, message: Ping) -> None:
         """Handle the Ping of a worker that has had no answer: its task was lost, or its answer to that, or it waits."""
@@ -353,7 +355,6 @@ class Server:
         else:
             self.leasing.revoke(member)
             self.leasing.mark_idle(member)
-        self._hand_out()
 
     def describe_wait(self) -> str:
         """Describe whom the run waits for, since when, and for what."""
@@ -363,14 +364,9 @@ class Server:
 
     # Leaving.
 
-    def _stop(self, member: WorkerInfo, message: Stop) -> None:
-        self.ending.stop(member)
-        self._hand_out()
-
     def _leave(self, member: WorkerInfo, message: Leave) -> None:
         if self.training.over:
             self.ending.leave(member, message)
-            self._hand_out()
         else:
             self._drop(member.peer)
 
@@ -379,9 +375,11 @@ class Server:
         self._drop(member.peer)
 
     def _take_actions(self) -> list[Action]:
-        self.fast_path.forget_limits()
-        if self.training.now >= self.roster.due_at:
-            self.roster.report(self.training.now)
+        now = self.training.now
+        if now >= self.roster.due_at and not self.ranges.is_open:
+            self.roster.report(now)
+        if self.leasing.granted:
+            self.ranges.open_next(now)
         out = self.out[:]
         del self.out[:]
         return out
@@ -392,7 +390,7 @@ HANDLERS: dict[type, Callable[..., None]] = {
     Ping: Server._ping,
     Score: Server._score,
     Initial: Server._initial,
-    Stop: Server._stop,
+    Stop: lambda server, member, message: server.ending.stop(member),
     Leave: Server._leave,
     Failure: Server._failed,
     Done: lambda server, member, message: member.worker == server.ending.leader and server.ending.close(),

@@ -13,6 +13,7 @@ from karp.errors import ProtocolError
 from karp.protocol import best, reports
 from karp.protocol.fields import Logs
 from karp.protocol.messages import Contribution
+from karp.protocol.ranges import Memory
 from karp.protocol.server.actions import Action, Save
 from karp.protocol.server.ledger import Ledger, Step, Verdict
 from karp.protocol.server.progress import Progress
@@ -21,7 +22,6 @@ from karp.protocol.server.weights import Weights
 from karp.protocol.settings import Settings
 from karp.protocol.steps import Steps, steps_of
 from karp.protocol.tree import Node, Vector, in_words, merge_ranges
-from karp.protocol.vectors import Memory
 from karp.text import REASON_CHARACTERS
 
 SAVE_SECONDS = 10.0  # between two checkpoints
@@ -244,7 +244,7 @@ class Training:
                 return
             ledger.close_oldest()
             for number in range(first, ledger.step.number):
-                self._conclude(number, now, workers)
+                self.conclude(number, now, workers)
         if now >= self.save_at:  # once, when all steps are applied, as a checkpoint has the state after this event
             self.save_at = now + self.save_seconds
             self.out.append(Save())
@@ -273,7 +273,7 @@ class Training:
         self.progress.step(loss, samples, present)
         return True
 
-    def _conclude(self, number: int, now: float, workers: int) -> None:
+    def conclude(self, number: int, now: float, workers: int) -> None:
         """Report progress after a step if that is due, and have its epoch evaluated if it is the last of one."""
         assert self.settings is not None
         ends_epoch = self.ledger.ends_epoch(number)

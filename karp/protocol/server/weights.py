@@ -3,14 +3,14 @@
     in one process            `vector` is the model's own; the program reads it in its loop, and an update changes it
                               between two batches
     over frames               `vector` is the server's; each lease carries a copy (or an encoded form) to its worker
-    in shared memory          `vector` lies in memory that workers of this host map read-only and compute on; every
-                              change is between `Memory.begin_write` and `end_write`, so that a worker whose step
-                              others have completed meanwhile notices it, and discards what it has computed
+    in shared memory          the weights lie in memory of the server in two copies (`karp.protocol.ranges`): workers of
+                              this host compute on one, an update writes the other. Workers may write, too: then
+                              `advance` says which version is the current one
 
 The sums of open steps' gradients are kept beside it, in one tree for each step. A contribution's vectors may be
 borrowed: they lie in memory that its worker writes to again once it has the next lease, so `copy_borrowed` is called
-before that. When a step is complete and its sum is finite, the optimiser updates `vector` in place and `version` is
-increased by one; nothing else changes the weights, but that a run which keeps its best epoch ends with that epoch's.
+before that. When a step is complete and its sum is finite, the optimiser updates the weights and `version` is increased
+by one; nothing else changes the weights, but that a run which keeps its best epoch ends with that epoch's.
 
 In an asynchronous run each shard's gradient is an update of its own, on arrival. It keeps the weight of its share of
 the step. So it is SGD whose batch is a shard and whose rate is smaller by the same factor (the linear scaling rule of
@@ -25,10 +25,11 @@ from collections.abc import Mapping
 from karp import codecs
 from karp.errors import ProtocolError
 from karp.optim import Updater
+from karp.protocol.ranges import Copies, Memory, state_names
 from karp.protocol.server.ledger import Step
 from karp.protocol.settings import Settings
 from karp.protocol.tree import Node, TreeSum, Vector
-from karp.protocol.vectors import Memory, VectorSpec, is_finite, no_overflow
+from karp.protocol.vectors import VectorSpec, is_finite, no_overflow
 
 
 class Weights:
@@ -47,10 +48,9 @@ class Weights:
         self.whole_step_sum = plain and settings.local_steps == 1  # whether an update needs only a step's sum
         # With staleness the weights would change while a worker reads them; with a codec a worker needs decoded ones.
         self.memory = memory if plain else None
-        self._shared = None if self.memory is None else self.memory.allocate(settings.layout)
-        if self._shared is None:
-            self.memory = None
-        self.updater: Updater | None = None  # None until the weights are known
+        self.shared: Copies | None = None  # in shared memory
+        self._allocate()
+        self.updater: Updater | None = None  # of the current version; None until the weights are known
         self.vector: Vector  # the weights, once they are known
         # The number of updates applied; unless the run is asynchronous, that of steps. The updater counts the same, but
         # it is asked for several times with each contribution, before there is an updater, too.
@@ -78,9 +78,10 @@ class Weights:
         if layout.sha256(vector) != self.settings.weights_sha256:
             raise ProtocolError("the initial weights are not those that the settings name")
         differ = self.encoded or self.settings.local_steps > 1  # a worker's weights differ from the server's
-        in_place = self.memory is None and vector.flags.writeable and not differ  # in one process: the model's vector
-        self.vector = vector if in_place else self._copy_in(vector, 0)
-        self.updater = Updater(self.settings.applied, self.vector)
+        if self.shared is None and vector.flags.writeable and not differ:  # in one process: the model's vector
+            self.vector, self.updater = vector, Updater(self.settings.applied, vector)
+        else:
+            self._fill(0, vector)
 
     def copies(self) -> dict[str, Vector]:
         """Return copies of all vectors that a checkpoint holds, by name."""
@@ -92,21 +93,50 @@ class Weights:
 
     def restore(self, vectors: Mapping[str, Vector], version: int) -> None:
         """Restore weights and optimiser state from the vectors of a checkpoint, which `copies` has named."""
-        self.vector, self.version = self._copy_in(vectors["weights"], version), version
-        state = {name[6:]: vector.copy() for name, vector in vectors.items() if name.startswith("state.")}
-        self.updater = Updater(self.settings.applied, self.vector, state, version)
+        state = {name[6:]: vector for name, vector in vectors.items() if name.startswith("state.")}
+        self._fill(version, vectors["weights"], state)
         due = {name[11:]: vector for name, vector in vectors.items() if name.startswith("evaluation.")}
         self.of_epochs = {int(epoch): vector for epoch, vector in due.items()}
         self.best = vectors.get("best")
 
-    def _copy_in(self, vector: Vector, version: int) -> Vector:
-        """Copy weights of this version to shared memory, or to a new vector, and return that."""
-        copy = self.settings.layout.zeros() if self._shared is None else self._shared
-        copy[:] = vector
+    def _allocate(self) -> None:
+        """Allocate two copies in shared memory; if there is no memory for them, have none."""
+        optimizer, self.shared = self.settings.applied, None
         if self.memory is not None:
-            self.memory.begin_write()
-            self.memory.end_write(version)
-        return copy
+            vectors = self.memory.allocate(self.settings.layout, 1 + len(state_names(optimizer)))
+            if vectors is None:
+                self.memory = None
+            else:
+                self.shared = Copies(optimizer, vectors, self.memory.board)
+
+    def _fill(self, version: int, weights: Vector, state: Mapping[str, Vector] | None = None) -> None:
+        """Copy weights and optimiser state (None: zeros) of this version to shared memory, or to new vectors.
+
+        Raises SettingError or ShapeError for a state that is not that of the optimiser.
+        """
+        layout, self.version = self.settings.layout, version
+        if self.shared is None:
+            own = None if state is None else {name: vector.copy() for name, vector in state.items()}
+            self.vector = layout.zeros()
+            self.vector[:] = weights
+            self.updater = Updater(self.settings.applied, self.vector, own, version)
+        else:
+            self.shared.fill(version, weights, state)
+            self.advance(version)
+
+    def advance(self, version: int) -> None:
+        """Make this version the current one, as workers have made it in shared memory; in one process it is already."""
+        if self.shared is not None:
+            self.updater = self.shared.at(version)
+            self.updater.version = self.version = version
+            self.vector = self.updater.weights
+
+    def leave_memory(self) -> None:
+        """Copy weights and state to other memory, as a process that has stopped may yet write to this one."""
+        assert self.updater is not None
+        weights, state = self.vector, dict(self.updater.state)
+        self._allocate()
+        self._fill(self.version, weights, state)
 
     def finite(self, node: Node, step: Step, checked: bool | None) -> bool:
         """Return whether loss and gradient of a node are finite; False if there is no vector.
@@ -164,23 +194,22 @@ class Weights:
     def update(self, *gradient: Vector) -> None:
         """Update the weights by a gradient, or by the sum of two."""
         assert self.updater is not None
-        if self.memory is None:
+        if self.shared is None:
             self.updater.update(*gradient)
             self.version += 1
         else:
-            self.memory.begin_write()
-            self.updater.update(*gradient)
-            self.version += 1
-            self.memory.end_write(self.version)
+            self.shared.update(self.version, *gradient)
+            self.shared.make_current(self.version + 1)
+            self.advance(self.version + 1)
 
     def use_best(self) -> None:
         """Replace the weights by those of the best epoch, as training is over; doing so again changes nothing."""
         assert self.best is not None
-        if self.memory is not None:
-            self.memory.begin_write()
+        if self.shared is not None:
+            self.shared.begin_write(self.version)
         self.vector[:] = self.best
-        if self.memory is not None:
-            self.memory.end_write(self.version)
+        if self.shared is not None:
+            self.shared.end_write(self.version)
 
     def forget_sums(self, open_steps: Mapping[int, Step]) -> None:
         """Drop the sums of steps that are no longer open."""

@@ -70,15 +70,15 @@ class Throughput:
         self.seconds = 0.0  # the time that a shard usually takes; 0: not known yet
         self.uneven_until = 0.0  # until this time some worker counts as slow
 
-    def measure(self, member: WorkerInfo, lease: Lease, now: float) -> None:
-        """Update the usual seconds of a shard by those of this lease; a much slower worker counts as slow."""
-        seconds = (now - member.since) / (lease.stop - lease.start)
+    def measure(self, member: WorkerInfo, shards: int, lease_seconds: float, now: float) -> None:
+        """Update the usual seconds of a shard by a lease of so many; a much slower worker counts as slow."""
+        seconds = lease_seconds / shards
         if self.seconds == 0.0:
             self.seconds = seconds
         self.seconds += 0.1 * (min(seconds, SLOW * self.seconds) - self.seconds)
-        if seconds > SLOW * self.seconds and now - member.since > PATIENCE_SECONDS:
+        if seconds > SLOW * self.seconds and lease_seconds > PATIENCE_SECONDS:
             member.pace = seconds
-            member.slow_until = now + FORGET * (now - member.since)
+            member.slow_until = now + FORGET * lease_seconds
             self.uneven_until = max(self.uneven_until, member.slow_until)
 
     def even(self, now: float) -> bool:

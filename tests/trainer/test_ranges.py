@@ -1,4 +1,4 @@
-"""Steps that one process takes at once: nothing but the time tells them from those that go by message."""
+"""Ranges in one process: nothing but the time tells their steps from those that go by message."""
 
 import json
 import time
@@ -14,7 +14,7 @@ from karp import nn, optim
 from karp.errors import RunError
 from karp.parameters import Parameters
 from karp.protocol.messages import Lease
-from karp.protocol.server.fast_path import FastPath
+from karp.protocol.server.ranges import Ranges
 from karp.serve.in_process import LocalLink
 
 X = np.random.default_rng(0).normal(size=(50, 3)).astype(np.float32)
@@ -108,17 +108,17 @@ def test_most_steps_are_taken_at_once_and_none_that_has_more_to_it(
 ) -> None:
     taken: list[int] = []
 
-    def take(calm: FastPath, peer: bytes, lease: Lease, *arguments: Any) -> bool:
+    def take(ranges: Ranges, peer: bytes, lease: Lease, *arguments: Any) -> bool:
         step = lease.step
-        done = original(calm, peer, lease, *arguments)
+        done = original(ranges, peer, lease, *arguments)
         taken.extend([step] * done)
         return done
 
-    original = FastPath.try_apply
-    monkeypatch.setattr(FastPath, "try_apply", take)
+    original = Ranges.try_to_end
+    monkeypatch.setattr(Ranges, "try_to_end", take)
     monkeypatch.setattr(time, "monotonic", lambda: 0.0)  # no report is due
-    outcome(tmp_path, "plain", batch_size=5)  # epochs of 10 steps; the last may have fewer samples
-    assert [*range(8), *range(10, 18)] == taken
+    outcome(tmp_path, "plain", batch_size=5)  # epochs of 10 steps, each evaluated
+    assert [*range(9), *range(10, 19)] == taken
 
 
 def test_a_report_and_a_checkpoint_that_are_due_are_not_passed_over(tmp_path: Path) -> None:
@@ -169,7 +169,7 @@ def test_an_interrupt_that_the_program_catches_lets_no_gradient_count_twice(
 
     with monkeypatch.context() as patch:
         if point == "step":
-            patch.setattr(FastPath, "try_apply", after(FastPath.try_apply))
+            patch.setattr(Ranges, "try_to_end", after(Ranges.try_to_end))
         else:
             patch.setattr(Parameters, "mark_modified", after(Parameters.mark_modified))
         steps, found = train(tmp_path / "a", -1)
