@@ -24,6 +24,15 @@ The points, where `reach` is called:
              left         it has left the loop, not yet ended
              done         the program has ended
 
+and of a step that ends in a range (`karp.protocol.ranges`):
+
+    worker   arriving     its gradient is in the seat           server   closing    an open range, not yet
+             arrived      it says so, and has not looked                 closed     nobody ends a step any more
+             ending       it holds the lock
+             half-ended   half of the next weights are written
+             updated      all of them are, not yet current
+             ended        they are current; it holds the lock
+
 There is no point between the last contribution of a step and its update: only checkpoints outlive the process, so a
 death there has the same effect as one at `received`.
 """
@@ -44,9 +53,10 @@ FORM = (
     r"(?P<who>worker|server)(?: (?P<worker>\d+))?: (?P<action>die|raise|pause|full|delay)(?: (?P<seconds>\d*\.?\d+))? "
     r"(?P<point>[a-z-]+)(?: step (?P<step>\d+))?(?: time (?P<time>\d+))?"
 )
-SERVER_POINTS = {"received", "applied", "replied", "writing", "written", "renamed"}
+SERVER_POINTS = {"received", "applied", "replied", "writing", "written", "renamed", "closing", "closed"}
 BEFORE_SENDING = {"join", "waiting", "leased", "computing"}
-WORKER_POINTS = BEFORE_SENDING | {"half-sent", "sent", "answered", "evaluation", "left", "done"}
+IN_RANGES = {"arriving", "arrived", "ending", "half-ended", "updated", "ended"}
+WORKER_POINTS = BEFORE_SENDING | IN_RANGES | {"half-sent", "sent", "answered", "evaluation", "left", "done"}
 
 
 @dataclass(slots=True)

@@ -274,16 +274,24 @@ class Participant:
     Args:
         board, copies, lock: those of the memory.
         words, numbers: of the worker's own seat, which only the worker writes.
+        reach: called with the points (`karp.faults`) that the worker reaches, and the step; None: nobody wants to know.
     """
 
     def __init__(
-        self, board: Board, copies: Copies, lock: Lock, words: Words, numbers: Numbers
+        self,
+        board: Board,
+        copies: Copies,
+        lock: Lock,
+        words: Words,
+        numbers: Numbers,
+        reach: Callable[[str, int], None] | None = None,
     ) -> None:
         self.board = board
         self.copies = copies
         self.lock = lock
         self.words = words
         self.numbers = numbers
+        self.reach = reach
         self.range = 0  # the number of the range that it takes part in; 0: none
         self.end = 0  # the first step that does not end in the range
         self._seats: Sequence[Seat] = ()
@@ -313,6 +321,8 @@ class Participant:
         fence()
         self.words[ARRIVED] = step + 1
         fence()
+        if self.reach is not None:
+            self.reach("arrived", step)
         self.try_to_end(step)
         return self.ended(step)
 
@@ -330,12 +340,18 @@ class Participant:
             words, board = self.board.words, self.board
             if words[RANGE] != self.range or words[STOPPED] or words[CURRENT] != step:
                 return False
+            if self.reach is not None:
+                self.reach("ending", step)
             loss = self._sum.add_up()
             self.copies.update(step, *self._sum.vectors)
             board.write_losses(step, loss, self.numbers[WEIGHT])
             board.fence()
+            if self.reach is not None:
+                self.reach("updated", step)
             words[CURRENT] = step + 1
             board.fence()
+            if self.reach is not None:
+                self.reach("ended", step)
         finally:
             self.lock.release()
         return True

@@ -77,6 +77,20 @@ def parent(start: int, stop: int, shards: int) -> tuple[int, int]:
     raise ProtocolError(f"({start}, {stop}) is no node of the tree over {shards} shards")
 
 
+@lru_cache(1 << 12)
+def is_node(start: int, stop: int, shards: int) -> bool:
+    """Return whether a pair of numbers is a node of the tree over `shards` shards.
+
+    >>> [is_node(*pair, 5) for pair in ((0, 5), (2, 4), (4, 5), (0, 3), (1, 3))]
+    [True, True, True, False, False]
+    """
+    low, high = 0, shards
+    while (low, high) != (start, stop) and high - low > 1:
+        split = middle(low, high)
+        low, high = (low, split) if start < split else (split, high)
+    return (low, high) == (start, stop)
+
+
 class TreeSum:
     """Collects nodes of the tree over `shards` shards, and joins two nodes as soon as both halves of one are there.
 

@@ -74,6 +74,8 @@ class ServerProcess:
             memory=shared,
             same_kernels=config.same_kernels,
         )
+        if faults.PLAN is not None:
+            self.server.ranges.reach = lambda point, step: faults.reach(point, step=step)
         self.audience = Audience(self.server, self.record, config.launched or self.server.now, LauncherPipe())
         self.server.joining.resume(config.shards, config.changed)
         if config.elsewhere:

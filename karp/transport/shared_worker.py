@@ -72,7 +72,8 @@ class SharedWorker:
         self.copies = Copies(optimizer, copies, board)
         self.readable = tuple(readable(vectors[0]) for vectors in copies)
         seat = self.slot.seat(0, 0)
-        self.participant = Participant(board, self.copies, self.lock, seat.words, seat.numbers)
+        reach = None if faults.PLAN is None else self._reach
+        self.participant = Participant(board, self.copies, self.lock, seat.words, seat.numbers, reach)
         self.neighbours: dict[str, Neighbour] = {}  # token -> a worker that has taken part in a range
         self.table = b""  # that of the last range
         self.seats: list[Seat] = []
@@ -167,8 +168,7 @@ class SharedWorker:
         """
         if gradient is not self.slot.vector:
             np.copyto(self.slot.vector, gradient)
-        if faults.PLAN is not None:
-            faults.reach("arriving", step=step)
+        faults.reach("arriving", step=step)
         ended = self.participant.arrive(step, loss, weight, seconds)
         if ended:
             self.wake_neighbours()
@@ -180,6 +180,15 @@ class SharedWorker:
             return False
         self.wake_neighbours()
         return True
+
+    def _reach(self, point: str, step: int) -> None:
+        """Reach a point of a test's faults; before the update one at which half of the next weights are written."""
+        faults.reach(point, step=step)
+        if point == "ending":
+            target = self.copies.at(step + 1)
+            for vector in (target.weights, *target.state.values()):
+                vector[: len(vector) // 2] = np.nan
+            faults.reach("half-ended", step=step)
 
     def wake_neighbours(self) -> None:
         """Wake the other workers of the range that sleep."""

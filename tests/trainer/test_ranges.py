@@ -19,7 +19,7 @@ from karp.serve.in_process import LocalLink
 
 X = np.random.default_rng(0).normal(size=(50, 3)).astype(np.float32)
 Y = (X[:, 0] > 0).astype(np.int64)
-TIMES = {"seconds", "samples_per_s", "began", "ended", "pid"}
+TIMES = {"seconds", "samples_per_s", "began", "ended", "pid", "steps_in_ranges"}
 
 
 def steps(trainer: karp.Trainer, net: nn.MLP, at: Callable[[karp.Trainer], None] = lambda trainer: None) -> None:

@@ -152,12 +152,13 @@ class Server:
 
     @property
     def counts(self) -> dict[str, int]:
-        """The numbers of nodes dropped, shards leased again, messages refused and connections rejected."""
+        """The numbers of nodes dropped, shards leased again, messages refused, connections rejected, steps of ranges."""
         return {
             "dropped": self.training.dropped,
             "leased_again": self.leasing.leased_again,
             "refused": self.refusals.messages,
             "rejected_connections": self.refusals.connections,
+            "steps_in_ranges": self.ranges.steps,
         }
 
     @property

@@ -9,6 +9,7 @@ due, when no step has ended for unusually long, and by every other event of the 
 """
 
 import math
+from collections.abc import Callable
 
 from karp.protocol.messages import Lease, Rejoin
 from karp.protocol.ranges import CURRENT, RANGE, RING, SECONDS, STOPPED, Memory, Seat, local_board
@@ -19,7 +20,7 @@ from karp.protocol.server.progress import EPOCH_SECONDS, REPORT_SECONDS
 from karp.protocol.server.states import RunState
 from karp.protocol.server.training import Training
 from karp.protocol.server.workers import PATIENCE_SECONDS, SLOW, WorkerInfo
-from karp.protocol.tree import Node
+from karp.protocol.tree import Node, is_node
 from karp.protocol.vectors import no_overflow
 
 
@@ -37,6 +38,7 @@ class Ranges:
         self.until = 0.0  # when it has to be closed
         self.leases: list[tuple[WorkerInfo, Lease]] = []
         self.steps = 0  # the steps that have ended in ranges
+        self.reach: Callable[[str, int], None] | None = None  # called with the points of faults that are reached
         self.at_work = False  # whether a step is being ended in this process; it stays True after an interruption
         self._board = local_board()  # that of the range
         self._seats: list[Seat] = []
@@ -57,7 +59,8 @@ class Ranges:
     def open_next(self, now: float) -> None:
         """Open a range with the leases that have just been given, if they are a whole step's and all in shared memory.
 
-        Call this after an event, and before its actions are performed: the leases carry the range's number.
+        Each lease must be a node of the tree, as a seat has one vector. Call this after an event, and before its
+        actions are performed: the leases carry the range's number.
         """
         granted, self.leasing.granted = self.leasing.granted, []
         if not granted or self.training.settings is None:
@@ -67,6 +70,8 @@ class Ranges:
             return
         leases = [(member, member.task) for member, _, _ in granted if isinstance(member.task, Lease)]
         if sum(lease.stop - lease.start for _, lease in leases if lease.step == step.number) != step.shards:
+            return
+        if not all(is_node(lease.start, lease.stop, step.shards) for _, lease in leases):
             return
         leases.sort(key=lambda pair: pair[1].start)
         seats = memory.seat([(member.peer, lease.start, lease.stop) for member, lease in leases])
@@ -171,6 +176,8 @@ class Ranges:
         stopped = False  # whether the holder of the lock is
         if self.shared:
             assert memory is not None
+            if self.reach is not None:
+                self.reach("closing", board.words[CURRENT])
             stopped = not memory.lock.acquire()
             if stopped:
                 self.number += 1
@@ -180,6 +187,8 @@ class Ranges:
             board.fence()
             if not stopped:
                 memory.lock.release()
+            if self.reach is not None:
+                self.reach("closed", board.words[CURRENT])
         self._take_over(board.words[CURRENT], now)
         if stopped:
             self._leave_memory()

@@ -38,6 +38,7 @@ def take(server: Server) -> Snapshot:
         "dropped": training.dropped,
         "refused": server.refusals.messages,
         "leased_again": server.leasing.leased_again,
+        "steps_in_ranges": server.ranges.steps,
         "programs": [list(ran) for ran in server.joining.programs],
         "progress": training.progress.to_dict(server.now),
         "kernels": [use.to_dict() for use in server.joining.kernel_uses.all],
@@ -73,6 +74,7 @@ def restore(server: Server, snapshot: Snapshot) -> None:
             training.best = Best(int(best[0]), float(best[1]))
         training.dropped, server.refusals.messages = int(plain["dropped"]), int(plain["refused"])
         server.leasing.leased_again = int(plain["leased_again"])
+        server.ranges.steps = int(plain.get("steps_in_ranges", 0))
         training.progress.restore(plain["progress"], server.now)
         server.joining.kernel_uses.all = [KernelUse.from_dict(use) for use in plain["kernels"]]
         server.joining.restore(plain["programs"])
