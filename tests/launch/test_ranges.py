@@ -111,8 +111,13 @@ def test_whoever_dies_in_a_range_leaves_the_same_bits(tmp_path: Path, point: str
 @pytest.mark.parametrize("point", POINTS)
 def test_a_worker_that_stops_is_left_behind_and_changes_nothing_when_it_goes_on(tmp_path: Path, point: str) -> None:
     """It goes on when the others have done 60 more steps, and may then do what it was about to."""
-    gate = "if trainer.step == 110 and worker == 0: open(os.environ['GATE']).close()"
-    path = training(tmp_path, gate, shards=2)
+    gate = """
+        gate = os.environ['GATE']
+        if trainer.step == 110 and worker == 0 and os.path.exists(gate):
+            open(gate).close()
+            os.unlink(gate)
+"""
+    path = training(tmp_path, gate.strip(), shards=2)
     os.mkfifo(tmp_path / "gate")
     line = command("launch", "-n", 2, "--run-dir", tmp_path / "run", "--checkpoint-every", 1000, path)
     launch = start(line, tmp_path, GATE=str(tmp_path / "gate"), KARP_FAULT=f"worker 1: pause {point} step 50")
