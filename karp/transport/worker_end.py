@@ -177,8 +177,10 @@ class WorkerEnd:
     def _wait_for_end(self, shared: SharedWorker, step: int) -> bool:
         """Wait until a step has ended in its range, or the range is closed; return which (`Participant.ended`)."""
         participant = shared.participant
+        self.waits += 1
         for _ in range(RANGE_WAITS):
-            if not spin(lambda: participant.changed(step), WORKER_SPIN_SECONDS):
+            sleeps = self.waits % POLL_EVERY == 0
+            if sleeps or not spin(lambda: participant.changed(step), WORKER_SPIN_SECONDS):
                 if shared.try_to_end(step):  # another worker has died while it did
                     return True
                 shared.set_asleep(True)
