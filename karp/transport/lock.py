@@ -5,7 +5,6 @@ descriptor of a file releases the process's locks on it, and a memory map has a 
 file that is never mapped.
 """
 
-import fcntl
 import os
 import time
 
@@ -16,15 +15,19 @@ class FileLock:
     """A lock on an open file; `patience` is the number of seconds after which a holder counts as stopped."""
 
     def __init__(self, descriptor: int, patience: float) -> None:
+        import fcntl  # it is not on every system, as shared memory is not
+
         self.descriptor = descriptor
         self.patience = patience
+        self._lockf = fcntl.lockf
+        self._exclusive, self._unlock = fcntl.LOCK_EX | fcntl.LOCK_NB, fcntl.LOCK_UN
 
     @classmethod
     def make(cls, patience: float) -> "FileLock":
         """Make a lock on an anonymous file; raises OSError if the system has no such locks."""
         lock = cls(os.memfd_create("karp-lock", os.MFD_CLOEXEC), patience)
         try:
-            fcntl.lockf(lock.descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            lock._lockf(lock.descriptor, lock._exclusive)
             lock.release()
         except OSError:
             lock.close()
@@ -34,7 +37,7 @@ class FileLock:
     def try_acquire(self) -> bool:
         """Acquire the lock and return True; return False if another process holds it."""
         try:
-            fcntl.lockf(self.descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            self._lockf(self.descriptor, self._exclusive)
         except (BlockingIOError, PermissionError):
             return False
         return True
@@ -54,7 +57,7 @@ class FileLock:
 
     def release(self) -> None:
         """Release the lock, which this process holds."""
-        fcntl.lockf(self.descriptor, fcntl.LOCK_UN)
+        self._lockf(self.descriptor, self._unlock)
 
     def close(self) -> None:
         """Close the file."""

@@ -130,7 +130,8 @@ class SharedWorker:
         """Take part in the range of a lease; return False if that is not possible: the lease is an ordinary one."""
         count, shards = TABLE_HEAD.unpack_from(self.weights.memory, TABLE)
         table = self.weights.memory[TABLE : TABLE + TABLE_HEAD.size + count * TABLE_ENTRY.size]
-        if self.board_words[RANGE] != lease.range:  # the table is that of a later range
+        fence()
+        if self.board_words[RANGE] != lease.range:  # the table may be that of a later range
             return False
         if table != self.table:
             try:

@@ -82,14 +82,11 @@ def test_almost_all_steps_end_in_ranges(tmp_path: Path) -> None:
 )
 def test_what_does_not_fit_a_range_changes_nothing(tmp_path: Path, body: str, changes: dict[str, Any]) -> None:
     changes = {"body": body} | changes
+    text = training(tmp_path, **changes).read_text()
     if "sample_weights" in str(changes):
-        body = "xs, ys, weights = batch"
-        text = training(tmp_path, **changes).read_text()
-        text = text.replace("for xs, ys in", "for xs, ys, ws in").replace("model(xs), ys)", "model(xs), ys, sample_weights=ws)")
-        path, single = program(tmp_path, text), program(tmp_path / "alone", text)
-    else:
-        path, single = training(tmp_path, **changes), training(tmp_path / "alone", **changes)
-    expected, _ = alone(single, directory=tmp_path / "alone" / "run")
+        text = text.replace("for xs, ys in", "for xs, ys, ws in").replace("xs), ys)", "xs), ys, sample_weights=ws)")
+    path = program(tmp_path, text)
+    expected, _ = alone(program(tmp_path / "alone", text), directory=tmp_path / "alone" / "run")
     found, _ = launched(tmp_path, path, 2)
     for name in ("steps", "weights_sha256", "epoch_loss", "metrics", "samples", "finished"):
         assert expected[name] == found[name], name

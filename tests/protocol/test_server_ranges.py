@@ -81,10 +81,10 @@ class Shared(Run):
         self.given |= {worker: replace(lease) for worker, lease in leases(answers).items()}  # as another process has it
         return answers
 
-    def do(self, worker: int, **changes: Any) -> list[tuple[bytes, Any]]:
+    def do(self, worker: int) -> list[tuple[bytes, Any]]:
         """A worker sends the contribution of its lease."""
         lease = self.given.pop(worker)
-        message = Contribution(lease.step, lease.version, self.nodes(lease), changes.pop("logs", []), changes.pop("last", False))
+        message = Contribution(lease.step, lease.version, self.nodes(lease), [], False)
         return self.note(self.send(b"%d" % worker, message))
 
     def nodes(self, lease: Lease) -> list[Node]:

@@ -152,7 +152,7 @@ class Server:
 
     @property
     def counts(self) -> dict[str, int]:
-        """The numbers of nodes dropped, shards leased again, messages refused, connections rejected, steps of ranges."""
+        """The numbers of nodes dropped, shards leased again, messages refused, connections rejected, and so on."""
         return {
             "dropped": self.training.dropped,
             "leased_again": self.leasing.leased_again,

@@ -12,7 +12,7 @@ import math
 from collections.abc import Callable
 
 from karp.protocol.messages import Lease, Rejoin
-from karp.protocol.ranges import CURRENT, RANGE, RING, SECONDS, STOPPED, Memory, Seat, local_board
+from karp.protocol.ranges import CURRENT, RANGE, RING, SECONDS, STOPPED, Board, Memory, Seat, local_board
 from karp.protocol.server.actions import Action, Save, Send
 from karp.protocol.server.leasing import NOTICE_SECONDS, Leasing
 from karp.protocol.server.ledger import Step
@@ -74,6 +74,7 @@ class Ranges:
         if not all(is_node(lease.start, lease.stop, step.shards) for _, lease in leases):
             return
         leases.sort(key=lambda pair: pair[1].start)
+        self._name_next(memory.board)
         seats = memory.seat([(member.peer, lease.start, lease.stop) for member, lease in leases])
         if seats is None:
             return
@@ -83,14 +84,17 @@ class Ranges:
         for _, lease in leases:
             lease.range, lease.end = self.number, self.end
 
-    def _begin(self, now: float) -> None:
-        """Write to the board that a range is open."""
-        self.is_open = True
+    def _name_next(self, board: Board) -> None:
+        """Write the number of the next range to the board, before the table: a worker that is late can then tell."""
         self.number += 1
+        board.words[RANGE] = self.number
+        board.fence()
+
+    def _begin(self, now: float) -> None:
+        """Write to the board that the range is open."""
+        self.is_open = True
         words, fence, current = self._board.words, self._board.fence, self.training.ledger.step.number
         self._moved = current, now
-        words[RANGE] = self.number
-        fence()
         words[CURRENT] = current
         words[STOPPED] = 0
         fence()
@@ -147,6 +151,7 @@ class Ranges:
             return False
         assert member is not None
         self.leases, self._seats, self.shared = [(member, lease)], [], False
+        self._name_next(self._board)
         self._begin(now)
         return True
 
@@ -180,12 +185,10 @@ class Ranges:
                 self.reach("closing", board.words[CURRENT])
             stopped = not memory.lock.acquire()
             if stopped:
-                self.number += 1
-                board.words[RANGE] = self.number  # so that it is the last step of anybody there
+                self._name_next(board)  # so that nobody else begins to end a step there
             else:
                 board.words[STOPPED] = board.words[CURRENT] + 1
-            board.fence()
-            if not stopped:
+                board.fence()
                 memory.lock.release()
             if self.reach is not None:
                 self.reach("closed", board.words[CURRENT])
