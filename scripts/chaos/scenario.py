@@ -1,6 +1,6 @@
 """The scenario of a real run: its settings and its faults, a pure function of a seed.
 
-Every kind of fault is a card of a deck. A round deals the whole deck, shuffled, three cards to a scenario: the twelve
+Every kind of fault is a card of a deck. A round deals the whole deck, shuffled, three cards to a scenario: the seventeen
 scenarios of a round hold every kind; up to two more are drawn at random. A fault is either named in KARP_FAULT and
 happens at a point of the code (karp/faults.py), or comes from outside when the run has passed a step: a signal to the
 launcher, the server or a worker, or a worker that joins.
@@ -13,9 +13,11 @@ from dataclasses import dataclass, field
 
 BEFORE_SENDING = ["join", "waiting", "leased", "computing"]
 WORKER_DEATHS = [*BEFORE_SENDING, "half-sent", "sent", "answered", "evaluation", "left", "done"]
-SERVER_DEATHS = ["received", "applied", "replied", "writing", "written", "renamed"]
+IN_RANGES = ["arriving", "arrived", "ending", "half-ended", "updated", "ended"]
+SERVER_DEATHS = ["received", "applied", "replied", "writing", "written", "renamed", "closing", "closed"]
 NAMED = (
-    [f"worker dies {point}" for point in WORKER_DEATHS]
+    [f"worker dies {point}" for point in WORKER_DEATHS + IN_RANGES]
+    + [f"worker pauses {point}" for point in IN_RANGES]
     + ["worker raises computing", "worker raises evaluation", "worker pauses leased"]
     + ["worker delays leased", "worker delays sent"]
     + [f"server dies {point}" for point in SERVER_DEATHS]
