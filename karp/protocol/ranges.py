@@ -342,8 +342,8 @@ class Participant:
                 return False
             if self.reach is not None:
                 self.reach("ending", step)
-            loss = self._sum.add_up()
-            self.copies.update(step, *self._sum.vectors)
+            loss = self.add_up()
+            self.copies.update(step, *self.gradients)
             board.write_losses(step, loss, self.numbers[WEIGHT])
             board.fence()
             if self.reach is not None:
@@ -355,6 +355,15 @@ class Participant:
         finally:
             self.lock.release()
         return True
+
+    def add_up(self) -> float:
+        """Add up what lies in the seats: return the loss; the gradient is in `gradients`, one vector or two."""
+        return self._sum.add_up()
+
+    @property
+    def gradients(self) -> list[Vector]:
+        """The vectors whose sum is the gradient, once `add_up` has been called."""
+        return self._sum.vectors
 
     def changed(self, step: int) -> bool:
         """Return whether `ended(step)` may now be known; to be asked again and again."""

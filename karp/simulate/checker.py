@@ -68,6 +68,7 @@ class Checker:
         self.evaluated: dict[int, int] = {}  # epoch -> the version that was evaluated last
         self.due: dict[int, int] = {}  # epoch -> the version of its weights, as its evaluation was last due
         self.final_versions: dict[int, int] = {}  # incarnation -> the version whose weights its run has ended with
+        self.ended: set[int] = set()  # steps that have ended in ranges, from `first_open` on
         self.message: FromWorker | None = None  # the message that the server handles in this event
         self.server_acted = False  # whether the server has acted in this event
         self.forgotten_leaders: set[bytes] = set()  # leaders whom the server knew until its newest checkpoint was lost
@@ -89,6 +90,14 @@ class Checker:
             self.evaluated[task.epoch] = task.version
         if not same_bits(process.worker.current, reference.weights(task.version)):
             self.fail(f"{process.peer!r} computes {task} with other weights")
+
+    def ended_in_range(self, step: int, weights: Vector) -> None:
+        """Note that a step has ended among the workers, and check the weights that they have made."""
+        if not same_bits(weights, self.reference.weights(step + 1)):
+            self.fail(f"step {step} has ended among the workers with other weights")
+        self.arrived[step] = set(range(self.plan.shards_of(step)))
+        self.arrived.setdefault(step + 1, set())
+        self.ended.add(step)
 
     def check_final_weights(self, process: "WorkerProcess") -> None:
         """Check that a worker leaves its loop with the final weights."""
@@ -118,6 +127,7 @@ class Checker:
         self.arrived = {step: set(range(self.plan.shards_of(step))) for step in range(self.first_open, opened)}
         self.arrived |= {number: shards_arrived(step) for number, step in server.open_steps.items()}
         self.message = None
+        self.ended.clear()
 
     # After every event.
 
@@ -135,7 +145,8 @@ class Checker:
             self.due |= server.training.ledger.evaluations
             if isinstance(message, Score):
                 self._check_best(server)
-            self._check_version(server)
+            if server.step == server.training.number:  # otherwise it has yet to take over what has ended in a range
+                self._check_version(server)
         if server.begun and not server.over and not server.failure:
             self._check_leases(server)
         self._check_workers(server)
@@ -204,7 +215,7 @@ class Checker:
             for step in range(self.first_open, server.step):
                 if missing := set(range(self.plan.shards_of(step))) - self.arrived[step] - self._left_out_of(step):
                     self.fail(f"step {step} is applied, and its shards {sorted(missing)} had not arrived")
-        newest = math.inf if self.max_staleness is None else self.version + 1 + self.max_staleness
+        newest = math.inf if self.max_staleness is None else self.version + 1 + self.max_staleness + len(self.ended)
         if not (self.max_staleness is None or self.version <= server.version <= newest):
             self.fail(f"version {self.version} became {server.version}")
         self.version, self.first_open = server.version, server.step
@@ -217,6 +228,7 @@ class Checker:
             self.fail("the weights are not finite")
         self._check_samples(server)
         self.arrived = {step: shards for step, shards in self.arrived.items() if step >= self.first_open}
+        self.ended = {step for step in self.ended if step >= self.first_open}
 
     def _check_best(self, server: Server) -> int:
         """Check which epoch the server takes for the best; return the version of the weights that the run keeps."""

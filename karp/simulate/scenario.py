@@ -4,12 +4,14 @@
 """
 
 from dataclasses import dataclass, field, replace
+from itertools import pairwise
 
 from karp import optim
 from karp.checks import whole
 from karp.data import Plan
 from karp.limits import SEEDS
 from karp.protocol.best import MODES, TIES
+from karp.protocol.tree import is_node
 from karp.simulate.randomness import Randomness
 
 # The points at which a worker's process can be killed, in the order in which a run passes them.
@@ -117,6 +119,8 @@ class Scenario:
     write_seconds: float = 0.05  # until a checkpoint is on the disk, on average
     restarts: int = 3  # the most restarts of a worker by the launcher
     detection_seconds: float = 0.5  # until the launcher sees that a process has ended, on average
+    shared: bool = False  # Server and workers are on one host and share memory, in which steps end in ranges.
+    ending_seconds: float = 0.0005  # that a worker takes to end a step there, on average
     external: int = 0  # workers that no launcher has started: nobody sees them end or restarts them
     kills: tuple[Kill, ...] = ()
     faults: tuple[Fault, ...] = ()  # in the order of their events
@@ -139,6 +143,12 @@ OPTIMIZERS: tuple[optim.Optimizer, ...] = (
 )
 FAULT_KINDS = ("kill", "pause", "cut", "leave", "come", "server", "corrupt", "stranger")
 SCORES = ("loss", "rank")  # of an epoch's evaluation: of its weights, and a number with ties and some that are none
+RANGE_POINTS = (
+    "arriving",  # The gradient is in the seat, and the worker has not said so.
+    "arrived",  # It has.
+    "ending",  # It holds the lock, and half of the next weights are written.
+    "ended",  # The step has ended, and no other worker knows.
+)
 EVENTS = 250  # A small run has about this many.
 
 
@@ -149,7 +159,8 @@ def draw_scenario(seed: int) -> Scenario:
     """
     check_seed(seed)
     rng = Randomness(seed, 0x5C4ED)
-    return _with_best_epoch(_with_program_failure(_with_faults(_draw_cluster(seed, rng), rng), rng), rng)
+    scenario = _with_best_epoch(_with_program_failure(_with_faults(_draw_cluster(seed, rng), rng), rng), rng)
+    return _with_shared_memory(scenario, Randomness(seed, 0x5A4ED))
 
 
 def check_seed(seed: int) -> None:
@@ -224,6 +235,43 @@ def _with_program_failure(scenario: Scenario, rng: Randomness) -> Scenario:
             kind, always = rng.choice(("nan", "inf", "loss", "raise")), rng.bernoulli(0.4)
             return replace(scenario, bad_shards=(BadShard(kind, *place, ALWAYS if always else 1),))
     return scenario
+
+
+def _with_shared_memory(scenario: Scenario, rng: Randomness) -> Scenario:
+    """Return the scenario, in four of ten cases with memory that is shared, more steps and faults within ranges."""
+    if not rng.bernoulli(0.4):
+        return scenario
+    fitting = [workers for workers in range(1, 7) if _has_ranges(workers, scenario.shards)]
+    workers = rng.choice(fitting)
+    longer = replace(
+        scenario,
+        shared=True,
+        staleness=0,
+        workers=workers,
+        external=min(scenario.external, workers),
+        samples=scenario.samples * (2 + rng.integer(6)),
+        evaluate=scenario.evaluate and (scenario.wait_for_score or bool(scenario.keep_best) or rng.bernoulli(0.5)),
+        compute_seconds=rng.choice((0.001, 0.01, 0.05)),
+        latency=rng.choice((0.0005, 0.002, 0.01)),
+        loss_rate=rng.choice((0.0, 0.0, 0.02)),
+        save_seconds=rng.choice((0.2, 1.0, 10.0)),
+        ending_seconds=rng.choice((0.0005, 0.01, 0.1)),
+    )
+    kills = [Kill(rng.choice(RANGE_POINTS), -1, rng.integer(longer.steps)) for _ in range(rng.integer(4))]
+    pauses = [_draw_pause(workers, rng) for _ in range(rng.integer(4))]
+    faults = sorted([*longer.faults, *pauses], key=lambda fault: fault.event)
+    return replace(longer, kills=longer.kills + tuple(kills), faults=tuple(faults))
+
+
+def _draw_pause(workers: int, rng: Randomness) -> Fault:
+    return Fault("pause", rng.integer(4 * EVENTS), rng.integer(workers), rng.exponential(1.0))
+
+
+def _has_ranges(workers: int, shards: int) -> bool:
+    """Return whether so many workers of the same speed get leases that are nodes of the tree."""
+    size, more = divmod(shards, workers)
+    bounds = [worker * size + min(worker, more) for worker in range(workers + 1)]
+    return all(is_node(start, stop, shards) for start, stop in pairwise(bounds) if start < stop)
 
 
 def _with_best_epoch(scenario: Scenario, rng: Randomness) -> Scenario:

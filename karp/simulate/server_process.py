@@ -10,6 +10,7 @@ from karp.protocol.server.machine import Server
 from karp.protocol.server.snapshot import restore, take
 from karp.protocol.vectors import Snapshot
 from karp.serve.process import RESTLESS_SECONDS, TICK_SECONDS
+from karp.simulate.shared_memory import Memory, SharedMemory
 
 if TYPE_CHECKING:
     from karp.simulate.cluster import Cluster
@@ -34,6 +35,7 @@ class ServerProcess:
         self.incarnation = 0
         self.server: Server | None = None
         self.disk: list[Checkpoint] = []
+        self.memory: SharedMemory | None = None
         self.reports: list[reports.Report] = []  # as in the record; a restart cuts them back to the checkpoint's
         self.failure = ""  # why the run has failed
         self.back = 0  # how many of the newest checkpoints were lost with the last server
@@ -50,6 +52,7 @@ class ServerProcess:
     def _start(self) -> Server:
         """Start a server that knows nothing of the run."""
         now, scenario = self.cluster.clock.now, self.cluster.scenario
+        self.memory = SharedMemory(self.cluster) if scenario.shared else None
         self.server = Server(
             scenario.workers,
             Plan,
@@ -57,6 +60,7 @@ class ServerProcess:
             incarnation=self.incarnation,
             save_seconds=scenario.save_seconds,
             skip=scenario.skip,
+            memory=self.memory,
         )
         self._last_tick, self._next_tick = now, float("inf")
         return self.server
@@ -64,6 +68,8 @@ class ServerProcess:
     def kill(self, seconds: float, back: int) -> None:
         """Kill the server, with `back` of its newest checkpoints; the launcher sees its end so many seconds later."""
         self.server = None
+        if self.memory is not None:
+            self.memory.leave()
         self.cluster.clock.call_later(seconds, self.cluster.launcher.server_ended, back)
 
     def _restore(self, server: Server) -> None:
@@ -89,6 +95,11 @@ class ServerProcess:
         self.disk = [checkpoint for checkpoint in written if checkpoint.reports <= chosen.reports]
         del self.reports[chosen.reports :]
         return chosen.snapshot
+
+    @property
+    def invitation(self) -> Memory | None:
+        """The memory that a worker which joins is invited to; None if there is none."""
+        return None if self.server is None or self.memory is None else self.memory.memory
 
     # Events of the server. Each is one turn of the loop in serve/process.py.
 

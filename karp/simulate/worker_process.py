@@ -9,10 +9,11 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from karp.errors import KarpError
-from karp.protocol.messages import Done, Evaluation, FromServer, FromWorker, Initial, Lease, Leave
+from karp.protocol.messages import Done, Evaluation, FromServer, FromWorker, Initial, Lease, Leave, Welcome
 from karp.protocol.tree import Vector
 from karp.protocol.worker import PING_SECONDS, Worker
 from karp.simulate.scenario import BadShard
+from karp.simulate.shared_memory import Part
 
 if TYPE_CHECKING:
     from karp.simulate.cluster import Cluster
@@ -32,7 +33,7 @@ class WorkerProcess:
 
     __slots__ = (
         "alive", "busy", "closed_at", "cluster", "cut_noticed", "cut_since", "cut_until", "in_block", "inbox", "number",
-        "paused_until", "peer", "poll_until", "slowdown", "status", "timer_set", "worker",
+        "part", "paused_until", "peer", "poll_until", "slowdown", "status", "timer_set", "worker",
     )  # fmt: skip
 
     def __init__(self, cluster: "Cluster", number: int, slowdown: float) -> None:
@@ -42,6 +43,7 @@ class WorkerProcess:
         self.peer = b"process %d" % len(cluster.processes)
         self.worker = Worker(cluster.problem.initial.copy(), number)
         self.inbox: deque[tuple[FromServer, int]] = deque()  # (message, incarnation of the server that sent it)
+        self.part: Part | None = None  # in the ranges of the memory that it shares with the server
         self.busy = False  # The program computes, and messages wait in the inbox.
         self.in_block = True  # The program has not left its loop and the `with` block around it.
         self.alive = True
@@ -128,6 +130,14 @@ class WorkerProcess:
         except KarpError as error:
             self._fail(error)
             return
+        if isinstance(message, Welcome):
+            memory = self.cluster.server_process.invitation
+            self.part = None if memory is None else Part(self, memory)
+        if isinstance(self.worker.task, Lease) and self.worker.task is message:
+            if self.part is None:
+                self.worker.task.range = 0
+            elif message.range:
+                self.part.enter(message)
         self._send_reply(reply)
 
     def _send_reply(self, reply: FromWorker | None) -> None:
@@ -205,7 +215,7 @@ class WorkerProcess:
     def _compute_gradient(self, lease: Lease, shard: int) -> bool:
         """Give the worker's machine the gradient of a shard; return False if the program raises instead."""
         worker, cluster = self.worker, self.cluster
-        if cluster.checker is not None:
+        if cluster.checker is not None and not self.overtaken:
             cluster.checker.before_task(self, lease)
         gradient, loss = cluster.problem.gradient(worker.current, lease.step, shard)
         bad_shard = cluster.injector.bad_shard_at(lease.step, shard)
@@ -217,7 +227,34 @@ class WorkerProcess:
         worker.computed(gradient, loss, cluster.problem.plan.shards_of(lease.step))
         return True
 
+    @property
+    def overtaken(self) -> bool:
+        """Whether the weights that the worker computes on have been overwritten in the server's memory."""
+        return self.part is not None and self.part.overtaken
+
+    def step_ended(self, weights: Vector) -> None:
+        """Go on with the next step of the range, whose weights lie in the server's memory."""
+        lease = self.worker.task
+        assert isinstance(lease, Lease)
+        lease.step, lease.version = lease.step + 1, lease.version + 1
+        self.worker.current = weights.view()
+        self.worker.current.flags.writeable = False
+        self.worker.version = lease.version
+        self._begin_task()
+
+    def range_closed(self) -> None:
+        """Send the contribution, as the range was closed before the step has ended."""
+        lease = self.worker.task
+        assert isinstance(lease, Lease)
+        lease.range = 0
+        self.worker.withdraw_offer(lease)
+        self._contribute(lease.step)
+
     def _contribute(self, step: int) -> None:
+        if self.part is not None and self.part.arrive():
+            return
+        if self.overtaken:
+            self.worker.discard(last=False)
         message = self.worker.contribution()
         self.busy = False
         if self.killed_at("sending", step):

@@ -1,7 +1,7 @@
 """The scenario of a real run: its settings and its faults, a pure function of a seed.
 
-Every kind of fault is a card of a deck. A round deals the whole deck, shuffled, three cards to a scenario: the seventeen
-scenarios of a round hold every kind; up to two more are drawn at random. A fault is either named in KARP_FAULT and
+Every kind of fault is a card of a deck. A round deals the whole deck, shuffled, three cards to a scenario: its
+seventeen scenarios hold every kind; up to two more are drawn at random. A fault is either named in KARP_FAULT and
 happens at a point of the code (karp/faults.py), or comes from outside when the run has passed a step: a signal to the
 launcher, the server or a worker, or a worker that joins.
 """
