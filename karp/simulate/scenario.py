@@ -260,7 +260,19 @@ def _with_shared_memory(scenario: Scenario, rng: Randomness) -> Scenario:
     kills = [Kill(rng.choice(RANGE_POINTS), -1, rng.integer(longer.steps)) for _ in range(rng.integer(4))]
     pauses = [_draw_pause(workers, rng) for _ in range(rng.integer(4))]
     faults = sorted([*longer.faults, *pauses], key=lambda fault: fault.event)
-    return replace(longer, kills=longer.kills + tuple(kills), faults=tuple(faults))
+    return replace(
+        longer,
+        kills=longer.kills + tuple(kills),
+        faults=tuple(faults),
+        stop_at=longer.stop_at and _existing(longer, *longer.stop_at),
+        leave_at=longer.leave_at and _existing(longer, *longer.leave_at),
+        bad_shards=tuple(replace(bad, shard=_existing(longer, bad.step, bad.shard)[1]) for bad in longer.bad_shards),
+    )
+
+
+def _existing(scenario: Scenario, step: int, shard: int) -> tuple[int, int]:
+    """Return a (step, shard) of the scenario: this one, or the last shard of the step."""
+    return step, min(shard, scenario.plan().shards_of(step) - 1)
 
 
 def _draw_pause(workers: int, rng: Randomness) -> Fault:

@@ -6,6 +6,7 @@ inbox, as they wait in a socket. A process that is paused does nothing; its even
 
 from collections import deque
 from collections.abc import Callable
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from karp.errors import KarpError
@@ -125,6 +126,8 @@ class WorkerProcess:
                 return
 
     def _receive(self, message: FromServer, incarnation: int) -> None:
+        if isinstance(message, Lease) and message.range:
+            message = replace(message)  # a lease moves on in its range, and another copy of the message may arrive
         try:
             reply = self.worker.receive(message, incarnation, self.cluster.clock.now)
         except KarpError as error:

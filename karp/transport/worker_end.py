@@ -59,17 +59,22 @@ class WorkerEnd:
     def receive(self, seconds: float) -> tuple[FromServer, int] | None:
         """Return the next message and the server's incarnation, waiting at most `seconds`; None if none came.
 
+        Returns None at once when the server is found to be gone.
+
         Raises LostError for data that are not a message of this run (then another server has the address), and where
         waiting cannot help LostError or RefusedError, as `ServerConnection.diagnose` does.
         """
         socket = self.socket
         self.waits += 1
         if self.shared is not None and (self.waits % POLL_EVERY or not socket.socket.poll(0)):
-            lease = self._receive_lease(seconds)
+            lease, gone = self._receive_lease(self.shared, seconds)
             if lease is not None:
                 self.idle = False
                 self.began, self.computed = time.perf_counter(), 0.0
                 return lease, self.worker.incarnation
+            if gone:  # the worker asks at once, and the next server answers
+                self.worker.asked = None
+                return None
         elif self.shared is None and not self.idle and self.layout.nbytes < SPIN_BYTES:
             spin(socket.has_message, WORKER_SPIN_SECONDS)
         if not socket.socket.poll(int(seconds * 1000) if self.shared is None else 0):
@@ -100,13 +105,12 @@ class WorkerEnd:
                 sys.stderr.write(text)
                 sys.stderr.flush()
 
-    def _receive_lease(self, seconds: float) -> FromServer | None:
-        """Return the next lease from the mailbox; None if none came in time, or a message came on the socket.
+    def _receive_lease(self, shared: SharedWorker, seconds: float) -> tuple[FromServer | None, bool]:
+        """Return the next lease from the mailbox, and whether the server is gone.
 
-        Returns Rejoin, as if the server had sent it, if the lease's weights have been overwritten already.
+        The lease is None if none came in time, or a message came on the socket. It is Rejoin, as if the server had sent
+        it, if the lease's weights have been overwritten already.
         """
-        shared = self.shared
-        assert shared is not None
         if self.idle or not spin(shared.has_lease, WORKER_SPIN_SECONDS):
             shared.set_asleep(True)
             if not shared.has_lease():
@@ -114,11 +118,10 @@ class WorkerEnd:
             shared.set_asleep(False)
             if not shared.drain_wakeups():
                 self._close_shared()
-                return None
+                return None, True
             if not shared.has_lease():
-                return None
-        lease = shared.read_lease()
-        return Rejoin() if lease is None else lease  # None: the lease's weights have been overwritten already
+                return None, False
+        return shared.read_lease() or Rejoin(), False
 
     def _open_shared(self, invitation: str) -> None:
         """Open the shared memory of an invitation ('': none); if it cannot be opened, keep the reason in `unshared`."""
