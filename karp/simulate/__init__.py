@@ -10,6 +10,7 @@ time.
     network.py          the clock, and how messages travel
     problem.py          an imaginary model with a real loss, and a reference that trains it alone
     worker_process.py   a worker's process, which drives `protocol.Worker` as the Trainer does
+    shared_memory.py    memory that server and workers share, and the ranges in it
     server_process.py   the server's process, which drives the server's machine as serve/process.py does; checkpoints
     fault_injector.py   kills, pauses, partitions, crashes, malformed messages, programs that fail
     cluster.py          all of it together, with a launcher; `check_many` runs many scenarios

@@ -129,3 +129,16 @@ def test_a_straggler_costs_at_most_half_of_the_time_and_no_bits(compute: float, 
     assert 50 == steady.steps
     ratio = seconds_of(replace(steady, slow_workers=((worker, 10.0),))) / seconds_of(steady)
     assert 1.0 <= ratio <= 1.5
+
+
+def test_steps_end_in_ranges_and_memory_is_left_when_the_lock_s_holder_is_stopped() -> None:
+    steps = in_ranges = renewed = 0
+    for seed in range(300):
+        scenario = draw_scenario(seed)
+        if scenario.shared:
+            cluster = run(scenario)
+            steps += server_of(cluster).step
+            in_ranges += server_of(cluster).counts["steps_in_ranges"]
+            renewed += any("other memory" in getattr(report, "text", "") for report in cluster.server_process.reports)
+    assert in_ranges > 0.3 * steps
+    assert renewed > 0
