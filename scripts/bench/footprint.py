@@ -60,10 +60,11 @@ def memory(workers: int, rounds: int, environment: dict[str, str]) -> None:
     print(f"  server: {server['before']:,} KiB resident, growth {server['growth']:,} KiB")
     for worker, report in enumerate(reports):
         print(f"  worker {worker}: {report['before']:,} KiB resident, growth {report['growth']:,} KiB")
-    vectors = server["shared"] / server["vector"]
+    vectors = workers + 2  # two copies of the weights, as plain SGD has no state, and a gradient of each worker
+    heads = server["shared"] - vectors * server["vector"]
     print(
-        f"  shared: {server['segments']} segments, {server['shared']:,} bytes, "
-        f"that is {vectors:.2f} vectors of {server['vector']:,} bytes (at most {workers + 2})"
+        f"  shared: {server['segments']} files, {server['shared']:,} bytes, "
+        f"that is {vectors} vectors of {server['vector']:,} bytes, and {heads:,} for mailboxes, words and losses"
     )
 
 
