@@ -128,6 +128,8 @@ class SharedWorker:
 
     def _enter(self, lease: Lease) -> bool:
         """Take part in the range of a lease; return False if that is not possible: the lease is an ordinary one."""
+        if "raise" in np.geterr().values():  # a setting of the program's must not hold for updates
+            return False
         count, shards = TABLE_HEAD.unpack_from(self.weights.memory, TABLE)
         table = self.weights.memory[TABLE : TABLE + TABLE_HEAD.size + count * TABLE_ENTRY.size]
         fence()

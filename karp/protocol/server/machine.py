@@ -380,7 +380,7 @@ class Server:
         if now >= self.roster.due_at and not self.ranges.is_open:
             self.roster.report(now)
         if self.leasing.granted:
-            self.ranges.open_next(now)
+            self.ranges.open_next(now, self.roster.due_at)
         out = self.out[:]
         del self.out[:]
         return out

@@ -56,11 +56,11 @@ class Ranges:
 
     # Opening.
 
-    def open_next(self, now: float) -> None:
+    def open_next(self, now: float, until: float) -> None:
         """Open a range with the leases that have just been given, if they are a whole step's and all in shared memory.
 
-        Each lease must be a node of the tree, as a seat has one vector. Call this after an event, and before its
-        actions are performed: the leases carry the range's number.
+        It is closed at the time `until` at the latest. Each lease must be a node of the tree, as a seat has one vector.
+        Call this after an event, and before its actions are performed: the leases carry the range's number.
         """
         granted, self.leasing.granted = self.leasing.granted, []
         if not granted or self.training.settings is None:
@@ -80,6 +80,7 @@ class Ranges:
             return
         self._board, self._seats, self.leases, self.shared = memory.board, seats, leases, True
         self._seconds = [seat.numbers[SECONDS] for seat in seats]
+        self.until = min(self.until, until)
         self._begin(now)
         for _, lease in leases:
             lease.range, lease.end = self.number, self.end
