@@ -84,6 +84,7 @@ class ServerProcess:
         keys = Keys.from_text(config.keys, environment.KEYS) if config.keys else None
         socket = ServerSocket(config.descriptor, config.address, config.run, config.incarnation, keys)
         self.end = ServerEnd(socket, shared, self.server.copy_borrowed)
+        self.unreachable: list[bytes] = []  # peers to which a message could not be sent, to be dropped
         self.status: int | None = None
         if config.resume and (snapshot := self.record.newest_checkpoint()) is not None:
             self.audience.restore(snapshot)
@@ -91,11 +92,12 @@ class ServerProcess:
         LauncherPipe().report(Listening(0.0, 0))
 
     def perform(self, actions: list[Action]) -> None:
-        """Perform the machine's actions in order; a peer to which a message cannot be sent is then lost."""
+        """Perform the machine's actions in order; a peer to which a message cannot be sent is dropped by `receive`."""
         for action in actions:  # `match` would take longer than all else here
             if isinstance(action, Send):
                 if not self.end.send(action.peer, action.message):
-                    self.perform(self.server.lost(action.peer, time.monotonic()))
+                    self.unreachable.append(action.peer)
+                    self.end.may_have_message = True
                 if faults.PLAN is not None:
                     faults.reach("replied", step=self.server.version)
             elif isinstance(action, Save):
@@ -122,11 +124,18 @@ class ServerProcess:
                 return
 
     def receive(self) -> None:
-        """Handle the messages that have arrived, at most BATCH."""
+        """Handle the messages that have arrived, at most BATCH; if no more are there, drop the unreachable peers.
+
+        A worker that has ended may have sent its last messages before that: they count.
+        """
         version = self.server.version
+        if self.unreachable:
+            self.end.may_have_message = True
         for _ in range(BATCH):
             arrived = self.end.receive()
             if arrived is None:
+                while self.unreachable:
+                    self.perform(self.server.lost(self.unreachable.pop(), time.monotonic()))
                 return
             peer, message, incarnation = arrived
             if self.end.unopened:
