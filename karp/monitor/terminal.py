@@ -7,10 +7,13 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
+from karp.monitor.status_line import StatusLine, bar, is_notebook
+
 if TYPE_CHECKING:
     from karp.protocol.reports import Begin, Progress, Report
 
 PLAIN_SECONDS = 10.0  # between two lines of progress where there is no terminal
+NOTEBOOK_SECONDS = 0.2  # between two states of the line in a notebook
 EPOCH_SECONDS = 3.0  # the least time between two lines, if the later one is that of an epoch's end
 HASH_DIGITS = 12  # the digits of the weights' SHA-256 that are shown, enough to compare two runs by eye
 
@@ -19,12 +22,16 @@ class Display:
     """Shows reports on a stream; without one it shows nothing.
 
     A terminal has the newest progress in its last lines. Elsewhere, as in a log, a line of progress is printed every
-    10 s, at the end of an epoch if the last line is 3 s old, when workers have come or gone, and at the end.
+    10 s, at the end of an epoch if the last line is 3 s old, when workers have come or gone, and at the end. In a
+    notebook, or what is shown in one as `notebook` says, it is one line that is written over.
     """
 
-    def __init__(self, stream: TextIO | None) -> None:
+    def __init__(self, stream: TextIO | None, *, notebook: bool = False) -> None:
         self.stream = stream
+        self._notebook = notebook or is_notebook(stream)
+        self._status = StatusLine()
         self.plain = stream is None or os.environ.get("TERM") in ("dumb", "unknown") or not stream.isatty()
+        self.label = ""  # what stands before a notebook's line
         self.begin: Begin | None = None
         self.shown: Progress | None = None  # the last plain line
         self.scores = ""  # the scores of the epoch that was evaluated last, and its number
@@ -67,11 +74,14 @@ class Display:
 
     def write(self, text: str) -> None:
         """Print a line, above the progress bar if there is one."""
+        self._write(text if self.bar is not None else self._status.before(text))
+
+    def _write(self, text: str, end: str = "\n") -> None:
         try:
             if self.bar is not None:
                 self.bar.console.print(text, markup=False, highlight=False, soft_wrap=True)
             elif self.stream is not None:
-                print(text, file=self.stream, flush=True)
+                print(text, file=self.stream, flush=True, end=end)
         except (OSError, ValueError):  # the program has closed its stream; the run goes on without a display
             self.stream = self.bar = None
 
@@ -98,6 +108,11 @@ class Display:
         if self.bar is not None:
             self.progress.update(self.progress.task_ids[0], completed=report.step)
             self.line.plain = fold(line, self.bar.console.width)
+        elif self._notebook:
+            if self.shown is None or report.seconds - self.shown.seconds >= NOTEBOOK_SECONDS:
+                self.shown = report
+                line = f"{self.label}{bar(report.step, self.begin.steps)}  {line}"
+                self._write(self._status.over(line), end="")
         elif self._is_due(report, self.begin):
             self.shown = report
             self.write(self.plain_line_of(report, self.begin))

@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from typing import TextIO
 
+from karp.monitor.status_line import StatusLine, bar, is_notebook
 from karp.monitor.terminal import number
 from karp.protocol.best import Best, choose
 from karp.tabular.display import LABEL, epoch_line
@@ -19,15 +20,16 @@ PLAIN_SECONDS, TERMINAL_SECONDS = 10.0, 0.1  # between two states of progress
 class Console:
     """Writes to a stream; without one it writes nothing.
 
-    On a terminal progress is one line that is written over; elsewhere it is a line every 10 s.
+    On a terminal and in a notebook progress is one line that is written over; elsewhere it is a line every 10 s.
     """
 
     def __init__(self, stream: TextIO | None, now: Callable[[], float] = time.monotonic) -> None:
         self._stream = stream
-        self._terminal = stream is not None and stream.isatty()
+        self._notebook = is_notebook(stream)
+        self._terminal = self._notebook or (stream is not None and stream.isatty())
         self._now = now
         self._shown = now()  # when progress was shown last
-        self._covered = 0  # the characters of progress that are on the terminal's line
+        self._line = StatusLine()
 
     def say(self, label: str, text: str) -> None:
         """Write a text under its label."""
@@ -65,7 +67,9 @@ class Console:
             if self._is_time() and not last:
                 to_go = (epochs - epoch - 1) * seconds / (epoch + 1)
                 text = epoch_line(epoch + 1, epochs, f"{score.title} {number(value, 4)}", best, seconds, to_go)
-                self._show(label, text)
+                self._show(label, f"{bar(epoch + 1, epochs)}  {text}" if self._notebook else text)
+            if last:
+                self._write("")  # the launcher's lines come next, which know of no progress here
             if last and label == "training" and best is not None:
                 time = f"{seconds:.1f} s"
                 self.say("best", f"epoch {best.epoch + 1} of {epochs}, {score.title} {number(best.score, 4)}; {time}")
@@ -83,20 +87,16 @@ class Console:
     def _show(self, label: str, text: str) -> None:
         """Show progress: over the last one on a terminal, else in a line of its own."""
         if self._terminal:
-            text = f"{label:<{LABEL}}{text}"[: WIDTH - 1]
-            self._write(f"{text:<{self._covered}}\r")
-            self._covered = len(text)
+            text = f"{label:<{LABEL}}{text}"
+            self._write(self._line.over(text if self._notebook else text[: WIDTH - 1]))
         else:
             self._write(line(label, text) + "\n")
 
     def _write(self, text: str) -> None:
         if self._stream is None:
             return
-        if self._covered and not text.endswith("\r"):
-            text = f"{'':<{self._covered}}\r{text}"
-            self._covered = 0
         try:
-            self._stream.write(text)
+            self._stream.write(text if text.endswith("\r") else self._line.before(text))
             self._stream.flush()
         except (OSError, ValueError):  # the stream is closed; the fit goes on without
             self._stream = None

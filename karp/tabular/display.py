@@ -24,8 +24,9 @@ class FitDisplay(Display):
     If the run's directory is not `kept`, nothing is said that needs it after the run.
     """
 
-    def __init__(self, stream: TextIO | None, *, kept: bool = True) -> None:
-        super().__init__(stream)
+    def __init__(self, stream: TextIO | None, *, kept: bool = True, notebook: bool = False) -> None:
+        super().__init__(stream, notebook=notebook)
+        self.label = f"{'training':<{LABEL}}"
         self._kept = kept
         self._settings: dict[str, Any] = {"mode": "max", "ties": "last"}
         self._best: Best | None = None

@@ -23,9 +23,10 @@ from karp import environment
 from karp.errors import RunError
 from karp.launch.processes import SITE, TAIL_LINES, kill_group
 from karp.monitor import streams
+from karp.monitor.status_line import is_notebook
 from karp.trainer.interrupts import Terminated
 
-_KEPT = "kept"
+_KEPT, _NOTEBOOK = "kept", "notebook"
 _MAIN = f"import sys; sys.path.insert(0, {SITE!r}); import karp; del sys.path[0]; " \
         "from karp.tabular.launching import main; sys.exit(main())"  # fmt: skip
 
@@ -38,14 +39,17 @@ def launch(workers: int, directory: Path, program: list[str], stream: TextIO | N
     """
     inherited = is_standard_error(stream)
     process = subprocess.Popen(
-        [sys.executable, "-P", "-c", _MAIN, str(workers), _KEPT if kept else "", str(directory), *program],
+        [
+            sys.executable, "-P", "-c", _MAIN, str(workers), _KEPT * kept, _NOTEBOOK * is_notebook(stream),
+            str(directory), *program,
+        ],
         stdin=subprocess.PIPE,
         stdout=subprocess.DEVNULL,  # the program's: it says what this process can see for itself
         stderr=None if inherited else subprocess.PIPE,
         env=environment.of_child({} if inherited else {"PYTHONIOENCODING": "utf-8"}, environment.FAULT),
         process_group=0,
     )
-    lines = None if process.stderr is None else io.TextIOWrapper(process.stderr, "utf-8", "replace")
+    lines = None if process.stderr is None else io.TextIOWrapper(process.stderr, "utf-8", "replace", newline="")
     interrupt: BaseException | None = None
     last: deque[str] = deque(maxlen=TAIL_LINES)
     while True:
@@ -85,11 +89,11 @@ def main() -> int:
     from karp.launch.options import Options
     from karp.tabular.display import FitDisplay
 
-    workers, kept, directory, program, *arguments = sys.argv[1:]
+    workers, kept, notebook, directory, program, *arguments = sys.argv[1:]
     orphaned = threading.Event()
     threading.Thread(target=_stop_with_parent, args=[orphaned], name="karp-leash", daemon=True).start()
     with streams.command():
-        display = FitDisplay(sys.stderr, kept=bool(kept))
+        display = FitDisplay(sys.stderr, kept=bool(kept), notebook=bool(notebook))
         try:
             return start.launch(Options(program, arguments, int(workers)), directory, display)
         finally:

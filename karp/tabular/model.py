@@ -62,6 +62,11 @@ class Model:
         columns = report.columns_line(self.fitted.schema)
         return f"<karp model of {report.target_line(self.fitted.target)}; from {columns}>"
 
+    def _repr_html_(self) -> str:
+        from karp.tabular import report
+
+        return report.html(self.fitted)
+
     def predict(self, rows: Any, *, strict: bool = False) -> Any:
         """Return the class or the number of each row, (n,); of one row, a dict or a row of a frame, that alone.
 

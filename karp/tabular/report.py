@@ -7,6 +7,7 @@ import shlex
 import textwrap
 from collections import Counter
 from collections.abc import Mapping
+from html import escape
 from typing import TYPE_CHECKING, Any
 
 from karp.tabular.columns.column_types import Category, ColumnType, Date, LeftOut, Number, Schema, listing
@@ -192,6 +193,27 @@ def plain_show(fitted: Fitted, size: int, digest: str) -> dict[str, Any]:
     """Return what `karp show --json` prints."""
     shapes: Mapping[str, Any] = {name: list(array.shape) for name, array in fitted.weights.items()}
     return {"bytes": size, "sha256": digest, "weights": shapes, **fitted.to_dict()}
+
+
+def html(fitted: Fitted) -> str:
+    """Return a model as HTML, for a notebook: what it is, and its table of scores."""
+    parts = ("predicts", target_line(fitted.target)), ("columns", columns_line(fitted.schema))
+    facts = "".join(
+        f"<tr><th style='text-align: left'>{label}</th><td style='text-align: left'>{escape(text)}</td></tr>"
+        for label, text in (*parts, ("recipe", recipe_line(fitted.recipe)))
+    )
+    tables = []
+    for part, rows in fitted.results.items():
+        names = [name for name in SCORES if any(name in scores for scores in rows.values())]
+        largest = max((scores.get("rmse", 0.0) for scores in rows.values()), default=0.0)
+        heads = "".join(f"<th>{escape(SCORES[name].title)}{'*' * (name == fitted.score)}</th>" for name in names)
+        lines = "".join(
+            f"<tr><th style='text-align: left'>{escape(_TITLES.get(who, who))}</th>"
+            + "".join(f"<td>{number_text(name, scores.get(name), largest)}</td>" for name in names) + "</tr>"
+            for who, scores in rows.items()
+        )  # fmt: skip
+        tables.append(f"<table><tr><th style='text-align: left'>{escape(part)}</th>{heads}</tr>{lines}</table>")
+    return f"<div><strong>karp model</strong><table>{facts}</table>{''.join(tables)}</div>"
 
 
 def file_text(path: str, digest: str) -> str:

@@ -57,6 +57,18 @@ def test_a_narrow_terminal_shows_all_of_it(columns: int, monkeypatch: pytest.Mon
     assert columns >= max(map(len, rows))
 
 
+def test_a_notebook_has_one_line_with_a_bar_that_is_written_over() -> None:
+    stream = io.StringIO()
+    display = Display(stream, notebook=True)
+    for report in (BEGIN, progress(1.0, 10), progress(1.1, 20), progress(62.5, 250), progress(70.0, 300, 1)):
+        display.report(report)
+    display.say("done")
+    first, second, third, blank, last = stream.getvalue().split("\r")
+    assert "━━━━━───────────────  epoch 3/10  interval loss 0.5" == second[:51]
+    assert ("─" * 20, "━━━━━━──────") == (first[:20], third[:12])
+    assert (len(second), len(third.rstrip()), "", "karp: done\n") == (len(third), len(blank), blank.strip(), last)
+
+
 def test_where_there_is_no_terminal_lines_are_few() -> None:
     seconds = [(1.0, 10), (2.0, 100), (3.9, 200), (4.0, 300), (5.0, 350), (13.9, 390), (14.0, 395), (15.0, 1000)]
     lines = shown(BEGIN, *(progress(*each) for each in seconds))

@@ -190,3 +190,24 @@ def test_a_table_of_numbers_may_be_an_array() -> None:
     model = Model(fitted(PRICE, (Number("x0", gaps=False), Number("x1", gaps=False))))
     table = np.random.default_rng(0).normal(size=(20_000, 2))
     assert model.predict(table)[-1] == model.predict(dict(zip(("x0", "x1"), table[-1], strict=True)))
+
+
+def test_a_notebook_shows_a_model_as_html() -> None:
+    """Names are text in it, whatever they hold, and a score that is not defined is a dash."""
+    from html.parser import HTMLParser
+
+    class Cells(HTMLParser):
+        texts: list[str] = []  # noqa: RUF012
+        opened: list[str] = []  # noqa: RUF012
+
+        def handle_starttag(self, tag: str, attrs: Any) -> None:
+            self.opened.append(tag)
+
+        def handle_data(self, data: str) -> None:
+            self.texts.append(data)
+
+    cells = Cells()
+    cells.feed(Model(fitted(Target("<b>", "level", ("<i>", "&amp;"))))._repr_html_())
+    assert {"div", "strong", "table", "tr", "th", "td"} == set(cells.opened)
+    assert ["karp model", "predicts", "<b>: 2 classes (<i>, &amp;)", "columns"] == cells.texts[:4]
+    assert ["validation", "accuracy*", "karp", "0.7500", "linear model", "–"] == cells.texts[-6:]
