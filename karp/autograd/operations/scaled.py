@@ -25,60 +25,71 @@ from karp.autograd.operations.constants import ONES
 from karp.autograd.operations.products import ACTIVATIONS
 from karp.errors import SettingError, ShapeError
 
-_add, _divide, _exp, _multiply, _sum = np.add, np.divide, np.exp, np.multiply, np.add.reduce
+_add, _divide, _exp, _multiply, _subtract, _sum = np.add, np.divide, np.exp, np.multiply, np.subtract, np.add.reduce
 
 # --- activations ----------------------------------------------------------------------------------------------------
 
 
-def activate(a: Any, activation: str | None) -> tuple[Any, Any]:
-    """Return the activation of an array, which may be overwritten, and what its derivative needs besides the result."""
-    if activation is None:
-        return a, None
+def activate(a: Any, activation: str | None) -> Any:
+    """Return the activation of an array, which is overwritten."""
     if activation == "mish":
         return _mish(a)
-    try:
-        ACTIVATIONS[activation][0](a, a)
-    except KeyError:
-        known = ", ".join((*ACTIVATIONS, "mish"))
-        raise SettingError(f"no activation {activation!r}; there are {known}") from None
-    return a, None
+    if activation is not None:
+        try:
+            ACTIVATIONS[activation][0](a, a)
+        except KeyError:
+            known = ", ".join((*ACTIVATIONS, "mish"))
+            raise SettingError(f"no activation {activation!r}; there are {known}") from None
+    return a
 
 
-def _activation_backward(g: Any, out: Any, saved: Any, activation: str | None) -> None:
+def _activate(a: Any, activation: str | None) -> tuple[Any, Any]:
+    """Return what `activate` does, and the derivative if it is computed already: that of mish, while a is cached."""
+    return _mish_and_slope(a) if activation == "mish" else (activate(a, activation), None)
+
+
+def _activation_backward(g: Any, out: Any, slope: Any, activation: str | None) -> None:
     """Multiply the gradient `g` by the derivative of the activation, in place."""
-    if activation == "mish":
-        _mish_backward(g, *saved)
+    if slope is not None:
+        _multiply(g, slope, g)
     elif activation is not None:
         ACTIVATIONS[activation][1](g, out)
 
 
-def _mish(a: Any) -> tuple[Any, Any]:
-    """Return mish(a), and for its derivative a and exp(a); see `elementwise.MISH` for the formulas."""
-    power = np.minimum(a, _TWENTY[a.dtype])
+# With e = exp(a), n = e (e + 2) and d = n + 2, mish(a) is a n / d, and its derivative n / d + 4 a (n - e) / d^2. Above
+# 20 n / d is 1, so e is that of 20. A clip takes a third of the time of a minimum with a number.
+
+
+def _mish(a: Any) -> Any:
+    power, ratio = _powers(a)
+    below = _add(ratio, 2.0, power)
+    _divide(ratio, below, ratio)
+    return _multiply(a, ratio, a)
+
+
+def _mish_and_slope(a: Any) -> tuple[Any, Any]:
+    power, ratio = _powers(a)
+    slope = _subtract(ratio, power, power)
+    below = _add(ratio, 2.0)
+    _divide(slope, below, slope)
+    _divide(slope, below, slope)
+    _multiply(slope, 4.0, slope)
+    _multiply(slope, a, slope)
+    _divide(ratio, below, ratio)
+    _add(slope, ratio, slope)
+    return _multiply(a, ratio, a), slope
+
+
+def _powers(a: Any) -> tuple[Any, Any]:
+    """Return e and n of an array, as above."""
+    low, high = _BOUNDS[a.dtype]
+    power = np.clip(a, low, high)
     _exp(power, power)
     ratio = _add(power, 2.0)
-    _multiply(ratio, power, ratio)
-    out = _add(ratio, 2.0)
-    _divide(ratio, out, out)
-    _multiply(out, a, out)
-    return out, (a, power)
+    return power, _multiply(ratio, power, ratio)
 
 
-_TWENTY = {np.dtype(kind): np.array(20.0, kind) for kind in (np.float32, np.float64)}
-
-
-def _mish_backward(g: Any, a: Any, power: Any) -> None:
-    ratio = _add(power, 2.0)
-    _multiply(ratio, power, ratio)
-    below = _add(ratio, 2.0)
-    slope = _add(power, 1.0)
-    _multiply(slope, power, slope)
-    _multiply(slope, a, slope)
-    _multiply(slope, 4.0, slope)
-    _divide(slope, below, slope)
-    _add(slope, ratio, slope)
-    _divide(slope, below, slope)
-    _multiply(g, slope, g)
+_BOUNDS = {np.dtype(kind): (np.array(-np.inf, kind), np.array(20.0, kind)) for kind in (np.float32, np.float64)}
 
 
 # --- scaled linear --------------------------------------------------------------------------------------------------
@@ -93,8 +104,8 @@ def _scaled_linear(
     out = rows.dot(weight)
     _multiply(out, weight_factor, out)
     _add(out, bias * bias_factor, out)
-    out, saved = activate(out, activation)
-    return (out if x.ndim == 2 else out.reshape(*x.shape[:-1], -1)), saved
+    out, slope = _activate(out, activation)
+    return (out if x.ndim == 2 else out.reshape(*x.shape[:-1], -1)), slope
 
 
 def _scaled_linear_shape(x: Any, weight: Any, bias: Any, *_settings: Any) -> tuple[int, ...]:
@@ -179,7 +190,7 @@ def _input_linear(
             _add(out, added, out)
     out = out.reshape(len(out), *matrix.shape[1:])
     _add(out, bias * bias_factor, out)
-    return activate(out, activation)
+    return _activate(out, activation)
 
 
 def _input_linear_shape(dense: Any, rows: Any, scale: Any, weight: Any, bias: Any, *_settings: Any) -> tuple[int, ...]:

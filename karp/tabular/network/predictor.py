@@ -72,10 +72,10 @@ class Predictor:
         for weight, bias in zip(self._weights, self._biases[:-1], strict=True):
             x += bias
             if count >= PIECE:
-                x, _ = activate(x, self._activation)
+                x = activate(x, self._activation)
             else:  # the rows of zeros need none, which is most of a single row's time
                 rows = x[: count * self._members]
-                rows[...], _ = activate(rows, self._activation)
+                activate(rows, self._activation)
             if weight.ndim == 2:
                 x = _products(x, weight)
         if self._weights and self._weights[-1].ndim == 3:
