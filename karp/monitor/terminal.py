@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, TextIO
 from karp.monitor.status_line import StatusLine, bar, is_notebook
 
 if TYPE_CHECKING:
-    from karp.protocol.reports import Begin, Progress, Report
+    from karp.protocol.reports import Begin, Exchange, Progress, Report
 
 PLAIN_SECONDS = 10.0  # between two lines of progress where there is no terminal
 NOTEBOOK_SECONDS = 0.2  # between two states of the line in a notebook
@@ -50,6 +50,8 @@ class Display:
                 self.begin, self.shown = report, None
                 if not self.plain and self.bar is None:
                     self._begin_bar()
+            case reports.Exchange():
+                self.say(f"exchange: {describe_exchange(report)}")
             case reports.Evaluation():
                 scores = [f"{name} {number(score, 4)}" for name, score in report.scores.items()]
                 self.scores = "  ".join([*scores, f"(epoch {report.epoch + 1})"]) if scores else ""
@@ -169,6 +171,23 @@ class Display:
         if directory is not None:
             results.append(f"files in {directory}")
         self.say("  ".join(results))
+
+
+def describe_exchange(report: "Exchange") -> str:
+    """Say how gradients and weights travel.
+
+    >>> from karp.protocol.reports import Exchange
+    >>> describe_exchange(Exchange(0.0, 0, workers=2, sharing=2, in_ranges=True))
+    'shared memory; steps end among the workers'
+    >>> describe_exchange(Exchange(0.0, 0, workers=3, sharing=1, in_ranges=False))
+    'shared memory for 1 worker, ZeroMQ for 2; the server ends each step'
+    """
+    frames = report.workers - report.sharing
+    if report.sharing and frames:
+        medium = f"shared memory for {report.sharing} worker{'s' * (report.sharing > 1)}, ZeroMQ for {frames}"
+    else:
+        medium = "shared memory" if report.sharing else "ZeroMQ"
+    return f"{medium}; {'steps end among the workers' if report.in_ranges else 'the server ends each step'}"
 
 
 def describe(report: "Progress", begin: "Begin", scores: str) -> str:

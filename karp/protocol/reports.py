@@ -11,6 +11,8 @@ A line of metrics.jsonl is a JSON object. Its first field, `report`, names the k
     kernels     the oldest open one       worker (null: the server), kernels: NumPy, BLAS, … that it computes with
     joined      the oldest open one       worker, host, pid
     begin       the first to be computed  steps, steps_per_epoch, workers
+    exchange    the oldest open one       workers, sharing (how many share the server's memory), in_ranges (whether
+                                          steps end among them); once per launch, soon after begin
     progress    how many are applied      epoch (from 0), interval_loss, step_loss, samples_per_s, workers, staleness
     workers     the oldest open one       workers: of each one since the last report: worker, host, state (computing,
                                           evaluating, waiting, gone), since, lease [step, start, stop], samples_per_s,
@@ -82,6 +84,16 @@ class Begin(NamedTuple):
     steps: int
     steps_per_epoch: int
     workers: int
+
+
+class Exchange(NamedTuple):
+    """How gradients and weights travel; `in_ranges`: steps end among the workers, without the server."""
+
+    seconds: float
+    step: int
+    workers: int
+    sharing: int  # workers that share the server's memory; those that do not use frames over ZeroMQ
+    in_ranges: bool
 
 
 class Progress(NamedTuple):
@@ -245,7 +257,7 @@ class Workers(NamedTuple):
 
 
 Report = (
-    Settings | Kernels | Joined | Begin | Progress | Workers | Evaluation | Log | Notice | Refused | Rejected
+    Settings | Kernels | Joined | Begin | Exchange | Progress | Workers | Evaluation | Log | Notice | Refused | Rejected
     | Traceback | Lost | Main | Left | Closed | Listening | Failure | Arrivals
 )  # fmt: skip
 KINDS: dict[str, type[Report]] = {kind.__name__.lower(): kind for kind in get_args(Report)}

@@ -22,7 +22,7 @@ from karp import data, environment, faults
 from karp.errors import KarpError, ProtocolError
 from karp.monitor import streams
 from karp.protocol.messages import Waiting
-from karp.protocol.reports import Arrivals, Failure, Listening, Report, to_line
+from karp.protocol.reports import Arrivals, Exchange, Failure, Listening, Report, to_line
 from karp.protocol.server.actions import Action, Save, Send
 from karp.protocol.server.machine import ALIVE_SECONDS, Server
 from karp.protocol.server.summary import finished
@@ -81,6 +81,8 @@ class ServerProcess:
         if config.elsewhere:
             self.server.joining.launched = 0
         self.compared = False  # whether its kernels have been compared with those of the first worker
+        self.exchange_reported = False
+        self.first_version = -1  # that of the weights when training began in this process
         keys = Keys.from_text(config.keys, environment.KEYS) if config.keys else None
         socket = ServerSocket(config.descriptor, config.address, config.run, config.incarnation, keys)
         self.end = ServerEnd(socket, shared, self.server.copy_borrowed)
@@ -182,6 +184,8 @@ class ServerProcess:
             seconds = RESTLESS_SECONDS if self.server.restless else TICK_SECONDS
             has_command = self.end.wait(seconds, commands.descriptor)
             self.receive()
+            if not self.exchange_reported and self.server.begun:
+                self.report_exchange()
             if has_command:
                 self.handle_commands(commands)
             if (now := time.monotonic()) - ticked >= seconds:
@@ -192,6 +196,18 @@ class ServerProcess:
                 if self.server.begun and not self.compared:
                     self.compare_kernels()
         self.finish(self.status)
+
+    def report_exchange(self) -> None:
+        """Report how the run exchanges gradients, once its first step is applied: only then a range can begin."""
+        server, members = self.server, self.server.members
+        if self.first_version < 0:
+            self.first_version = server.version
+        if server.version == self.first_version:
+            return
+        self.exchange_reported = True
+        sharing = sum(self.end.shares(peer) for peer in members)
+        in_ranges = server.ranges.number > 0
+        self.audience.report(Exchange(server.seconds, server.step, len(members), sharing, in_ranges))
 
     def compare_kernels(self) -> None:
         """Compare the server's kernels with the first worker's; call it once, when training has begun."""

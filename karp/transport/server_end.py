@@ -90,6 +90,10 @@ class ServerEnd:
                 return True
         return self.socket.send(peer, message, self.shared.invite(peer) if isinstance(message, Welcome) else "")
 
+    def shares(self, peer: bytes) -> bool:
+        """Return whether a peer shares the server's memory."""
+        return self.shared is not None and peer in self.shared.slots and peer not in self.unopened
+
     def free_slots(self, workers: Mapping[bytes, int]) -> None:
         """Free the slots of workers that are gone or cannot open their slot, and tell the user of the latter.
 

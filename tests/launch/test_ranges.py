@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from running import HEAD, TRAINED, alone, command, karp, program, start, summary
+from running import HEAD, TRAINED, alone, command, karp, metrics, program, start, summary
 
 RULE = "optim.SGD(0.1, momentum=0.9)"
 LOOP = """
@@ -57,13 +57,21 @@ def test_the_bits_are_those_of_one_process(tmp_path: Path, workers: int, shards:
     assert found["dropped"] == 0
 
 
+def exchanges(run: Path) -> list[tuple[int, int, bool]]:
+    """The reports of how a run exchanges gradients: workers, those that share memory, whether there are ranges."""
+    found = [report for report in metrics(run) if report["report"] == "exchange"]
+    return [(report["workers"], report["sharing"], report["in_ranges"]) for report in found]
+
+
 def test_almost_all_steps_end_in_ranges(tmp_path: Path) -> None:
-    found, _ = launched(tmp_path, training(tmp_path), 2)
+    found, said = launched(tmp_path, training(tmp_path), 2)
+    assert [(2, 2, True)] == exchanges(tmp_path / "run"), said
     assert found["steps_in_ranges"] >= 0.9 * STEPS
     frames = karp(
         "launch", "-n", 2, "--exchange", "zeromq", "--run-dir", "frames", training(tmp_path), cwd=tmp_path
     )
     assert 0 == frames.returncode
+    assert [(2, 0, False)] == exchanges(tmp_path / "frames"), frames.stderr
     frames_found = summary(tmp_path / "frames")
     assert (0, found["weights_sha256"]) == (frames_found["steps_in_ranges"], frames_found["weights_sha256"])
 

@@ -13,6 +13,7 @@ EVERY = [
     reports.Kernels(0.0, 0, None, {"numpy": "2.0"}),
     reports.Joined(0.0, 0, 1, "a", 17),
     reports.Begin(0.0, 0, 20, 10, 2),
+    reports.Exchange(0.0, 0, 2, 1, False),
     reports.Progress(1.5, 7, 0, 0.5, 0.25, 100.0, 2, {"0": 3}),
     reports.Workers(2.0, 9, [WorkerStatus(0, "a", Activity.WAITING, 1.5, None, 100.0, 0.5, 0.25, 0.25, None, 0)]),
     reports.Workers(2.0, 9, [WorkerStatus(0, "a", Activity.COMPUTING, 1.5, [9, 0, 2], 100.0, 0.5, 0.25, 0.25, 0, 1)]),
