@@ -38,6 +38,13 @@ def add_simulate(commands: Commands) -> None:
     add("--compute", type=float, metavar="SEC", help="seconds that a shard takes (default: 0.1)")
     add("--spread", type=float, metavar="F", help="their standard deviation, as a share of them (default: 0.1)")
     add("--latency", type=float, metavar="SEC", help="seconds that a message takes one way (default: 0.002)")
+    add("--exchange", metavar="WHO", help="ends a step: the server (default), or with `workers` the last of them to "
+        "arrive, in shared memory")  # fmt: skip
+    add("--message", type=float, metavar="SEC", help="seconds that a message takes the server, one after the other, or "
+        "arriving at a step takes a worker (default: 0)")  # fmt: skip
+    add("--adding", type=float, metavar="SEC", help="that adding a gradient takes who ends a step (default: 0)")
+    add("--update", type=float, metavar="SEC", help="and updating the weights (default: 0)")
+    add("--cores", type=int, metavar="C", help="cores that the workers share (default: one for each)")
     add("--straggler", type=float, metavar="F", help="share of the workers that are slow (default: 0)")
     add("--factor", type=float, metavar="X", help="times as long that a slow one takes (default: 10)")
     add("--loss", type=float, metavar="F", help="share of the messages that are lost (default: 0)")

@@ -36,7 +36,7 @@ def summary_lines(outcome: Outcome) -> list[str]:
         f"workers       {study.workers:,}{slow}; {study.shards_of_step:,} shards of {study.rows} samples",
         f"loss          {outcome.curve[0][2]:.4g} to {figures['loss']:.4g} (lowest {outcome.lowest:.4g})",
         f"target        {outcome.target:.4g}: {reached}",
-        f"time          {seconds:.2f} s for {steps} steps, {seconds / max(1, steps):.4f} s each",
+        f"time          {seconds:.2f} s for {steps} steps, {seconds / max(1, steps):.3g} s each",
         f"staleness     {mean:.2f} on average, {max(staleness)} at most",
         f"messages      {up:,} up, {down:,} down: {(up + down) / max(1, steps):,.0f} per step",
         f"bytes         {bytes_up} up, {bytes_down} down",

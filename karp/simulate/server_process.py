@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from karp.data import Plan
 from karp.protocol import reports
-from karp.protocol.messages import FromWorker
+from karp.protocol.messages import Contribution, FromWorker
 from karp.protocol.server.actions import Action, Save, Send
 from karp.protocol.server.machine import Server
 from karp.protocol.server.snapshot import restore, take
@@ -39,6 +39,7 @@ class ServerProcess:
         self.reports: list[reports.Report] = []  # as in the record; a restart cuts them back to the checkpoint's
         self.failure = ""  # why the run has failed
         self.back = 0  # how many of the newest checkpoints were lost with the last server
+        self.busy_until = 0.0  # it handles a message, or an update, until then
         self._last_tick = self._next_tick = 0.0
 
     def start(self, incarnation: int) -> None:
@@ -110,10 +111,30 @@ class ServerProcess:
             if cluster.rng.bernoulli(0.5):
                 cluster.clock.call_later(RESEND_SECONDS, self.receive, peer, incarnation, message)
             return
+        if cluster.clock.now < self.busy_until:
+            cluster.clock.call_at(self.busy_until, self.receive, peer, incarnation, message)
+            return
         if cluster.checker is not None:
             cluster.checker.before_message(message)
-        self.perform(self.server.receive(peer, message, incarnation, cluster.clock.now))
+        version = self.server.version
+        actions = self.server.receive(peer, message, incarnation, cluster.clock.now)
+        if seconds := self._seconds_of(message, self.server.version - version):
+            self.busy_until = cluster.clock.now + seconds
+            cluster.clock.call_at(self.busy_until, self._perform_later, actions, self.incarnation)
+        else:
+            self.perform(actions)
         self._schedule_tick()
+
+    def _seconds_of(self, message: FromWorker, updates: int) -> float:
+        """Return how long a message keeps the server busy, and the updates that followed from it."""
+        scenario = self.cluster.scenario
+        gradients = len(message.nodes) if isinstance(message, Contribution) else 0
+        adding = gradients * scenario.adding_seconds
+        return scenario.message_seconds + adding + updates * scenario.update_seconds
+
+    def _perform_later(self, actions: list[Action], incarnation: int) -> None:
+        if self.server is not None and incarnation == self.incarnation:
+            self.perform(actions)
 
     def receive_garbage(self, peer: bytes) -> None:
         """Pass bytes that are not a message to the server, if it is up."""

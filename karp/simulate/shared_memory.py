@@ -202,7 +202,7 @@ class Part:
         for vector in memory.vectors[(step + 1) % 2]:
             vector[: len(vector) // 2] = np.nan
         if not self.process.killed_at("ending", step):
-            self.process.call_later(self.cluster.rng.exponential(self.cluster.scenario.ending_seconds), self.end_step)
+            self.process.call_later(self.cluster.draw_seconds(self.cluster.scenario.ending_seconds), self.end_step)
         return True
 
     def end_step(self) -> None:
@@ -221,4 +221,4 @@ class Part:
         if self.process.killed_at("ended", step):
             return
         for part in memory.parts:
-            part.look_later(self.cluster.rng.exponential(LOOK_SECONDS / 10))
+            part.look_later(self.cluster.draw_seconds(self.cluster.scenario.waking_seconds))

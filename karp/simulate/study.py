@@ -20,7 +20,10 @@ WIDTH = 16  # parameters of the model
 TARGET_SHARE = 0.02  # the default target's share of the distance from the lowest loss to the first
 MAX_TABLE_NUMBERS = 1 << 28
 SHARES = ("straggler", "loss", "duplicate")  # options that are shares
-MAXIMA = {"compute": 1e6, "spread": 10.0, "latency": 1e6, "factor": 1e6}  # options that are numbers from 0 on
+MAXIMA = {  # options that are numbers from 0 on
+    "compute": 1e6, "spread": 10.0, "latency": 1e6, "factor": 1e6, "message": 1e6, "adding": 1e6, "update": 1e6,
+}  # fmt: skip
+EXCHANGES = ("server", "workers")
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +47,11 @@ class Study:
     duplicate: float = 0.0
     crash: float = 0.0
     target: float | None = None
+    exchange: str = "server"
+    cores: int | None = None  # None: one for each worker
+    message: float = 0.0
+    adding: float = 0.0
+    update: float = 0.0
 
     @property
     def shards_of_step(self) -> int:
@@ -61,6 +69,10 @@ class Study:
         if not 0.0 <= self.crash * self.compute <= 1.0:
             raise SettingError(f"--crash is {self.crash}; it must be from 0 to one in the time of a shard")
         check_seed(self.seed)
+        if self.exchange not in EXCHANGES:
+            raise SettingError(f"--exchange is {self.exchange}; it must be one of {', '.join(EXCHANGES)}")
+        if self.cores is not None and self.cores < 1:
+            raise SettingError(f"--cores is {self.cores}; it must be at least 1")
         if self.target is not None and not math.isfinite(self.target):
             raise SettingError(f"--target is {self.target}; it must be a number")
         shards = self.shards_of_step
@@ -74,6 +86,7 @@ class Study:
         """Return the scenario of this study; raises SettingError for one that cannot be simulated."""
         self.check()
         batch_size, steps_per_epoch = self.shards_of_step * self.rows, min(self.steps, EPOCH_STEPS)
+        turns = 1.0 if self.cores is None else max(1.0, self.workers / self.cores)  # workers share the cores evenly
         return Scenario(
             seed=self.seed,
             workers=self.workers,
@@ -84,7 +97,7 @@ class Study:
             width=WIDTH,
             optimizer=optim.SGD(lr=self.lr, momentum=self.momentum),
             staleness=self.staleness,
-            compute_seconds=self.compute,
+            compute_seconds=self.compute * turns,
             compute_spread=self.spread,
             slow_share=self.straggler,
             slow_factor=self.factor,
@@ -94,6 +107,12 @@ class Study:
             crash_rate=self.crash,
             faults_until=math.inf,
             restarts=1 << 30,
+            shared=self.exchange == "workers",
+            ending_seconds=self.message + (self.workers - 1) * self.adding + self.update,
+            waking_seconds=self.latency,
+            message_seconds=self.message,
+            adding_seconds=self.adding,
+            update_seconds=self.update,
         )
 
 

@@ -29,7 +29,7 @@ def test_the_summary_gives_each_figure_in_a_line() -> None:
         "workers       2,000, 20 of them 10 times as slow; 1,000 shards of 8 samples",
         "loss          8 to 0.2 (lowest 0.125)",
         "target        0.25: reached in 3.00 s, 4 steps",
-        "time          3.00 s for 4 steps, 0.7500 s each",
+        "time          3.00 s for 4 steps, 0.75 s each",
         "staleness     0.50 on average, 2 at most",
         "messages      4,100 up, 4,300 down: 2,100 per step",
         "bytes         2.5 MB up, 512 B down",

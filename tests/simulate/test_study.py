@@ -74,10 +74,32 @@ def test_what_cannot_be_simulated_is_named(wrong: dict[str, float], reason: str)
     "given",
     [
         {"seed": -1}, {"target": math.nan}, {"rows": 10**11}, {"factor": math.inf}, {"crash": 100.0}, {"spread": 1e9},
-        {"shards": 2_000_000},
+        {"shards": 2_000_000}, {"exchange": "nobody"}, {"cores": 0}, {"message": math.nan},
     ],
     ids=lambda given: next(iter(given)),
 )
 def test_what_cannot_be_imagined_is_refused(given: dict[str, Any]) -> None:
     with pytest.raises(SettingError, match=next(iter(given))):
         study.run(Study(workers=5, steps=5, **given))
+
+
+@pytest.mark.parametrize("workers", [1, 2, 16, 64])
+@pytest.mark.parametrize("exchange", ["server", "workers"])
+def test_a_step_takes_what_the_cost_model_says(workers: int, exchange: str) -> None:
+    """In microseconds: computing 60, a message one way 5, handling it 12, adding a gradient 2, the update 12."""
+    costs = {"compute": 60e-6, "latency": 5e-6, "message": 12e-6, "adding": 2e-6, "update": 12e-6}
+    made = Study(workers=workers, steps=400, spread=0.0, target=0.0, exchange=exchange, **costs)  # type: ignore[arg-type]
+    figures = study.run(made).figures
+    if exchange == "server":
+        expected = 60 + 2 * 5 + workers * (12 + 2) + 12
+    else:
+        expected = 60 + 5 + 12 + (workers - 1) * 2 + 12
+    assert expected == pytest.approx(1e6 * figures["seconds"] / 400, rel=0.05)
+
+
+def test_workers_share_the_cores() -> None:
+    seconds = [
+        study.run(Study(workers=8, steps=20, spread=0.0, latency=0.0, target=0.0, cores=cores)).figures["seconds"]
+        for cores in (8, 2)
+    ]
+    assert 4.0 == pytest.approx(seconds[1] / seconds[0], rel=0.01)
