@@ -13,7 +13,7 @@ from karp.errors import SettingError
 from karp.export.columns import add_columns, add_encoding
 from karp.export.graph import ROWS, Graph, Operand, Tensor
 from karp.export.operations import Model as Recorded
-from karp.export.operations import add_operations
+from karp.export.operations import add_operations, add_sigmoid
 from karp.nn.layers import MLP, LayerNorm, Linear, Sequential
 from karp.nn.module import Module
 from karp.tabular.columns.column_types import listing
@@ -97,7 +97,7 @@ def write_estimator(estimator: Any, path: str | os.PathLike[str]) -> None:
     if last == "softmax":
         _add_classes(graph, graph.node("Softmax", output, axis=-1), np.asarray(classes))
     elif last == "logistic":
-        _add_logistic(graph, graph.node("Sigmoid", output), np.asarray(classes), coefs[-1].shape[1])
+        _add_logistic(graph, add_sigmoid(graph, output), np.asarray(classes), coefs[-1].shape[1])
     else:
         output = graph.node("Exp", output) if last == "exp" else output
         single = coefs[-1].shape[1] == 1

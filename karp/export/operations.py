@@ -151,8 +151,14 @@ def _selu(graph: Graph, a: Operand) -> Tensor:
     return graph.node("Add", graph.node("Mul", _positive_part(graph, a), _number(SELU_SCALE, a)), below)
 
 
+def add_sigmoid(graph: Graph, a: Operand) -> Tensor:
+    """Add 1 / (1 + exp(-a)), which is exact to the last digits far below zero, where onnxruntime's Sigmoid is 0."""
+    power = graph.node("Exp", graph.node("Neg", a))
+    return graph.node("Div", _number(1, a), graph.node("Add", power, _number(1, a)))
+
+
 def _silu(graph: Graph, a: Operand) -> Tensor:
-    return graph.node("Mul", a, graph.node("Sigmoid", a))
+    return graph.node("Mul", a, add_sigmoid(graph, a))
 
 
 def _mish(graph: Graph, a: Operand) -> Tensor:
@@ -171,7 +177,7 @@ def _gelu(graph: Graph, a: Operand) -> Tensor:
 ACTIVATIONS: dict[str, Callable[..., Tensor]] = {
     "relu": lambda graph, a: graph.node("Relu", a),
     "tanh": lambda graph, a: graph.node("Tanh", a),
-    "sigmoid": lambda graph, a: graph.node("Sigmoid", a),
+    "sigmoid": add_sigmoid,
     "softplus": _softplus,
     "leaky_relu": _leaky_relu,
     "elu": _elu,
@@ -240,6 +246,17 @@ def _layer_norm(graph: Graph, node: Value, x: Any, weight: Any, bias: Any, eps: 
     return graph.node("LayerNormalization", x, weight, bias, axis=-1, epsilon=eps)
 
 
+def _matmul(graph: Graph, node: Value, a: Any, b: Any) -> Tensor:
+    """Add a product; a reshape that changes nothing keeps runtimes from making one node of it and a transposition.
+
+    Until 1.28 onnxruntime divides by zero in that node where there are no rows, which ends the process.
+    """
+    left, right = _typed(graph, node, a), _typed(graph, node, b)
+    if isinstance(left, Tensor) and np.ndim(node.operands[0]) > 2:
+        left = graph.node("Reshape", left, np.zeros(np.ndim(node.operands[0]), np.int64))
+    return graph.node("MatMul", left, right)
+
+
 # --- shapes and sums ------------------------------------------------------------------------------------------------
 
 
@@ -277,7 +294,7 @@ FORMS: dict[str, Form] = {
     "scaled_linear": _scaled_linear,
     "input_linear": _input_linear,
     "layer_norm": _layer_norm,
-    "matmul": _elementwise("MatMul"),
+    "matmul": _matmul,
     "add": _elementwise("Add"),
     "subtract": _elementwise("Sub"),
     "multiply": _elementwise("Mul"),

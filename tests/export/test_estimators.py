@@ -41,9 +41,27 @@ def test_a_classifier(tmp_path: Path, labels: str, dtype: Any) -> None:
         expected = model.predict(rows.astype(dtype))
         assert expected.tolist() == label.tolist()
         assert label.dtype == (object if expected.dtype.kind == "U" else expected.dtype)
-        np.testing.assert_allclose(probabilities, model.predict_proba(rows.astype(dtype)), atol=1e-5)
+        np.testing.assert_allclose(probabilities, model.predict_proba(rows.astype(dtype)), rtol=1e-4)
     label, probabilities = runtime.run(None, {"X": X[:0].astype(dtype)})
     assert (0, 0) == (len(label), len(probabilities))
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_small_probabilities_are_no_zeros(tmp_path: Path, dtype: Any) -> None:
+    """onnxruntime's own Sigmoid is 0 from -18 on in float32, from -37 on in float64."""
+
+    class Fitted:
+        coefs_ = (np.ones((1, 1), dtype),)
+        intercepts_ = (np.zeros(1, dtype),)
+        activation, out_activation_ = "relu", "logistic"
+        classes_ = np.array([0, 1])
+
+    onnx(Fitted(), tmp_path / "m.onnx")
+    x = np.array([[-80.0], [-40.0], [-20.0], [-1.0], [0.0], [90.0], [900.0]], dtype)
+    label, probabilities = session(tmp_path / "m.onnx").run(None, {"X": x})
+    assert [0, 0, 0, 0, 0, 1, 1] == label.tolist()
+    expected = 1 / (1 + np.exp(-x.astype(np.longdouble)))
+    np.testing.assert_allclose(probabilities[:, 1:], expected, rtol=1e-6 if dtype is np.float32 else 1e-14)
 
 
 @pytest.mark.parametrize("activation", ["identity", "logistic", "tanh", "relu"])
