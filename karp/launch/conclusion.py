@@ -5,8 +5,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from karp.launch.hands import Output
 from karp.launch.options import Options
-from karp.launch.processes import Child, output
+from karp.launch.processes import output
 from karp.monitor import streams
 from karp.monitor.terminal import Display
 from karp.record.files import reason
@@ -23,8 +24,8 @@ def resume_command(options: Options, directory: Path, command: str) -> str:
 
 def conclude(
     summary: dict[str, Any] | None,
-    children: Mapping[int, Child],
-    leader: Child | None,
+    children: Mapping[int, Output],
+    leader: Output | None,
     options: Options,
     directory: Path,
     display: Display,
@@ -87,7 +88,7 @@ def conclude_without_summary(display: Display, status: int, interrupted: bool, g
     return status
 
 
-def show_output(leader: Child) -> str:
+def show_output(leader: Output) -> str:
     """Print what the leader's program has printed; return why that cannot be shown, or '' if it was shown."""
     try:
         streams.show(output(leader.log, leader.begin))

@@ -18,16 +18,21 @@ def keys_for(host: str, directory: str) -> keys.Keys | None:
 
     Raises SettingError if `host` is not an IP address, and for keys that cannot be read or that only a worker can use.
     """
-    try:
-        address = ipaddress.ip_address(host)
-    except ValueError:
-        raise SettingError(f"--host is {host!r}; it must be an IP address of this machine") from None
+    loopback = is_loopback(host)
     if directory:
         given = keys.read(Path(directory))
         if not given.server_secret:
             raise SettingError(f"--keys {directory} lacks the server's secret key: pass what `karp keys` made")
         return given
-    return None if address.is_loopback else keys.make()
+    return None if loopback else keys.make()
+
+
+def is_loopback(host: str) -> bool:
+    """Return whether only this machine can reach this IP address; raises SettingError if it is none."""
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        raise SettingError(f"--host is {host!r}; it must be an IP address of this machine") from None
 
 
 def split(option: str, address: str, least: int = 1) -> tuple[str, int]:

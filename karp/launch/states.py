@@ -30,13 +30,14 @@ class Progress(IntEnum):
 class Process:
     """The newest process of a worker; `restarts` counts those that the worker had before."""
 
-    __slots__ = ("dismissed", "ended", "name", "progress", "repeats", "restarts", "status")
+    __slots__ = ("dismissed", "ended", "how", "name", "progress", "repeats", "restarts", "status")
 
     def __init__(self, restarts: int) -> None:
         self.restarts = restarts
         self.name = ""  # in messages, such as "process 4711"; '' if it has not been started
         self.progress = Progress.STARTED
         self.status: int | None = None  # the exit status, minus the signal if one killed it; None while it runs
+        self.how = ""  # how it ended, if the status does not say it
         self.ended = False  # its end has been handled, after the reports that came before it
         self.repeats = False  # its program has raised an error that another worker has had at the same step
         self.dismissed = False  # the supervisor has stopped it

@@ -127,10 +127,13 @@ class Supervisor:
         self.phase = Phase.STOPPING
         return [*self._stop_workers(), *self._close_if_all_ended(now)]
 
-    def exited(self, worker: int, status: int, now: float) -> list[Action]:
-        """Note with which status a worker's process has ended; `ended` follows when the reports until then are read."""
+    def exited(self, worker: int, status: int, now: float, how: str = "") -> list[Action]:
+        """Note with which status a worker's process has ended; `ended` follows when the reports until then are read.
+
+        `how` says it in words, if the status does not: "was lost with its node".
+        """
         process = self.processes[worker]
-        process.status = status
+        process.status, process.how = status, how
         return self._close_if_all_ended(now) if self.phase is Phase.STOPPING else []
 
     def ended(self, worker: int, now: float) -> list[Action]:
@@ -150,7 +153,7 @@ class Supervisor:
             actions += self._replace(worker, process, now)
         return [*actions, *self._close_if_all_ended(now)]
 
-    def server_ended(self, status: int, summary: bool, now: float) -> list[Action]:
+    def server_ended(self, status: int, summary: bool, now: float, how: str = "") -> list[Action]:
         """Handle the end of the server's process, with this exit status; `summary`: it has written summary.json.
 
         Before the run is closed it is restarted from its newest checkpoint, if that can help.
@@ -158,7 +161,7 @@ class Supervisor:
         name, self.server = self.server, ""
         match self.phase:
             case Phase.RUNNING | Phase.OVER:
-                return self._restart_server(describe_end(status), status, now)
+                return self._restart_server(how or describe_end(status), status, now)
             case Phase.FAILED:
                 return self._stop_workers()
             case Phase.CLOSING if name:
@@ -275,7 +278,7 @@ class Supervisor:
     def _replace(self, worker: int, process: Process, now: float) -> list[Action]:
         """Restart a worker whose process has died, go on without it, or fail the run."""
         status = process.status or 0
-        how = f"worker {worker} {describe_end(status)}"
+        how = f"worker {worker} {process.how or describe_end(status)}"
         others = [other for other in self.processes.values() if other is not process and other.status in (None, 0)]
         stands_in = process.restarts > 0 and any(other.progress for other in others)  # for one that had worked
         left = process.progress is Progress.LEFT
@@ -333,10 +336,14 @@ class Supervisor:
         return []
 
     def _close_if_all_ended(self, now: float) -> list[Action]:
-        """Have the server close the run if no worker's process is left; without a server the run ends."""
-        stopping = self.phase is Phase.STOPPING
-        if any(process.runs if stopping else not process.ended for process in self.processes.values()):
-            return []
+        """Have the server close the run if no worker's process is left; without a server the run ends.
+
+        One that has not been started yet, as there is no room for it, is waited for only while the run needs workers.
+        """
+        stopping, needed = self.phase is Phase.STOPPING, self.phase is Phase.RUNNING
+        for process in self.processes.values():
+            if process.runs if stopping else not process.ended and (needed or process.name):
+                return []
         if self.elsewhere and self.phase is Phase.RUNNING:
             return []
         self._enter(Phase.CLOSING, now)

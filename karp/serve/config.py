@@ -14,8 +14,8 @@ class Config(NamedTuple):
     workers: int
     run_dir: str
     program: str
-    address: str
-    descriptor: int  # the descriptor of the listening socket
+    address: str = ""
+    descriptor: int = -1  # the descriptor of the listening socket
     incarnation: int = 0
     resume: bool = False
     save_seconds: float = 10.0

@@ -12,6 +12,7 @@ from running import PATIENCE, PROGRAM, command, environment, karp, launch, progr
 from karp.launch.options import Options
 from karp.launch.processes import Child, output_text, start_worker
 from karp.launch.run import Launch
+from karp.launch.this_host import ThisHost
 from karp.protocol.reports import Joined, Report
 
 BITS: dict[int, str] = {}
@@ -101,9 +102,12 @@ def test_the_reports_of_what_a_worker_did_are_read_before_its_end(
     launch.supervisor.started(0, "process 1")
     process = subprocess.Popen([sys.executable, "-c", "raise SystemExit(3)"])
     assert 3 == process.wait(PATIENCE)
-    monkeypatch.setattr(launch, "_start_worker", started.append)
-    launch.children, launch.server = {0: Child(process, tmp_path / "log", 0)}, Unheard()  # type: ignore[assignment]
-    launch._find_ended()
+    hands = launch.hands
+    assert isinstance(hands, ThisHost)
+    monkeypatch.setattr(hands, "start_worker", lambda worker, variables: started.append(worker))
+    launch.variables = {}
+    hands.children, hands.server = {0: Child(process, tmp_path / "log", 0)}, Unheard()  # type: ignore[assignment]
+    hands.watch(0.0)
     assert ([0], 0) == (started, launch.supervisor.status)
 
 
