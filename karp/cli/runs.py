@@ -23,6 +23,10 @@ def add_launch(commands: Commands) -> None:
     add("--host", metavar="ADDRESS", help="the IP address the server listens on (default: 127.0.0.1); any that is not "
         "loopback needs keys, which are made for the run unless --keys names some")  # fmt: skip
     add("--port", type=int, metavar="PORT", help="the port it listens on (default: a free one)")
+    add("--on", metavar="WHERE", help="host: this machine; ray: the Ray cluster at RAY_ADDRESS, one that runs here, or "
+        "else one of this machine; ray://HOST:PORT: by Ray's client (default: host). The run's directory must be on "
+        "storage that the nodes share")  # fmt: skip
+    add("--cpus-per-worker", type=int, metavar="C", help="CPUs that Ray reserves for a worker (default: its threads)")
     command.set_defaults(command=run_launch)
 
 
@@ -105,6 +109,7 @@ def start_run(options: argparse.Namespace, command: str) -> int:
 
     elsewhere = command == "server"
     names = ["workers", "threads", "max_restarts", "checkpoint_every", "keep", "on_nonfinite", "exchange"]
+    names += [] if elsewhere else ["on", "cpus_per_worker"]
     names += ["same_kernels", "host", "port", "keys", *(option.name for option in OPTIONS)]
     given = {name: getattr(options, name) for name in names if getattr(options, name) is not None}
     if options.resume is not None:

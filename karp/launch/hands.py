@@ -33,6 +33,9 @@ class Launching(Protocol):
     def server_ended(self, status: int, how: str = "") -> None:
         """Take note of the end of the server's process; `how` says it in words, if the status does not."""
 
+    def moved(self) -> None:
+        """Publish the server's address once more, as it is another."""
+
     def pass_interrupt(self) -> None:
         """Let the supervisor know of an interrupt that has arrived."""
 
@@ -77,6 +80,9 @@ class Hands(Protocol):
 
     def newest(self) -> Mapping[int, Output]:
         """Return where the output is of each worker's newest process."""
+
+    def warning(self, threads: int) -> str:
+        """Return a warning if there are too few cores for the workers with so many threads each; else ''."""
 
     def close(self) -> None:
         """Free all that is held here; nothing is left running."""

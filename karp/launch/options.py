@@ -27,6 +27,9 @@ class Options(Launched):
             raise SettingError(f"--on-nonfinite is stop or skip and --exchange auto or zeromq, not {given}")
         if not 0 <= self.checkpoint_every < float("inf"):
             raise SettingError(f"--checkpoint-every is {self.checkpoint_every}; it must be a number of seconds from 0")
+        if self.on not in ("host", "ray") and not self.on.startswith("ray://"):
+            raise SettingError(f"--on is {self.on!r}; it must be host, ray or ray://HOST:PORT")
+        whole("--cpus-per-worker", self.cpus_per_worker, 0, WORKERS)
         if self.keep < 1 or self.max_restarts < 0:
             raise SettingError("--max-restarts must be at least 0, --keep at least 1")
 

@@ -78,9 +78,12 @@ def open_log(log: Path) -> BinaryIO:
 
 
 def start_worker(
-    worker: int, program: str, arguments: list[str], variables: dict[str, str], log: Path, leash: int
-) -> Child:
-    """Start a program as a worker; its output is appended to the log. Raises RecordError if that cannot be opened.
+    worker: int, program: str, arguments: list[str], variables: dict[str, str], log: Path, leash: int,
+    folder: str | None = None,
+) -> Child:  # fmt: skip
+    """Start a program as a worker, in a folder; its output is appended to the log.
+
+    Raises RecordError if that cannot be opened.
 
     `leash` is one end of a pipe: when the other end is closed, the worker kills itself (worker_main.py).
     """
@@ -91,6 +94,7 @@ def start_worker(
             stdin=subprocess.DEVNULL,
             stdout=file,
             stderr=subprocess.STDOUT,
+            cwd=folder,
             env=variables | {environment.WORKER: str(worker), environment.LEASH: str(leash)},
             pass_fds=[leash],
             process_group=0,
@@ -142,6 +146,10 @@ class ServerProcess:
         """
         from karp.protocol.reports import from_line  # imported here, so that the processes start first
 
+        return [from_line(line) for line in self.read(seconds, others)]
+
+    def read(self, seconds: float, others: Iterable[int] = ()) -> list[bytes]:
+        """Return the lines of the server's new reports, as `reports` does."""
         if self.released:
             return []
         with selectors.DefaultSelector() as selector:
@@ -152,7 +160,7 @@ class ServerProcess:
         lines = self.lines.read()
         if self.lines.ended:
             raise EOFError
-        return [from_line(line) for line in lines]
+        return lines
 
     def wait_for_end(self) -> int:
         """Wait for the process, whose reports have ended, and release it; return its exit status.

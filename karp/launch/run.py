@@ -54,7 +54,7 @@ class Launch:
         self.viewers: list[Viewer] = [self.display]
         self.elsewhere = elsewhere
         self.supervisor = Supervisor(0 if elsewhere else options.workers, options.max_restarts, elsewhere)
-        self.hands: Hands = ThisHost(self)
+        self.hands: Hands = self._hands()
         self.began = time.monotonic()
         self.run_id = os.urandom(8).hex()
         self.worker_keys = ""  # the server's keys as text, if it has any
@@ -85,6 +85,14 @@ class Launch:
             self.summary, newest, newest.get(leader), self.options, self.directory, self.display, self.status,
             self.supervisor.interrupted, self.supervisor.succeeded(leader), self.command,
         )  # fmt: skip
+
+    def _hands(self) -> "Hands":
+        """Return what starts the processes: this host, or a Ray cluster."""
+        if self.options.on == "host":
+            return ThisHost(self)
+        from karp.launch.ray import RayCluster
+
+        return RayCluster(self)
 
     @property
     def command(self) -> str:
@@ -159,6 +167,12 @@ class Launch:
                 self.summary = files.read_json(self.directory / "summary.json")
         self.perform(self.supervisor.server_ended(status, self.summary is not None, time.monotonic(), how))
 
+    def moved(self) -> None:
+        """Publish the server's address once more, as it is another."""
+        if self.supervisor.published:
+            with contextlib.suppress(OSError):
+                publish(self.directory, self.hands.published, self.run_id, self.worker_keys)
+
     def perform(self, todo: list[actions.Action]) -> None:
         """Perform the supervisor's actions in order; if a process cannot be started, tell it so instead."""
         try:
@@ -189,7 +203,7 @@ class Launch:
                     viewer.report(report)
             case actions.Publish(threads):
                 self._publish()
-                if not self.elsewhere and (text := self.options.warning_of_cores(threads)):
+                if text := hands.warning(threads):
                     self.display.say(text)
             case actions.Stop(workers):
                 hands.stop(workers)

@@ -1,9 +1,9 @@
 """The supervisor: the launcher's policy as a state machine without I/O, the third beside the server's and the worker's.
 
 It takes events (a process has ended, a report, an interrupt, a tick of the clock passed in as a number) and returns
-actions (start, tell, say, stop, end with this status). Whoever has the processes performs them: the launcher on this
-host (run.py), and a simulated cluster (simulate/launcher.py). Workers that were started elsewhere join and leave
-without it. A process is named by its worker's number, the server's process by SERVER.
+actions (start, tell, say, stop, end with this status). Whoever has the processes performs them: the launcher with those
+of this host (this_host.py) or of a Ray cluster (ray.py), and a simulated cluster (simulate/launcher.py). Workers that
+were started elsewhere join and leave without it. A process is named by its worker's number, the server's by SERVER.
 
 The phases of a run, and what leads from one to the next:
 

@@ -140,6 +140,10 @@ class ThisHost:
         """Return each worker's newest process."""
         return self.children
 
+    def warning(self, threads: int) -> str:
+        """Return a warning if this host has too few cores for the workers that are started here; else ''."""
+        return self.options.warning_of_cores(threads) if self.children else ""
+
     def close(self) -> None:
         """Free the descriptors that are held here."""
         for child in self.children.values():

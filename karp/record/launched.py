@@ -38,6 +38,8 @@ class Launched(NamedTuple):
     codec: str | None = None
     codec_weights: str | None = None
     same_kernels: bool = False
+    on: str = "host"  # or "ray", "ray://HOST:PORT"
+    cpus_per_worker: int = 0  # that Ray reserves; 0: as many as threads
     keys: str = ""  # the directory that holds them; '' for fresh ones where keys are needed
 
     def with_consistency(self, texts: dict[str, str | None]) -> Self:

@@ -1,0 +1,144 @@
+"""What stands on the nodes of a Ray cluster for a run: one actor for the server's process, one for each worker's.
+
+An actor starts its process as a launcher does on its own host (processes.py). The process is the actor's child, as Ray
+has no orderly end for actors: so a worker's process can be asked to end, has its own environment and its exit status.
+When the actor is gone, however it ended, a pipe closes, and the process ends as one whose launcher is gone. An actor is
+asked with `poll`, which answers when there is something to say.
+
+The launcher makes actors of these classes (ray.py).
+"""
+
+import hashlib
+import os
+import selectors
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import BinaryIO
+
+from karp import __version__, environment
+from karp.launch.processes import Child, ServerProcess, start_worker, stop
+from karp.serve.config import Config
+from karp.transport.listening import address_of, listen
+
+LOOK_SECONDS = 0.1  # between two looks at what a worker has printed
+
+
+class WorkerActor:
+    """Runs the processes of one worker, one after the other."""
+
+    def __init__(self) -> None:
+        self.folder = tempfile.TemporaryDirectory(prefix="karp-")
+        self.leash, self.held = os.pipe()
+        self.child: Child | None = None
+        self.number = -1  # of the process that was started last
+        self.printed: BinaryIO | None = None  # its output
+
+    def look(self, program: str, folder: str) -> tuple[str, str, str, bool]:
+        """Return the node's address, its karp and Python, a file's SHA-256, and whether the node sees the folder."""
+        return node_address(), installed(), hash_of(Path(program)), os.path.isdir(folder)
+
+    def start(
+        self, number: int, worker: int, program: str, arguments: list[str], folder: str, variables: dict[str, str]
+    ) -> int:
+        """Start the process with this number, in place of the one before it; return its process number."""
+        if self.child is not None:
+            stop([self.child.process])
+            self.child.close()
+        log = Path(self.folder.name) / f"{number}.log"
+        given = environment.of_child(variables)
+        self.child = start_worker(worker, program, arguments, given, log, self.leash, folder)
+        if self.printed is not None:
+            self.printed.close()
+        self.number, self.printed = number, log.open("rb")
+        return self.child.process.pid
+
+    def poll(self, number: int, seconds: float) -> tuple[bytes, int | None]:
+        """Return what the process with this number has printed since, and its exit status, None while it runs.
+
+        Waits for that at most so many seconds. Another number is that of a process that is gone (-9).
+        """
+        until = time.monotonic() + seconds
+        while self.child is not None and self.printed is not None and number == self.number:
+            status = self.child.process.poll()
+            printed = self.printed.read()
+            if printed or status is not None or time.monotonic() >= until:
+                return printed, status
+            wait_for(self.child.end, LOOK_SECONDS)
+        return b"", -9
+
+    def stop(self) -> None:
+        """End the process: first by SIGTERM, then by SIGKILL."""
+        if self.child is not None:
+            stop([self.child.process])
+
+
+class ServerActor:
+    """Runs the server's process, and starts it again at the same address."""
+
+    def __init__(self) -> None:
+        self.server: ServerProcess | None = None
+
+    def look(self, file: str) -> tuple[str, str, str]:
+        """Return the node's address, its karp and Python, and a file's SHA-256."""
+        return node_address(), installed(), hash_of(Path(file))
+
+    def listen(self) -> str:
+        """Listen for workers at the node's address; return it with the port."""
+        self.listener = listen(node_address())
+        return address_of(self.listener)
+
+    def start(self, config: list[object], variables: dict[str, str]) -> int:
+        """Start the server's process; return its process number. `config` are the fields of a Config."""
+        if self.server is not None:
+            self.server.kill()
+        given = Config(*config)._replace(descriptor=self.listener.fileno())  # type: ignore[arg-type]
+        log = Path(given.run_dir) / "logs" / "server.log"
+        self.server = ServerProcess(given, environment.of_child(variables), log)
+        return self.server.process.pid
+
+    def tell(self, command: dict[str, object]) -> None:
+        """Send the server a command; if it is gone, do nothing."""
+        if self.server is not None:
+            self.server.tell(**command)
+
+    def poll(self, seconds: float) -> tuple[list[bytes], int | None]:
+        """Return the lines of the server's new reports, and its exit status, None while it runs.
+
+        Waits for them at most so many seconds.
+        """
+        if self.server is None:
+            return [], None
+        try:
+            return self.server.read(seconds), None
+        except EOFError:
+            return [], self.server.wait_for_end()
+
+
+def node_address() -> str:
+    """Return the address of the node that this process runs on."""
+    from ray.util import get_node_ip_address
+
+    return str(get_node_ip_address())  # type: ignore[no-untyped-call]
+
+
+def installed() -> str:
+    """Return which karp and Python this process has."""
+    return f"karp {__version__}, Python {sys.version_info.major}.{sys.version_info.minor}"
+
+
+def hash_of(file: Path) -> str:
+    """Return the hex SHA-256 of a file; '' if it cannot be read."""
+    try:
+        return hashlib.sha256(file.read_bytes()).hexdigest()
+    except OSError:
+        return ""
+
+
+def wait_for(descriptor: int, seconds: float) -> None:
+    """Wait until a descriptor is readable, at most so many seconds; -1 stands for none."""
+    with selectors.DefaultSelector() as selector:
+        if descriptor >= 0:
+            selector.register(descriptor, selectors.EVENT_READ)
+        selector.select(seconds)

@@ -1,0 +1,25 @@
+"""A Ray cluster on this machine, as a process: a head without CPUs, and as many nodes as standard input asks for.
+
+Each line that it reads is a number of CPUs; it answers with the process number of the new node's raylet. Its first line
+is the cluster's address. It ends with its standard input.
+"""
+
+import sys
+
+from ray.cluster_utils import Cluster
+
+
+def main() -> None:
+    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, "include_dashboard": False})
+    try:
+        print(cluster.address, flush=True)
+        for line in sys.stdin:
+            node = cluster.add_node(num_cpus=int(line))
+            (raylet,) = node.all_processes["raylet"]
+            print(raylet.process.pid, flush=True)
+    finally:
+        cluster.shutdown()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,186 @@
+"""`karp launch --on ray`: two Ray nodes on this machine, or more."""
+
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from running import (
+    ENDLESS,
+    PATIENCE,
+    PROGRAM,
+    Process,
+    command,
+    completed,
+    environment,
+    launch,
+    processes,
+    program,
+    started,
+    summary,
+)
+
+pytest.importorskip("ray")
+
+
+WAIT = """
+import time
+def wait():
+    while not os.path.exists({gate!r}):
+        time.sleep(0.05)  # the environment of the tests does not reach a node, so a pipe's name would not
+"""
+
+
+class Nodes:
+    """A Ray cluster, and the raylets of its nodes."""
+
+    def __init__(self, process: "subprocess.Popen[str]") -> None:
+        self.process = process
+        self.address = self._answer()
+        self.raylets: list[int] = []
+
+    def _answer(self) -> str:
+        assert self.process.stdout is not None
+        return self.process.stdout.readline().strip()
+
+    def add(self, cpus: int) -> int:
+        assert self.process.stdin is not None
+        print(cpus, file=self.process.stdin, flush=True)
+        self.raylets.append(int(self._answer()))
+        return self.raylets[-1]
+
+    def of(self, number: int) -> int:
+        """The raylet of the node that a process runs on."""
+        while number not in self.raylets:
+            number = parent(number)
+        return number
+
+
+def parent(number: int) -> int:
+    return int(Path(f"/proc/{number}/stat").read_text().rpartition(")")[2].split()[1])
+
+
+@pytest.fixture(scope="module")
+def nodes() -> Iterator[Nodes]:
+    variables = environment(PYTHONWARNINGS="", RAY_DISABLE_IMPORT_WARNING="1")
+    line = [sys.executable, str(Path(__file__).with_name("ray_nodes.py"))]
+    with subprocess.Popen(
+        line, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, env=variables
+    ) as process:
+        try:
+            cluster = Nodes(process)
+            cluster.add(2)
+            cluster.add(2)
+            yield cluster
+        finally:
+            assert process.stdin is not None
+            process.stdin.close()
+            process.wait(PATIENCE)
+
+
+def line_of(folder: Path, workers: int, path: Path, *options: object) -> list[str]:
+    return command("launch", "-n", workers, "--on", "ray", "--run-dir", folder / "run", *options, path)
+
+
+def on(nodes: Nodes) -> dict[str, str]:
+    return {"RAY_ADDRESS": nodes.address, "PYTHONWARNINGS": ""}
+
+
+@contextlib.contextmanager
+def begun(nodes: Nodes, folder: Path, *options: object) -> Iterator[tuple[Process, Path]]:
+    """A launch of three workers that train until the file named second is there."""
+    gate = folder / "gate"
+    text = ENDLESS.replace('open(os.environ.get("GATE", os.devnull)).close()', "wait()")
+    text = text.replace("model = ", WAIT.format(gate=str(gate)) + "model = ", 1)
+    line = line_of(folder, 3, program(folder, text), "--checkpoint-every", 0.1, *options)
+    with started(line, folder, **on(nodes)) as process:
+        process.until("step ", "epoch ")
+        yield process, gate
+
+
+def expected_bits(folder: Path) -> str:
+    done = launch(folder, 3, program(folder / "here", ENDLESS), run="undisturbed")
+    assert 0 == done.returncode, done.stderr
+    return str(summary(folder / "undisturbed")["weights_sha256"])
+
+
+def of_run(folder: Path, kind: str) -> list[int]:
+    """The processes of the run's workers (worker_main), or of its server (serve.process)."""
+    return [number for number, line, _ in processes(folder / "run") if kind in line]
+
+
+def ended(folder: Path, nodes: Nodes) -> bool:
+    """Wait until nothing of the run is left: no process, and no room that Ray keeps for it."""
+    until = time.monotonic() + PATIENCE
+    while of_run(folder, "karp") and time.monotonic() < until:
+        time.sleep(0.05)
+    code = (
+        "import ray, time; ray.init(log_to_driver=False); from ray.util import placement_group_table as table\n"
+        "while {group['state'] for group in table().values()} - {'REMOVED'}: time.sleep(0.1)"
+    )
+    done = completed([sys.executable, "-c", code], folder, **on(nodes))
+    return (done.returncode, of_run(folder, "karp")) == (0, [])
+
+
+def test_a_run_on_ray_has_the_bits_and_the_output_of_one_on_this_host(nodes: Nodes, tmp_path: Path) -> None:
+    text = PROGRAM + "    print(os.environ['OMP_NUM_THREADS'], os.environ['OPENBLAS_NUM_THREADS'])\n"
+    path = program(tmp_path, text)
+    here = launch(tmp_path, 3, path, run="here")
+    done = completed(line_of(tmp_path, 3, path), tmp_path, **on(nodes), OMP_NUM_THREADS="3")
+    assert (0, here.stdout) == (done.returncode, done.stdout), done.stderr
+    assert "1 1\n" in done.stdout
+    assert summary(tmp_path / "here")["weights_sha256"] == summary(tmp_path / "run")["weights_sha256"]
+    assert "step 8/8" in done.stderr
+    assert "KARP_KEYS" not in done.stderr
+    assert ended(tmp_path, nodes)
+
+
+def test_a_worker_that_is_killed_is_started_again_and_so_is_the_server(nodes: Nodes, tmp_path: Path) -> None:
+    with begun(nodes, tmp_path) as (process, gate):
+        os.kill(of_run(tmp_path, "worker_main")[0], signal.SIGKILL)
+        process.until("was killed by SIGKILL: it is started again (1 of 3)")
+        (server,) = of_run(tmp_path, "serve.process")
+        os.kill(server, signal.SIGKILL)
+        process.until("the server was killed by SIGKILL; it is started again")
+        gate.touch()
+        status, _, said = process.end()
+    assert 0 == status, said
+    assert expected_bits(tmp_path) == summary(tmp_path / "run")["weights_sha256"]
+    assert ended(tmp_path, nodes)
+
+
+def test_ctrl_c_stops_a_run_on_ray_and_it_is_resumed(nodes: Nodes, tmp_path: Path) -> None:
+    with begun(nodes, tmp_path) as (process, gate):
+        process.send_signal(signal.SIGINT)
+        status, _, said = process.end()
+    assert 130 == status, said
+    assert f"to go on: karp launch --resume {tmp_path / 'run'} -n 3" in said
+    assert ended(tmp_path, nodes)
+    gate.touch()
+    again = completed(command("launch", "--resume", tmp_path / "run"), tmp_path, **on(nodes))
+    assert 0 == again.returncode, again.stderr
+    assert expected_bits(tmp_path) == summary(tmp_path / "run")["weights_sha256"]
+
+
+def test_nothing_is_left_when_the_driver_is_killed(nodes: Nodes, tmp_path: Path) -> None:
+    with begun(nodes, tmp_path) as (process, _):
+        process.kill()
+        process.wait()
+    assert ended(tmp_path, nodes)
+
+
+def test_what_ray_has_no_room_for_is_said(nodes: Nodes, tmp_path: Path) -> None:
+    code = "from karp.launch import ray; ray.ROOM_SECONDS = 1.0; from karp.cli import main; raise SystemExit(main())"
+    line = [sys.executable, "-c", code, *line_of(tmp_path, 64, program(tmp_path))[3:]]
+    done = completed(line, tmp_path, **on(nodes))
+    assert 2 == done.returncode
+    assert (
+        "Ray had no room for the run in 1 s: it needs 1 CPU for the server and 1 for each of 64 workers; 4 of 4"
+        in done.stderr
+    )
+    assert ended(tmp_path, nodes)
