@@ -139,7 +139,8 @@ def _add_logistic(graph: Graph, probability: Tensor, classes: Array, outputs: in
     if outputs == 1:
         above = graph.node("Squeeze", above, np.array([1]))
         both = graph.node("Concat", graph.node("Sub", one, probability), probability, axis=1)
-        graph.output(_chosen(graph, classes, above), LABEL, [ROWS])
+        two = classes[[0, len(classes) - 1]]  # there may be one alone
+        graph.output(_chosen(graph, two, above), LABEL, [ROWS])
         graph.output(both, PROBABILITIES, [ROWS, 2], _classes_note(classes))
     else:
         graph.output(above, LABEL, [ROWS, outputs])

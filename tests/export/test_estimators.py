@@ -25,6 +25,7 @@ LABELS: dict[str, Any] = {
     "objects": np.array(["a", "bc", "d"], object)[NUMBERS],
     "two texts": np.array(["no", "yes"])[NUMBERS % 2],
     "truth": NUMBERS > 0,
+    "one number": np.full(60, 4),
     "two numbers": np.array([3, 7])[NUMBERS % 2],
     "many labels": np.stack([NUMBERS == 0, NUMBERS == 1, NUMBERS == 0], 1).astype(np.int64),
 }

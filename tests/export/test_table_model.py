@@ -12,6 +12,7 @@ from exported import for_karp, raw, session
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from models import COLUMNS, PRICE, SPECIES, fitted
+from running import ROOT
 
 from karp import cli
 from karp.export import onnx
@@ -19,6 +20,7 @@ from karp.export.columns import is_truth, spellings
 from karp.tabular import model_file
 from karp.tabular.columns.column_types import Category, Clock, ColumnType, Date, Number, Schema
 from karp.tabular.columns.target import Target
+from karp.tabular.fit import fit
 from karp.tabular.model import Model
 from karp.tabular.network.recipe import ACTIVATIONS
 
@@ -196,6 +198,31 @@ def test_models_of_any_columns(tmp_path_factory: pytest.TempPathFactory, columns
     onnx(model, path)
     rows = data.draw(table(model, 5))
     check(model, rows, run(session(path), raw(model.fitted.schema, rows)))
+
+
+def test_a_column_may_have_any_name(tmp_path: Path) -> None:
+    """Also that of a tensor inside of the graph, or of an output."""
+    names = ("Constant.0", "MatMul.3", "Gather.5_", "label", "probabilities", "a b", "é\n", "0", "/x:0", "sin(x)")
+    columns: list[ColumnType] = [Number(name, gaps=False) for name in names[:5]]
+    columns += [Category(name, gaps=False, levels=("a", "b"), rare=False) for name in names[5:]]
+    model = Model(fitted(SPECIES, tuple(columns)))
+    onnx(model, tmp_path / "m.onnx")
+    table = {name: [0.5, -1.0] if place < 5 else ["a", "b"] for place, name in enumerate(names)}
+    check(model, table, run(session(tmp_path / "m.onnx"), raw(model.fitted.schema, table)))
+
+
+def test_a_frame_of_a_fitted_model_is_fed_as_it_is(tmp_path: Path) -> None:
+    pandas = pytest.importorskip("pandas")
+    pytest.importorskip("pyarrow")
+    frame = pandas.read_csv(ROOT / "workers" / "penguins.csv")
+    model = fit(frame, target="species", n_jobs=1, epochs=3, show=False)
+    onnx(model, tmp_path / "m.onnx")
+    runtime = session(tmp_path / "m.onnx")
+    kinds = {"tensor(string)": object, "tensor(double)": float}
+    feed = {given.name: frame[given.name].to_numpy(kinds[given.type]) for given in runtime.get_inputs()}
+    label, probabilities = runtime.run(None, feed)
+    assert model.predict(frame).tolist() == label.tolist()
+    np.testing.assert_allclose(probabilities, model.predict_proba(frame), atol=1e-5)
 
 
 def test_inputs_and_outputs_say_what_they_are(tmp_path: Path) -> None:
