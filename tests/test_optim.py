@@ -62,7 +62,8 @@ def run(optimizer: Any, weights: np.ndarray, steps: int = 5) -> optim.Updater:
 def torch_twin(optimizer: Any, weights: Any, torch: Any) -> Any:
     """torch's optimiser of the same name with the same arguments."""
     arguments = {field.name: getattr(optimizer, field.name) for field in fields(optimizer)}
-    del arguments["clip_norm"]
+    for own in ("clip_norm", "velocity", "eps_hat"):
+        arguments.pop(own, None)
     if not isinstance(arguments["lr"], float):
         arguments["lr"] = 1.0  # its schedule is tested by itself
     return getattr(torch.optim, type(optimizer).__name__)([weights], foreach=False, **arguments)
@@ -93,7 +94,7 @@ def test_defaults_are_those_of_torch():
     for ours in (optim.SGD(0.001), optim.Adam(), optim.AdamW(), optim.RMSprop()):
         theirs = getattr(torch.optim, type(ours).__name__)([torch.zeros(1, requires_grad=True)]).defaults
         for field in fields(ours):
-            if field.name != "clip_norm":
+            if field.name not in ("clip_norm", "velocity", "eps_hat"):
                 assert theirs[field.name] == getattr(ours, field.name)
 
 
@@ -575,3 +576,30 @@ def test_an_update_from_one_copy_to_another_has_the_same_bits_and_only_reads_the
             name: array.tobytes() for name, array in target.state.items()
         }
         assert step + 1 == target.version == expected.version
+
+
+def test_a_velocity_keeps_the_rate_of_its_time() -> None:
+    """As scikit-learn's and Keras's; with a constant rate it is torch's momentum."""
+    schedule = optim.StepDecay(0.5, 1, gamma=0.5)
+    updater = optim.Updater(optim.SGD(schedule, momentum=0.5, velocity=True), np.zeros(1))
+    for _ in range(2):
+        updater.update(np.ones(1))
+    assert -0.5 - (0.25 + 0.25) == updater.weights[0]
+    for nesterov in (False, True):
+        pair = [
+            optim.Updater(optim.SGD(0.1, 0.9, nesterov=nesterov, velocity=velocity), np.zeros(3))
+            for velocity in (False, True)
+        ]
+        for step in range(5):
+            for updater in pair:
+                updater.update(np.array([1.0, -2.0, 0.0]) * step)
+        np.testing.assert_allclose(pair[0].weights, pair[1].weights, rtol=1e-14)
+    with pytest.raises(SettingError, match="velocity=True needs a momentum"):
+        optim.SGD(0.1, velocity=True)
+
+
+def test_an_eps_hat_is_added_before_the_bias_is_corrected() -> None:
+    updaters = [optim.Updater(optim.Adam(1.0, eps=1e-7, eps_hat=hat), np.zeros(1)) for hat in (False, True)]
+    for updater in updaters:
+        updater.update(np.full(1, 1e-7))
+    assert [-0.5, -0.030653] == [round(float(updater.weights[0]), 6) for updater in updaters]

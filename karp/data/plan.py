@@ -23,6 +23,7 @@ stream's purpose, so no two are equal: not the order of epoch 7 and the dropout 
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -30,6 +31,7 @@ from numpy.typing import NDArray
 
 from karp.checks import whole
 from karp.data.blocks import BlockOrder
+from karp.errors import SettingError
 from karp.limits import SEEDS
 
 ORDER_STREAM = int.from_bytes(b"ordr")  # the permutation of an epoch, with the key (word, epoch)
@@ -72,7 +74,8 @@ class Plan:
 
     `samples` is the number of rows of the table, `batch_size` the rows of a global batch, `shards` the slices
     of a global batch. With `block`, an epoch permutes blocks of at most so many neighbouring rows, and the rows within
-    each; with 0 all rows. `step` counts from 0 over all epochs. Raises SettingError for a number that is not whole or
+    each; with 0 all rows. `order` prescribes the order of an epoch, (samples,), as a pure function of the epoch; then
+    nothing is drawn. `step` counts from 0 over all epochs. Raises SettingError for a number that is not whole or
     out of range, here and in every method.
 
     >>> plan = Plan(samples=10, batch_size=4, shards=3, seed=0)
@@ -90,6 +93,7 @@ class Plan:
     shards: int
     seed: int = 0
     block: int = 0
+    order: Callable[[int], NDArray[np.int64]] | None = field(default=None, repr=False, compare=False)
     steps_per_epoch: int = field(init=False, repr=False, compare=False)
     """The number of steps of an epoch, the smaller last one included."""
     # The bounds of the shards in a batch, those in an epoch's last batch, and epoch -> its order, (samples,).
@@ -169,7 +173,11 @@ class Plan:
     def _draw(self, epoch: int) -> NDArray[np.int64] | BlockOrder:
         """Draw the order of an epoch, and cache it."""
         order: NDArray[np.int64] | BlockOrder
-        if self.block:
+        if self.order is not None:
+            order = self.order(epoch)
+            if order.shape != (self.samples,):
+                raise SettingError(f"the order of epoch {epoch} has shape {order.shape}, not {(self.samples,)}")
+        elif self.block:
             order = BlockOrder(
                 self.samples,
                 self.block,

@@ -39,6 +39,8 @@ class Source(Protocol):
     A source may also have `weights`, an array (rows,) of finite numbers above 0 that its fingerprint includes: they are
     the sample weights, unless the program passes others. If its rows are in a random order it may have `block`, a
     number of rows: an epoch then permutes blocks of so many rows, and the rows within each, rather than all rows.
+    Or it has `order`, a function of an epoch that returns the order of its rows then; the fingerprint includes that,
+    too.
     `remarks`, lines of text on the data, are shown to the run's user, in the place of columns that are not scaled.
     """
 

@@ -15,7 +15,7 @@ from karp.optim.norm import norm
 from karp.optim.plain import from_dict, to_dict
 from karp.optim.rules import SGD, Adam, AdamW, Optimizer, RMSprop
 from karp.optim.schedules import Constant, Cosine, CosLog, InverseScaling, Schedule, StepDecay, WarmUp
-from karp.optim.updater import Updater
+from karp.optim.updater import OptimizerState, Updater
 
 __all__ = [
     "SGD",
@@ -26,6 +26,7 @@ __all__ = [
     "Cosine",
     "InverseScaling",
     "Optimizer",
+    "OptimizerState",
     "RMSprop",
     "Schedule",
     "StepDecay",

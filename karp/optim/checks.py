@@ -26,9 +26,9 @@ def as_number(
     return checks.number(f"{type(owner).__name__}: {field}", value, low, high, below=below)
 
 
-def steps(owner: object, field: str, high: int = checks.LARGEST_WHOLE) -> None:
-    """Check that ``owner.field`` is a whole number from 1 to ``high``, and make it a Python int."""
-    set_field(owner, field, checks.whole(f"{type(owner).__name__}: {field}", getattr(owner, field), 1, high))
+def steps(owner: object, field: str, high: int = checks.LARGEST_WHOLE, *, lowest: int = 1) -> None:
+    """Check that ``owner.field`` is a whole number from ``lowest`` to ``high``, and make it a Python int."""
+    set_field(owner, field, checks.whole(f"{type(owner).__name__}: {field}", getattr(owner, field), lowest, high))
 
 
 def switch(owner: object, field: str) -> None:

@@ -48,6 +48,8 @@ class SGD:
         lr: rate per step, a number from 0 or a schedule.
         momentum: the factor of the last direction, from 0 to below 1.
         nesterov: whether to look ahead along the momentum.
+        velocity: whether the momentum sums steps, each with the rate of its time, as Keras and scikit-learn do, not
+            gradients, which the newest rate multiplies. The same but for roundings while the rate is constant.
         weight_decay: added to the gradient as ``weight_decay * weights``.
         clip_norm: longest gradient allowed; a longer one is scaled down to it.
 
@@ -57,7 +59,7 @@ class SGD:
     State: ``momentum``, if there is one.
 
     >>> SGD(lr=0.1, momentum=0.9)
-    SGD(lr=0.1, momentum=0.9, nesterov=False, weight_decay=0.0, clip_norm=None)
+    SGD(lr=0.1, momentum=0.9, nesterov=False, velocity=False, weight_decay=0.0, clip_norm=None)
     >>> import numpy as np
     >>> sorted(SGD(lr=0.1, momentum=0.9).state(np.zeros(3)))
     ['momentum']
@@ -67,15 +69,17 @@ class SGD:
     momentum: float = 0.0
     _: KW_ONLY
     nesterov: bool = False
+    velocity: bool = False
     weight_decay: float = 0.0
     clip_norm: float | None = None
 
     def __post_init__(self) -> None:
         _check_common(self)
         checks.number(self, "momentum", 0, 1, below=True)
-        checks.switch(self, "nesterov")
-        if self.nesterov and not self.momentum:
-            raise SettingError("SGD: nesterov=True needs a momentum above 0")
+        for name in ("nesterov", "velocity"):
+            checks.switch(self, name)
+            if getattr(self, name) and not self.momentum:
+                raise SettingError(f"SGD: {name}=True needs a momentum above 0")
 
     def state(self, weights: Array) -> dict[str, Array]:
         """Return a new state for a vector of weights: name -> zeros like it."""
@@ -98,17 +102,23 @@ class SGD:
             gradient = _clipped(gradient, clip, scratch)
         if self.weight_decay:
             gradient = _decayed(weights, gradient, decay, scratch)
-        if self.momentum:
-            momentum = state["momentum"]
-            multiply(momentum, momentum_factor, momentum)
-            add(momentum, gradient, momentum)
-            if self.nesterov:
-                multiply(momentum, momentum_factor, scratch1)
-                gradient = add(scratch1, gradient, scratch1)
-            else:
-                gradient = momentum
-        multiply(gradient, rate, scratch1)
-        subtract(weights, scratch1, weights)
+        if not self.momentum:
+            multiply(gradient, rate, scratch1)
+            subtract(weights, scratch1, weights)
+            return
+        momentum = state["momentum"]
+        multiply(momentum, momentum_factor, momentum)
+        if self.velocity:
+            gradient = multiply(gradient, rate, scratch1)
+        add(momentum, gradient, momentum)
+        if self.nesterov:
+            ahead = multiply(momentum, momentum_factor, scratch[self.velocity])
+            step = add(ahead, gradient, ahead)
+        else:
+            step = momentum
+        if not self.velocity:
+            step = multiply(step, rate, scratch1)
+        subtract(weights, step, weights)
 
 
 @dataclass(frozen=True)
@@ -119,6 +129,8 @@ class Adam:
         lr: rate per step, a number from 0 or a schedule.
         betas: the decay of the running means of the gradient and of its square, from 0 to below 1.
         eps: added to the root of the mean square.
+        eps_hat: whether eps is added before the root's bias is corrected, as Keras and scikit-learn do: the epsilon
+            hat of the paper's section 2.
         weight_decay: added to the gradient as ``weight_decay * weights``.
         clip_norm: longest gradient allowed; a longer one is scaled down to it.
 
@@ -138,12 +150,14 @@ class Adam:
     _: KW_ONLY
     betas: tuple[float, float] = (0.9, 0.999)
     eps: float = 1e-8
+    eps_hat: bool = False
     weight_decay: float = 0.0
     clip_norm: float | None = None
 
     def __post_init__(self) -> None:
         _check_common(self)
         checks.number(self, "eps", checks.SMALLEST_EPS, 1)
+        checks.switch(self, "eps_hat")
         if not isinstance(self.betas, list | tuple) or len(self.betas) != 2:
             raise checks.refusal(self, "betas", self.betas, "two numbers")
         betas = tuple(checks.as_number(self, "betas", beta, 0, 1, below=True) for beta in self.betas)
@@ -164,7 +178,8 @@ class Adam:
         lr = rate_at(self.lr, step)
         root = math.sqrt(1 - beta2**age)
         rate = lr * root / (1 - beta1**age)
-        return rate, _clipping(self, gradient), self._decay(lr), self.eps * root, 1 - beta1, beta2, 1 - beta2
+        eps = self.eps if self.eps_hat else self.eps * root
+        return rate, _clipping(self, gradient), self._decay(lr), eps, 1 - beta1, beta2, 1 - beta2
 
     def _decay(self, lr: float) -> float:
         return self.weight_decay

@@ -103,25 +103,36 @@ class CosLog:
 
 @dataclass(frozen=True)
 class InverseScaling:
-    """``lr / (step + 1) ** power_t``, a new rate at every step.
+    """``lr / (count + 1) ** power_t``, where every ``steps`` steps add ``samples`` to the count.
 
-    This is the schedule of scikit-learn's `SGDClassifier` and `SGDRegressor` with ``learning_rate="invscaling"``, whose
-    steps are single samples. Its `MLPClassifier` and `MLPRegressor` differ: they count samples and change the rate once
-    an epoch, to ``lr / (samples so far + 1) ** power_t``, which is lower.
+    With the defaults the count is the step: the schedule of scikit-learn's `SGDClassifier` and `SGDRegressor` with
+    ``learning_rate="invscaling"``, whose steps are single samples. Its `MLPClassifier` and `MLPRegressor` count samples
+    and change the rate once an epoch: ``steps`` is then the number of an epoch's steps, ``samples`` of its samples, and
+    ``before`` what other trainings of the model have counted, which is added after the first epoch.
 
     >>> [InverseScaling(1.0)(step) for step in (0, 3, 99)]
     [1.0, 0.5, 0.1]
+    >>> [InverseScaling(1.0, steps=2, samples=15)(step) for step in (0, 1, 2, 3)]
+    [1.0, 1.0, 0.25, 0.25]
     """
 
     lr: float
     power_t: float = 0.5
+    steps: int = 1
+    samples: int = 1
+    before: int = 0
 
     def __post_init__(self) -> None:
         checks.number(self, "lr", 0, checks.LARGEST_RATE)
         checks.number(self, "power_t", 0, 10)
+        checks.steps(self, "steps")
+        checks.steps(self, "samples")
+        checks.steps(self, "before", lowest=0)
 
     def __call__(self, step: int) -> float:
-        return self.lr / math.pow(step + 1, self.power_t)
+        epoch = step // self.steps
+        count = epoch * self.samples + self.before if epoch else 0
+        return self.lr / math.pow(count + 1, self.power_t)
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from numpy import add, copyto
@@ -24,6 +24,13 @@ if TYPE_CHECKING:
 PIECE = 1 << 18
 
 
+class OptimizerState(NamedTuple):
+    """An optimiser's vectors by name, as `optimizer.state(weights)` makes them, and the updates that they have seen."""
+
+    vectors: dict[str, Array]
+    age: int = 0
+
+
 class Updater:
     """Applies an optimiser to one vector of weights, in pieces that fit the cache, and counts the versions.
 
@@ -34,6 +41,7 @@ class Updater:
             for a vector the caller has to do that (`Parameters.mark_modified`).
         state: the optimiser's vectors to go on with, changed in place; None starts from zeros at ``version``.
         version: the number of updates that the weights have had.
+        age: the number of updates that the given state has seen; `version` unless given.
 
     Attributes:
         optimizer, state: as above.
@@ -56,6 +64,7 @@ class Updater:
         weights: Array | Parameters,
         state: Mapping[str, Array] | None = None,
         version: int = 0,
+        age: int | None = None,
     ) -> None:
         if not isinstance(optimizer, Optimizer):
             raise checks.refusal("Updater: optimizer", optimizer, "one of karp.optim, such as optim.SGD(lr=0.1)")
@@ -70,7 +79,8 @@ class Updater:
         self.weights = weights
         self.state = fresh if state is None else dict(state)
         self.version = checks.whole("Updater: version", version)
-        self._state_version = self.version if state is None else 0  # the version at which the state was zero
+        age = 0 if state is None else self.version if age is None else age
+        self._state_version = self.version - age  # the version at which the state was zero; it may be below 0
         self._shape, self._dtype = weights.shape, weights.dtype
         self._factors: tuple[float, ...] = ()
         self._factor_arrays: tuple[Array, ...] = ()  # the factors as 0-d arrays
@@ -140,6 +150,11 @@ class Updater:
         """Raise SettingError or ShapeError unless these vectors could be the state of this optimiser."""
         _check_state(state, self.state)
 
+    @property
+    def age(self) -> int:
+        """The number of updates that the state has seen."""
+        return self.version - self._state_version
+
     def restart(self, version: int) -> None:
         """Reset the optimiser's state to zeros at ``version``, as a worker's local steps do."""
         for vector in self.state.values():
@@ -152,7 +167,7 @@ class Updater:
             raise ShapeError(f"a gradient of shape {gradient.shape} for weights of shape {self._shape}")
         if gradient.dtype != self._dtype:
             raise SettingError(f"a gradient of {gradient.dtype} for weights of {self._dtype}")
-        factors = self.optimizer.prepare(gradient, self.version, self.version - self._state_version)
+        factors = self.optimizer.prepare(gradient, self.version, self.age)
         if factors != self._factors:
             self._set_factors(factors)
         if self._parameters is not None:

@@ -28,6 +28,7 @@ Finish; one that raises sends Failure.
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
+from math import nan
 from typing import Any, TypeVar
 
 from karp.errors import ProtocolError
@@ -39,6 +40,7 @@ from karp.protocol.fields import (
     from_minus_one,
     logs,
     nodes,
+    number,
     numbers,
     ordinal,
     remarks,
@@ -53,7 +55,7 @@ from karp.text import REASON_CHARACTERS
 
 ERROR, TRACEBACK, HOST = 2_000, 200_000, 255  # the most characters of a text
 MOST_LOGGED = 10_000  # the most logged numbers in one message
-PROTOCOL = 11  # counts the changes that make two versions of karp unable to work in one run
+PROTOCOL = 12  # counts the changes that make two versions of karp unable to work in one run
 
 
 @dataclass(slots=True)
@@ -186,6 +188,8 @@ class Evaluation:
     epoch: int
     version: int
     weights: Vector | None
+    loss: float = nan  # the mean of the epoch's steps, each counted by its samples
+    last_scores: dict[str, float] = field(default_factory=dict)  # of the epoch before; {} unless it was waited for
 
 
 @dataclass(slots=True)
@@ -314,7 +318,9 @@ CHECKS: dict[str, Callable[[Any], Any]] = {
     "nodes": nodes,
     "logs": logs,
     "epoch": from_minus_one,
+    "loss": number,
     "scores": numbers,
+    "last_scores": numbers,
     "error": text(REASON_CHARACTERS),
     "traceback": text(TRACEBACK),
     "certain": flag,

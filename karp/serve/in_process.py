@@ -10,6 +10,7 @@ from karp.data import Plan
 from karp.errors import ProgramError, RecordError
 from karp.monitor import streams
 from karp.monitor.terminal import Display
+from karp.optim import OptimizerState
 from karp.protocol.messages import Failure, FromServer, FromWorker, Lease, Leave
 from karp.protocol.reports import Traceback
 from karp.protocol.server.actions import Save, Send
@@ -32,7 +33,12 @@ class LocalLink:
     peer = b"local"
 
     def __init__(
-        self, directory: Path | None, program: str, show: bool, launched: tuple[Launched, str] | None = None
+        self,
+        directory: Path | None,
+        program: str,
+        show: bool,
+        launched: tuple[Launched, str] | None = None,
+        optimizer_state: OptimizerState | None = None,
     ) -> None:
         self.program = program
         self.record = None if directory is None else Record(directory)
@@ -42,6 +48,7 @@ class LocalLink:
             self.record.keep_launched(options, cwd)
         self.display = Display(streams.for_progress() if show else None)
         self.server = Server(1, Plan, time.monotonic())
+        self.server.training.initial_state = optimizer_state
         self.audience = Audience(self.server, self.record, self.server.now, self.display)
         self.inbox: deque[FromServer] = deque()
         self.at_work = False  # whether the machine handles a message; it stays True if an exception interrupts it

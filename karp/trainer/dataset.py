@@ -12,6 +12,7 @@ from karp.data import Plan, fingerprint
 from karp.data.sample_weights import ShardWeights, checked_weights
 from karp.data.source import Array, Part, source_of
 from karp.errors import SettingError, ShapeError
+from karp.protocol.settings import Settings
 from karp.protocol.steps import Rounds, Steps
 
 SAMPLE = 1 << 16  # the most numbers of an array that are checked
@@ -33,6 +34,7 @@ class Dataset:
         self.source = source_of(*data)
         self.parts = list(self.source.parts)
         self.samples = len(self.source)
+        self.order: Callable[[int], Array] | None = getattr(self.source, "order", None)
         self.take: Callable[[Array], list[Array]] = self.source.take
         self.weights: Array | None = None  # the samples' weights, each above 0; None: they have none
         self.weighted_rows: Array | None = None  # the rows of the source that are trained on; None: all
@@ -76,6 +78,10 @@ class Dataset:
             "weighted": self.weights is not None,
             "block": getattr(self.source, "block", 0),
         }
+
+    def plan(self, settings: Settings, shards: int) -> Plan:
+        """Return the plan of a run with these settings over the samples."""
+        return Plan(self.samples, settings.batch_size, shards, settings.seed, settings.block, self.order)
 
     def remarks(self) -> list[str]:
         """Return warnings about the data, to be shown before the first step."""

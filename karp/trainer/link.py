@@ -7,6 +7,7 @@ from typing import Protocol
 from karp import environment
 from karp.errors import SettingError
 from karp.monitor import streams
+from karp.optim import OptimizerState
 from karp.parameters import Layout
 from karp.protocol.messages import FromServer, FromWorker, Lease
 from karp.protocol.tree import Node, Vector
@@ -58,15 +59,18 @@ def connect(
     run_dir: str | os.PathLike[str] | None,
     record: bool,
     show: bool,
+    optimizer_state: OptimizerState | None,
     launched: tuple[Launched, str] | None,
 ) -> Link:
     """Return the link to a recorded run, to the launcher's server, or to a server's machine in this process.
 
     The environment says which of them. In the last case `launched` says how a launcher could resume the run, and
     without `record` the run leaves no files: then a directory is a SettingError. Raises what opening the record, or the
-    server's address and keys, raises.
+    server's address and keys, raises. An optimiser's state of another training can only go on in this process.
     """
     streams.open_standard_descriptors()
+    if optimizer_state is not None and (environment.read(environment.REPLAY) or environment.read(environment.SERVER)):
+        raise SettingError("optimizer_state is for a training in one process, and this program was launched: leave it")
     if recorded := environment.read(environment.REPLAY):
         from karp.trainer.replay import ReplayLink
 
@@ -89,4 +93,4 @@ def connect(
     if not record and directory is not None:
         given = "run_dir" if run_dir is not None else environment.RUN_DIR
         raise SettingError(f"record is False, so {given} {str(directory)!r} would hold no files: leave out one of them")
-    return LocalLink(directory or fresh_directory(name) if record else None, name, show, launched)
+    return LocalLink(directory or fresh_directory(name) if record else None, name, show, launched, optimizer_state)

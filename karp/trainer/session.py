@@ -8,7 +8,7 @@ import time
 import traceback
 
 from karp import environment, faults
-from karp.errors import KarpError, ProgramError
+from karp.errors import KarpError, ProgramError, RecordError
 from karp.monitor import streams
 from karp.monitor.terminal import Display
 from karp.protocol.messages import HOST, Done, FromWorker
@@ -16,6 +16,7 @@ from karp.protocol.settings import Settings
 from karp.protocol.worker import PING_SECONDS, Worker
 from karp.record.kernels import kernels
 from karp.text import sendable
+from karp.trainer.inputs import status_of
 from karp.trainer.interrupts import Terminated
 from karp.trainer.link import Link
 
@@ -62,6 +63,21 @@ class Session:
             self.display.say(f"joined the run at {link.address} as worker {worker.number}")
         if reply is not None:
             self.send(reply)
+
+    def wait_for_leader(self) -> None:
+        """Handle messages until this worker is the leader, or the leader has ended; the run must be over."""
+        worker = self.worker
+        while worker.over is not None and not worker.over.main and not worker.closed:
+            self.handle_next()
+
+    def close(self, error: BaseException | None) -> None:
+        """Close the link, as the program goes on with this error; what then fails is a note on it, if there is one."""
+        try:
+            self.link.close(status_of(error))
+        except RecordError as lost:
+            if error is None:
+                raise
+            error.add_note(f"karp: {lost}")
 
     def leave(self, error: BaseException | None, launched: bool) -> None:
         """Leave the run, as the program leaves its `with` block with this error, or with None.

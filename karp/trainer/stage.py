@@ -39,7 +39,12 @@ ITERATE = {
     Stage.LEFT: "the batches of a Trainer were asked for after its `with` block: iterate over trainer.batches inside",
 }
 NOT_ITERATED = "trainer.batches was called, but not iterated over: for x, y in trainer.batches(…):"
-EACH_BATCH = "call trainer.backward(loss) once for each, as all count; to end the run, break or call trainer.stop()"
+NOT_GIVEN = (
+    "was not given to trainer.backward: call trainer.backward(loss) once for each, as all count; to end the run, break"
+    " or call trainer.stop()"
+)
+TWICE = "trainer.backward was called twice for one batch: add the losses and call it once"
+OUTSIDE = "trainer.backward was called outside of the loop over trainer.batches"
 LOG = {
     Stage.MADE: "trainer.log was called before trainer.batches: what is logged belongs to a run",
     Stage.ENTERED: "trainer.log was called before trainer.batches: what is logged belongs to a run",

@@ -16,7 +16,7 @@ from karp.autograd import Value, dropping
 from karp.consistency import CODEC, CODEC_WEIGHTS, LOCAL_STEPS, STALENESS
 from karp.data import Plan, generator
 from karp.environment import agreed
-from karp.errors import ProgramError, RecordError
+from karp.errors import ProgramError
 from karp.limits import ANY_SHARDS, RANGES, setting
 from karp.protocol import best
 from karp.protocol.messages import Evaluation, Lease
@@ -26,7 +26,8 @@ from karp.protocol.worker import Worker
 from karp.trainer import stage
 from karp.trainer.claims import Claims
 from karp.trainer.dataset import Dataset, weighting_of
-from karp.trainer.inputs import Inspection, has_scores, loss_number, parameters_of, scores, settings_of, status_of
+from karp.trainer.inputs import Inspection, has_scores, loss_number, parameters_of, scores, settings_of
+from karp.trainer.l2 import L2
 from karp.trainer.link import connect
 from karp.trainer.local_sgd import OUTER_OPTIMIZER, LocalSteps
 from karp.trainer.placement import Placement
@@ -56,23 +57,21 @@ class Trainer:
         local_steps: above 1, a step is a round of so many global batches: a worker takes a step of `optimizer` on its
             shard of each, starting from the step's weights with a new optimiser state, and contributes the difference.
             1 unless given here or by the launcher.
+        optimizer_state: of another training, to go on with in one process; its vectors are changed in place.
         outer: the optimiser that the server then applies; SGD with Nesterov momentum 0.9 and rate 0.7 unless given.
         codec: how gradients go to the server: None, 'float16', 'bfloat16' or 'int8' (`karp.codecs`); each shard's is
             encoded by itself, in one process too, so the bits of the weights depend on it and on nothing else.
-        codec_weights: how weights go to the workers: None, 'float16' or 'bfloat16'; gradients are then computed with
-            rounded weights, while the server, the evaluations and the result have the full ones.
+        codec_weights: how weights go to workers, for gradients alone: None, 'float16' or 'bfloat16'.
         threads: of the BLAS in each worker; 1 unless given here or by the launcher. The bits depend on it.
         run_dir: where the run's files go; a fresh folder under runs/ unless given here or by the launcher.
         record: whether the run leaves files. Under a launcher it always does, as its server restarts from them.
         show: whether progress is shown on standard error (in one process; a launcher shows its run itself).
 
-    Raises:
-        SettingError: an argument cannot be used.
+    Raises SettingError for an argument that cannot be used.
 
-    A Trainer is for one run, so `with` takes it once (`karp/trainer/stage.py` says what may be called when). In one
-    process any number of Trainers may follow each other, or be nested in threads; under a launcher a program has one.
-    In one process Ctrl-C, SIGTERM and SIGHUP end a run in good order (`karp/trainer/interrupts.py`), and
-    `karp launch --resume` goes on with it.
+    A Trainer is for one run (`karp/trainer/stage.py` says what may be called when). In one process any number may
+    follow each other, or be nested in threads; under a launcher a program has one. In one process Ctrl-C, SIGTERM and
+    SIGHUP end a run in good order (`karp/trainer/interrupts.py`), and `karp launch --resume` goes on with it.
 
     >>> import numpy as np
     >>> from karp import Trainer, nn, optim
@@ -100,6 +99,7 @@ class Trainer:
         staleness: int | EllipsisType | None = ...,
         local_steps: int | None = None,
         outer: optim.Optimizer | None = None,
+        optimizer_state: optim.OptimizerState | None = None,
         codec: str | None = None,
         codec_weights: str | None = None,
         threads: int | None = None,
@@ -122,7 +122,7 @@ class Trainer:
         self.codec = agreed(CODEC, codec)
         self.codec_weights = agreed(CODEC_WEIGHTS, codec_weights)
         self.server = environment.read(environment.SERVER) or None
-        self._output = run_dir, checks.switch("record", record), show
+        self._output = run_dir, checks.switch("record", record), show, optimizer_state
         self._parameters = parameters_of(model)
         self._worker = Worker(self._parameters.data, environment.worker() if self.server else 0)
         self._placement = Placement(self._parameters, self._worker)
@@ -136,10 +136,10 @@ class Trainer:
         self._batch = 0  # the number of the global batch; without local steps it is the step
         self._local_sgd = LocalSteps(optimizer, self._parameters) if self.local_steps > 1 else None
         self._dataset: Dataset | None = None
-        self._shard = -1  # the shard that the program computes; -1: none
-        self._share = 1.0
+        self._shard, self._share = -1, 1.0  # the shard that the program computes, -1: none; its share of the step
         self._given: bool | None = True  # whether the current batch's loss was given to backward; None after the block
         self._inspection = Inspection(model, self._parameters)
+        self._l2 = L2(self._parameters.layout)
         self._rng: np.random.Generator | None = None
 
     def __enter__(self) -> Self:
@@ -165,8 +165,9 @@ class Trainer:
                 part, and the loss must be a mean weighted by them: `nn.mse(model(x), y, sample_weights=w)`.
             evaluate: called once per epoch in one of the workers, with the weights of that epoch's end; returns a
                 number or a map of numbers, which go to the terminal and the record. If that worker or the server
-                dies, it is called again, so the numbers must depend on the weights alone.
-            wait_for_score: the next epoch begins only when the score is known, as `evaluate` may call `stop`.
+                dies, it is called again, so the numbers must depend on the weights and `evaluation` alone.
+            wait_for_score: the next epoch begins only when the score is known, as `evaluate` may call `stop`; and
+                `evaluation.last_scores` has what it returned for the epoch before, in whichever worker.
 
         Raises:
             SettingError: no rows, or arrays of unequal length.
@@ -200,7 +201,7 @@ class Trainer:
             placement.make_read_only()
         try:
             session.wait_for_task()
-            self._plan = Plan(settings.samples, settings.batch_size, worker.shards, settings.seed, settings.block)
+            self._plan = dataset.plan(settings, worker.shards)
             self._steps = steps_of(self._plan, settings.local_steps)
             self._weighting = weighting_of(dataset.weights, self._plan, self._steps)
             worker.weigh = self._weighting.weigh
@@ -249,8 +250,7 @@ class Trainer:
                     interrupts.working = True
                     if self._given is not True:
                         check(self._stage, stage.ITERATE)
-                        where = f"the batch of step {step}, shard {shard}"
-                        raise ProgramError(f"{where} was not given to trainer.backward: {stage.EACH_BATCH}")
+                        raise ProgramError(f"the batch of step {step}, shard {shard} {stage.NOT_GIVEN}")
                 if self._local_sgd is not None:
                     loss = self._local_sgd.finish_shard(self._share)
                     worker.computed(self._parameters.grad, loss, steps.shards_of(step))
@@ -266,29 +266,31 @@ class Trainer:
             worker.discard(last)
         session.send(worker.contribution())
 
-    def backward(self, loss: Value) -> None:
+    def backward(self, loss: Value, l2: float = 0.0) -> None:
         """Compute the gradient of the current batch's loss, a mean over its samples: the shard's contribution.
 
+        `l2` / 2 times the squares of the weights (parameters of two axes or more), divided by the step's samples or the
+        sum of their weights, is part of the loss, too.
         The weights change between batches; with local steps `optimizer` changes them here. Raises ProgramError outside
         of the loop, for a second loss of one batch, and for a loss that is not a Value of one element, depends on no
         parameter, or depends on a dropout that was called without `rng`.
         """
         if self._given is not False:
-            raise ProgramError(
-                "trainer.backward was called twice for one batch: add the losses and call it once"
-                if self._shard >= 0
-                else "trainer.backward was called outside of the loop over trainer.batches"
-            )
+            raise ProgramError(stage.TWICE if self._shard >= 0 else stage.OUTSIDE)
         number = loss_number(loss)
         if self._inspection.newest != dropping.newest:
             self._inspection.check_loss(loss)
-        parameters, local_sgd, share = self._parameters, self._local_sgd, self._share
+        parameters, local_sgd = self._parameters, self._local_sgd
+        share = self._share if local_sgd is None else 1.0
         parameters.zero_grad()
-        loss.backward(share if local_sgd is None else 1.0)
+        loss.backward(share)
         if faults.PLAN is not None:
             faults.reach("computing", step=self.step)
         if parameters.values[-1].grad is None and all(value.grad is None for value in parameters.values):
             raise ProgramError("the loss depends on none of the model's parameters")
+        if l2:
+            strength = l2 * share / self._weighting.in_batch(self._batch, self._shard)
+            number += self._l2.add(parameters.data, parameters.grad, strength, share)
         if local_sgd is None:
             self._worker.computed(parameters.grad, number * share, self._plan.shards_of(self._batch))
         else:
@@ -302,12 +304,11 @@ class Trainer:
     def log(self, **values: float) -> None:
         """Log numbers to the terminal and the record, with the step and, inside the loop, the shard.
 
-        After the loop every worker runs the same code, and what the leader logs there is recorded. Raises ProgramError
-        where logging is not permitted, and for a name or a value that cannot be logged.
+        After the loop what the leader logs is recorded. Raises ProgramError for what cannot be logged, or not there.
         """
         check(self._stage, stage.LOG)
-        for name, value in scores(values).items():
-            self._worker.log(name, value, self._shard)
+        for number in scores(values).items():
+            self._worker.log(*number, self._shard)
 
     @property
     def step(self) -> int:
@@ -324,8 +325,7 @@ class Trainer:
     @property
     def epoch(self) -> int:
         """The epoch of the current batch, or of the evaluation."""
-        task = self._worker.task
-        return task.epoch if isinstance(task, Evaluation) else self.step // self._steps_per_epoch
+        return self.step // self._steps_per_epoch if self.evaluation is None else self.evaluation.epoch
 
     @property
     def _steps_per_epoch(self) -> int:
@@ -337,6 +337,11 @@ class Trainer:
     def shard(self) -> int:
         """The number of the current batch's shard in its step; -1 outside of a batch."""
         return self._shard
+
+    @property
+    def evaluation(self) -> Evaluation | None:
+        """What `evaluate` is called for: `epoch`, `loss` (the mean of its steps) and `last_scores`; None elsewhere."""
+        return self._worker.task if isinstance(self._worker.task, Evaluation) else None
 
     @property
     def rng(self) -> np.random.Generator:
@@ -357,9 +362,8 @@ class Trainer:
         worker = self._worker
         if worker.over is None:
             raise ProgramError("trainer.main is known when the run is over: read it after the loop")
-        while not worker.over.main and not worker.closed and self._stage is Stage.LEFT:
-            assert self._session is not None
-            self._session.handle_next()
+        if self._stage is Stage.LEFT and self._session is not None:
+            self._session.wait_for_leader()
         return worker.over.main
 
     def __exit__(
@@ -388,11 +392,7 @@ class Trainer:
             try:
                 self._placement.restore_weights(None if session is None else session.link)
                 if session is not None and (raised is not None or not self.server):
-                    session.link.close(status_of(raised))  # otherwise it is needed until the leader has ended
-            except RecordError as lost:
-                if raised is None:
-                    raise
-                raised.add_note(f"karp: {lost}")
+                    session.close(raised)  # otherwise it is needed until the leader has ended
             finally:
                 self._claims.release()
         if error is None and interrupts.pending:

@@ -9,6 +9,7 @@ from running import alone, program
 
 from karp.environment import KEYS, NAMES, REPLAY, RUN, RUN_DIR, SERVER, TAKEN
 from karp.errors import DataError, SettingError
+from karp.optim import OptimizerState
 from karp.parameters import Layout
 from karp.protocol.worker import Worker
 from karp.serve.in_process import LocalLink
@@ -27,8 +28,8 @@ def _nothing_of_another_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.chdir(tmp_path)
 
 
-def connected(run_dir: Any = None, record: bool = True) -> Link:
-    return connect(Worker(np.zeros(LAYOUT.size, np.float32)), LAYOUT, None, run_dir, record, False, None)
+def connected(run_dir: Any = None, record: bool = True, state: OptimizerState | None = None) -> Link:
+    return connect(Worker(np.zeros(LAYOUT.size, np.float32)), LAYOUT, None, run_dir, record, False, state, None)
 
 
 def test_a_program_by_itself_has_a_server_of_its_own_and_a_fresh_directory(tmp_path: Path) -> None:
@@ -58,6 +59,13 @@ def test_no_record_has_no_directory(tmp_path: Path) -> None:
     with pytest.raises(SettingError, match=r"record is False, so run_dir 'mine' would hold no files"):
         connected("mine", record=False)
     assert [] == list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("name", [SERVER, REPLAY])
+def test_a_launched_program_goes_on_with_no_optimizer(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(name, "tcp://127.0.0.1:1")
+    with pytest.raises(SettingError, match="optimizer_state is for a training in one process"):
+        connected(state=OptimizerState({}))
 
 
 def test_a_launched_program_speaks_to_the_run_s_server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -86,7 +86,7 @@ class Leasing:
         for epoch, version in self.training.ledger.evaluations.items():
             if self.waiting and not self._is_evaluated(epoch):
                 last = max(self.waiting.values(), key=lambda member: member.worker)
-                self._give(last, Evaluation(0, epoch, version, self.training.weights_for(epoch)), now)
+                self._give(last, self.training.evaluation_of(epoch, version), now)
                 self.evaluators[epoch] = last
 
     def _is_evaluated(self, epoch: int) -> bool:

@@ -2,7 +2,7 @@
 
 from collections import Counter
 from collections.abc import Iterable
-from math import inf
+from math import inf, nan
 from typing import Any
 
 from karp.protocol import reports
@@ -21,6 +21,8 @@ class Progress:
         self.samples = self.samples_before = 0
         self.losses = self.weight = 0.0  # the sums since the last report
         self.epoch_losses = self.epoch_weight = 0.0
+        self.epoch_sample_losses, self.epoch_samples = 0.0, 0
+        self.loss_by_samples = nan  # of the last complete epoch, each step counted by its samples, not their weights
         self.epoch_loss: float | None = None  # the mean over the samples of the last complete epoch
         self.interval_loss: float | None = None  # the mean loss that was reported last
         self.step_loss: float | None = None  # the mean loss of the last step
@@ -48,6 +50,8 @@ class Progress:
         self.weight += weight
         self.epoch_losses += loss * weight
         self.epoch_weight += weight
+        self.epoch_sample_losses += loss * samples
+        self.epoch_samples += samples
 
     def contributions(self, ages: Iterable[int]) -> None:
         """Count contributions that are applied, by their staleness."""
@@ -61,7 +65,9 @@ class Progress:
         """Keep the mean loss of the epoch that has ended, if it had any update, and begin to sum the next."""
         if self.epoch_weight:  # in an asynchronous run the end of one epoch may wait for that of another
             self.epoch_loss = self.epoch_losses / self.epoch_weight
-        self.epoch_losses = self.epoch_weight = 0.0
+            self.loss_by_samples = self.epoch_sample_losses / self.epoch_samples
+        self.epoch_losses = self.epoch_weight = self.epoch_sample_losses = 0.0
+        self.epoch_samples = 0
 
     def take(self, now: float, step: int, epoch: int, workers: int) -> reports.Progress:
         """Make a report of the steps since the last one, and begin to count the next."""
@@ -98,6 +104,8 @@ class Progress:
             "seconds": max(0.0, min(now, self.ended) - self.began),
             "epoch_losses": self.epoch_losses,
             "epoch_weight": self.epoch_weight,
+            "epoch_sample_losses": self.epoch_sample_losses,
+            "epoch_samples": self.epoch_samples,
             "loss": self.epoch_loss,
             "staleness": histogram(self.all_ages + self.ages),
             "metrics": [[name, order, value] for name, (order, value) in self.last.items()],
@@ -108,6 +116,8 @@ class Progress:
         self.samples = self.samples_before = int(plain["samples"])
         self.began, self.reported = now - float(plain["seconds"]), now
         self.epoch_losses, self.epoch_weight = float(plain["epoch_losses"]), float(plain["epoch_weight"])
+        self.epoch_sample_losses = float(plain.get("epoch_sample_losses", 0.0))
+        self.epoch_samples = int(plain.get("epoch_samples", 0))
         self.epoch_loss = None if plain["loss"] is None else float(plain["loss"])
         self.all_ages = Counter({int(age): int(count) for age, count in plain["staleness"].items()})
         self.last = {str(name): (int(order), float(value)) for name, order, value in plain["metrics"]}

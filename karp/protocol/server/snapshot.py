@@ -32,6 +32,8 @@ def take(server: Server) -> Snapshot:
         "final": training.ledger.final,
         "open": training.ledger.to_list(),
         "evaluations": [[epoch, version] for epoch, version in training.ledger.evaluations.items()],
+        "epoch_losses": [[epoch, loss] for epoch, loss in training.epoch_losses.items()],
+        "scores": training.scores,
         "best": None if training.best is None else list(training.best),
         "finished": training.over and not training.failure,
         "main": leader_of(server),
@@ -68,6 +70,10 @@ def restore(server: Server, snapshot: Snapshot) -> None:
         training.weights.restore(vectors, int(plain["version"]))
         ledger.final = int(plain["final"])
         ledger.evaluations = {int(epoch): int(version) for epoch, version in plain["evaluations"]}
+        training.epoch_losses = {int(epoch): float(loss) for epoch, loss in plain["epoch_losses"]}
+        training.scores = {str(name): float(value) for name, value in plain["scores"].items()}
+        if ledger.evaluations.keys() != training.epoch_losses.keys():
+            raise ValueError("losses of evaluations that there are not")
         if ledger.evaluations.keys() != training.weights.of_epochs.keys():
             raise ValueError("weights of evaluations that there are not")
         if (best := plain.get("best")) is not None:

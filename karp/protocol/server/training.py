@@ -10,9 +10,10 @@ from math import inf
 from typing import Concatenate, ParamSpec
 
 from karp.errors import ProtocolError
+from karp.optim import OptimizerState
 from karp.protocol import best, reports
 from karp.protocol.fields import Logs
-from karp.protocol.messages import Contribution
+from karp.protocol.messages import Contribution, Evaluation
 from karp.protocol.ranges import Memory
 from karp.protocol.server.actions import Action, Save
 from karp.protocol.server.ledger import Ledger, Step, Verdict
@@ -64,6 +65,9 @@ class Training:
         self.state = RunState.JOINING
         self.failure = ""  # why the run has failed
         self.best: best.Best | None = None  # the best epoch so far, in a run that keeps it
+        self.initial_state: OptimizerState | None = None  # to start from, in one process
+        self.epoch_losses: dict[int, float] = {}  # epoch -> its mean loss, for the evaluation that is due
+        self.scores: dict[str, float] = {}  # of the last epoch that was evaluated
         self.dropped = 0  # nodes that arrived twice or too late
         self.progress = Progress(now)
         self.now = now  # the time of the event that is being handled
@@ -75,6 +79,7 @@ class Training:
         self.steps = steps_of(plan, settings.local_steps)
         self.ledger = Ledger(settings, self.steps)
         self.weights = Weights(settings, self.memory)
+        self.weights.initial_state = self.initial_state
 
     def change_state(self, to: RunState) -> None:
         """Change the state of the run; once training is over, its clock stands still."""
@@ -284,11 +289,20 @@ class Training:
             self.progress.end_epoch()
             if self.settings.evaluate:
                 self.ledger.evaluations[epoch] = self.version
+                self.epoch_losses[epoch] = self.progress.loss_by_samples
                 self.weights.of_epochs[epoch] = self.weights.vector.copy()
 
     def weights_for(self, epoch: int) -> Vector | None:
         """Return the weights for an epoch's evaluation that is due; None if it is not."""
         return self.weights.of_epochs.get(epoch)
+
+    def evaluation_of(self, epoch: int, version: int) -> Evaluation:
+        """Return the task to evaluate an epoch, which is due.
+
+        It tells the scores of the epoch before only where they are known for sure, as the epoch has waited for them.
+        """
+        scores = self.scores if self.ledger.settings.wait_for_score else {}
+        return Evaluation(0, epoch, version, self.weights_for(epoch), self.epoch_losses[epoch], scores)
 
     def end_after(self, steps: int) -> None:
         """End training after so many steps."""
@@ -304,6 +318,7 @@ class Training:
     def forget_evaluations(self) -> None:
         """Drop the evaluations that are due, and the weights kept for them."""
         self.ledger.evaluations.clear()
+        self.epoch_losses.clear()
         self.weights.of_epochs.clear()
 
     def check_scores(self, scores: dict[str, float]) -> None:
@@ -321,6 +336,8 @@ class Training:
             self.end_after(ledger.step.number + (0 if ledger.waits_for_score else 1))
         version = ledger.evaluations.pop(epoch)
         vector, settings = self.weights.of_epochs.pop(epoch), ledger.settings
+        del self.epoch_losses[epoch]
+        self.scores = scores
         if settings.keep_best is not None:
             scored = best.Best(epoch, scores[settings.keep_best])
             self.best = best.choose(self.best, scored, settings.mode, settings.ties)

@@ -23,8 +23,8 @@ import math
 from collections.abc import Mapping
 
 from karp import codecs
-from karp.errors import ProtocolError
-from karp.optim import Updater
+from karp.errors import ProtocolError, SettingError
+from karp.optim import OptimizerState, Updater
 from karp.protocol.ranges import Copies, Memory, state_names
 from karp.protocol.server.ledger import Step
 from karp.protocol.settings import Settings
@@ -51,6 +51,7 @@ class Weights:
         self.shared: Copies | None = None  # in shared memory
         self._allocate()
         self.updater: Updater | None = None  # of the current version; None until the weights are known
+        self.initial_state: OptimizerState | None = None  # of another training, in one process; None: zeros
         self.vector: Vector  # the weights, once they are known
         # The number of updates applied; unless the run is asynchronous, that of steps. The updater counts the same, but
         # it is asked for several times with each contribution, before there is an updater, too.
@@ -78,8 +79,11 @@ class Weights:
         if layout.sha256(vector) != self.settings.weights_sha256:
             raise ProtocolError("the initial weights are not those that the settings name")
         differ = self.encoded or self.settings.local_steps > 1  # a worker's weights differ from the server's
+        vectors, age = self.initial_state or (None, 0)
         if self.shared is None and vector.flags.writeable and not differ:  # in one process: the model's vector
-            self.vector, self.updater = vector, Updater(self.settings.applied, vector)
+            self.vector, self.updater = vector, Updater(self.settings.applied, vector, vectors, 0, age)
+        elif vectors is not None:
+            raise SettingError("optimizer_state does not go with codec_weights or local_steps: leave it out")
         else:
             self._fill(0, vector)
 

@@ -1,0 +1,292 @@
+"""What the estimators share: scikit-learn's attributes and methods, around a `Training`."""
+
+from __future__ import annotations
+
+import math
+import warnings
+from enum import Enum
+from itertools import pairwise
+from typing import Any, NamedTuple, Self
+
+import numpy as np
+from numpy.typing import NDArray
+from sklearn.base import BaseEstimator, is_classifier
+from sklearn.callback import CallbackSupportMixin
+from sklearn.exceptions import ConvergenceWarning
+from sklearn.model_selection import train_test_split
+from sklearn.utils import check_random_state
+from sklearn.utils.validation import _check_sample_weight, check_is_fitted, validate_data
+
+from karp import environment
+from karp.errors import ProgramError, RunError, SettingError
+from karp.estimator import parameters
+from karp.estimator.network import Network, forward
+from karp.estimator.rows import Rows, Shuffled, in_order
+from karp.estimator.scores import loss_of, score_of
+from karp.estimator.training import Numbers, Rules, Trained, Training, shards_of
+from karp.optim import OptimizerState
+
+Array = NDArray[Any]
+PARAMETERS = (  # that are fields of the rules
+    "solver", "alpha", "learning_rate", "learning_rate_init", "power_t", "momentum", "nesterovs_momentum", "beta_1",
+    "beta_2", "epsilon", "tol", "n_iter_no_change",
+)  # fmt: skip
+NOT_FINITE = "the training has made numbers that are not finite: scale the inputs, or lower the rate"
+INITIAL = {"logistic": 2.0}  # activation -> the numerator of the initial weights' variance; 6 for the others
+
+
+class Classes(Enum):
+    """Which classes targets may have."""
+
+    ANY = 0  # the model's will be those
+    SAME = 1  # all of the model's, and no other
+    KNOWN = 2  # some of the model's
+
+
+class Samples(NamedTuple):
+    """Rows with their encoded targets, and their weights above 0, or None."""
+
+    x: Any
+    y: Array
+    weights: Array | None
+
+
+class BaseMLP(CallbackSupportMixin, BaseEstimator):
+    """The base class of `MLPClassifier` and `MLPRegressor`, which encode targets and read predictions."""
+
+    def _encode(self, y: Array, dtype: Any, classes: Classes) -> Array:
+        """Return targets as the network takes them, and set `out_activation_`; raises ValueError for wrong ones."""
+        raise NotImplementedError
+
+    def _decode(self, y: Array) -> Array:
+        """Return targets that were encoded as they were."""
+        raise NotImplementedError
+
+    def _fit(
+        self, X: Any, y: Any, sample_weight: Any, validation: tuple[Any, Any, Any] = (None, None, None),
+        *, incremental: bool = False,
+    ) -> Self:  # fmt: skip
+        """Train on rows, and stop by the training loss or by the score on validation rows.
+
+        With `incremental`, train for one epoch more, with the optimiser as it was.
+        """
+        parameters.check(self.get_params(deep=False))
+        if environment.read(environment.SERVER):
+            raise ProgramError("an estimator starts workers of its own: run this program with python, not karp launch")
+        if incremental and self.early_stopping:
+            raise SettingError("partial_fit does not support early_stopping=True: an epoch is not split")
+        first = not hasattr(self, "coefs_") or not (self.warm_start or incremental)
+        samples = self._samples(
+            X, y, sample_weight, first, Classes.KNOWN if incremental else Classes.ANY if first else Classes.SAME
+        )
+        self._random_state = check_random_state(self.random_state)
+        if first:
+            self._draw_weights(samples)
+        held_out = self._held_out(validation)
+        if self.early_stopping and held_out is None:
+            samples, held_out = self._split(samples)
+        context = self._init_callback_context(max_subtasks=1 if incremental else self.max_iter)
+        context.call_on_fit_task_begin(estimator=self, X=X, y=y)
+        self._train(samples, held_out, incremental, context)
+        context.call_on_fit_task_end(estimator=self, X=X, y=y, reconstruction_attributes=self._fitted)
+        return self
+
+    def _samples(self, X: Any, y: Any, sample_weight: Any, first: bool, classes: Classes) -> Samples:
+        """Return checked rows, without those of weight 0; with `first`, set the number and names of the features."""
+        X, y = validate_data(
+            self, X, y, accept_sparse="csr", multi_output=True, dtype=(np.float64, np.float32), order="C", reset=first,
+            y_numeric=not is_classifier(self),
+        )  # fmt: skip
+        weights = self._weights_of(X, y, sample_weight)
+        y = self._encode(y, X.dtype, classes)
+        if weights is None or weights.all():
+            return Samples(X, y, weights)
+        kept = np.flatnonzero(weights)
+        return Samples(X[kept], y[kept], weights[kept])
+
+    def _weights_of(self, X: Any, y: Array, sample_weight: Any) -> Array | None:
+        """Return the weights of rows, or None; raises ValueError for wrong ones."""
+        if sample_weight is None:
+            return None
+        weights: Array = _check_sample_weight(sample_weight, X, dtype=X.dtype, ensure_non_negative=True)
+        return weights
+
+    def _draw_weights(self, samples: Samples) -> None:
+        """Draw the initial weights, as scikit-learn does, and forget what earlier trainings have left."""
+        outputs = len(self.classes_) if self.out_activation_ == "softmax" else samples.y.shape[1]
+        sizes = [samples.x.shape[1], *parameters.hidden_sizes(self.hidden_layer_sizes), outputs]
+        self.coefs_: list[Array] = []
+        self.intercepts_: list[Array] = []
+        for inputs, size in pairwise(sizes):
+            bound = math.sqrt(INITIAL.get(self.activation, 6.0) / (inputs + size))
+            for layers, shape in ((self.coefs_, (inputs, size)), (self.intercepts_, (size,))):
+                layers.append(self._random_state.uniform(-bound, bound, shape).astype(samples.x.dtype, copy=False))
+        self.n_layers_, self.n_outputs_ = len(sizes), outputs
+        self.n_iter_ = self.t_ = self._failures = 0
+        self.loss_curve_: list[float] = []
+        self.validation_scores_: list[float] | None = [] if self.early_stopping else None
+        self.best_validation_score_: float | None = -math.inf if self.early_stopping else None
+        self.best_loss_: float | None = None if self.early_stopping else math.inf
+        for name in ("validation_loss_curve_", "_optimizer_state"):
+            self.__dict__.pop(name, None)
+
+    def _held_out(self, validation: tuple[Any, Any, Any]) -> Samples | None:
+        """Return the validation rows that were given, or None."""
+        X, y, sample_weight = validation
+        if (X is None) != (y is None):
+            raise SettingError("X_val and y_val go together: pass both, or neither")
+        return None if X is None else self._samples(X, y, sample_weight, False, Classes.KNOWN)
+
+    def _split(self, samples: Samples) -> tuple[Samples, Samples]:
+        """Return the samples to train on and those to validate on, as scikit-learn splits them."""
+        arrays = [array for array in samples if array is not None]
+        stratified = is_classifier(self) and self.n_outputs_ == 1
+        parts = train_test_split(
+            *arrays, random_state=self._random_state, test_size=self.validation_fraction,
+            stratify=samples.y if stratified else None,
+        )  # fmt: skip
+        weights = (None, None) if samples.weights is None else parts[4:]
+        if parts[1].shape[0] < 2:
+            raise SettingError(
+                f"validation_fraction={self.validation_fraction} of {samples.x.shape[0]} rows leaves fewer than two to"
+                " validate on: raise it, or pass X_val and y_val"
+            )
+        return Samples(parts[0], parts[2], weights[0]), Samples(parts[1], parts[3], weights[1])
+
+    def _train(self, samples: Samples, held_out: Samples | None, incremental: bool, context: Any) -> None:
+        """Train the network on samples, and set the attributes that tell of it."""
+        dtype = samples.x.dtype
+        network = Network(
+            [coef.astype(dtype) for coef in self.coefs_], [intercept.astype(dtype) for intercept in self.intercepts_],
+            self.activation, self.out_activation_,
+        )  # fmt: skip
+        goes_on = incremental and hasattr(self, "_optimizer_state")
+        rules = self._rules(samples, incremental, self._rate if goes_on else self.learning_rate_init)
+        weights = network.parameters.data
+        if not goes_on:
+            self._optimizer_state = OptimizerState(rules.optimizer(rules.rate, len(samples.y)).state(weights))
+        before = weights.copy() if self.early_stopping else None
+        orders = Shuffled(self._random_state, len(samples.y)) if self.shuffle else in_order(len(samples.y))
+        rows = Rows(samples.x, samples.y, samples.weights, orders)
+
+        def watch(epoch: int, numbers: Numbers) -> bool:
+            if self.verbose:
+                print(f"Iteration {epoch + 1}, loss = {numbers['loss']:.8f}")
+                if held_out is not None:
+                    print(f"Validation score: {numbers['score']:f}")
+            return self._call_back(context, network, samples)
+
+        training = Training(network, rows, rules, self._validator(network, held_out), self._optimizer_state, watch)
+        try:
+            with environment.hidden(environment.RUN_DIR):
+                trained = training.run()
+        except RunError as error:
+            why = f"{NOT_FINITE} ({error})"
+            raise ValueError(why) from error
+        if before is not None:
+            weights = network.parameters.data
+            weights[:] = before if trained.best_weights is None else trained.best_weights
+        self._optimizer_state = training.state
+        self.coefs_, self.intercepts_ = network.layers()
+        self._tell(trained, len(samples.y), incremental)
+
+    def _rules(self, samples: Samples, incremental: bool, rate: float) -> Rules:
+        rows = len(samples.y)
+        if self.batch_size != "auto" and self.batch_size > rows:
+            warnings.warn(f"batch_size is {self.batch_size}, but there are {rows} rows, which is taken", stacklevel=5)
+        batch_size = min(200 if self.batch_size == "auto" else self.batch_size, rows)
+        best = self.best_validation_score_ if self.early_stopping else self.best_loss_
+        return Rules(
+            **{name: getattr(self, name) for name in PARAMETERS}, batch_size=batch_size,
+            epochs=1 if incremental else self.max_iter, scored=self.early_stopping, rate=rate, seen=self.t_,
+            best=(-math.inf if self.early_stopping else math.inf) if best is None else best, failures=self._failures,
+            constant_rate=incremental, shards=shards_of(batch_size, self.coefs_),
+        )  # fmt: skip
+
+    def _validator(self, network: Network, held_out: Samples | None) -> Any:
+        """Return a function that returns the numbers of the network on validation rows; None without any."""
+        if held_out is None:
+            return None
+        x, y, weights = held_out
+        scorer = None
+        if self.scoring is not None:
+            from sklearn.metrics import check_scoring
+
+            scorer = check_scoring(self, self.scoring)
+
+        def validate() -> dict[str, float]:
+            coefs, intercepts = [value.data for value in network.coefs], [value.data for value in network.intercepts]
+            predictions = forward(x, coefs, intercepts, self.activation, self.out_activation_)
+            numbers = {"score": score_of(predictions, y, weights, self.out_activation_)}
+            if scorer is not None:
+                fitted = self._like(coefs, intercepts)
+                given = {} if weights is None else {"sample_weight": weights}
+                numbers = {"score": float(scorer(fitted, x, self._decode(y), **given))}
+            return numbers | {"validation_loss": loss_of(predictions, y, weights, self.out_activation_)}
+
+        return validate
+
+    def _like(self, coefs: list[Array], intercepts: list[Array]) -> Self:
+        """Return a copy of this estimator with other weights, and without the names of features."""
+        import copy
+
+        fitted = copy.copy(self)
+        fitted.coefs_, fitted.intercepts_ = coefs, intercepts
+        fitted.__dict__.pop("feature_names_in_", None)
+        return fitted
+
+    def _call_back(self, context: Any, network: Network, samples: Samples) -> bool:
+        """Call scikit-learn's callbacks at an epoch's end; return whether one asks to stop."""
+        if not hasattr(self, "_skl_callbacks"):
+            return False
+
+        def fitted() -> dict[str, Any]:
+            coefs, intercepts = network.layers()
+            return self._fitted() | {"coefs_": coefs, "intercepts_": intercepts}
+
+        epoch = context.subcontext(task_name="epoch")
+        epoch.call_on_fit_task_begin(estimator=self)
+        return bool(epoch.call_on_fit_task_end(estimator=self, reconstruction_attributes=fitted))
+
+    def _fitted(self) -> dict[str, Any]:
+        """Return the attributes with which a copy of this estimator can predict."""
+        return {name: value for name, value in vars(self).items() if name.endswith("_") and not name.startswith("_")}
+
+    def _tell(self, trained: Trained, rows: int, incremental: bool) -> None:
+        """Set the attributes that tell of a training over so many rows, and warn where it did not converge."""
+        epochs = trained.epochs
+        self.n_iter_ = len(epochs)
+        self.t_ += rows * len(epochs)
+        self._rate = trained.rate
+        if not epochs:
+            return
+        self.loss_ = epochs[-1]["loss"]
+        self.loss_curve_ += [numbers["loss"] for numbers in epochs]
+        self._failures = int(epochs[-1]["failures"])
+        if self.early_stopping:
+            self.best_validation_score_ = epochs[-1]["best"]
+        else:
+            self.best_loss_ = epochs[-1]["best"]
+        if "score" in epochs[0]:
+            self.validation_scores_ = [*(self.validation_scores_ or ()), *(numbers["score"] for numbers in epochs)]
+            losses = [numbers["validation_loss"] for numbers in epochs]
+            self.validation_loss_curve_ = [*getattr(self, "validation_loss_curve_", ()), *losses]
+        if not all(np.isfinite(array).all() for array in (*self.coefs_, *self.intercepts_)):
+            raise ValueError(NOT_FINITE)
+        if trained.interrupted:
+            where = f"in epoch {len(epochs) + 1}"
+            warnings.warn(f"the training was interrupted {where}: the weights are those of its last step", stacklevel=5)
+        elif not trained.stopped and not incremental:
+            many = f"{self.max_iter} epoch{'s' * (self.max_iter > 1)}"
+            warnings.warn(f"max_iter is reached: after {many} the training has not converged", ConvergenceWarning, 5)
+
+    def _predictions(self, X: Any) -> Array:
+        """Return the network's predictions (n, outputs)."""
+        check_is_fitted(self)
+        X = validate_data(self, X, accept_sparse=("csr", "csc"), reset=False)
+        return forward(X, self.coefs_, self.intercepts_, self.activation, self.out_activation_)
+
+    def __sklearn_tags__(self) -> Any:
+        tags = super().__sklearn_tags__()
+        tags.input_tags.sparse = True
+        return tags
