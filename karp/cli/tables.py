@@ -231,7 +231,7 @@ def add_export(commands: Commands) -> None:
         epilog="examples:\n  karp export model.safetensors model.onnx\n"
         "  karp export model.safetensors torch.safetensors --layout torch",
     )
-    command.add_argument("model", metavar="MODEL", help="a model file")
+    command.add_argument("model", metavar="MODEL", help="a model file; with --layout also a run's weights")
     command.add_argument("output", metavar="OUT", help="an .onnx file, or with --layout a .safetensors file")
     command.add_argument("--layout", choices=["torch"], help="weights as (outputs, inputs), named as in a "
         "torch.nn.Sequential")  # fmt: skip
@@ -240,12 +240,17 @@ def add_export(commands: Commands) -> None:
 
 def run_export(options: argparse.Namespace) -> int:
     from karp import export
+    from karp.parameters import weights_file
     from karp.tabular.model import load
 
-    ending, write = (".onnx", export.onnx) if options.layout is None else (".safetensors", export.torch)
+    ending = ".onnx" if options.layout is None else ".safetensors"
     if not options.output.endswith(ending):
         raise SettingError(f"{options.output!r}: name a file that ends with {ending}")
     if same_file(Path(options.output), [options.model]):
         raise SettingError(f"{options.output}: it would take the place of the model: name another file")
-    write(load(options.model), options.output)
+    if options.layout is None:
+        export.onnx(load(options.model), options.output)
+    else:
+        is_run = weights_file.KEY in weights_file.read(options.model)[1]
+        export.torch(options.model if is_run else load(options.model), options.output)
     return 0

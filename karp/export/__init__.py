@@ -55,7 +55,7 @@ def torch(model: Any, path: str | os.PathLike[str]) -> None:
     torch loads it by `module.load_state_dict(safetensors.torch.load_file(path))`; torch itself is not needed here.
 
     Args:
-        model: one of three.
+        model: one of four.
 
             - A `karp.nn.Module`. `MLP` and `Sequential` become a `torch.nn.Sequential` of Linear, LayerNorm, activation
               and Dropout, in which each of these has a number, an activation inside a `Linear` its own. Other modules
@@ -63,10 +63,13 @@ def torch(model: Any, path: str | os.PathLike[str]) -> None:
             - What `karp.fit` and `karp.load` return: a Sequential of Linear and activation, whose inputs are
               `model.encode(rows)` and whose outputs are logits, or standardised numbers.
             - A fitted estimator with scikit-learn's `coefs_`: likewise.
+            - The path of a run's weights. They keep their names, `layers.0.weight` for those of an `MLP`.
         path: where the file is written, whole or not at all.
 
     Raises:
-        SettingError: it is no such model, or one with members, for which torch has no module.
+        SettingError: it is no such model, or one with members, for which torch has no module; or a file's matrix has no
+            bias, so that it may be a Linear or an Embedding.
+        DataError: a file cannot be read.
         RecordError: the file cannot be written.
     """
     from karp.export.torch_layout import write_torch

@@ -36,7 +36,9 @@ def write_torch(model: Any, path: str | os.PathLike[str]) -> None:
 
 
 def _named(model: Any) -> Named:
-    """Return the names and arrays of a model."""
+    """Return the names and arrays of a model, or of a run's file of weights."""
+    if isinstance(model, str | os.PathLike):
+        return _of_file(model)
     if isinstance(model, Model):
         if model.fitted.recipe.members > 1:
             raise SettingError(f"the model has {model.fitted.recipe.members} members, and no module of torch has: fit "
@@ -56,6 +58,20 @@ def _layers(weights: Any, biases: Any) -> Named:
     for number, (weight, bias) in enumerate(zip(weights, biases, strict=True)):
         yield f"{2 * number}.weight", weight.T
         yield f"{2 * number}.bias", bias
+
+
+def _of_file(path: str | os.PathLike[str]) -> Named:
+    """Yield the weights of a file under their names; a matrix that has a bias beside it is a `Linear`'s.
+
+    Raises SettingError for any other matrix, as it may be that of an `Embedding`.
+    """
+    weights = weights_file.read_karp(path)
+    for name, array in weights.items():
+        bias = weights.get(f"{name.removesuffix('weight')}bias")
+        if array.ndim == 2 and (bias is None or bias.shape != array.shape[1:]):
+            raise SettingError(f"the weights {os.fspath(path)!r}: {name!r} has no bias, so it may be a Linear or an "
+                               "Embedding: load it into its module, and pass that to karp.export.torch")  # fmt: skip
+        yield name, array.T if array.ndim == 2 else array
 
 
 def _of_module(module: Module, prefix: str) -> Named:

@@ -7,6 +7,7 @@ written next takes its place; blanks cover what the shorter text leaves.
 import sys
 from typing import TextIO
 
+NOTEBOOK_SECONDS = 0.5  # between two states of the line, as a notebook may keep each
 BAR = 20  # columns
 
 

@@ -7,13 +7,12 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
-from karp.monitor.status_line import StatusLine, bar, is_notebook
+from karp.monitor.status_line import NOTEBOOK_SECONDS, StatusLine, bar, is_notebook
 
 if TYPE_CHECKING:
     from karp.protocol.reports import Begin, Exchange, Progress, Report
 
 PLAIN_SECONDS = 10.0  # between two lines of progress where there is no terminal
-NOTEBOOK_SECONDS = 0.2  # between two states of the line in a notebook
 EPOCH_SECONDS = 3.0  # the least time between two lines, if the later one is that of an epoch's end
 HASH_DIGITS = 12  # the digits of the weights' SHA-256 that are shown, enough to compare two runs by eye
 

@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from typing import TextIO
 
-from karp.monitor.status_line import StatusLine, bar, is_notebook
+from karp.monitor.status_line import NOTEBOOK_SECONDS, StatusLine, bar, is_notebook
 from karp.monitor.terminal import number
 from karp.protocol.best import Best, choose
 from karp.tabular.display import LABEL, epoch_line
@@ -14,7 +14,7 @@ from karp.tabular.report import WIDTH, line
 from karp.tabular.scores import Score
 
 MOST_NOTES = 20
-PLAIN_SECONDS, TERMINAL_SECONDS = 10.0, 0.1  # between two states of progress
+PLAIN_SECONDS, TERMINAL_SECONDS = 10.0, 0.1
 
 
 class Console:
@@ -27,6 +27,9 @@ class Console:
         self._stream = stream
         self._notebook = is_notebook(stream)
         self._terminal = self._notebook or (stream is not None and stream.isatty())
+        self._seconds = TERMINAL_SECONDS if self._terminal else PLAIN_SECONDS  # between two states of progress
+        if self._notebook:
+            self._seconds = NOTEBOOK_SECONDS
         self._now = now
         self._shown = now()  # when progress was shown last
         self._line = StatusLine()
@@ -79,7 +82,7 @@ class Console:
     def _is_time(self) -> bool:
         """Return whether progress is to be shown now."""
         now = self._now()
-        if now - self._shown < (TERMINAL_SECONDS if self._terminal else PLAIN_SECONDS):
+        if now - self._shown < self._seconds:
             return False
         self._shown = now
         return True

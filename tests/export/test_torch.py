@@ -13,6 +13,7 @@ from karp import cli, nn
 from karp.autograd import Value, relu
 from karp.errors import SettingError
 from karp.export import torch as export
+from karp.parameters import weights_file
 from karp.tabular import model_file
 from karp.tabular.model import Model
 
@@ -120,6 +121,26 @@ def test_the_network_of_a_table_is_a_sequential(tmp_path: Path, target: Any, lay
         np.testing.assert_allclose(torch.softmax(out, 1).numpy(), model.predict_proba(TABLE), atol=1e-5)
     else:
         np.testing.assert_allclose(out[:, 0].numpy() * 10 + 100, model.predict(TABLE), rtol=1e-5)
+
+
+def test_the_weights_of_a_run_keep_their_names(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    model = shaken(nn.MLP(5, [5], 5))
+    weights = {name: value.data for name, value in model.named_parameters()}
+    (tmp_path / "w.safetensors").write_bytes(weights_file.write(weights, weights_file.KARP))
+    path = tmp_path / "t.safetensors"
+    assert 0 == cli.main(["export", str(tmp_path / "w.safetensors"), str(path), "--layout", "torch"])
+    first, last = torch.nn.Linear(5, 5), torch.nn.Linear(5, 5)
+    module = torch.nn.Module()
+    module.layers = torch.nn.ModuleList([first, last])
+    loaded(module, path)
+    x = np.eye(5, dtype=np.float32)
+    found = last(torch.relu(first(torch.from_numpy(x).double()))).detach().numpy()
+    np.testing.assert_allclose(found, model(x).data, rtol=1e-4, atol=1e-6)
+    lone = nn.Sequential(nn.Linear(2, 2, bias=False))
+    weights = {name: value.data for name, value in lone.named_parameters()}
+    (tmp_path / "w.safetensors").write_bytes(weights_file.write(weights, weights_file.KARP))
+    assert 2 == cli.main(["export", str(tmp_path / "w.safetensors"), str(path), "--layout", "torch"])
+    assert "'layers.0.weight' has no bias, so it may be a Linear or an Embedding" in capsys.readouterr().err
 
 
 def test_an_estimator_is_a_sequential(tmp_path: Path) -> None:
