@@ -16,12 +16,13 @@ import signal
 import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 from karp import environment
 from karp.errors import LostError, MissingError, SettingError
 from karp.launch.processes import open_log
 from karp.launch.ray_actors import ServerActor, WorkerActor, hash_of, installed
+from karp.launch.ray_places import CONTROL, GROUPS, Expected, Place, Printed, first_line
 from karp.launch.states import OPEN
 from karp.launch.supervisor import SERVER
 from karp.serve.config import Config
@@ -32,33 +33,8 @@ if TYPE_CHECKING:
 ROOM_SECONDS = 60.0  # for the cluster to have room for the run, and for its actors to begin
 POLL_SECONDS = 5.0  # for which an actor waits for something to say
 STOP_SECONDS = 10.0  # after which a process that is to end is given up, with its actor
-CONTROL = "control"  # what an actor is told is done in order, beside a `poll`
-GROUPS = {CONTROL: 1, "poll": 1}
 REPORT_SECONDS = 0.1  # for the reports of what a worker did before its end
 KILLED = -9
-
-
-class Printed(NamedTuple):
-    """Where the output of a process is on this host."""
-
-    log: Path
-    begin: int
-
-
-class Place:
-    """An actor, and the process that it runs."""
-
-    def __init__(self, actor: Any, index: int) -> None:
-        self.actor = actor
-        self.index = index  # of its bundle in the placement group
-        self.number = 0  # of the process that was started last
-        self.runs = False  # its process has been started, and has not ended
-        self.stop_by = 0.0  # when it is given up; 0: it is not to end
-        self.node = ""  # its address
-
-    def call(self, group: str, method: str, *arguments: Any) -> Any:
-        """Call a method of the actor; return the future of its answer."""
-        return getattr(self.actor, method).options(concurrency_group=group).remote(*arguments)
 
 
 class RayCluster:
@@ -71,7 +47,7 @@ class RayCluster:
         self.logs = launch.directory / "logs"
         self.published = ""
         self.places: dict[int, Place] = {}  # worker, or SERVER -> its newest place
-        self.futures: dict[Any, tuple[str, int, Place]] = {}  # future -> (what it answers to, process, place)
+        self.futures: dict[Any, Expected] = {}
         self.printed: dict[int, Printed] = {}
         self.group: Any = None
         self.variables: dict[str, str] = {}
@@ -195,7 +171,7 @@ class RayCluster:
         config = config._replace(address=self.published, launched=0.0)
         log = self.logs / "server.log"
         self.printed[SERVER] = Printed(log, log.stat().st_size)
-        self._expect("start", SERVER, place, place.call(CONTROL, "start", list(config), self._given()))
+        self._expect("start", SERVER, place, place.call(CONTROL, "start", list(config), self._given(), moved))
         self._expect("poll", SERVER, place, place.call("poll", "poll", POLL_SECONDS))
         if moved:
             for worker, other in self.places.items():
@@ -252,13 +228,13 @@ class RayCluster:
     # Events.
 
     def _expect(self, what: str, process: int, place: Place, future: Any) -> None:
-        self.futures[future] = what, process, place
+        self.futures[future] = Expected(what, process, place, place.number)
 
     def watch(self, seconds: float) -> None:
         """Tell the supervisor of what the actors answer in the next seconds at most."""
         for ready in self._ready(seconds):
-            what, process, place = self.futures.pop(ready)
-            self._handle(what, process, place, ready)
+            if ready in self.futures:  # its actor is not known to be gone
+                self._handle(self.futures.pop(ready), ready)
         now = time.monotonic()
         for process, place in list(self.places.items()):
             if place.stop_by and place.runs and now > place.stop_by:
@@ -273,11 +249,12 @@ class RayCluster:
         ready, _ = self.ray.wait(list(self.futures), timeout=seconds, num_returns=1)
         if ready:
             ready, _ = self.ray.wait(list(self.futures), timeout=0, num_returns=len(self.futures))
-        servers = [future for future in ready if self.futures[future][1] == SERVER]  # reports come before ends
+        servers = [future for future in ready if self.futures[future].process == SERVER]  # reports come before ends
         yield from [*servers, *(future for future in ready if future not in servers)]
 
-    def _handle(self, what: str, process: int, place: Place, ready: Any) -> None:
+    def _handle(self, expected: Expected, ready: Any) -> None:
         """Handle an answer of an actor, or that it is gone."""
+        what, process, place, number = expected
         try:
             answer = self.ray.get(ready)
         except self.ray.exceptions.ActorUnavailableError:  # for a while, or the first that is seen of its end
@@ -292,8 +269,8 @@ class RayCluster:
         except self.ray.exceptions.RayTaskError as error:
             self.launch.perform(self.supervisor.trouble(f"on node {place.node}: {first_line(error)}", time.monotonic()))
             return
-        if self.places.get(process) is not place:
-            return
+        if self.places.get(process) is not place or number != place.number:
+            return  # of a process in whose place there is another
         if what == "start":
             where = f" on {place.node}" if place.node else ""
             self.supervisor.started(process, f"process {answer}{where}")
@@ -342,18 +319,17 @@ class RayCluster:
 
     def _read_reports(self, seconds: float) -> None:
         """Handle what the server's actor answers in the next seconds at most."""
-        futures = [future for future, (what, process, _) in self.futures.items() if (what, process) == ("poll", SERVER)]
+        futures = [future for future, expected in self.futures.items() if expected[:2] == ("poll", SERVER)]
         ready, _ = self.ray.wait(futures, timeout=seconds) if futures else ([], [])
         for future in ready:
-            what, process, place = self.futures.pop(future)
-            self._handle(what, process, place, future)
+            self._handle(self.futures.pop(future), future)
 
     def _lost(self, process: int, place: Place) -> None:
         """Tell the supervisor of the end of a process whose actor is gone; its next process gets another actor."""
         if self.places.get(process) is not place:
             return
         del self.places[process]
-        for future in [future for future, (_, _, other) in self.futures.items() if other is place]:
+        for future in [future for future, expected in self.futures.items() if expected.place is place]:
             del self.futures[future]
         how = f"was lost with its actor on node {place.node}" if place.node else "was lost with its actor"
         if process == SERVER:
@@ -387,9 +363,3 @@ class RayCluster:
             with contextlib.suppress(self.ray.exceptions.RayError):
                 remove_placement_group(self.group)
         self.ray.shutdown()
-
-
-def first_line(error: BaseException) -> str:
-    """Return the first line of an error's text, or its type if it has none."""
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return lines[0] if lines else type(error).__name__

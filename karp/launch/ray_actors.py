@@ -5,6 +5,10 @@ has no orderly end for actors: so a worker's process can be asked to end, has it
 When the actor is gone, however it ended, a pipe closes, and the process ends as one whose launcher is gone. An actor is
 asked with `poll`, which answers when there is something to say.
 
+A node may be cut off and live on. The driver then goes on without it, and so its processes must end: an actor that has
+not been asked anything for SILENT_SECONDS kills its process. A server on another node begins when the lock of the run's
+directory is free.
+
 The launcher makes actors of these classes (ray.py).
 """
 
@@ -13,7 +17,9 @@ import os
 import selectors
 import sys
 import tempfile
+import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import BinaryIO
 
@@ -22,13 +28,34 @@ from karp.launch.processes import Child, ServerProcess, start_worker, stop
 from karp.serve.config import Config
 from karp.transport.listening import address_of, listen
 
+SILENT_SECONDS = 30.0  # after which a driver that has asked nothing is gone
+LOCK_SECONDS = 0.2  # between two looks at a lock
 LOOK_SECONDS = 0.1  # between two looks at what a worker has printed
+
+
+class Watchdog:
+    """Calls `end`, once, if `asked` has not been called for SILENT_SECONDS."""
+
+    def __init__(self, end: Callable[[], None]) -> None:
+        self.end = end
+        self.last = time.monotonic()
+        threading.Thread(target=self._watch, name="karp-watchdog", daemon=True).start()
+
+    def asked(self) -> None:
+        """Note that the driver is there."""
+        self.last = time.monotonic()
+
+    def _watch(self) -> None:
+        while (left := self.last + SILENT_SECONDS - time.monotonic()) > 0:
+            time.sleep(left)
+        self.end()
 
 
 class WorkerActor:
     """Runs the processes of one worker, one after the other."""
 
     def __init__(self) -> None:
+        self.watchdog = Watchdog(self.stop)
         self.folder = tempfile.TemporaryDirectory(prefix="karp-")
         self.leash, self.held = os.pipe()
         self.child: Child | None = None
@@ -43,6 +70,8 @@ class WorkerActor:
         self, number: int, worker: int, program: str, arguments: list[str], folder: str, variables: dict[str, str]
     ) -> int:
         """Start the process with this number, in place of the one before it; return its process number."""
+        self.watchdog.asked()
+        self.number = number  # what the process before it prints, and its end, are of no interest any more
         if self.child is not None:
             stop([self.child.process])
             self.child.close()
@@ -51,7 +80,7 @@ class WorkerActor:
         self.child = start_worker(worker, program, arguments, given, log, self.leash, folder)
         if self.printed is not None:
             self.printed.close()
-        self.number, self.printed = number, log.open("rb")
+        self.printed = log.open("rb")
         return self.child.process.pid
 
     def poll(self, number: int, seconds: float) -> tuple[bytes, int | None]:
@@ -59,6 +88,7 @@ class WorkerActor:
 
         Waits for that at most so many seconds. Another number is that of a process that is gone (-9).
         """
+        self.watchdog.asked()
         until = time.monotonic() + seconds
         while self.child is not None and self.printed is not None and number == self.number:
             status = self.child.process.poll()
@@ -79,6 +109,7 @@ class ServerActor:
 
     def __init__(self) -> None:
         self.server: ServerProcess | None = None
+        self.watchdog = Watchdog(self.kill)
 
     def look(self, file: str) -> tuple[str, str, str]:
         """Return the node's address, its karp and Python, and a file's SHA-256."""
@@ -89,14 +120,25 @@ class ServerActor:
         self.listener = listen(node_address())
         return address_of(self.listener)
 
-    def start(self, config: list[object], variables: dict[str, str]) -> int:
-        """Start the server's process; return its process number. `config` are the fields of a Config."""
-        if self.server is not None:
-            self.server.kill()
+    def start(self, config: list[object], variables: dict[str, str], moved: bool) -> int:
+        """Start the server's process; return its process number. `config` are the fields of a Config.
+
+        If it has `moved` here from a node that may live on, the lock of the run's directory is waited for.
+        """
+        self.watchdog.asked()
+        self.kill()
         given = Config(*config)._replace(descriptor=self.listener.fileno())  # type: ignore[arg-type]
+        if moved:
+            wait_until_unlocked(Path(given.run_dir) / "metrics.jsonl", 2 * SILENT_SECONDS)
+            self.watchdog.asked()
         log = Path(given.run_dir) / "logs" / "server.log"
         self.server = ServerProcess(given, environment.of_child(variables), log)
         return self.server.process.pid
+
+    def kill(self) -> None:
+        """Kill the server's process."""
+        if self.server is not None:
+            self.server.kill()
 
     def tell(self, command: dict[str, object]) -> None:
         """Send the server a command; if it is gone, do nothing."""
@@ -108,12 +150,29 @@ class ServerActor:
 
         Waits for them at most so many seconds.
         """
+        self.watchdog.asked()
         if self.server is None:
             return [], None
         try:
             return self.server.read(seconds), None
         except EOFError:
             return [], self.server.wait_for_end()
+
+
+def wait_until_unlocked(file: Path, seconds: float) -> None:
+    """Wait until no server holds the lock of a run's directory, at most so many seconds; then the next one says it."""
+    import fcntl
+
+    until = time.monotonic() + seconds
+    while time.monotonic() < until:
+        try:
+            with file.open("ab") as opened:
+                fcntl.flock(opened, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                return
+        except BlockingIOError:
+            time.sleep(LOCK_SECONDS)
+        except OSError:  # this file system has no locks
+            return
 
 
 def node_address() -> str:

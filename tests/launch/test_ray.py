@@ -61,6 +61,22 @@ class Nodes:
         return number
 
 
+    def lose(self, raylet: int) -> None:
+        """Kill all processes of a node, as the loss of its host does."""
+        for number in [raylet, *below(raylet)]:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(number, signal.SIGKILL)
+
+
+def below(number: int) -> list[int]:
+    """The processes that a process has started, and those that they have."""
+    found = []
+    for child in Path(f"/proc/{number}/task").glob("*/children"):
+        for text in child.read_text().split():
+            found += [int(text), *below(int(text))]
+    return found
+
+
 def parent(number: int) -> int:
     return int(Path(f"/proc/{number}/stat").read_text().rpartition(")")[2].split()[1])
 
@@ -165,6 +181,24 @@ def test_ctrl_c_stops_a_run_on_ray_and_it_is_resumed(nodes: Nodes, tmp_path: Pat
     again = completed(command("launch", "--resume", tmp_path / "run"), tmp_path, **on(nodes))
     assert 0 == again.returncode, again.stderr
     assert expected_bits(tmp_path) == summary(tmp_path / "run")["weights_sha256"]
+
+
+def test_a_node_that_is_lost_costs_no_bits(nodes: Nodes, tmp_path: Path) -> None:
+    """First one with workers alone, then that of the server, which begins again on another."""
+    for _ in range(2):
+        nodes.add(2)
+    with begun(nodes, tmp_path) as (process, gate):
+        (server,) = of_run(tmp_path, "serve.process")
+        others = [nodes.of(number) for number in of_run(tmp_path, "worker_main")]
+        nodes.lose(next(node for node in others if node != nodes.of(server)))
+        process.until("was lost with its actor on node", "it is started again (1 of 3)")
+        nodes.lose(nodes.of(server))
+        process.until("the server was lost with its actor on node", "it is started again from its newest checkpoint")
+        gate.touch()
+        status, _, said = process.end()
+    assert 0 == status, said
+    assert expected_bits(tmp_path) == summary(tmp_path / "run")["weights_sha256"]
+    assert ended(tmp_path, nodes)
 
 
 def test_nothing_is_left_when_the_driver_is_killed(nodes: Nodes, tmp_path: Path) -> None:

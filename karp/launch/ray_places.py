@@ -1,0 +1,45 @@
+"""Where the processes of a run are on a Ray cluster, as its launcher has it: actors, their answers, their output."""
+
+from pathlib import Path
+from typing import Any, NamedTuple
+
+CONTROL = "control"  # what an actor is told is done in order, beside a `poll`
+GROUPS = {CONTROL: 1, "poll": 1}
+
+
+class Printed(NamedTuple):
+    """Where the output of a process is on this host."""
+
+    log: Path
+    begin: int
+
+
+class Place:
+    """An actor, and the process that it runs."""
+
+    def __init__(self, actor: Any, index: int) -> None:
+        self.actor = actor
+        self.index = index  # of its bundle in the placement group
+        self.number = 0  # of the process that was started last
+        self.runs = False  # its process has been started, and has not ended
+        self.stop_by = 0.0  # when it is given up; 0: it is not to end
+        self.node = ""  # its address
+
+    def call(self, group: str, method: str, *arguments: Any) -> Any:
+        """Call a method of the actor; return the future of its answer."""
+        return getattr(self.actor, method).options(concurrency_group=group).remote(*arguments)
+
+
+class Expected(NamedTuple):
+    """What a future is the answer to."""
+
+    what: str  # "start" or "poll"
+    process: int
+    place: Place
+    number: int  # of the process that is started or asked for in this place
+
+
+def first_line(error: BaseException) -> str:
+    """Return the first line of an error's text, or its type if it has none."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return lines[0] if lines else type(error).__name__
