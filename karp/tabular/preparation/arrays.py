@@ -1,7 +1,8 @@
 """Arrays on disk: written once from the first byte to the last, with their SHA-256, and mapped read-only.
 
 A file holds the elements and nothing else, little-endian and in row order; the manifest has dtype, shape and digest.
-Where there is no directory the files are in memory (Linux's memfd), and their size is sealed once they are written.
+Where there is no directory the files have no names, so nothing is left of them however this process ends: they are in
+memory (Linux's memfd), and their size is sealed once they are written, or where the system has temporary files.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from tempfile import TemporaryDirectory, gettempdir
+from tempfile import TemporaryFile, gettempdir
 from typing import Any, BinaryIO
 
 import numpy as np
@@ -26,25 +27,25 @@ MODE = 0o600  # rows of data are nobody else's business
 
 
 class Store:
-    """A folder of arrays, or memory.
+    """A folder of arrays, or files without names.
 
     Attributes:
-        folder: None for memory.
-        temporary: the object with which the folder goes, if it is a temporary one.
+        folder: None for files without names.
         megabytes: about how much it takes to write all arrays, for messages.
     """
 
-    def __init__(
-        self, folder: Path | None, temporary: TemporaryDirectory[str] | None = None, megabytes: float = 0.0
-    ) -> None:
-        """Use a folder that is there, or memory."""
-        self.folder, self.temporary, self.megabytes = folder, temporary, megabytes
+    def __init__(self, folder: Path | None, megabytes: float = 0.0, *, in_memory: bool = False) -> None:
+        """Use a folder that is there, or files without names, in memory or not."""
+        self.folder, self.megabytes, self._in_memory = folder, megabytes, in_memory
         self._descriptors: dict[str, int] = {}
         self._names: list[str] = []
 
     def __del__(self) -> None:
-        for descriptor in self._descriptors.values():
-            os.close(descriptor)
+        self._close()
+
+    def _close(self) -> None:
+        while self._descriptors:
+            os.close(self._descriptors.popitem()[1])
 
     @contextmanager
     def errors(self) -> Iterator[None]:
@@ -54,7 +55,8 @@ class Store:
         except RecordError:
             raise
         except OSError as error:
-            where = f"in memory and {gettempdir()}" if self.folder is None else f"to {self.folder}"
+            temporary = f"{'memory and ' * self._in_memory}{gettempdir()}"
+            where = f"in {temporary}" if self.folder is None else f"to {self.folder}"
             full = error.errno in (errno.ENOSPC, getattr(errno, "EDQUOT", errno.ENOSPC), errno.EFBIG, errno.ENOMEM)
             space = f"it takes about {self.megabytes:,.1f} MB: free space, or " * full
             raise RecordError(
@@ -69,10 +71,16 @@ class Store:
             with files.replacing(self.folder / name, MODE) as file:
                 yield ArrayWriter(file)
             return
-        descriptor = os.memfd_create(name, os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+        if self._in_memory:
+            descriptor = os.memfd_create(name, os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+        else:
+            with TemporaryFile() as unnamed:
+                descriptor = os.dup(unnamed.fileno())
         self._descriptors[name] = descriptor
         with open(descriptor, "wb", closefd=False) as file:
             yield ArrayWriter(file)
+        if not self._in_memory:
+            return
         import fcntl
 
         # Not sealed against writing: before Linux 6.7 such a file cannot be mapped as shared, not even read-only.
@@ -80,9 +88,8 @@ class Store:
 
     def remove(self) -> None:
         """Remove the arrays that were written here, as they may hold the last blocks of a disk."""
-        if self.temporary is not None:
-            self.temporary.cleanup()
-        elif self.folder is not None:
+        self._close()
+        if self.folder is not None:
             for name in self._names:
                 with suppress(OSError):
                     (self.folder / name).unlink()
@@ -112,23 +119,19 @@ class Store:
 def make_store(directory: str | os.PathLike[str] | None, table_bytes: int, file_bytes: int, memory: int) -> Store:
     """Return where to write a table of so many bytes, beside temporary files of `file_bytes`.
 
-    Without a directory it is memory if the table takes at most half of `memory`, else a temporary folder. Raises
-    RecordError if the directory cannot be used.
+    Without a directory it is memory if the table takes at most half of `memory`, else the system's temporary files.
+    Raises RecordError if the directory cannot be used.
     """
     megabytes = (table_bytes + file_bytes) / 1e6
     if directory is not None:
-        store = Store(Path(directory), None, megabytes)
+        store = Store(Path(directory), megabytes)
         with store.errors():
             Path(directory).mkdir(mode=0o700, parents=True, exist_ok=True)
             for part in Path(directory).glob(".*.part"):  # what a killed process has left of a table
                 if part.name.startswith((".train.", ".validation.", ".manifest.json.")):
                     part.unlink(missing_ok=True)
         return store
-    if table_bytes <= memory // 2 and hasattr(os, "memfd_create"):
-        return Store(None, None, megabytes)
-    with Store(Path(gettempdir()), None, megabytes).errors():
-        temporary = TemporaryDirectory(prefix="karp-prepared-", ignore_cleanup_errors=True)
-    return Store(Path(temporary.name), temporary, megabytes)
+    return Store(None, megabytes, in_memory=table_bytes <= memory // 2 and hasattr(os, "memfd_create"))
 
 
 def _mapped(descriptor: int, dtype: np.dtype[Any], shape: tuple[int, ...]) -> NDArray[Any]:

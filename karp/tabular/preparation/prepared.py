@@ -90,7 +90,7 @@ class Prepared:
         counts: of the table's rows.
         target_mean, target_std: with which the numbers to predict were standardised; 0 and 1 for classes.
         train, validation: the rows.
-        manifest: the path of the manifest; None if the table is in memory, or in a folder that is gone with this.
+        manifest: the path of the manifest; None if the table's files have no names, and so are gone with this.
         store: where its arrays are.
     """
 

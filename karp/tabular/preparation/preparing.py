@@ -49,7 +49,7 @@ def prepare(
         seed: of the split and of the order of rows.
         memory: about how many bytes preparing may hold.
         directory: where the arrays are written; without it they are in memory if they take at most half of `memory`,
-            else in a temporary folder that is gone with the result.
+            else in temporary files; in either case they are gone with the result, however the process ends.
         progress: called after each batch as (what is done, rows done, rows in all or None if that is not known).
 
     Raises DataError for a table that cannot be used, SettingError for an option, RecordError if writing fails.

@@ -8,7 +8,6 @@ alone (`sorting.py`), so neither memory nor the format of the file shows in a bi
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Iterable, Mapping
 from contextlib import ExitStack
 from math import isfinite, sqrt
@@ -181,7 +180,4 @@ def write_table(
         if path is not None:
             with files.replacing(path, MODE) as file:
                 file.write(json.dumps(manifest | {"sha256": digest(manifest)}, allow_nan=False).encode())
-    prepared = from_manifest(manifest, store, None if store.temporary else path)
-    if store.temporary is not None and os.name == "posix":
-        store.temporary.cleanup()  # files that are mapped stay until they are not
-    return prepared
+    return from_manifest(manifest, store, path)

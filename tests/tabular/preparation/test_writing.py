@@ -5,6 +5,7 @@ import tracemalloc
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from karp.errors import RecordError
-from karp.tabular.preparation.arrays import Store
+from karp.tabular.preparation.arrays import ArrayWriter, Store
 from karp.tabular.preparation.preparing import prepare
 from karp.tabular.preparation.sorting import Sorter, chunk_rows
 
@@ -78,13 +79,22 @@ def test_a_folder_that_cannot_be_made_is_named(tmp_path: Path) -> None:
         prepare({"x": [1, 2, 3, 4], "y": [0, 1, 0, 1]}, target="y", directory=tmp_path / "file" / "prepared")
 
 
-def test_a_table_larger_than_half_the_memory_is_in_a_folder_that_goes(
+def test_a_table_larger_than_half_the_memory_is_in_files_without_names(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """So a process that is killed while it writes leaves nothing."""
+    named: list[Path] = []
+    append = ArrayWriter.append
+
+    def observed(writer: ArrayWriter, rows: Any) -> None:
+        append(writer, rows)
+        named.extend(tmp_path.iterdir())
+
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    monkeypatch.setattr(ArrayWriter, "append", observed)
     columns = {"x": np.arange(60_000) * 1.0, "y": np.tile(["a", "b"], 30_000)}
     prepared = prepare(columns, target="y", memory=1 << 20)
-    assert (None, []) == (prepared.manifest, list(tmp_path.iterdir()))
+    assert (None, [], []) == (prepared.manifest, named, list(tmp_path.iterdir()))
     assert prepare(columns, target="y").fingerprint == prepared.fingerprint
     assert 48_000 == np.unique(prepared.train.numbers).size
     with largest_file(30_000), pytest.raises(RecordError, match="MB: free space"):
