@@ -23,7 +23,7 @@ from karp.record.files import reason, replacing
 IR, OPSET, ML_OPSET = 10, 18, 3
 ML = "ai.onnx.ml"
 ROWS = "rows"  # the name of the axis of rows, whose size is free
-LARGEST = 2**31 - 1  # bytes of a protobuf message
+LARGEST = 2**31 - 2**24  # bytes of constants: a protobuf message has less than 2 GiB, and there are nodes too
 _SHARED = 1 << 10  # constants up to this size in bytes are written once
 _TEXT = np.dtype(object)
 
@@ -65,6 +65,7 @@ class Graph:
         self._constants: list[Any] = []
         self._shared: dict[tuple[str, tuple[int, ...], bytes], str] = {}
         self._names: set[str] = set()
+        self._size = 0  # of the constants, in bytes
 
     def input(self, name: str, dtype: DTypeLike, shape: Sequence[str | int], note: str = "") -> Tensor:
         """Add an input; all of them come before the first node, as names inside the graph avoid theirs."""
@@ -98,13 +99,13 @@ class Graph:
 
     def write(self, path: str | os.PathLike[str]) -> None:
         """Write the model, whole or not at all; raise RecordError if that fails, SettingError if it is too large."""
+        if self._size > LARGEST:
+            raise SettingError(f"the model takes more than {LARGEST:,} bytes, the most that an ONNX file has")
         helper = self._onnx.helper
         graph = helper.make_graph(self._nodes, "karp", self._inputs, self._outputs, self._constants)
         opsets = [helper.make_opsetid("", OPSET), helper.make_opsetid(ML, ML_OPSET)]
         model = helper.make_model(graph, opset_imports=opsets, ir_version=IR, doc_string=self._note)
         model.producer_name, model.producer_version = "karp", __version__
-        if (size := model.ByteSize()) > LARGEST:
-            raise SettingError(f"the model takes {size:,} bytes, and an ONNX file has at most {LARGEST:,}")
         try:
             with replacing(Path(path)) as file:
                 file.write(model.SerializeToString(deterministic=True))
@@ -131,7 +132,9 @@ class Graph:
             if key in self._shared:
                 return self._shared[key]
         name = self._numbered("Constant")
-        self._constants.append(self._onnx.numpy_helper.from_array(array, name))
+        self._size += array.nbytes
+        if self._size <= LARGEST:  # else the library fails, here or when it writes
+            self._constants.append(self._onnx.numpy_helper.from_array(array, name))
         if key is not None:
             self._shared[key] = name
         return name

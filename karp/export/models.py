@@ -18,11 +18,11 @@ from karp.nn.layers import MLP, LayerNorm, Linear, Sequential
 from karp.nn.module import Module
 from karp.tabular.columns.column_types import listing
 from karp.tabular.model import Model
-from karp.tabular.network.encoding import Inputs
 
 Array = NDArray[Any]
 LABEL, PROBABILITIES, VALUE, OUTPUT = "label", "probabilities", "value", "output"
 _ACTIVATIONS = {"identity": None, "logistic": "sigmoid", "tanh": "tanh", "relu": "relu"}  # scikit-learn's names
+_UNITS = {"date": ", a date in Unix seconds, UTC", "clock": ", a time of day in seconds since midnight"}
 _OUT_ACTIVATIONS = ("softmax", "logistic", "identity", "exp")
 
 
@@ -36,7 +36,6 @@ def write_table_model(model: Model, path: str | os.PathLike[str]) -> None:
     def record(rows: int) -> tuple[Value, list[Any]]:
         numbers = np.zeros((rows, len(fitted.schema.numbers)), np.float32)
         encoded = network.encoding(numbers, np.zeros((rows, len(fitted.schema.categories)), np.int32))
-        encoded = Inputs(encoded.dense, encoded.rows)
         return network.apply(encoded), list(encoded)
 
     x = add_operations(graph, record, inputs)
@@ -49,7 +48,8 @@ def write_table_model(model: Model, path: str | os.PathLike[str]) -> None:
     else:
         values = graph.node("Squeeze", graph.cast(x, np.float64), np.array([1]))
         values = graph.node("Mul", values, np.array(fitted.deviation))
-        graph.output(graph.node("Add", values, np.array(fitted.mean)), VALUE, [ROWS])
+        note = f"{fitted.target.name}{_UNITS.get(fitted.target.kind, '')}"
+        graph.output(graph.node("Add", values, np.array(fitted.mean)), VALUE, [ROWS], note)
     graph.write(path)
 
 

@@ -94,9 +94,7 @@ def _of_module(module: Module, prefix: str) -> Named:
 
 
 def _in_sequence(module: Sequential | MLP) -> Iterator[Any]:
-    """Yield what a Sequential of torch has in the place of a module, one item for each number but for activations that
-    a `Linear` has.
-    """
+    """Yield what a Sequential of torch has in a module's place, but for the activations inside of a `Linear`."""
     if isinstance(module, Sequential):
         yield from module.layers
         return

@@ -28,7 +28,7 @@ from karp.autograd import (
 )
 from karp.autograd import sum as total
 from karp.errors import SettingError
-from karp.export import onnx
+from karp.export import graph, onnx
 from karp.export.operations import ACTIVATIONS, FORMS
 
 pytest.importorskip("onnx")
@@ -149,6 +149,13 @@ def test_what_has_no_graph_is_refused(tmp_path: Path, function: Any, said: str |
         return
     with pytest.raises(SettingError, match=said):
         onnx(Function(function, np.float32), tmp_path / "m.onnx", inputs=3)
+    assert [] == list(tmp_path.iterdir())
+
+
+def test_a_model_that_is_too_large_for_the_format_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(graph, "LARGEST", 1000)
+    with pytest.raises(SettingError, match="the model takes more than 1,000 bytes"):
+        onnx(nn.MLP(20, [20], 3), tmp_path / "m.onnx")
     assert [] == list(tmp_path.iterdir())
 
 
