@@ -1,4 +1,4 @@
-"""Estimators with scikit-learn's attributes: the outputs that they predict."""
+"""Estimators, karp's and scikit-learn's: the outputs that they predict."""
 
 from pathlib import Path
 from typing import Any
@@ -11,8 +11,9 @@ from karp.errors import SettingError
 from karp.export import onnx
 
 pytest.importorskip("onnx")
-neural = pytest.importorskip("sklearn.neural_network")
-pytestmark = pytest.mark.filterwarnings("ignore:Stochastic Optimizer:UserWarning")
+sklearn = pytest.importorskip("sklearn.neural_network")
+karp = pytest.importorskip("karp.estimator")
+pytestmark = pytest.mark.filterwarnings("ignore:.*onverge:UserWarning")
 
 RNG = np.random.default_rng(0)
 X = RNG.normal(size=(60, 4))
@@ -31,9 +32,10 @@ LABELS: dict[str, Any] = {
 }
 
 
+@pytest.mark.parametrize("neural", [sklearn, karp], ids=["scikit-learn", "karp"])
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 @pytest.mark.parametrize("labels", LABELS)
-def test_a_classifier(tmp_path: Path, labels: str, dtype: Any) -> None:
+def test_a_classifier(tmp_path: Path, labels: str, dtype: Any, neural: Any) -> None:
     model = neural.MLPClassifier((5, 3), max_iter=3, random_state=0).fit(X.astype(dtype), LABELS[labels])
     onnx(model, tmp_path / "m.onnx")
     runtime = session(tmp_path / "m.onnx")
@@ -65,10 +67,13 @@ def test_small_probabilities_are_no_zeros(tmp_path: Path, dtype: Any) -> None:
     np.testing.assert_allclose(probabilities[:, 1:], expected, rtol=1e-6 if dtype is np.float32 else 1e-14)
 
 
+@pytest.mark.parametrize("neural", [sklearn, karp], ids=["scikit-learn", "karp"])
 @pytest.mark.parametrize("activation", ["identity", "logistic", "tanh", "relu"])
 @pytest.mark.parametrize("settings", [{}, {"loss": "poisson"}])
 @pytest.mark.parametrize("outputs", [1, 2])
-def test_a_regressor(tmp_path: Path, activation: str, settings: dict[str, Any], outputs: int) -> None:
+def test_a_regressor(
+    tmp_path: Path, activation: str, settings: dict[str, Any], outputs: int, neural: Any
+) -> None:  # fmt: skip
     y = np.exp(X[:, :outputs]) if outputs > 1 else np.exp(X[:, 0])
     model = neural.MLPRegressor(
         hidden_layer_sizes=(5,), activation=activation, max_iter=3, random_state=0, **settings).fit(X, y)  # fmt: skip
@@ -80,7 +85,7 @@ def test_a_regressor(tmp_path: Path, activation: str, settings: dict[str, Any], 
 
 
 def test_another_activation_is_refused(tmp_path: Path) -> None:
-    model = neural.MLPRegressor(max_iter=1).fit(X, X[:, 0])
+    model = karp.MLPRegressor(max_iter=1).fit(X, X[:, 0])
     model.activation = "swish"
     with pytest.raises(SettingError, match="the activations 'swish' and 'identity' have no ONNX form"):
         onnx(model, tmp_path / "m.onnx")

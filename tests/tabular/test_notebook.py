@@ -11,6 +11,7 @@ from running import PATIENCE, ROOT, environment, gone
 pytest.importorskip("pyarrow")
 pytest.importorskip("pandas")
 pytest.importorskip("ipykernel")
+pytest.importorskip("sklearn")
 jupyter = pytest.importorskip("jupyter_client")
 
 BEGIN = "import pandas, karp; frame = pandas.read_csv({path!r}); options = dict(n_jobs=2, layers=[16, 8], shards=2)"
@@ -81,3 +82,5 @@ def test_a_cell_shows_a_bar_and_when_it_is_interrupted_it_can_run_again(notebook
     written, shown = notebook.run(CELL.format(epochs=3) + "\nmodel")
     assert "best      epoch" in written
     assert "<td style='text-align: left'>species: 3 classes (Adelie, Chinstrap, Gentoo)</td>" in shown["text/html"]
+    _, shown = notebook.run("from karp.estimator import MLPClassifier; MLPClassifier()")
+    assert "MLPClassifier" in shown["text/html"]
