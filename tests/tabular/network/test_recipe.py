@@ -19,7 +19,7 @@ def test_defaults_follow_task_rows_and_score() -> None:
     assert ("mish", 0.0, 0.02, 512) == (numbers.activation, numbers.smoothing, numbers.rate, numbers.batch_size)
     sizes = [batch_size_for(rows) for rows in (1, 1024, 1025, 8192, 8193, 30_000, 100_000, 100_001)]
     assert [64, 64, 128, 128, 256, 256, 512, 1024] == sizes
-    assert [200, 200, 100, 40, 16, 16] == [epochs_for(rows, 64) for rows in (1, 64, 65, 275, 1024, 10_000)]
+    assert [200, 200, 100, 40, 16, 16, 32] == [epochs_for(rows, 64) for rows in (1, 64, 65, 275, 1024, 4096, 4097)]
     assert (256, 256, 256) == accuracy.layers
     several = Recipe.default("classification", rows=10, members=8)
     assert ((128, 128, 128), 0.03) == (several.layers, several.rate)
