@@ -2,18 +2,34 @@
 
 A fitted estimator is read through scikit-learn's attributes: `coefs_` (inputs, outputs) and `intercepts_` (outputs,) of
 each layer, `activation` between them, `out_activation_` after the last, and for classes `classes_`.
+
+The estimators are imported when they are first used, so that their workers do without scikit-learn.
 """
 
 from __future__ import annotations
 
-try:
-    import sklearn.callback  # noqa: F401  # scikit-learn has it since 1.9
-except ImportError:
-    from karp.errors import MissingError
+from typing import TYPE_CHECKING, Any
 
-    raise MissingError("karp.estimator needs scikit-learn, from 1.9 on: pip install 'karp[sklearn]'") from None
-
-from karp.estimator.classifier import MLPClassifier
-from karp.estimator.regressor import MLPRegressor
+if TYPE_CHECKING:
+    from karp.estimator.classifier import MLPClassifier
+    from karp.estimator.regressor import MLPRegressor
 
 __all__ = ["MLPClassifier", "MLPRegressor"]
+
+_FILES = {"MLPClassifier": "classifier", "MLPRegressor": "regressor"}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _FILES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from importlib import import_module
+
+    try:
+        import sklearn.callback  # noqa: F401  # scikit-learn has it since 1.9
+    except ImportError:
+        from karp.errors import MissingError
+
+        raise MissingError("karp.estimator needs scikit-learn, from 1.9 on: pip install 'karp[sklearn]'") from None
+    estimator = getattr(import_module(f"{__name__}.{_FILES[name]}"), name)
+    globals()[name] = estimator
+    return estimator

@@ -6,7 +6,7 @@ import math
 import warnings
 from enum import Enum
 from itertools import pairwise
-from typing import Any, NamedTuple, Self
+from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,11 +19,12 @@ from sklearn.utils.validation import _check_sample_weight, check_is_fitted, vali
 
 from karp import environment
 from karp.errors import ProgramError, RunError, SettingError
-from karp.estimator import parameters
+from karp.estimator import job, parameters
+from karp.estimator.job import Samples
+from karp.estimator.jobs import workers_of
 from karp.estimator.network import Network, forward
 from karp.estimator.rows import Rows, Shuffled, in_order
-from karp.estimator.scores import loss_of, score_of
-from karp.estimator.training import Numbers, Rules, Trained, Training, shards_of
+from karp.estimator.training import Numbers, Rules, Trained, Training, Validate, shards_of
 from karp.optim import OptimizerState
 
 Array = NDArray[Any]
@@ -41,14 +42,6 @@ class Classes(Enum):
     ANY = 0  # the model's will be those
     SAME = 1  # all of the model's, and no other
     KNOWN = 2  # some of the model's
-
-
-class Samples(NamedTuple):
-    """Rows with their encoded targets, and their weights above 0, or None."""
-
-    x: Any
-    y: Array
-    weights: Array | None
 
 
 class BaseMLP(CallbackSupportMixin, BaseEstimator):
@@ -166,8 +159,6 @@ class BaseMLP(CallbackSupportMixin, BaseEstimator):
         if not goes_on:
             self._optimizer_state = OptimizerState(rules.optimizer(rules.rate, len(samples.y)).state(weights))
         before = weights.copy() if self.early_stopping else None
-        orders = Shuffled(self._random_state, len(samples.y)) if self.shuffle else in_order(len(samples.y))
-        rows = Rows(samples.x, samples.y, samples.weights, orders)
 
         def watch(epoch: int, numbers: Numbers) -> bool:
             if self.verbose:
@@ -176,17 +167,28 @@ class BaseMLP(CallbackSupportMixin, BaseEstimator):
                     print(f"Validation score: {numbers['score']:f}")
             return self._call_back(context, network, samples)
 
-        training = Training(network, rows, rules, self._validator(network, held_out), self._optimizer_state, watch)
         try:
-            with environment.hidden(environment.RUN_DIR):
-                trained = training.run()
+            if workers := self._workers(rules, incremental):
+                random = self._random_state if self.shuffle else None
+                trained, self._optimizer_state = job.run(workers, network, samples, rules, held_out, random)
+                for epoch, numbers in enumerate(trained.epochs):
+                    watch(epoch, numbers)
+            else:
+                rows = len(samples.y)
+                orders = Shuffled(self._random_state, rows) if self.shuffle else in_order(rows)
+                validate = None if held_out is None else self._validator(network, held_out)
+                training = Training(network, Rows(*samples, orders), rules, validate, self._optimizer_state, watch)
+                with environment.hidden(environment.RUN_DIR):
+                    trained = training.run()
+                self._optimizer_state = training.state
         except RunError as error:
+            if "not finite" not in str(error):
+                raise
             why = f"{NOT_FINITE} ({error})"
             raise ValueError(why) from error
         if before is not None:
             weights = network.parameters.data
             weights[:] = before if trained.best_weights is None else trained.best_weights
-        self._optimizer_state = training.state
         self.coefs_, self.intercepts_ = network.layers()
         self._tell(trained, len(samples.y), incremental)
 
@@ -203,28 +205,32 @@ class BaseMLP(CallbackSupportMixin, BaseEstimator):
             constant_rate=incremental, shards=shards_of(batch_size, self.coefs_),
         )  # fmt: skip
 
-    def _validator(self, network: Network, held_out: Samples | None) -> Any:
-        """Return a function that returns the numbers of the network on validation rows; None without any."""
-        if held_out is None:
-            return None
-        x, y, weights = held_out
-        scorer = None
-        if self.scoring is not None:
-            from sklearn.metrics import check_scoring
+    def _workers(self, rules: Rules, incremental: bool) -> int:
+        """Return the workers that train together; 0 for a training in this process, with the same result."""
+        alone = {
+            "partial_fit": incremental,
+            "scoring": self.scoring is not None and self.early_stopping,
+            "learning_rate='adaptive'": rules.solver == "sgd" and rules.learning_rate == "adaptive",
+            "callbacks": hasattr(self, "_skl_callbacks"),
+        }
+        return workers_of(self.n_jobs, rules.shards, [name for name, given in alone.items() if given])
 
-            scorer = check_scoring(self, self.scoring)
+    def _validator(self, network: Network, held_out: Samples) -> Validate:
+        """Return a function that returns the numbers of the network on validation rows."""
+        validate = job.validator(network, held_out)
+        if self.scoring is None:
+            return validate
+        from sklearn.metrics import check_scoring
 
-        def validate() -> dict[str, float]:
-            coefs, intercepts = [value.data for value in network.coefs], [value.data for value in network.intercepts]
-            predictions = forward(x, coefs, intercepts, self.activation, self.out_activation_)
-            numbers = {"score": score_of(predictions, y, weights, self.out_activation_)}
-            if scorer is not None:
-                fitted = self._like(coefs, intercepts)
-                given = {} if weights is None else {"sample_weight": weights}
-                numbers = {"score": float(scorer(fitted, x, self._decode(y), **given))}
-            return numbers | {"validation_loss": loss_of(predictions, y, weights, self.out_activation_)}
+        scorer, given = check_scoring(self, self.scoring), {}
+        if held_out.weights is not None:
+            given["sample_weight"] = held_out.weights
 
-        return validate
+        def score() -> dict[str, float]:
+            fitted = self._like([value.data for value in network.coefs], [value.data for value in network.intercepts])
+            return validate() | {"score": float(scorer(fitted, held_out.x, self._decode(held_out.y), **given))}
+
+        return score
 
     def _like(self, coefs: list[Array], intercepts: list[Array]) -> Self:
         """Return a copy of this estimator with other weights, and without the names of features."""

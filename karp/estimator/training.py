@@ -23,6 +23,8 @@ from karp.trainer.trainer import Trainer
 Array = NDArray[Any]
 SMALLEST_RATE = 1e-6  # an adaptive rate is divided until it is not above this
 DIVISOR = 5.0
+SHARED_WORK = 1 << 24  # products of a batch's forward pass, from which on several workers pay
+SHARD_ROWS, MOST_SHARDS = 256, 8
 Numbers = Mapping[str, float]
 Validate = Callable[[], dict[str, float]]
 Watch = Callable[[int, Numbers], bool]
@@ -86,9 +88,25 @@ class Rules:
         better = value > best if self.scored else value < best
         return {"loss": loss, **validated, "best": value if better else best, "failures": failures + 1 if worse else 0}
 
+    def next_rate(self, epochs: int, samples: int) -> float:
+        """Return the rate that a further epoch would have, after so many of so many samples; not for "adaptive"."""
+        if self.solver == "adam" or self.learning_rate != "invscaling":
+            return self.rate
+        return self.learning_rate_init / math.pow(self.seen + epochs * samples + 1, self.power_t)
+
     def plain(self) -> dict[str, Any]:
-        """Return the rules as plain types, for a file."""
-        return asdict(self)
+        """Return the rules as plain types, for a file: a float, which may be infinite, as a text."""
+        return {name: repr(value) if isinstance(value, float) else value for name, value in asdict(self).items()}
+
+    @classmethod
+    def from_plain(cls, plain: Mapping[str, Any]) -> Rules:
+        """Return the rules that `plain` has returned."""
+        names = ("solver", "learning_rate")
+        values: dict[str, Any] = dict(plain)
+        for name, value in plain.items():
+            if isinstance(value, str) and name not in names:
+                values[name] = float(value)
+        return cls(**values)
 
 
 class Trained(NamedTuple):
@@ -137,10 +155,9 @@ class Training:
                 stopped = not self._divide_rate()
         except KeyboardInterrupt:
             interrupted = True
-        if self.rules.solver == "sgd" and self.rules.learning_rate == "invscaling":
-            seen = self.rules.seen + len(self.epochs) * len(self.rows)
-            self.rate = self.rules.learning_rate_init / math.pow(seen + 1, self.rules.power_t)
-        return Trained(self.epochs, stopped and self.failed, self.rate, self.best_weights, interrupted)
+        divided = self.rate != self.rules.rate
+        rate = self.rate if divided else self.rules.next_rate(len(self.epochs), len(self.rows))
+        return Trained(self.epochs, stopped and self.failed, rate, self.best_weights, interrupted)
 
     def _train_at_one_rate(self) -> None:
         """Train until epochs fail to be better, or there are no more."""
@@ -197,5 +214,12 @@ def train(trainer: Trainer, network: Network, rows: Rows, alpha: float, evaluate
 
 
 def shards_of(batch_size: int, coefs: Sequence[Array]) -> int:
-    """Return the shards of a batch, which follow from the work that it is, so that workers pay."""
-    return 1
+    """Return the shards of a batch: 1, or so many that several workers pay, which follows from the work that it is.
+
+    >>> import numpy as np
+    >>> small, large = [np.zeros((64, 128))], [np.zeros((784, 1024))]
+    >>> [shards_of(200, small), shards_of(200, large), shards_of(2048, large), shards_of(1 << 20, large)]
+    [1, 2, 8, 8]
+    """
+    work = batch_size * sum(coef.size for coef in coefs)
+    return 1 if work < SHARED_WORK else max(2, min(MOST_SHARDS, 1 << max(batch_size // SHARD_ROWS, 1).bit_length() - 1))

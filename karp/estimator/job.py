@@ -1,0 +1,168 @@
+"""A training that several workers do: its files, which this process writes and each worker maps.
+
+    DIR/job/*.npy      rows, targets, weights, initial weights, and the state of the generator that shuffles
+    DIR/job/job.json   the rules, and what of the network is no array
+    DIR/run/           the run, with the weights at its end, its checkpoints, and its epochs in metrics.jsonl
+"""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from karp.data.source import fingerprint
+from karp.errors import RunError
+from karp.estimator.network import Network, forward
+from karp.estimator.rows import Order, Rows, Shuffled, in_order
+from karp.estimator.scores import loss_of, score_of
+from karp.estimator.training import Rules, Trained, Validate
+from karp.optim import OptimizerState
+from karp.protocol import reports
+from karp.record import checkpoints, files
+from karp.tabular.launching import launch
+
+Array = NDArray[Any]
+PROGRAM = str(Path(__file__).with_name("program.py"))
+SPARSE = ("data", "indices", "indptr")
+
+
+class Samples(NamedTuple):
+    """Rows with their encoded targets, and their weights above 0, or None."""
+
+    x: Any
+    y: Array
+    weights: Array | None
+
+
+def validator(network: Network, held_out: Samples) -> Validate:
+    """Return a function that returns the score and the loss of a network on validation rows."""
+
+    def validate() -> dict[str, float]:
+        coefs, intercepts = [value.data for value in network.coefs], [value.data for value in network.intercepts]
+        predictions = forward(held_out.x, coefs, intercepts, network.activation, network.output)
+        targets = held_out.y, held_out.weights, network.output
+        return {"score": score_of(predictions, *targets), "validation_loss": loss_of(predictions, *targets)}
+
+    return validate
+
+
+class Job(NamedTuple):
+    """All that a worker needs: the network with its initial weights, rows, rules, and validation rows or None."""
+
+    network: Network
+    rows: Rows
+    rules: Rules
+    held_out: Samples | None
+
+    @classmethod
+    def read(cls, folder: Path) -> Job:
+        """Map the files of a job, which no other process changes."""
+        plain = files.read_json(folder / "job.json")
+        layers = [
+            [np.array(_load(folder / f"{kind}{layer}.npy")) for layer in range(plain["layers"])]
+            for kind in ("coefs", "intercepts")
+        ]
+        samples = _read_samples(folder, "train", plain["train"])
+        held_out = None if plain["held_out"] is None else _read_samples(folder, "held_out", plain["held_out"])
+        orders: Order = in_order(len(samples.y))
+        if plain["shuffle"]:
+            random = np.random.RandomState()
+            random.set_state(("MT19937", _load(folder / "random.npy"), plain["position"], 0, 0.0))
+            orders = Shuffled(random, len(samples.y))
+        network = Network(layers[0], layers[1], plain["activation"], plain["output"])
+        return cls(network, Rows(*samples, orders, plain["fingerprint"]), Rules.from_plain(plain["rules"]), held_out)
+
+
+def write(
+    folder: Path, network: Network, samples: Samples, rules: Rules, held_out: Samples | None,
+    random: np.random.RandomState | None,
+) -> None:  # fmt: skip
+    """Write the files of a job; `random` is the generator that shuffles, None if nothing is shuffled."""
+    folder.mkdir()
+    coefs, intercepts = network.layers()
+    for layer, pair in enumerate(zip(coefs, intercepts, strict=True)):
+        for kind, array in zip(("coefs", "intercepts"), pair, strict=True):
+            np.save(folder / f"{kind}{layer}.npy", array)
+    position: Any = None
+    if random is not None:
+        _, keys, position, *_ = random.get_state(legacy=True)
+        np.save(folder / "random.npy", keys)
+    arrays = [array for array in (*_parts(samples.x).values(), *samples[1:]) if array is not None]
+    files.write_json(folder / "job.json", {
+        "layers": len(coefs), "activation": network.activation, "output": network.output, "rules": rules.plain(),
+        "shuffle": random is not None, "position": position, "fingerprint": fingerprint(arrays),
+        "train": _write_samples(folder, "train", samples),
+        "held_out": None if held_out is None else _write_samples(folder, "held_out", held_out),
+    })  # fmt: skip
+
+
+def run(
+    workers: int, network: Network, samples: Samples, rules: Rules, held_out: Samples | None,
+    random: np.random.RandomState | None,
+) -> tuple[Trained, OptimizerState]:  # fmt: skip
+    """Have workers train a network, whose weights are then those at the end, or of the best score; see `Training.run`.
+
+    Raises RunError if the run fails. An interrupt goes on, when all processes have ended and their files are gone.
+    """
+    with tempfile.TemporaryDirectory(prefix="karp-estimator-", ignore_cleanup_errors=True) as name:
+        folder, directory = Path(name) / "job", Path(name) / "run"
+        write(folder, network, samples, rules, held_out, random)
+        launch(workers, directory, [PROGRAM, str(folder)], None, kept=False)
+        lines = (directory / "metrics.jsonl").read_bytes().splitlines()
+        snapshot = checkpoints.newest(directory, lambda text: None)
+        if snapshot is None:
+            raise RunError("the run has ended without a checkpoint, so the result is not known: fit again")
+        plain, vectors = snapshot
+        network.parameters.data[:] = vectors["best"] if vectors.get("best") is not None else vectors["weights"]
+    evaluations = [report for report in map(reports.from_line, lines) if isinstance(report, reports.Evaluation)]
+    epochs = [_numbers(report.scores) for report in evaluations]
+    if random is not None:
+        Shuffled(random, len(samples.y))(len(epochs) - 1)
+    better = rules.scored and epochs[-1]["best"] != rules.best
+    trained = Trained(
+        epochs, epochs[-1]["failures"] > rules.n_iter_no_change, rules.next_rate(len(epochs), len(samples.y)),
+        network.parameters.data.copy() if better else None, False,
+    )  # fmt: skip
+    state = {name[6:]: vector for name, vector in vectors.items() if name.startswith("state.")}
+    return trained, OptimizerState(state, int(plain["version"]))
+
+
+def _numbers(scores: dict[str, Any]) -> dict[str, float]:
+    """Return the numbers of an epoch as they were: a NaN is null in a line."""
+    return {name: float("nan") if value is None else value for name, value in scores.items()}
+
+
+def _parts(x: Any) -> dict[str, Array]:
+    """Return the arrays of rows, dense or sparse, by name."""
+    return {"x": x} if isinstance(x, np.ndarray) else {name: getattr(x, name) for name in SPARSE}
+
+
+def _write_samples(folder: Path, name: str, samples: Samples) -> dict[str, Any]:
+    """Write the arrays of samples, and return what else they consist of."""
+    arrays = _parts(samples.x) | {"y": samples.y, "weights": samples.weights}
+    for part, array in arrays.items():
+        if array is not None:
+            np.save(folder / f"{name}.{part}.npy", array)
+    return {"sparse": "x" not in arrays, "shape": list(samples.x.shape), "weighted": samples.weights is not None}
+
+
+def _read_samples(folder: Path, name: str, plain: dict[str, Any]) -> Samples:
+    def load(part: str) -> Array:
+        return _load(folder / f"{name}.{part}.npy")
+
+    if plain["sparse"]:
+        from scipy.sparse import csr_array
+
+        x = csr_array(tuple(load(part) for part in SPARSE), shape=tuple(plain["shape"]))
+    else:
+        x = load("x")
+    return Samples(x, load("y"), load("weights") if plain["weighted"] else None)
+
+
+def _load(path: Path) -> Array:
+    array: Array = np.asarray(np.load(path, mmap_mode="r"))
+    return array
