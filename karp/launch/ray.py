@@ -22,7 +22,7 @@ from karp import environment
 from karp.errors import LostError, MissingError, SettingError
 from karp.launch.processes import open_log
 from karp.launch.ray_actors import ServerActor, WorkerActor, hash_of, installed
-from karp.launch.ray_places import CONTROL, GROUPS, Expected, Place, Printed, first_line
+from karp.launch.ray_places import Expected, Place, Printed, first_line
 from karp.launch.states import OPEN
 from karp.launch.supervisor import SERVER
 from karp.serve.config import Config
@@ -113,16 +113,16 @@ class RayCluster:
 
         cpus = 1 if index == 0 else self.options.cpus_per_worker or self.options.threads
         strategy = PlacementGroupSchedulingStrategy(self.group, placement_group_bundle_index=index)
-        actor = self.ray.remote(num_cpus=cpus, max_restarts=0, max_task_retries=0, concurrency_groups=GROUPS)(kind)
+        actor = self.ray.remote(num_cpus=cpus, max_restarts=0, max_task_retries=0, max_concurrency=4)(kind)
         return Place(actor.options(scheduling_strategy=strategy).remote(), index)
 
     def _check_nodes(self) -> None:
         """Raise SettingError for the first node that lacks a file, or has another karp."""
         program, folder = Path(self.options.program).resolve(), Path.cwd()
         workers = [place for process, place in self.places.items() if process != SERVER]
-        futures = [place.call(CONTROL, "look", str(program), str(folder)) for place in workers]
+        futures = [place.call("look", str(program), str(folder)) for place in workers]
         launched = self.launch.directory / "launch.json"
-        futures.append(self.places[SERVER].call(CONTROL, "look", str(launched)))
+        futures.append(self.places[SERVER].call("look", str(launched)))
         *answers, (at, has, found) = self._get(futures, "its actors to begin")
         for place, (node, *_) in zip(workers, answers, strict=True):
             place.node = node
@@ -142,7 +142,7 @@ class RayCluster:
                 "that it shares with this host (--run-dir)")  # fmt: skip
 
     def _listen(self, place: Place) -> str:
-        (address,) = self._get([place.call(CONTROL, "listen")], "the server's node to listen")
+        (address,) = self._get([place.call("listen")], "the server's node to listen")
         return str(address)
 
     def _get(self, futures: list[Any], what: str) -> list[Any]:
@@ -171,8 +171,8 @@ class RayCluster:
         config = config._replace(address=self.published, launched=0.0)
         log = self.logs / "server.log"
         self.printed[SERVER] = Printed(log, log.stat().st_size)
-        self._expect("start", SERVER, place, place.call(CONTROL, "start", list(config), self._given(), moved))
-        self._expect("poll", SERVER, place, place.call("poll", "poll", POLL_SECONDS))
+        self._expect("start", SERVER, place, place.call("start", list(config), self._given(), moved))
+        self._expect("poll", SERVER, place, place.poll(POLL_SECONDS))
         if moved:
             for worker, other in self.places.items():
                 if worker != SERVER and other.runs:
@@ -193,7 +193,7 @@ class RayCluster:
         place.runs, place.stop_by = True, 0.0
         program, folder = str(Path(self.options.program).resolve()), str(Path.cwd())
         arguments = place.number, worker, program, self.options.arguments, folder, self._given()
-        self._expect("start", worker, place, place.call(CONTROL, "start", *arguments))
+        self._expect("start", worker, place, place.call("start", *arguments))
 
     def _given(self) -> dict[str, str]:
         """Return the variables of the run for a process on a node."""
@@ -205,14 +205,14 @@ class RayCluster:
     def tell(self, command: Mapping[str, object]) -> None:
         """Send the server a command; if it is gone, do nothing."""
         if place := self.places.get(SERVER):
-            place.call(CONTROL, "tell", dict(command))
+            place.call("tell", dict(command))
 
     def stop(self, workers: list[int]) -> None:
         """Ask these workers' processes to end; what has not in STOP_SECONDS is given up with its actor."""
         for worker in workers:
             place = self.places[worker]
             place.stop_by = time.monotonic() + STOP_SECONDS
-            place.call(CONTROL, "stop")
+            place.call("stop")
 
     def kill_server(self) -> None:
         """Kill the server's process with its actor."""
@@ -283,7 +283,7 @@ class RayCluster:
 
     def _poll(self, process: int, place: Place) -> None:
         arguments = (POLL_SECONDS,) if process == SERVER else (place.number, POLL_SECONDS)
-        self._expect("poll", process, place, place.call("poll", "poll", *arguments))
+        self._expect("poll", process, place, place.poll(*arguments))
 
     def _server_says(self, place: Place, lines: list[bytes], status: int | None) -> None:
         from karp.protocol.reports import from_line

@@ -21,7 +21,7 @@ import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 from karp import __version__, environment
 from karp.launch.processes import Child, ServerProcess, start_worker, stop
@@ -51,10 +51,33 @@ class Watchdog:
         self.end()
 
 
-class WorkerActor:
+class Ordered:
+    """An actor whose `poll` waits beside its other calls, which are done one after the other, in their order.
+
+    Ray's concurrency groups would do that, too, but its client does not know them.
+    """
+
+    def __init__(self) -> None:
+        self._next = 0
+        self._changed = threading.Condition()
+
+    def do(self, number: int, method: str, *arguments: Any) -> Any:
+        """Call a method of the actor, when all calls with lower numbers are done."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._next == number)
+        try:
+            return getattr(self, method)(*arguments)
+        finally:
+            with self._changed:
+                self._next += 1
+                self._changed.notify_all()
+
+
+class WorkerActor(Ordered):
     """Runs the processes of one worker, one after the other."""
 
     def __init__(self) -> None:
+        super().__init__()
         self.watchdog = Watchdog(self.stop)
         self.folder = tempfile.TemporaryDirectory(prefix="karp-")
         self.leash, self.held = os.pipe()
@@ -104,10 +127,11 @@ class WorkerActor:
             stop([self.child.process])
 
 
-class ServerActor:
+class ServerActor(Ordered):
     """Runs the server's process, and starts it again at the same address."""
 
     def __init__(self) -> None:
+        super().__init__()
         self.server: ServerProcess | None = None
         self.watchdog = Watchdog(self.kill)
 
@@ -151,7 +175,8 @@ class ServerActor:
         Waits for them at most so many seconds.
         """
         self.watchdog.asked()
-        if self.server is None:
+        if self.server is None or self.server.released:  # another is about to be started
+            time.sleep(LOOK_SECONDS)
             return [], None
         try:
             return self.server.read(seconds), None

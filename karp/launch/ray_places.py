@@ -3,9 +3,6 @@
 from pathlib import Path
 from typing import Any, NamedTuple
 
-CONTROL = "control"  # what an actor is told is done in order, beside a `poll`
-GROUPS = {CONTROL: 1, "poll": 1}
-
 
 class Printed(NamedTuple):
     """Where the output of a process is on this host."""
@@ -20,14 +17,20 @@ class Place:
     def __init__(self, actor: Any, index: int) -> None:
         self.actor = actor
         self.index = index  # of its bundle in the placement group
+        self.calls = 0
         self.number = 0  # of the process that was started last
         self.runs = False  # its process has been started, and has not ended
         self.stop_by = 0.0  # when it is given up; 0: it is not to end
         self.node = ""  # its address
 
-    def call(self, group: str, method: str, *arguments: Any) -> Any:
-        """Call a method of the actor; return the future of its answer."""
-        return getattr(self.actor, method).options(concurrency_group=group).remote(*arguments)
+    def call(self, method: str, *arguments: Any) -> Any:
+        """Call a method of the actor, after those that were called before; return the future of its answer."""
+        self.calls += 1
+        return self.actor.do.remote(self.calls - 1, method, *arguments)
+
+    def poll(self, *arguments: Any) -> Any:
+        """Ask the actor for news; return the future of its answer."""
+        return self.actor.poll.remote(*arguments)
 
 
 class Expected(NamedTuple):

@@ -1,7 +1,7 @@
 """A Ray cluster on this machine, as a process: a head without CPUs, and as many nodes as standard input asks for.
 
-Each line that it reads is a number of CPUs; it answers with the process number of the new node's raylet. Its first line
-is the cluster's address. It ends with its standard input.
+Its argument is the port of Ray's client. Each line that it reads is a number of CPUs; it answers with the process
+number of the new node's raylet. Its first line is the cluster's address. It ends with its standard input.
 """
 
 import sys
@@ -10,7 +10,8 @@ from ray.cluster_utils import Cluster
 
 
 def main() -> None:
-    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, "include_dashboard": False})
+    head = {"num_cpus": 0, "include_dashboard": False, "ray_client_server_port": int(sys.argv[1])}
+    cluster = Cluster(initialize_head=True, head_node_args=head)
     try:
         print(cluster.address, flush=True)
         for line in sys.stdin:

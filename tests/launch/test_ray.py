@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -18,12 +19,21 @@ from running import (
     command,
     completed,
     environment,
+    free_port,
     launch,
     processes,
     program,
     started,
     summary,
 )
+
+from karp.errors import SettingError
+from karp.launch.options import Options
+from karp.launch.ray import RayCluster
+from karp.launch.ray_actors import hash_of, installed
+from karp.launch.ray_places import Place
+from karp.launch.run import Launch
+from karp.launch.supervisor import SERVER
 
 pytest.importorskip("ray")
 
@@ -39,8 +49,9 @@ def wait():
 class Nodes:
     """A Ray cluster, and the raylets of its nodes."""
 
-    def __init__(self, process: "subprocess.Popen[str]") -> None:
+    def __init__(self, process: "subprocess.Popen[str]", client: str) -> None:
         self.process = process
+        self.client = client
         self.address = self._answer()
         self.raylets: list[int] = []
 
@@ -59,7 +70,6 @@ class Nodes:
         while number not in self.raylets:
             number = parent(number)
         return number
-
 
     def lose(self, raylet: int) -> None:
         """Kill all processes of a node, as the loss of its host does."""
@@ -84,12 +94,13 @@ def parent(number: int) -> int:
 @pytest.fixture(scope="module")
 def nodes() -> Iterator[Nodes]:
     variables = environment(PYTHONWARNINGS="", RAY_DISABLE_IMPORT_WARNING="1")
-    line = [sys.executable, str(Path(__file__).with_name("ray_nodes.py"))]
+    port = free_port()
+    line = [sys.executable, str(Path(__file__).with_name("ray_nodes.py")), str(port)]
     with subprocess.Popen(
         line, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, env=variables
     ) as process:
         try:
-            cluster = Nodes(process)
+            cluster = Nodes(process, f"ray://127.0.0.1:{port}")
             cluster.add(2)
             cluster.add(2)
             yield cluster
@@ -156,6 +167,13 @@ def test_a_run_on_ray_has_the_bits_and_the_output_of_one_on_this_host(nodes: Nod
     assert ended(tmp_path, nodes)
 
 
+def test_a_run_goes_by_ray_s_client_as_well(nodes: Nodes, tmp_path: Path) -> None:
+    line = command("launch", "-n", 2, "--on", nodes.client, "--run-dir", tmp_path / "run", program(tmp_path))
+    done = completed(line, tmp_path, PYTHONWARNINGS="")
+    assert (0, "trained 8\n") == (done.returncode, done.stdout), done.stderr
+    assert ended(tmp_path, nodes)
+
+
 def test_a_worker_that_is_killed_is_started_again_and_so_is_the_server(nodes: Nodes, tmp_path: Path) -> None:
     with begun(nodes, tmp_path) as (process, gate):
         os.kill(of_run(tmp_path, "worker_main")[0], signal.SIGKILL)
@@ -201,11 +219,47 @@ def test_a_node_that_is_lost_costs_no_bits(nodes: Nodes, tmp_path: Path) -> None
     assert ended(tmp_path, nodes)
 
 
-def test_nothing_is_left_when_the_driver_is_killed(nodes: Nodes, tmp_path: Path) -> None:
-    with begun(nodes, tmp_path) as (process, _):
+def test_nothing_is_left_when_the_driver_is_killed_and_the_run_is_resumed(nodes: Nodes, tmp_path: Path) -> None:
+    with begun(nodes, tmp_path) as (process, gate):
         process.kill()
         process.wait()
     assert ended(tmp_path, nodes)
+    gate.touch()
+    again = completed(command("launch", "--resume", tmp_path / "run", "-n", 2), tmp_path, **on(nodes))
+    assert 0 == again.returncode, again.stderr
+    assert expected_bits(tmp_path) == summary(tmp_path / "run")["weights_sha256"]
+
+
+HERE = ("10.0.0.1", installed(), "", True)
+
+
+@pytest.mark.parametrize(
+    ("worker", "server", "reason"),
+    [
+        (("10.0.0.2", "karp 0.0", "PROGRAM", True), HERE[:3], "node 10.0.0.2 has karp 0.0, and this host karp"),
+        (("10.0.0.2", HERE[1], "", True), HERE[:3], "node 10.0.0.2 does not see the file PATH: put it on storage"),
+        (("10.0.0.2", HERE[1], "other", True), HERE[:3], "node 10.0.0.2 has another file PATH"),
+        (("10.0.0.2", HERE[1], "PROGRAM", False), HERE[:3], "node 10.0.0.2 does not see the folder FOLDER: run from"),
+        (("10.0.0.2", HERE[1], "PROGRAM", True), HERE[:3], "node 10.0.0.1, of the server, does not see the run's"),
+        (("10.0.0.2", HERE[1], "PROGRAM", True), ("10.0.0.1", HERE[1], "LAUNCHED"), ""),
+    ],
+)
+def test_what_a_node_lacks_is_named_before_anything_starts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, worker: tuple[object, ...], server: tuple[object, ...], reason: str
+) -> None:
+    path = program(tmp_path)
+    options = Options(str(path), [], 1, on="ray")
+    options.write(tmp_path)
+    hashes = {"PROGRAM": hash_of(path), "LAUNCHED": hash_of(tmp_path / "launch.json")}
+    answers = [tuple(hashes.get(str(part), part) for part in answer) for answer in (worker, server)]
+    cluster = Launch(options, tmp_path, resume=False).hands
+    assert isinstance(cluster, RayCluster)
+    monkeypatch.setattr(cluster, "_get", lambda futures, what: answers)
+    monkeypatch.setattr(Place, "call", lambda *arguments: None)
+    cluster.places = {SERVER: Place(None, 0), 0: Place(None, 1)}
+    said = reason.replace("PATH", str(path)).replace("FOLDER", str(Path.cwd()))
+    with pytest.raises(SettingError, match=re.escape(said)) if reason else contextlib.nullcontext():
+        cluster._check_nodes()
 
 
 def test_what_ray_has_no_room_for_is_said(nodes: Nodes, tmp_path: Path) -> None:
