@@ -19,7 +19,6 @@ CHOICES = {
     "solver": SOLVERS,
     "learning_rate": ("constant", "invscaling", "adaptive"),
     "loss": ("squared_error", "poisson"),
-    "recipe": ("karp",),
 }
 RANGES = {  # name -> the least and the largest, and whether these two may not be taken
     "alpha": (0.0, math.inf, False, True),
@@ -38,7 +37,7 @@ SWITCHES = ("shuffle", "warm_start", "nesterovs_momentum", "early_stopping")
 def check(parameters: Mapping[str, Any]) -> None:
     """Raise SettingError, naming the parameter, for the first that cannot be used."""
     for name, choices in CHOICES.items():
-        if name in parameters and not (parameters[name] in choices or (name == "recipe" and parameters[name] is None)):
+        if name in parameters and parameters[name] not in choices:
             hint = " (lbfgs is scikit-learn's: sklearn.neural_network has it)" if parameters[name] == "lbfgs" else ""
             raise refusal(name, parameters[name], f"one of {', '.join(choices)}{hint}")
     for name, (low, high, above, below) in RANGES.items():

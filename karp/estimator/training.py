@@ -23,7 +23,7 @@ from karp.trainer.trainer import Trainer
 Array = NDArray[Any]
 SMALLEST_RATE = 1e-6  # an adaptive rate is divided until it is not above this
 DIVISOR = 5.0
-SHARED_WORK = 1 << 24  # products of a batch's forward pass, from which on several workers pay
+SHARED_WORK = 1 << 27  # products of a batch's forward pass; with less, two shards cost one process a third more
 SHARD_ROWS, MOST_SHARDS = 256, 8
 Numbers = Mapping[str, float]
 Validate = Callable[[], dict[str, float]]

@@ -2,6 +2,8 @@
 
 import os
 import platform
+import sys
+from functools import lru_cache
 from typing import Any, cast
 
 import numpy as np
@@ -10,7 +12,16 @@ from karp.protocol.kernels import TEXT, Kernels
 
 
 def kernels() -> Kernels:
-    """Return the kernels of this process; it takes about a millisecond, if threadpoolctl is imported already."""
+    """Return the kernels of this process.
+
+    To find them takes some milliseconds, so it is done again only if modules were imported since, which may have
+    brought another BLAS.
+    """
+    return _kernels_with(len(sys.modules))
+
+
+@lru_cache(maxsize=1)
+def _kernels_with(modules: int) -> Kernels:
     built = cast(dict[str, Any], np.show_config(mode="dicts"))
     compiler, simd = built.get("Compilers", {}).get("c", {}), built.get("SIMD Extensions", {})
     facts = {

@@ -5,6 +5,7 @@ another number meanwhile is refused, as the bits of the others depend on theirs.
 """
 
 import os
+import sys
 import threading
 from typing import Any
 
@@ -20,13 +21,15 @@ class Limit:
         self._threads = 0  # the limit that the holders have set
         self._before: Any = None  # threadpoolctl's object that restores the limit before the first holder's
         self._follows_forks = False
+        self._controller: Any = None  # threadpoolctl's, of the libraries that this process has loaded
+        self._modules = 0  # how many modules were imported then
 
     def acquire(self, threads: int) -> None:
         """Limit the BLAS to so many threads, until `release` has been called as often as this.
 
         Raises SettingError if other Trainers hold another limit.
         """
-        from threadpoolctl import threadpool_limits
+        from threadpoolctl import ThreadpoolController
 
         with self._lock:
             if self.holders and threads != self._threads:
@@ -40,7 +43,9 @@ class Limit:
             if not self.holders:
                 self._restore()
             take_control()
-            limit = threadpool_limits(threads, user_api="blas")  # by each holder: with OpenMP it holds for one thread
+            if self._modules != len(sys.modules):  # to look for libraries takes milliseconds, and imports bring them
+                self._controller, self._modules = ThreadpoolController(), len(sys.modules)
+            limit = self._controller.limit(limits=threads, user_api="blas")  # by each: with OpenMP it is one thread's
             take_control()
             if self._before is None:
                 self._before = limit

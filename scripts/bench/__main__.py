@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from argparse import ArgumentParser
 
-from bench import engine, exchange, importing, modes
+from bench import engine, estimators, exchange, importing, modes
 from bench.tables import command as tables
 
 COMMANDS = {
@@ -13,6 +13,7 @@ COMMANDS = {
     "exchange": (exchange, "samples per second of several workers that train together, karp among peers"),
     "modes": (modes, "samples and seconds to a target score, bytes and staleness, for each mode of training"),
     "tables": (tables, "scores of models of tables, and seconds from file to model, karp.fit among others"),
+    "estimators": (estimators, "training steps per second of karp's MLPClassifier and of scikit-learn's"),
     "import": (importing, "the time of import karp beside that of import numpy"),
 }
 

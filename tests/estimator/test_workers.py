@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from karp.estimator import MLPClassifier, jobs
+from karp.estimator import MLPClassifier, jobs, training
 from karp.estimator.job import Job, Samples, write
 from karp.estimator.network import Network
 from karp.estimator.training import Rules
@@ -29,8 +29,9 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def test_workers_make_the_same_bits_and_leave_nothing(folder: Path) -> None:
+def test_workers_make_the_same_bits_and_leave_nothing(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Early stopping, weights, a schedule; and the optimiser goes on in a partial fit."""
+    monkeypatch.setattr(training, "SHARED_WORK", 1)
     weights = RNG.uniform(0.2, 2, 600)
     given = LARGE | {"solver": "sgd", "learning_rate": "invscaling", "early_stopping": True}
     one = MLPClassifier(**given).fit(X, Y, weights)
