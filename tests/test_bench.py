@@ -57,6 +57,16 @@ def test_engine_refuses_names_it_does_not_know() -> None:
     assert "no theano; there are karp, numpy" in done.stderr
 
 
+def test_estimators_compares_karp_with_scikit_learn(tmp_path: Path) -> None:
+    file = tmp_path / "rows.json"
+    short = ("--rounds", "1", "--turn", "0.1", "--cases", "S", "--solvers", "adam")
+    done = bench("estimators", *short, "--json", str(file))
+    assert (0, "") == (done.returncode, done.stderr)
+    (row,) = [json.loads(line) for line in file.read_text().splitlines()]
+    assert ("S", "adam", 1) == (row["case"], row["solver"], row["jobs"])
+    assert 0 < row["karp"] / row["sklearn"]
+
+
 def test_import_compares_karp_with_numpy(tmp_path: Path) -> None:
     file = tmp_path / "rows.json"
     done = bench("import", "--rounds", "1", "--json", str(file))
