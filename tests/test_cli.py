@@ -50,7 +50,7 @@ def test_a_command_without_a_program_has_no_arguments_for_it() -> None:
         ("worker p.py --run-dir=x", "karp worker lacks --server: --run-dir=x follows p.py"),
         ("worker --run-dir nowhere", "nowhere, so no worker can join it"),
         ("launch --work 2 p.py", "unrecognized arguments: --work"),
-        ("launch -n x p.py", "argument -n/--workers: invalid int value: 'x'"),
+        ("launch -n x p.py", "argument -n/--workers: 'x' is no number of workers: N, or N:M"),
         ("", "the following arguments are required: COMMAND"),
     ],
 )

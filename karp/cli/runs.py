@@ -18,7 +18,8 @@ def add_launch(commands: Commands) -> None:
         epilog="examples:\n  karp launch -n 4 workers/digits.py --epochs 5\n  karp launch --resume runs/my-run -n 8",
     )
     add = command.add_argument
-    add("-n", "--workers", type=int, metavar="N", help="worker processes to start (required, but for --resume)")
+    add("-n", "--workers", type=count_of_workers, metavar="N", help="worker processes to start (required, but for "
+        "--resume); with --on ray also N:M, for N workers and up to M as soon as Ray has room")  # fmt: skip
     add_run(command)
     add("--host", metavar="ADDRESS", help="the IP address the server listens on (default: 127.0.0.1); any that is not "
         "loopback needs keys, which are made for the run unless --keys names some")  # fmt: skip
@@ -89,7 +90,23 @@ def add_consistency(command: argparse.ArgumentParser) -> None:
 
 
 def run_launch(options: argparse.Namespace) -> int:
+    options.most_workers = None if options.workers is None else 0
+    if isinstance(options.workers, tuple):
+        options.workers, options.most_workers = options.workers
     return start_run(options, "launch")
+
+
+def count_of_workers(text: str) -> int | tuple[int, int]:
+    """Return the number of workers that a text gives, or for "N:M" the least and the most.
+
+    >>> count_of_workers("4"), count_of_workers("8:64")
+    (4, (8, 64))
+    """
+    least, colon, most = text.partition(":")
+    try:
+        return (int(least), int(most)) if colon else int(least)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is no number of workers: N, or N:M with --on ray") from None
 
 
 def run_server(options: argparse.Namespace) -> int:
@@ -109,7 +126,7 @@ def start_run(options: argparse.Namespace, command: str) -> int:
 
     elsewhere = command == "server"
     names = ["workers", "threads", "max_restarts", "checkpoint_every", "keep", "on_nonfinite", "exchange"]
-    names += [] if elsewhere else ["on", "cpus_per_worker"]
+    names += [] if elsewhere else ["on", "cpus_per_worker", "most_workers"]
     names += ["same_kernels", "host", "port", "keys", *(option.name for option in OPTIONS)]
     given = {name: getattr(options, name) for name in names if getattr(options, name) is not None}
     if options.resume is not None:

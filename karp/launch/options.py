@@ -29,6 +29,9 @@ class Options(Launched):
             raise SettingError(f"--checkpoint-every is {self.checkpoint_every}; it must be a number of seconds from 0")
         if self.on not in ("host", "ray") and not self.on.startswith("ray://"):
             raise SettingError(f"--on is {self.on!r}; it must be host, ray or ray://HOST:PORT")
+        if self.most_workers and not (self.workers <= self.most_workers < WORKERS and self.on != "host"):
+            raise SettingError(f"-n {self.workers}:{self.most_workers} must be from a number to one that is not below "
+                "it, and with --on ray, as more workers start when there is room")  # fmt: skip
         whole("--cpus-per-worker", self.cpus_per_worker, 0, WORKERS)
         if self.keep < 1 or self.max_restarts < 0:
             raise SettingError("--max-restarts must be at least 0, --keep at least 1")

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 from karp import environment
 from karp.errors import LostError, MissingError, SettingError
+from karp.launch.actions import Say
 from karp.launch.processes import open_log
 from karp.launch.ray_actors import ServerActor, WorkerActor, hash_of, installed
 from karp.launch.ray_places import Expected, Place, Printed, first_line
@@ -112,13 +113,15 @@ class RayCluster:
         from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
         cpus = 1 if index == 0 else self.options.cpus_per_worker or self.options.threads
-        strategy = PlacementGroupSchedulingStrategy(self.group, placement_group_bundle_index=index)
+        strategy: Any = "SPREAD"  # of a worker that the run can begin without: it waits for room
+        if index <= self.options.workers:
+            strategy = PlacementGroupSchedulingStrategy(self.group, placement_group_bundle_index=index)
         actor = self.ray.remote(num_cpus=cpus, max_restarts=0, max_task_retries=0, max_concurrency=4)(kind)
         return Place(actor.options(scheduling_strategy=strategy).remote(), index)
 
     def _check_nodes(self) -> None:
         """Raise SettingError for the first node that lacks a file, or has another karp."""
-        program, folder = Path(self.options.program).resolve(), Path.cwd()
+        program, folder = self._program(), Path.cwd()
         workers = [place for process, place in self.places.items() if process != SERVER]
         futures = [place.call("look", str(program), str(folder)) for place in workers]
         launched = self.launch.directory / "launch.json"
@@ -189,11 +192,29 @@ class RayCluster:
         self._start_process(worker, self.places[worker])
 
     def _start_process(self, worker: int, place: Place) -> None:
+        """Start a worker's process; in an actor that began later than the run, once its node has what is needed."""
+        if not place.node:
+            self._expect("look", worker, place, place.call("look", str(self._program()), str(Path.cwd())))
+            return
         place.number += 1
         place.runs, place.stop_by = True, 0.0
-        program, folder = str(Path(self.options.program).resolve()), str(Path.cwd())
-        arguments = place.number, worker, program, self.options.arguments, folder, self._given()
+        folder = str(Path.cwd())
+        arguments = place.number, worker, str(self._program()), self.options.arguments, folder, self._given()
         self._expect("start", worker, place, place.call("start", *arguments))
+
+    def _program(self) -> Path:
+        return Path(self.options.program).resolve()
+
+    def _looked(self, worker: int, place: Place, node: str, version: str, hashed: str, sees_folder: bool) -> None:
+        """Start a worker's process on a node that was not there when the run began, if it has what is needed."""
+        if (version, hashed, sees_folder) == (installed(), hash_of(self._program()), True):
+            place.node = node
+            self._start_process(worker, place)
+            return
+        self._give_up(place)
+        del self.places[worker]
+        lacks = f"{self._program()}, {Path.cwd()} and {installed()}"
+        self.launch.perform([Say(f"worker {worker} is not started on node {node}, which lacks one of {lacks}")])
 
     def _given(self) -> dict[str, str]:
         """Return the variables of the run for a process on a node."""
@@ -271,7 +292,9 @@ class RayCluster:
             return
         if self.places.get(process) is not place or number != place.number:
             return  # of a process in whose place there is another
-        if what == "start":
+        if what == "look":
+            self._looked(process, place, *answer)
+        elif what == "start":
             where = f" on {place.node}" if place.node else ""
             self.supervisor.started(process, f"process {answer}{where}")
             if process != SERVER:

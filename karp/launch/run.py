@@ -53,7 +53,8 @@ class Launch:
         self.display = Display(sys.stderr) if display is None else display
         self.viewers: list[Viewer] = [self.display]
         self.elsewhere = elsewhere
-        self.supervisor = Supervisor(0 if elsewhere else options.workers, options.max_restarts, elsewhere)
+        started = 0 if elsewhere else options.most_workers or options.workers
+        self.supervisor = Supervisor(started, options.max_restarts, elsewhere)
         self.hands: Hands = self._hands()
         self.began = time.monotonic()
         self.run_id = os.urandom(8).hex()
@@ -139,11 +140,11 @@ class Launch:
             keep=options.keep,
             skip=options.on_nonfinite == "skip",
             keys=keys.to_text() if keys is not None else "",
-            shards=self.shards,
+            shards=self.shards or options.most_workers,
             changed=self.changed,
             exchange=options.exchange,
             same_kernels=options.same_kernels,
-            elsewhere=self.elsewhere,
+            numbers=self.supervisor.wanted,
             command=command_line(),
             launched=self.began,
         )

@@ -39,6 +39,7 @@ class Launched(NamedTuple):
     codec_weights: str | None = None
     same_kernels: bool = False
     on: str = "host"  # or "ray", "ray://HOST:PORT"
+    most_workers: int = 0  # that Ray may have room for; 0: as many as `workers`
     cpus_per_worker: int = 0  # that Ray reserves; 0: as many as threads
     keys: str = ""  # the directory that holds them; '' for fresh ones where keys are needed
 

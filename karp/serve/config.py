@@ -27,7 +27,7 @@ class Config(NamedTuple):
     exchange: str = "auto"  # "zeromq" uses no shared memory
     same_kernels: bool = False
     command: str = ""  # the launcher's command line
-    elsewhere: bool = False  # no worker has its number from the launcher
+    numbers: int = 0  # workers' numbers below are given by the launcher
     launched: float = 0.0  # when the launcher began, as time.monotonic() has it in all processes of a host
 
     def to_line(self) -> bytes:

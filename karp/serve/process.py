@@ -78,8 +78,7 @@ class ServerProcess:
             self.server.ranges.reach = lambda point, step: faults.reach(point, step=step)
         self.audience = Audience(self.server, self.record, config.launched or self.server.now, LauncherPipe())
         self.server.joining.resume(config.shards, config.changed)
-        if config.elsewhere:
-            self.server.joining.launched = 0
+        self.server.joining.launched = config.numbers
         self.compared = False  # whether its kernels have been compared with those of the first worker
         self.exchange_reported = False
         self.first_version = -1  # that of the weights when training began in this process

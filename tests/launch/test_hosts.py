@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import re
 import shutil
 import signal
 import socket
@@ -90,6 +91,13 @@ def test_where_a_server_cannot_listen_is_said(tmp_path: Path, options: list[obje
     done = karp("server", "-n", 1, *options, "--run-dir", tmp_path / "run", program(tmp_path), cwd=tmp_path)
     assert 2 == done.returncode
     assert reason in done.stderr
+
+
+@pytest.mark.parametrize("options", [["-n", "2:4"], ["-n", "4:2", "--on", "ray"], ["-n", 2, "--on", "moon"]])
+def test_where_workers_cannot_run_is_said(tmp_path: Path, options: list[object]) -> None:
+    done = karp("launch", *options, "--run-dir", tmp_path / "run", program(tmp_path), cwd=tmp_path)
+    assert (2, False) == (done.returncode, (tmp_path / "run").exists())
+    assert re.search("with --on ray, as more workers|must be host, ray or ray://HOST:PORT", done.stderr)
 
 
 def test_a_server_at_all_addresses_has_one_that_others_can_reach(monkeypatch: pytest.MonkeyPatch) -> None:

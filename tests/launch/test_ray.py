@@ -21,6 +21,7 @@ from running import (
     environment,
     free_port,
     launch,
+    metrics,
     processes,
     program,
     started,
@@ -110,7 +111,7 @@ def nodes() -> Iterator[Nodes]:
             process.wait(PATIENCE)
 
 
-def line_of(folder: Path, workers: int, path: Path, *options: object) -> list[str]:
+def line_of(folder: Path, workers: object, path: Path, *options: object) -> list[str]:
     return command("launch", "-n", workers, "--on", "ray", "--run-dir", folder / "run", *options, path)
 
 
@@ -119,12 +120,12 @@ def on(nodes: Nodes) -> dict[str, str]:
 
 
 @contextlib.contextmanager
-def begun(nodes: Nodes, folder: Path, *options: object) -> Iterator[tuple[Process, Path]]:
+def begun(nodes: Nodes, folder: Path, *options: object, workers: object = 3) -> Iterator[tuple[Process, Path]]:
     """A launch of three workers that train until the file named second is there."""
     gate = folder / "gate"
     text = ENDLESS.replace('open(os.environ.get("GATE", os.devnull)).close()', "wait()")
     text = text.replace("model = ", WAIT.format(gate=str(gate)) + "model = ", 1)
-    line = line_of(folder, 3, program(folder, text), "--checkpoint-every", 0.1, *options)
+    line = line_of(folder, workers, program(folder, text), "--checkpoint-every", 0.1, *options)
     with started(line, folder, **on(nodes)) as process:
         process.until("step ", "epoch ")
         yield process, gate
@@ -139,6 +140,14 @@ def expected_bits(folder: Path) -> str:
 def of_run(folder: Path, kind: str) -> list[int]:
     """The processes of the run's workers (worker_main), or of its server (serve.process)."""
     return [number for number, line, _ in processes(folder / "run") if kind in line]
+
+
+def joined_by(folder: Path, count: int) -> None:
+    """Wait until so many workers have joined the run."""
+    until = time.monotonic() + PATIENCE
+    while sum(line["report"] == "joined" for line in metrics(folder / "run")) < count:
+        assert time.monotonic() < until
+        time.sleep(0.05)
 
 
 def ended(folder: Path, nodes: Nodes) -> bool:
@@ -271,4 +280,22 @@ def test_what_ray_has_no_room_for_is_said(nodes: Nodes, tmp_path: Path) -> None:
         "Ray had no room for the run in 1 s: it needs 1 CPU for the server and 1 for each of 64 workers; 4 of 4"
         in done.stderr
     )
+    assert ended(tmp_path, nodes)
+
+
+def test_workers_begin_when_ray_has_room_for_them(nodes: Nodes, tmp_path: Path) -> None:
+    """Two of six at once, one on the CPU that is left, two on a node that comes; for the sixth there is no room."""
+    path = program(tmp_path / "here", ENDLESS)
+    with begun(nodes, tmp_path, workers="2:6") as (process, gate):
+        joined_by(tmp_path, 3)
+        nodes.add(2)
+        joined_by(tmp_path, 5)
+        gate.touch()
+        status, _, said = process.end()
+    assert 0 == status, said
+    found = summary(tmp_path / "run")
+    done = launch(tmp_path, 6, path, run="undisturbed")
+    assert 0 == done.returncode, done.stderr
+    assert (summary(tmp_path / "undisturbed")["weights_sha256"], 6) == (found["weights_sha256"], found["shards"])
+    assert "is started again" not in said
     assert ended(tmp_path, nodes)
