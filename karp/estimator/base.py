@@ -19,11 +19,11 @@ from sklearn.utils.validation import _check_sample_weight, check_is_fitted, vali
 
 from karp import environment
 from karp.errors import ProgramError, RunError, SettingError
-from karp.estimator import job, parameters
-from karp.estimator.job import Samples
+from karp.estimator import parameters
 from karp.estimator.jobs import workers_of
 from karp.estimator.network import Network, forward
 from karp.estimator.rows import Rows, Shuffled, in_order
+from karp.estimator.samples import Samples, validator
 from karp.estimator.training import Numbers, Rules, Trained, Training, Validate, shards_of
 from karp.optim import OptimizerState
 
@@ -169,6 +169,8 @@ class BaseMLP(CallbackSupportMixin, BaseEstimator):
 
         try:
             if workers := self._workers(rules, incremental):
+                from karp.estimator import job
+
                 random = self._random_state if self.shuffle else None
                 trained, self._optimizer_state = job.run(workers, network, samples, rules, held_out, random)
                 for epoch, numbers in enumerate(trained.epochs):
@@ -217,7 +219,7 @@ class BaseMLP(CallbackSupportMixin, BaseEstimator):
 
     def _validator(self, network: Network, held_out: Samples) -> Validate:
         """Return a function that returns the numbers of the network on validation rows."""
-        validate = job.validator(network, held_out)
+        validate = validator(network, held_out)
         if self.scoring is None:
             return validate
         from sklearn.metrics import check_scoring

@@ -16,10 +16,10 @@ from numpy.typing import NDArray
 
 from karp.data.source import fingerprint
 from karp.errors import RunError
-from karp.estimator.network import Network, forward
+from karp.estimator.network import Network
 from karp.estimator.rows import Order, Rows, Shuffled, in_order
-from karp.estimator.scores import loss_of, score_of
-from karp.estimator.training import Rules, Trained, Validate
+from karp.estimator.samples import Samples
+from karp.estimator.training import Rules, Trained
 from karp.optim import OptimizerState
 from karp.protocol import reports
 from karp.record import checkpoints, files
@@ -28,26 +28,6 @@ from karp.tabular.launching import launch
 Array = NDArray[Any]
 PROGRAM = str(Path(__file__).with_name("program.py"))
 SPARSE = ("data", "indices", "indptr")
-
-
-class Samples(NamedTuple):
-    """Rows with their encoded targets, and their weights above 0, or None."""
-
-    x: Any
-    y: Array
-    weights: Array | None
-
-
-def validator(network: Network, held_out: Samples) -> Validate:
-    """Return a function that returns the score and the loss of a network on validation rows."""
-
-    def validate() -> dict[str, float]:
-        coefs, intercepts = [value.data for value in network.coefs], [value.data for value in network.intercepts]
-        predictions = forward(held_out.x, coefs, intercepts, network.activation, network.output)
-        targets = held_out.y, held_out.weights, network.output
-        return {"score": score_of(predictions, *targets), "validation_loss": loss_of(predictions, *targets)}
-
-    return validate
 
 
 class Job(NamedTuple):

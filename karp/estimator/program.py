@@ -3,7 +3,8 @@
 import sys
 from pathlib import Path
 
-from karp.estimator.job import Job, validator
+from karp.estimator.job import Job
+from karp.estimator.samples import validator
 from karp.estimator.training import numbers_of_epoch, train
 from karp.trainer.trainer import Trainer
 

@@ -11,14 +11,16 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from numpy.typing import NDArray
 
 from karp import optim
 from karp.estimator.network import Network
 from karp.estimator.rows import Rows
-from karp.trainer.trainer import Trainer
+
+if TYPE_CHECKING:
+    from karp.trainer.trainer import Trainer
 
 Array = NDArray[Any]
 SMALLEST_RATE = 1e-6  # an adaptive rate is divided until it is not above this
@@ -161,6 +163,8 @@ class Training:
 
     def _train_at_one_rate(self) -> None:
         """Train until epochs fail to be better, or there are no more."""
+        from karp.trainer.trainer import Trainer  # only a fit needs it
+
         rules, rows, done = self.rules, self.rows, len(self.epochs)
         rows.begin = done
         trainer = Trainer(

@@ -11,8 +11,9 @@ import numpy as np
 import pytest
 
 from karp.estimator import MLPClassifier, jobs, training
-from karp.estimator.job import Job, Samples, write
+from karp.estimator.job import Job, write
 from karp.estimator.network import Network
+from karp.estimator.samples import Samples
 from karp.estimator.training import Rules
 
 RNG = np.random.default_rng(0)
