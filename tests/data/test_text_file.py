@@ -29,7 +29,7 @@ FAULTS = [
     (b"a,b\n1,0\n2\n", "line 3: 1 fields"),
     (b"a,b\n1,0\n2,-1\n", "line 3, column 'b': -1 is no class number"),
     (b"a,b\n1,0\n2,x\n", "line 3, column 'b': 'x' among numbers"),
-    (gzip.compress(b"a,b\n1,0\n2,x\n"), "line 3, column 'b': 'x' among numbers"),
+    (gzip.compress(b"a,b\n1,0\n2,x\n", mtime=0), "line 3, column 'b': 'x' among numbers"),
     (b"a,b\n1,0\n1700000060,1\n", "line 3, column 'a': 1700000060 is a whole number"),
 ]
 
