@@ -2,7 +2,6 @@
 
 import os
 import platform
-import sys
 from functools import lru_cache
 from typing import Any, cast
 
@@ -11,17 +10,9 @@ import numpy as np
 from karp.protocol.kernels import TEXT, Kernels
 
 
+@lru_cache(maxsize=1)  # to find them takes some milliseconds
 def kernels() -> Kernels:
-    """Return the kernels of this process.
-
-    To find them takes some milliseconds, so it is done again only if modules were imported since, which may have
-    brought another BLAS.
-    """
-    return _kernels_with(len(sys.modules))
-
-
-@lru_cache(maxsize=1)
-def _kernels_with(modules: int) -> Kernels:
+    """Return the kernels of this process."""
     built = cast(dict[str, Any], np.show_config(mode="dicts"))
     compiler, simd = built.get("Compilers", {}).get("c", {}), built.get("SIMD Extensions", {})
     facts = {
@@ -37,12 +28,18 @@ def _kernels_with(modules: int) -> Kernels:
 
 
 def blas() -> str:
-    """Return library, version and kernels of each BLAS; for one that does not tell its kernels, the CPU's name."""
+    """Return library, version and kernels of NumPy's BLAS; if it does not tell its kernels, the CPU's name.
+
+    It is the one that lies with NumPy, else the first that was loaded: SciPy may have brought one of its own.
+    """
     from threadpoolctl import threadpool_info
 
     pools = [pool for pool in threadpool_info() if pool["user_api"] == "blas"]
-    names = [f"{pool['internal_api']} {pool['version']} {pool.get('architecture') or f'on {cpu()}'}" for pool in pools]
-    return ", ".join(names) or f"unknown on {cpu()}"
+    package = os.path.dirname(np.__file__)
+    with_numpy = [pool for pool in pools if pool["filepath"].startswith((f"{package}.libs", package + os.sep))]
+    for pool in with_numpy or pools:
+        return f"{pool['internal_api']} {pool['version']} {pool.get('architecture') or f'on {cpu()}'}"
+    return f"unknown on {cpu()}"
 
 
 def libc() -> str:

@@ -23,17 +23,23 @@ def test_every_fact_is_known_and_as_short_as_a_message_takes() -> None:
     assert found == kernels()
 
 
-def of_process(**variables: str) -> Kernels:
-    """The kernels of a process of its own, with these environment variables."""
+def of_process(before: str = "", **variables: str) -> Kernels:
+    """The kernels of a process of its own, with these environment variables, after some code."""
     done = subprocess.run(
-        [sys.executable, "-c", CODE], env=environment(**variables), capture_output=True, text=True, check=True
+        [sys.executable, "-c", before + CODE], env=environment(**variables), capture_output=True, text=True, check=True
     )
     return Kernels.from_dict(json.loads(done.stdout))
 
 
+def test_a_blas_that_another_package_has_brought_does_not_show() -> None:
+    """SciPy's wheels have one of their own, with which karp does not compute."""
+    pytest.importorskip("scipy")
+    assert of_process() == of_process("import scipy.linalg\n") == kernels()
+
+
 def test_other_kernels_of_this_cpu_are_seen() -> None:
     """What stands in for another machine: OpenBLAS takes the kernels of an older CPU, NumPy leaves out loops."""
-    here = of_process()  # in this process another test may have imported a second BLAS
+    here = of_process()
     simd = np.show_config(mode="dicts")["SIMD Extensions"]["found"]  # type: ignore[index]
     kinds = [kind for kind in ("Nehalem", "Haswell") if kind not in here.blas]
     there = of_process(OPENBLAS_CORETYPE=kinds[0], NPY_DISABLE_CPU_FEATURES=" ".join(simd))
@@ -53,12 +59,12 @@ def test_other_kernels_of_this_cpu_are_seen() -> None:
 def test_a_blas_that_does_not_say_which_kernels_it_has_chosen_is_that_of_its_cpu(
     monkeypatch: pytest.MonkeyPatch, pools: list[dict[str, str]], expected: str
 ) -> None:
-    monkeypatch.setattr("threadpoolctl.threadpool_info", lambda: [pool | {"user_api": "blas"} for pool in pools])
+    common = {"user_api": "blas", "filepath": "/lib/libblas.so"}
+    monkeypatch.setattr("threadpoolctl.threadpool_info", lambda: [pool | common for pool in pools])
     monkeypatch.setattr(room, "cpu", lambda: "CPU")
     assert expected == room.blas()
 
 
 def test_what_is_very_long_is_cut(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(room, "cpu", lambda: "x" * 1000)
-    room._kernels_with.cache_clear()
-    assert "x" * TEXT == kernels().cpu
+    assert "x" * TEXT == kernels.__wrapped__().cpu

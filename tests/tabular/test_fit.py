@@ -59,7 +59,7 @@ def test_the_model_file_is_the_same_for_any_number_of_workers(tmp_path: Path, wo
     "fault",
     [
         "worker 1: die computing step 7",
-        "worker 0: die evaluation",
+        "worker 0: die evaluation; worker 1: die evaluation",  # one of them evaluates
         "worker 0: die left; worker 1: die left",
         "worker 0: die done",
         "server: die applied step 9",
@@ -68,7 +68,7 @@ def test_the_model_file_is_the_same_for_any_number_of_workers(tmp_path: Path, wo
 )
 def test_the_model_file_is_the_same_whatever_dies(tmp_path: Path, fault: str) -> None:
     fitted(tmp_path, KARP_FAULT=fault)
-    assert (tmp_path / "run" / "faults" / "0").exists()
+    assert list((tmp_path / "run" / "faults").iterdir())
     assert expected(tmp_path) == digest(tmp_path / "model")
 
 
