@@ -50,9 +50,18 @@ def trained(command: str, folder: Path) -> str:
     return weights
 
 
+def test_the_commands_that_simulate_an_exchange_run(tmp_path: Path) -> None:
+    commands = [command for command in COMMANDS if command.startswith("karp simulate")]
+    assert 2 == len(commands)
+    for command in commands:
+        out, _ = run(command, tmp_path / "here")
+        assert "workers       64; 64 shards" in out
+
+
 def test_the_commands_that_train_end_with_the_same_bits(tmp_path: Path) -> None:
     """As the README says of them; scripts/test.sh is what runs this."""
     others = "scripts/test.sh", "karp fit", "karp show", "karp evaluate", "karp predict", "karp export"
+    others += ("karp simulate",)
     commands = [command for command in COMMANDS if not command.startswith(others)]
     assert ["scripts/launch_local.sh", "python", "karp", "scripts/launch_local.sh"] == [
         command.split()[0] for command in commands
