@@ -101,13 +101,15 @@ def test_what_does_not_fit_a_range_changes_nothing(tmp_path: Path, body: str, ch
         assert expected[name] == found[name], name
 
 
+# From step 50 on worker 1 arrives last, so it is the one that ends a step.
+LAST = "import time; time.sleep(0.001 * (worker == 1 and trainer.step >= 50))"
 POINTS = ("arriving", "arrived", "ending", "half-ended", "updated", "ended")
 
 
 @pytest.mark.parametrize("point", [*(f"worker 1: die {point}" for point in POINTS), "server: die closing"])
 def test_whoever_dies_in_a_range_leaves_the_same_bits(tmp_path: Path, point: str) -> None:
     fault = f"{point} step 50" if point.startswith("worker") else point
-    slow = "import time; time.sleep(0.01)" if point.startswith("server") else "pass"  # so that a range is closed
+    slow = "import time; time.sleep(0.01)" if point.startswith("server") else LAST  # so that a range is closed
     found, said = launched(tmp_path, training(tmp_path, slow), 2, KARP_FAULT=fault)
     assert (tmp_path / "run" / "faults" / "0").exists()
     assert "killed by SIGKILL" in said
@@ -117,7 +119,8 @@ def test_whoever_dies_in_a_range_leaves_the_same_bits(tmp_path: Path, point: str
 @pytest.mark.parametrize("point", POINTS)
 def test_a_worker_that_stops_is_left_behind_and_changes_nothing_when_it_goes_on(tmp_path: Path, point: str) -> None:
     """It goes on when the others have done 60 more steps, and may then do what it was about to."""
-    gate = """
+    gate = f"""
+        {LAST}
         gate = os.environ['GATE']
         if trainer.step == 110 and worker == 0 and os.path.exists(gate):
             open(gate).close()
