@@ -222,6 +222,8 @@ class Checker:
         version = self.version
         if server.over and server.training.done and not server.failure:
             version = self.final_versions[server.incarnation] = self._check_best(server)
+        elif server.failure:  # perhaps after its end
+            version = self.final_versions.get(server.incarnation, version)
         if not same_bits(weights, self.reference.weights(version)):
             self.fail(f"the weights of version {self.version} are others")
         if not np.isfinite(weights).all():

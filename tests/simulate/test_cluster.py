@@ -142,3 +142,8 @@ def test_steps_end_in_ranges_and_memory_is_left_when_the_lock_s_holder_is_stoppe
             renewed += any("other memory" in getattr(report, "text", "") for report in cluster.server_process.reports)
     assert in_ranges > 0.3 * steps
     assert renewed > 0
+
+
+@pytest.mark.parametrize("seed", [72125, 81702])
+def test_a_run_that_fails_after_its_end_keeps_the_weights_of_its_best_epoch(seed: int) -> None:
+    check_many([seed])
