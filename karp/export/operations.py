@@ -249,7 +249,7 @@ def _layer_norm(graph: Graph, node: Value, x: Any, weight: Any, bias: Any, eps: 
 def _matmul(graph: Graph, node: Value, a: Any, b: Any) -> Tensor:
     """Add a product; a reshape that changes nothing keeps runtimes from making one node of it and a transposition.
 
-    Until 1.28 onnxruntime divides by zero in that node where there are no rows, which ends the process.
+    Older versions of onnxruntime do not take that node where there are no rows.
     """
     left, right = _typed(graph, node, a), _typed(graph, node, b)
     if isinstance(left, Tensor) and np.ndim(node.operands[0]) > 2:
