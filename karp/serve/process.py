@@ -98,7 +98,6 @@ class ServerProcess:
             if isinstance(action, Send):
                 if not self.end.send(action.peer, action.message):
                     self.unreachable.append(action.peer)
-                    self.end.may_have_message = True
                 if faults.PLAN is not None:
                     faults.reach("replied", step=self.server.version)
             elif isinstance(action, Save):
@@ -130,11 +129,12 @@ class ServerProcess:
         A worker that has ended may have sent its last messages before that: they count.
         """
         version = self.server.version
-        if self.unreachable:
-            self.end.may_have_message = True
         for _ in range(BATCH):
             arrived = self.end.receive()
             if arrived is None:
+                if self.unreachable and not self.end.may_have_message:  # the socket has not been looked at
+                    self.end.may_have_message = True
+                    continue
                 while self.unreachable:
                     self.perform(self.server.lost(self.unreachable.pop(), time.monotonic()))
                 return
@@ -201,7 +201,7 @@ class ServerProcess:
         server, members = self.server, self.server.members
         if self.first_version < 0:
             self.first_version = server.version
-        if server.version == self.first_version:
+        if server.version == self.first_version or not members:
             return
         self.exchange_reported = True
         sharing = sum(self.end.shares(peer) for peer in members)
