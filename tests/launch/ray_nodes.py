@@ -6,10 +6,10 @@ number of the new node's raylet. Its first line is the cluster's address. It end
 
 import sys
 
-from ray.cluster_utils import Cluster
-
 
 def main() -> None:
+    from ray.cluster_utils import Cluster  # this file is read where there is no Ray, too
+
     head = {"num_cpus": 0, "include_dashboard": False, "ray_client_server_port": int(sys.argv[1])}
     cluster = Cluster(initialize_head=True, head_node_args=head)
     try:
