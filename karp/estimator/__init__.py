@@ -10,26 +10,23 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from karp.lazy import lazy_attributes
+
 if TYPE_CHECKING:
     from karp.estimator.classifier import MLPClassifier
     from karp.estimator.regressor import MLPRegressor
 
 __all__ = ["MLPClassifier", "MLPRegressor"]
 
-_FILES = {"MLPClassifier": "classifier", "MLPRegressor": "regressor"}
+_attribute, __dir__ = lazy_attributes(__name__, {"MLPClassifier": "classifier", "MLPRegressor": "regressor"})
 
 
 def __getattr__(name: str) -> Any:
-    if name not in _FILES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    from importlib import import_module
+    if name in __all__:
+        try:
+            import sklearn.callback  # noqa: F401  # scikit-learn has it since 1.9
+        except ImportError:
+            from karp.errors import MissingError
 
-    try:
-        import sklearn.callback  # noqa: F401  # scikit-learn has it since 1.9
-    except ImportError:
-        from karp.errors import MissingError
-
-        raise MissingError("karp.estimator needs scikit-learn, from 1.9 on: pip install 'karp[sklearn]'") from None
-    estimator = getattr(import_module(f"{__name__}.{_FILES[name]}"), name)
-    globals()[name] = estimator
-    return estimator
+            raise MissingError("karp.estimator needs scikit-learn, from 1.9 on: pip install 'karp[sklearn]'") from None
+    return _attribute(name)

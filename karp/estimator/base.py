@@ -165,7 +165,7 @@ class BaseMLP(CallbackSupportMixin, BaseEstimator):
                 print(f"Iteration {epoch + 1}, loss = {numbers['loss']:.8f}")
                 if held_out is not None:
                     print(f"Validation score: {numbers['score']:f}")
-            return self._call_back(context, network, samples)
+            return self._call_back(context, network)
 
         try:
             if workers := self._workers(rules, incremental):
@@ -243,7 +243,7 @@ class BaseMLP(CallbackSupportMixin, BaseEstimator):
         fitted.__dict__.pop("feature_names_in_", None)
         return fitted
 
-    def _call_back(self, context: Any, network: Network, samples: Samples) -> bool:
+    def _call_back(self, context: Any, network: Network) -> bool:
         """Call scikit-learn's callbacks at an epoch's end; return whether one asks to stop."""
         if not hasattr(self, "_skl_callbacks"):
             return False
@@ -266,8 +266,19 @@ class BaseMLP(CallbackSupportMixin, BaseEstimator):
         self.n_iter_ = len(epochs)
         self.t_ += rows * len(epochs)
         self._rate = trained.rate
-        if not epochs:
-            return
+        if epochs:
+            self._tell_epochs(epochs)
+        if not all(np.isfinite(array).all() for array in (*self.coefs_, *self.intercepts_)):
+            raise ValueError(NOT_FINITE)
+        if trained.interrupted:
+            where = f"in epoch {len(epochs) + 1}"
+            warnings.warn(f"the training was interrupted {where}: the weights are those of its last step", stacklevel=5)
+        elif not trained.stopped and not incremental:
+            many = f"{self.max_iter} epoch{'s' * (self.max_iter > 1)}"
+            warnings.warn(f"max_iter is reached: after {many} the training has not converged", ConvergenceWarning, 5)
+
+    def _tell_epochs(self, epochs: list[dict[str, float]]) -> None:
+        """Set the attributes that tell of the epochs of a training."""
         self.loss_ = epochs[-1]["loss"]
         self.loss_curve_ += [numbers["loss"] for numbers in epochs]
         self._failures = int(epochs[-1]["failures"])
@@ -279,14 +290,6 @@ class BaseMLP(CallbackSupportMixin, BaseEstimator):
             self.validation_scores_ = [*(self.validation_scores_ or ()), *(numbers["score"] for numbers in epochs)]
             losses = [numbers["validation_loss"] for numbers in epochs]
             self.validation_loss_curve_ = [*getattr(self, "validation_loss_curve_", ()), *losses]
-        if not all(np.isfinite(array).all() for array in (*self.coefs_, *self.intercepts_)):
-            raise ValueError(NOT_FINITE)
-        if trained.interrupted:
-            where = f"in epoch {len(epochs) + 1}"
-            warnings.warn(f"the training was interrupted {where}: the weights are those of its last step", stacklevel=5)
-        elif not trained.stopped and not incremental:
-            many = f"{self.max_iter} epoch{'s' * (self.max_iter > 1)}"
-            warnings.warn(f"max_iter is reached: after {many} the training has not converged", ConvergenceWarning, 5)
 
     def _predictions(self, X: Any) -> Array:
         """Return the network's predictions (n, outputs)."""

@@ -14,9 +14,11 @@ def workers_of(n_jobs: int | None, shards: int, alone: Sequence[str]) -> int:
 
     `alone` are the reasons for which it is done here. Within a worker of joblib it is, too, and says so once.
     """
-    from karp.tabular.training import cores
+    if n_jobs == -1:
+        from karp.tabular.training import cores
 
-    wanted = min(cores() if n_jobs == -1 else n_jobs or 1, shards)
+        n_jobs = cores()
+    wanted = min(n_jobs or 1, shards)
     if wanted == 1:
         return 0
     if alone:

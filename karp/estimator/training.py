@@ -8,14 +8,17 @@ rate is to be divided ("adaptive"), the Trainer ends, and another goes on with i
 
 from __future__ import annotations
 
+import contextlib
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+import numpy as np
 from numpy.typing import NDArray
 
 from karp import optim
+from karp.errors import ProgramError
 from karp.estimator.network import Network
 from karp.estimator.rows import Rows
 
@@ -98,7 +101,11 @@ class Rules:
 
     def plain(self) -> dict[str, Any]:
         """Return the rules as plain types, for a file: a float, which may be infinite, as a text."""
-        return {name: repr(value) if isinstance(value, float) else value for name, value in asdict(self).items()}
+        plain = {}
+        for name, value in asdict(self).items():
+            value = value.item() if isinstance(value, np.generic) else value
+            plain[name] = repr(value) if isinstance(value, float) else value
+        return plain
 
     @classmethod
     def from_plain(cls, plain: Mapping[str, Any]) -> Rules:
@@ -115,7 +122,7 @@ class Trained(NamedTuple):
     """What a training has made, besides the network's weights: the numbers of each epoch, and what goes on from it."""
 
     epochs: list[dict[str, float]]
-    stopped: bool  # by the rules, before the most epochs
+    stopped: bool  # by the rules or by `Training.watch`, perhaps before the most epochs
     rate: float  # of the next epoch
     best_weights: Array | None  # of the best score, if one is better than `Rules.best`
     interrupted: bool
@@ -143,6 +150,7 @@ class Training:
         self.rate = rules.rate
         self.epochs: list[dict[str, float]] = []
         self.best_weights: Array | None = None
+        self.asked = False  # whether `watch` has asked to stop
         self.failed = False  # whether too many epochs were not better: the rate is divided, or the training is over
 
     def run(self) -> Trained:
@@ -154,12 +162,12 @@ class Training:
         try:
             while not stopped and len(self.epochs) < self.rules.epochs:
                 self._train_at_one_rate()
-                stopped = not self._divide_rate()
+                stopped = self.asked or not self._divide_rate()
         except KeyboardInterrupt:
             interrupted = True
         divided = self.rate != self.rules.rate
         rate = self.rate if divided else self.rules.next_rate(len(self.epochs), len(self.rows))
-        return Trained(self.epochs, stopped and self.failed, rate, self.best_weights, interrupted)
+        return Trained(self.epochs, stopped and (self.asked or self.failed), rate, self.best_weights, interrupted)
 
     def _train_at_one_rate(self) -> None:
         """Train until epochs fail to be better, or there are no more."""
@@ -179,12 +187,16 @@ class Training:
                 self.best_weights = self.network.parameters.data.copy()
             self.epochs.append(scores)
             self.failed = scores["failures"] > rules.n_iter_no_change
-            if self.watch(len(self.epochs) - 1, scores) or self.failed:
+            self.asked = self.watch(len(self.epochs) - 1, scores)
+            if self.asked or self.failed:
                 trainer.stop()
             return scores
 
-        train(trainer, self.network, rows, rules.alpha, evaluate)
-        self.state = self.state._replace(age=self.state.age + trainer.step)
+        try:
+            train(trainer, self.network, rows, rules.alpha, evaluate)
+        finally:  # after Ctrl-C, too: the vectors have been changed in place
+            with contextlib.suppress(ProgramError):  # it has not begun
+                self.state = self.state._replace(age=self.state.age + trainer.step)
 
     def _divide_rate(self) -> bool:
         """Divide an adaptive rate after failures, and return whether the training goes on with it."""

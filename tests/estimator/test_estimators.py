@@ -6,11 +6,11 @@ import os
 import pickle
 import subprocess
 import sys
+import warnings
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pandas as pd
 import pytest
 import scipy.sparse
 from sklearn.base import clone
@@ -102,6 +102,7 @@ def test_a_row_of_weight_0_is_not_there() -> None:
 @pytest.mark.parametrize("dtype", ["Int64", "boolean", "int64[pyarrow]", "str", "category"])
 def test_labels_keep_their_kind(dtype: str) -> None:
     labels = Y == 1 if dtype == "boolean" else Y.astype(str) if dtype in ("str", "category") else Y
+    pd = pytest.importorskip("pandas")
     model = MLPClassifier(random_state=0, max_iter=2).fit(X, pd.Series(labels).astype(dtype))
     expected = {"boolean": "b", "str": "U", "category": "U"}.get(dtype, "i")
     assert expected == model.classes_.dtype.kind.replace("O", "U") == model.predict(X).dtype.kind.replace("O", "U")
@@ -180,3 +181,36 @@ def test_numbers_that_are_not_finite_are_a_value_error() -> None:
         MLPRegressor(solver="sgd", learning_rate_init=1e5, max_iter=50).fit(1e5 * X, 1e5 * Y)
     with pytest.raises(ValueError, match="poisson"):
         MLPRegressor(loss="poisson").fit(X, Y - 1.0)
+
+
+class Breaking:
+    """Callbacks that ask to stop, or interrupt, at the end of an epoch."""
+
+    def __init__(self, epoch: int, interrupts: bool = False) -> None:
+        self.epoch, self.interrupts = epoch, interrupts
+
+    def setup(self, estimator: Any, context: Any) -> None: ...
+    def teardown(self, estimator: Any, context: Any) -> None: ...
+    def on_fit_task_begin(self, estimator: Any, context: Any) -> None: ...
+
+    def on_fit_task_end(self, estimator: Any, context: Any) -> bool:
+        reached = context.task_name == "epoch" and context.task_id == self.epoch
+        if reached and self.interrupts:
+            raise KeyboardInterrupt
+        return bool(reached)
+
+
+def test_a_callback_s_stop_is_no_lack_of_convergence_and_comes_before_a_lower_rate() -> None:
+    given = {"random_state": 0, "max_iter": 30, "solver": "sgd", "learning_rate": "adaptive", "tol": 1e9}
+    model = MLPClassifier(**given, n_iter_no_change=1)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        model.set_callbacks(Breaking(2)).fit(X, Y)
+    assert 3 == model.n_iter_
+
+
+def test_an_interrupt_is_said_also_in_the_first_epoch_and_keeps_the_optimiser_s_age() -> None:
+    model = MLPClassifier(random_state=0, batch_size=50, max_iter=9).set_callbacks(Breaking(0, interrupts=True))
+    with pytest.warns(UserWarning, match="the training was interrupted in epoch"):
+        model.fit(X, Y)
+    assert 3 == model._optimizer_state.age

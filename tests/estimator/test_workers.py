@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import tempfile
 import warnings
 from pathlib import Path
@@ -45,6 +46,13 @@ def test_workers_make_the_same_bits_and_leave_nothing(folder: Path, monkeypatch:
     for model in (one, two):
         model.set_params(early_stopping=False, n_jobs=None).partial_fit(X, Y)
     np.testing.assert_array_equal(one.coefs_[0], two.coefs_[0])
+
+
+def test_rules_of_numpy_s_numbers_are_read_as_they_were_written() -> None:
+    """A grid of `np.logspace` has such."""
+    rules = Rules("sgd", np.float64(0.1), np.int64(8), "constant", np.float32(0.5), 0.5, 0.9, np.bool_(True), 0.9,
+                  0.999, 1e-8, 1e-4, np.inf, 5, False, 2, 0.1, 3, np.inf, 1)  # fmt: skip
+    assert rules == Rules.from_plain(json.loads(json.dumps(rules.plain())))
 
 
 @pytest.mark.parametrize("sparse", [False, True])
