@@ -129,6 +129,8 @@ def start_run(options: argparse.Namespace, command: str) -> int:
     names += [] if elsewhere else ["on", "cpus_per_worker", "most_workers"]
     names += ["same_kernels", "host", "port", "keys", *(option.name for option in OPTIONS)]
     given = {name: getattr(options, name) for name in names if getattr(options, name) is not None}
+    if elsewhere:
+        given |= {"on": "host", "most_workers": 0}  # whatever a run that is resumed had
     if options.resume is not None:
         if options.program is not None or options.run_dir is not None:
             raise SettingError("--resume goes on with the program and the directory of its run: name no other")

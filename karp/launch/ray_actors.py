@@ -34,7 +34,7 @@ LOOK_SECONDS = 0.1  # between two looks at what a worker has printed
 
 
 class Watchdog:
-    """Calls `end`, once, if `asked` has not been called for SILENT_SECONDS."""
+    """Calls `end` whenever `asked` has not been called for SILENT_SECONDS."""
 
     def __init__(self, end: Callable[[], None]) -> None:
         self.end = end
@@ -46,9 +46,12 @@ class Watchdog:
         self.last = time.monotonic()
 
     def _watch(self) -> None:
-        while (left := self.last + SILENT_SECONDS - time.monotonic()) > 0:
-            time.sleep(left)
-        self.end()
+        while True:
+            if (left := self.last + SILENT_SECONDS - time.monotonic()) > 0:
+                time.sleep(left)
+            else:
+                self.last = time.monotonic()
+                self.end()
 
 
 class Ordered:

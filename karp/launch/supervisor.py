@@ -73,7 +73,7 @@ class Supervisor:
 
     def __init__(self, workers: int, max_restarts: int, elsewhere: bool = False) -> None:
         self.wanted = workers
-        self.max_restarts = self.max_server_restarts = max_restarts
+        self.max_restarts = max_restarts
         self.elsewhere = elsewhere
         self.phase = Phase.RUNNING
         self.since = 0.0  # when the phase OVER, FAILED, CLOSING or REOPENED began
@@ -166,7 +166,7 @@ class Supervisor:
                 return self._stop_workers()
             case Phase.CLOSING if name:
                 died = status != 0 and not self.killed_server
-                if died and not summary and self.status == 0 and self.server_starts <= self.max_server_restarts:
+                if died and not summary and self.status == 0 and self.server_starts <= self.max_restarts:
                     self._enter(Phase.REOPENED, now)
                     said = "the server died before it had closed the run: it is started again to do so"
                     return [Say(said), *self._start_server(), Tell({"close": self.status})]
@@ -267,11 +267,11 @@ class Supervisor:
 
     def _restart_server(self, how: str, status: int, now: float) -> list[Action]:
         """Restart the server from its newest checkpoint; give the run up if it has died too often or refuses to run."""
-        if self.server_starts > self.max_server_restarts or status == REFUSED:
+        if self.server_starts > self.max_restarts or status == REFUSED:
             self.status = 1
             lost = Quote(SERVER, f"the server {how}; what it printed last", f"the server {how}")
             return [lost, *self.stop(now)]
-        count = f"{self.server_starts} of {self.max_server_restarts}"
+        count = f"{self.server_starts} of {self.max_restarts}"
         restarted = f"the server {how}; it is started again from its newest checkpoint ({count})"
         return [Say(restarted), *self._start_server()]
 

@@ -190,3 +190,15 @@ def test_the_slurm_file_runs_on_two_hosts(tmp_path: Path, hosts: list[str]) -> N
     assert (expected["weights_sha256"], 4) == (found["weights_sha256"], found["workers"])
     where = [line["host"] for line in metrics(tmp_path / "runs" / "slurm-7") if line["report"] == "joined"]
     assert sorted(hosts * 2) == sorted(where)
+
+
+def test_a_server_goes_on_here_with_a_run_that_was_on_ray(monkeypatch: pytest.MonkeyPatch) -> None:
+    from karp.cli import main
+    from karp.launch import start
+
+    resumed = []
+    monkeypatch.setattr(start, "resume", lambda *arguments: resumed.append(arguments) or 0)
+    assert 0 == main(["server", "--resume", "run"])
+    ((directory, given, changed, elsewhere),) = resumed
+    assert ("run", False, True) == (directory, changed, elsewhere)
+    assert {"on": "host", "most_workers": 0} == given
