@@ -6,7 +6,7 @@
     tables and the sampling plan                     karp.data
     Trainer                                          karp.trainer
     fit, load, prepare: from a table to a model      karp.tabular
-    ONNX                                             karp.export
+    models as ONNX files, and in torch's layout      karp.export
 
 Rooms are imported when they are first used, so that a process imports only what it needs; a launcher not even NumPy.
 

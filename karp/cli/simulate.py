@@ -42,8 +42,8 @@ def add_simulate(commands: Commands) -> None:
         "arrive, in shared memory")  # fmt: skip
     add("--message", type=float, metavar="SEC", help="seconds that a message takes the server, one after the other, or "
         "arriving at a step takes a worker (default: 0)")  # fmt: skip
-    add("--adding", type=float, metavar="SEC", help="that adding a gradient takes who ends a step (default: 0)")
-    add("--update", type=float, metavar="SEC", help="and updating the weights (default: 0)")
+    add("--adding", type=float, metavar="SEC", help="seconds that adding a gradient takes who ends a step (default: 0)")
+    add("--update", type=float, metavar="SEC", help="seconds that updating the weights takes it (default: 0)")
     add("--cores", type=int, metavar="C", help="cores that the workers share (default: one for each)")
     add("--straggler", type=float, metavar="F", help="share of the workers that are slow (default: 0)")
     add("--factor", type=float, metavar="X", help="times as long that a slow one takes (default: 10)")

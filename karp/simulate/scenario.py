@@ -123,8 +123,8 @@ class Scenario:
     ending_seconds: float = 0.0005  # that a worker takes to end a step there, on average
     waking_seconds: float = 0.0002  # until a worker that waits there sees that, on average
     message_seconds: float = 0.0  # that a message takes the server, which handles one at a time
-    adding_seconds: float = 0.0  # that a gradient takes it beside that
-    update_seconds: float = 0.0  # and an update of the weights
+    adding_seconds: float = 0.0  # that adding a gradient takes the server
+    update_seconds: float = 0.0  # that updating the weights takes the server
     external: int = 0  # workers that no launcher has started: nobody sees them end or restarts them
     kills: tuple[Kill, ...] = ()
     faults: tuple[Fault, ...] = ()  # in the order of their events

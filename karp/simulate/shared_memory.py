@@ -17,14 +17,16 @@ from karp.protocol.messages import Lease
 from karp.protocol.ranges import ARRIVED, CURRENT, RANGE, STOPPED, Board, Copies, Participant, Seat, local_board
 from karp.protocol.tree import Vector
 from karp.protocol.vectors import no_overflow
+from karp.protocol.worker import PING_SECONDS
+from karp.transport.shared_worker import RANGE_SECONDS
+from karp.transport.worker_end import RANGE_WAITS
 
 if TYPE_CHECKING:
     from karp.simulate.cluster import Cluster
     from karp.simulate.worker_process import WorkerProcess
 
 LOOK_SECONDS = 0.002  # until a worker that waits looks whether another one has died while it ended the step
-WAIT_SECONDS = 4.0  # a worker that has waited for so long sends its contribution
-RANGE_SECONDS = 3.0  # so does one that has been in a range for so long
+WAIT_SECONDS = RANGE_WAITS * PING_SECONDS  # a worker that has waited for so long sends its contribution
 
 
 class Memory:

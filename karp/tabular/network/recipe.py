@@ -138,7 +138,7 @@ def batch_size_for(rows: int) -> int:
 
 
 def epochs_for(rows: int, batch_size: int) -> int:
-    """Return the number of epochs: 32, below 4,097 rows 16, or as many as make 200 steps."""
+    """Return the number of epochs: 32, or 16 on at most 4,096 rows; but at least as many as make 200 steps."""
     return max(16 if rows <= 4096 else 32, math.ceil(200 / math.ceil(rows / batch_size)))
 
 
