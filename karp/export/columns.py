@@ -210,7 +210,7 @@ def spellings(column: Category) -> dict[str, int]:
     >>> spellings(Category("floor", True, ("1", "10"), rare=False))["01"]
     3
     """
-    numbers = {level: place for place, level in enumerate(column.levels, FIRST_LEVEL)}
+    numbers = column.numbers()
     longest = max(2, *map(len, column.levels)) if column.levels else 2
     texts = [*COMMON_MISSING, " "]
     for level in column.levels:

@@ -103,16 +103,8 @@ class Record:
 
     def _lock(self) -> None:
         """Lock the directory until the process ends, if the system has locks; raise RecordError if a run holds it."""
-        try:
-            import fcntl
-        except ImportError:  # this system has no such locks
-            return
-        try:
-            fcntl.flock(self._metrics.descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise RecordError(f"another run is writing to {self.path}: wait for its end, or pass another") from None
-        except OSError:  # this file system has no locks
-            return
+        if files.lock(self._metrics.descriptor) is False:
+            raise RecordError(f"another run is writing to {self.path}: wait for its end, or pass another")
 
     def keep_launched(self, launched: Launched, cwd: str) -> None:
         """Write launch.json, from which a launcher can resume the run; raises RecordError if that fails."""

@@ -52,6 +52,22 @@ def replacing(path: Path, mode: int = 0o666, *, over: bool = True, durable: bool
         raise
 
 
+def lock(descriptor: int) -> bool | None:
+    """Lock an open file until it is closed; return False if another process has, None where there are no locks.
+
+    Without locks it cannot be known whether that process is gone.
+    """
+    try:
+        import fcntl
+
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except (ImportError, OSError):  # this system has none, or this file system
+        return None
+    return True
+
+
 def _rename_to_new(temporary: Path, path: Path) -> None:
     """Rename `temporary` to `path`; unlike `os.replace` raise FileExistsError if there is a file of that name."""
     try:

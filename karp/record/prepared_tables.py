@@ -92,7 +92,7 @@ def lock_prepared(directory: Path, made: bool) -> Iterator[None]:
         why = f"the run directory {directory} cannot be used: {files.reason(error)}; pass another"
         raise RecordError(why) from None
     try:
-        if _locked(descriptor) is False:
+        if files.lock(descriptor) is False:
             raise RecordError(f"another process prepares a table in {directory}: pass another directory")
         try:
             yield
@@ -117,7 +117,7 @@ def remove_leftovers(directories: Iterable[Path]) -> list[str]:
         except OSError:  # there is none, or it is somebody else's
             continue
         try:
-            left = _locked(descriptor) and os.path.samestat(os.fstat(descriptor), lock.stat())
+            left = files.lock(descriptor) and os.path.samestat(os.fstat(descriptor), lock.stat())
             if left and not _has_begun(directory) and not remove_prepared(directory):
                 lines.append(f"{directory / PREPARED} is removed: the process that prepared it was killed")
                 directory.rmdir()
@@ -131,19 +131,3 @@ def remove_leftovers(directories: Iterable[Path]) -> list[str]:
 def _has_begun(directory: Path) -> bool:
     """Return whether a directory holds a run, which needs its prepared table."""
     return any((directory / name).exists() for name in (launched.FILE, *RUN_FILES))
-
-
-def _locked(descriptor: int) -> bool | None:
-    """Lock a file until its descriptor is closed; return False if another process has, None where there are no locks.
-
-    Without locks it cannot be known that a process is gone.
-    """
-    try:
-        import fcntl
-
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    except (ImportError, OSError):
-        return None
-    return True

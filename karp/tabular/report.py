@@ -82,23 +82,29 @@ def scores_table(results: Results, score: str) -> list[str]:
     karp             2.5000    0.7500
     mean             5.0000
     """
-    names = [name for name in SCORES if any(name in row for part in results.values() for row in part.values())]
+    heads, rows = _score_cells(results, score)
     width = 10
-    heads = [SCORES[name].title + "*" * (name == score) for name in names]
-    rows = list(dict.fromkeys(who for part in results.values() for who in part))
-    largest = max((row.get("rmse", 0.0) for part in results.values() for row in part.values()), default=0.0)
-    group = len(names) * width
     lines = [
-        " " * 13 + " ".join(f"{part:^{group}}" for part in results),
+        " " * 13 + " ".join(f"{part:^{len(heads) * width}}" for part in results),
         " " * 13 + " ".join("".join(f"{head:>{width}}" for head in heads) for _ in results),
     ]
-    for who in rows:
-        cells = (
-            "".join(f"{number_text(name, part.get(who, {}).get(name), largest):>{width}}" for name in names)
-            for part in results.values()
-        )
-        lines.append(f"{_TITLES.get(who, who):<13}" + " ".join(cells))
+    for who, parts in rows.items():
+        lines.append(f"{who:<13}" + " ".join("".join(f"{cell:>{width}}" for cell in cells) for cells in parts))
     return [text.rstrip() for text in lines]
+
+
+def _score_cells(results: Results, score: str) -> tuple[list[str], dict[str, list[list[str]]]]:
+    """Return the heads of a table of scores, and for who predicts the cells of each part of the data."""
+    every = [row for part in results.values() for row in part.values()]
+    names = [name for name in SCORES if any(name in row for row in every)]
+    largest = max((row.get("rmse", 0.0) for row in every), default=0.0)
+    rows = {
+        _TITLES.get(who, who): [
+            [number_text(name, part.get(who, {}).get(name), largest) for name in names] for part in results.values()
+        ]
+        for who in dict.fromkeys(who for part in results.values() for who in part)
+    }
+    return [SCORES[name].title + "*" * (name == score) for name in names], rows
 
 
 def number_text(name: str, value: float | None, largest: float = 1.0) -> str:
@@ -197,23 +203,22 @@ def plain_show(fitted: Fitted, size: int, digest: str) -> dict[str, Any]:
 
 def html(fitted: Fitted) -> str:
     """Return a model as HTML, for a notebook: what it is, and its table of scores."""
+    left = "<th style='text-align: left'>"
     parts = ("predicts", target_line(fitted.target)), ("columns", columns_line(fitted.schema))
     facts = "".join(
-        f"<tr><th style='text-align: left'>{label}</th><td style='text-align: left'>{escape(text)}</td></tr>"
+        f"<tr>{left}{label}</th><td style='text-align: left'>{escape(text)}</td></tr>"
         for label, text in (*parts, ("recipe", recipe_line(fitted.recipe)))
     )
-    tables = []
-    for part, rows in fitted.results.items():
-        names = [name for name in SCORES if any(name in scores for scores in rows.values())]
-        largest = max((scores.get("rmse", 0.0) for scores in rows.values()), default=0.0)
-        heads = "".join(f"<th>{escape(SCORES[name].title)}{'*' * (name == fitted.score)}</th>" for name in names)
-        lines = "".join(
-            f"<tr><th style='text-align: left'>{escape(_TITLES.get(who, who))}</th>"
-            + "".join(f"<td>{number_text(name, scores.get(name), largest)}</td>" for name in names) + "</tr>"
-            for who, scores in rows.items()
-        )  # fmt: skip
-        tables.append(f"<table><tr><th style='text-align: left'>{escape(part)}</th>{heads}</tr>{lines}</table>")
-    return f"<div><strong>karp model</strong><table>{facts}</table>{''.join(tables)}</div>"
+    heads, rows = _score_cells(fitted.results, fitted.score)
+    parts_over = f"<th colspan='{len(heads)}' style='text-align: center'>"
+    lines = [
+        "<th></th>" + "".join(f"{parts_over}{escape(part)}</th>" for part in fitted.results),
+        "<th></th>" + "".join(f"<th>{escape(head)}</th>" for head in heads) * len(fitted.results),
+    ]
+    for who, cells in rows.items():
+        lines.append(f"{left}{escape(who)}</th>" + "".join(f"<td>{cell}</td>" for part in cells for cell in part))
+    table = "".join(f"<tr>{cells}</tr>" for cells in lines)
+    return f"<div><strong>karp model</strong><table>{facts}</table><table>{table}</table></div>"
 
 
 def file_text(path: str, digest: str) -> str:

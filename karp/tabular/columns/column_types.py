@@ -75,6 +75,14 @@ class Category:
     levels: tuple[str, ...]
     rare: bool
 
+    def numbers(self) -> dict[str, int]:
+        """Return the number that stands for each level in a prepared table.
+
+        >>> Category("city", True, ("Bern", "Wil"), rare=False).numbers()
+        {'Bern': 3, 'Wil': 4}
+        """
+        return {level: number for number, level in enumerate(self.levels, FIRST_LEVEL)}
+
 
 @dataclass(frozen=True, slots=True)
 class LeftOut:

@@ -21,7 +21,6 @@ from karp.tabular.columns.calendar_parts import calendar_parts
 from karp.tabular.columns.cell_text import Kind, cell
 from karp.tabular.columns.cells import Batch, Column, Floats, Typed
 from karp.tabular.columns.column_types import (
-    FIRST_LEVEL,
     MISSING,
     RARE,
     UNKNOWN,
@@ -87,11 +86,7 @@ class Converter:
         self.schema = schema
         self.reports = {column.name: ColumnReport() for column in schema.used}
         self._name = name
-        self._codes = {
-            column.name: {level: place for place, level in enumerate(column.levels, FIRST_LEVEL)}
-            for column in schema.used
-            if isinstance(column, Category)
-        }
+        self._codes = {column.name: column.numbers() for column in schema.used if isinstance(column, Category)}
         there = set(columns)
         absent = [column.name for column in schema.used if column.name not in there]
         if absent:

@@ -16,7 +16,7 @@ import numpy as np
 from karp.tabular.columns.calendar_parts import calendar_parts
 from karp.tabular.columns.cell_text import EXACT, Kind, number_level
 from karp.tabular.columns.cells import remembered_cell
-from karp.tabular.columns.column_types import FIRST_LEVEL, MISSING, Category, Clock, Date, Number, Schema
+from karp.tabular.columns.column_types import MISSING, Category, Clock, Date, Number, Schema
 from karp.tabular.columns.converting import Converted
 
 _NAN = float("nan")
@@ -30,8 +30,7 @@ class RowConverter:
         self._columns: list[tuple[str, Kind | None, Any]] = []  # name, kind of a number, levels or parts
         for column in schema.used:
             if isinstance(column, Category):
-                codes = {level: place for place, level in enumerate(column.levels, FIRST_LEVEL)}
-                self._columns.append((column.name, None, codes))
+                self._columns.append((column.name, None, column.numbers()))
             else:
                 parts = column.parts if isinstance(column, Date) else ()
                 self._columns.append((column.name, _KINDS[type(column)], parts))

@@ -95,31 +95,24 @@ def _locked(path: Path, what: str) -> Iterator[bool]:
     named on standard error.
     """
     descriptor = -1
-    try:
-        import fcntl
-
+    locked: bool | None = None
+    with suppress(OSError):  # the directory cannot be written
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
         began = said = time.monotonic()
-        while True:
-            try:
-                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                break
-            except BlockingIOError:
-                now = time.monotonic()
-                if now - said >= _SAY_SECONDS:
-                    said = now
-                    holder = os.pread(descriptor, 20, 0).decode(errors="replace") or "another"
-                    print(f"karp: waiting for process {holder} to prepare {what} ({now - began:.0f} s)",
-                          file=sys.stderr, flush=True)  # fmt: skip
-                time.sleep(_LOOK_SECONDS)
-        os.ftruncate(descriptor, 0)
-        os.pwrite(descriptor, str(os.getpid()).encode(), 0)
-        locked = True
-    except (ImportError, OSError):
-        locked = False
+        while (locked := files.lock(descriptor)) is False:
+            now = time.monotonic()
+            if now - said >= _SAY_SECONDS:
+                said = now
+                holder = os.pread(descriptor, 20, 0).decode(errors="replace") or "another"
+                print(f"karp: waiting for process {holder} to prepare {what} ({now - began:.0f} s)",
+                      file=sys.stderr, flush=True)  # fmt: skip
+            time.sleep(_LOOK_SECONDS)
+        if locked:
+            os.ftruncate(descriptor, 0)
+            os.pwrite(descriptor, str(os.getpid()).encode(), 0)
     try:
-        yield locked
+        yield bool(locked)
     finally:
         if descriptor >= 0:
             os.close(descriptor)
