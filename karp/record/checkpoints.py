@@ -24,7 +24,7 @@ from karp.record.files import reason, replacing
 
 FOLDER = "checkpoints"
 ENTRY = "karp"  # the metadata's entry
-FORMAT = 2  # the number of the file's format; the first format had no number
+FORMAT = 3  # the number of the file's format; the first format had no number
 
 
 class FormatError(DataError):

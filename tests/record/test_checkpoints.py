@@ -285,7 +285,7 @@ def test_one_state_is_one_file(tmp_path: Path) -> None:
     assert 1 == len({write(fresh(tmp_path, str(time)), snapshot(), 3).read_bytes() for time in range(20)})
 
 
-@pytest.mark.parametrize(("found", "metadata"), [(1, {"karp": "{}", "sha256": "0"}), (3, {"karp": '{"format": 3}'})])
+@pytest.mark.parametrize(("found", "metadata"), [(1, {"karp": "{}", "sha256": "0"}), (4, {"karp": '{"format": 4}'})])
 def test_a_checkpoint_of_another_karp_is_named_and_no_run_begins_again_in_its_place(
     tmp_path: Path, found: int, metadata: dict[str, str]
 ) -> None:
@@ -295,7 +295,7 @@ def test_a_checkpoint_of_another_karp_is_named_and_no_run_begins_again_in_its_pl
     path = write(tmp_path, snapshot(4), 3)
     path.write_bytes(save(snapshot()[1], metadata=metadata))
     before = {path.name: path.read_bytes() for path in tmp_path.glob("*.json*")}
-    with pytest.raises(DataError, match=f"has the format {found}, and this karp reads the format 2: go on"):
+    with pytest.raises(DataError, match=f"has the format {found}, and this karp reads the format 3: go on"):
         Record(tmp_path, resume=True)
     assert before == {path.name: path.read_bytes() for path in tmp_path.glob("*.json*")}
     write(tmp_path, snapshot(3), 3)

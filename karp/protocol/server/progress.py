@@ -116,8 +116,8 @@ class Progress:
         self.samples = self.samples_before = int(plain["samples"])
         self.began, self.reported = now - float(plain["seconds"]), now
         self.epoch_losses, self.epoch_weight = float(plain["epoch_losses"]), float(plain["epoch_weight"])
-        self.epoch_sample_losses = float(plain.get("epoch_sample_losses", 0.0))
-        self.epoch_samples = int(plain.get("epoch_samples", 0))
+        self.epoch_sample_losses = float(plain["epoch_sample_losses"])
+        self.epoch_samples = int(plain["epoch_samples"])
         self.epoch_loss = None if plain["loss"] is None else float(plain["loss"])
         self.all_ages = Counter({int(age): int(count) for age, count in plain["staleness"].items()})
         self.last = {str(name): (int(order), float(value)) for name, order, value in plain["metrics"]}

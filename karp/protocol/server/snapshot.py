@@ -76,11 +76,11 @@ def restore(server: Server, snapshot: Snapshot) -> None:
             raise ValueError("losses of evaluations that there are not")
         if ledger.evaluations.keys() != training.weights.of_epochs.keys():
             raise ValueError("weights of evaluations that there are not")
-        if (best := plain.get("best")) is not None:
+        if (best := plain["best"]) is not None:
             training.best = Best(int(best[0]), float(best[1]))
         training.dropped, server.refusals.messages = int(plain["dropped"]), int(plain["refused"])
         server.leasing.leased_again = int(plain["leased_again"])
-        server.ranges.steps = int(plain.get("steps_in_ranges", 0))
+        server.ranges.steps = int(plain["steps_in_ranges"])
         training.progress.restore(plain["progress"], server.now)
         server.joining.kernel_uses.all = [KernelUse.from_dict(use) for use in plain["kernels"]]
         server.joining.restore(plain["programs"])
@@ -121,7 +121,7 @@ def check_snapshot(plain: dict[str, Any], vectors: dict[str, Vector], settings: 
 
 def check_best(plain: dict[str, Any], vectors: dict[str, Vector], settings: Settings) -> None:
     """Raise ValueError for a best epoch that no server of these settings has; a run that keeps none need not say so."""
-    best = plain.get("best")
+    best = plain["best"]
     if (best is not None) != ("best" in vectors) or (best is not None and settings.keep_best is None):
         raise ValueError(f"weights of a best epoch, or none, where the best is {best} and kept is {settings.keep_best}")
     if best is None:
