@@ -35,3 +35,12 @@ def sendable(text: str, most: int) -> str:
     left_out = "\n… (the middle is left out) …\n"
     length = most - len(left_out)
     return text[: length - length // 2] + left_out + text[len(text) - length // 2 :]
+
+
+def counted(number: int, noun: str) -> str:
+    """Return a number with its noun, in the plural unless it is 1.
+
+    >>> counted(1, "row"), counted(2000, "row")
+    ('1 row', '2,000 rows')
+    """
+    return f"{number:,} {noun}{'s' * (number != 1)}"

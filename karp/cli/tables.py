@@ -12,6 +12,7 @@ from typing import Any
 from karp.cli.command import Commands
 from karp.errors import SettingError
 from karp.record.files import same_file
+from karp.text import counted
 
 OUTPUT = "model.safetensors"
 _UNITS = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "t": 10**12}
@@ -153,7 +154,7 @@ def run_predict(options: argparse.Namespace) -> int:
         )
     _say(*notes)
     if options.output is not None:
-        _say(f"{rows:,} row{'s' * (rows != 1)} predicted, in {options.output}")
+        _say(f"{counted(rows, 'row')} predicted, in {options.output}")
     return 0
 
 
@@ -190,7 +191,7 @@ def run_evaluate(options: argparse.Namespace) -> int:
                  for name, scores in results.items()}  # fmt: skip
         print(json.dumps({"rows": rows, "scores": plain}, indent=2))
     else:
-        part = f"{rows:,} row{'s' * (rows != 1)}"
+        part = counted(rows, "row")
         print("\n".join(scores_table({part: results}, model.fitted.score)))
     return 0
 

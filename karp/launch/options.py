@@ -8,6 +8,7 @@ from karp.errors import SettingError
 from karp.launch import program
 from karp.limits import setting
 from karp.record.launched import Launched
+from karp.text import counted
 
 WORKERS = 10_000  # fewer than so many on one machine
 
@@ -41,7 +42,7 @@ class Options(Launched):
         cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
         if self.workers * threads <= cores:
             return ""
-        blas_threads = f"{threads} BLAS thread{'s' * (threads > 1)} each"
+        blas_threads = f"{counted(threads, 'BLAS thread')} each"
         return f"{self.workers} workers with {blas_threads} on {cores} cores: they share the cores"
 
     def consistency_variables(self) -> dict[str, str]:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
 from karp.monitor.status_line import NOTEBOOK_SECONDS, StatusLine, bar, is_notebook
+from karp.text import counted
 
 if TYPE_CHECKING:
     from karp.protocol.reports import Begin, Exchange, Progress, Report
@@ -183,7 +184,7 @@ def describe_exchange(report: "Exchange") -> str:
     """
     frames = report.workers - report.sharing
     if report.sharing and frames:
-        medium = f"shared memory for {report.sharing} worker{'s' * (report.sharing > 1)}, ZeroMQ for {frames}"
+        medium = f"shared memory for {counted(report.sharing, 'worker')}, ZeroMQ for {frames}"
     else:
         medium = "shared memory" if report.sharing else "ZeroMQ"
     return f"{medium}; {'steps end among the workers' if report.in_ranges else 'the server ends each step'}"
@@ -199,7 +200,7 @@ def describe(report: "Progress", begin: "Begin", scores: str) -> str:
     parts = [f"epoch {report.epoch + 1}/{-(-begin.steps // begin.steps_per_epoch)}"]
     if report.interval_loss is not None:
         parts.append(f"interval loss {number(report.interval_loss, 4)}")
-    workers = f"{report.workers} worker" + ("s" if report.workers != 1 else "")
+    workers = counted(report.workers, "worker")
     parts += [f"{report.samples_per_s:,.0f} samples/s", workers, f"elapsed {clock(report.seconds)}"]
     if report.step > begin.step and report.step < begin.steps:
         seconds_per_step = (report.seconds - begin.seconds) / (report.step - begin.step)

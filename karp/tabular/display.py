@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, TextIO
 
 from karp.monitor.terminal import Display, clock, number
 from karp.protocol.best import Best, choose
+from karp.text import counted
 
 if TYPE_CHECKING:
     from karp.protocol.reports import Begin, Progress, Report
@@ -81,7 +82,7 @@ class FitDisplay(Display):
             return
         self.close()
         ((name, score),) = ((name, value) for name, value in best.items() if name != "epoch")
-        steps = f"{summary['steps']:,} step{'s' * (summary['steps'] != 1)} in {summary['seconds']:.1f} s"
+        steps = f"{counted(summary['steps'], 'step')} in {summary['seconds']:.1f} s"
         epochs = round(summary["epochs"])
         self.write(f"{'best':<{LABEL}}epoch {best['epoch'] + 1} of {epochs}, {name} {number(score, 4)}; {steps}")
 

@@ -16,6 +16,7 @@ from karp.tabular.columns.counts import LISTED, cell_text
 from karp.tabular.columns.sources import open_cells
 from karp.tabular.columns.target import Target, target_classes, target_values, weights
 from karp.tabular.scores import ClassTally, Scores, value_scores
+from karp.text import counted
 
 Array = NDArray[Any]
 Predict = Callable[[Converted], Array]  # rows -> probabilities (n, classes), or numbers (n,) in the target's units
@@ -116,7 +117,7 @@ def notes_of(converter: Converter, table: str) -> list[str]:
                             (report.unknown, "of a level that training had not")):  # fmt: skip
             if count:
                 more = ", ..." if count > len(report.first) else ""
-                cells = f"{report.cells:,} cell{'s' * (report.cells != 1)} {'is' if count == 1 else 'are'}"
+                cells = f"{counted(report.cells, 'cell')} {'is' if count == 1 else 'are'}"
                 notes.append(f"{table}, column {name!r}: {count:,} of {cells} {what} "
                              f"({', '.join(report.first)}{more})")  # fmt: skip
     return notes

@@ -16,6 +16,7 @@ from karp.tabular.display import LABEL, shown_path
 from karp.tabular.model_file import Fitted, Results
 from karp.tabular.network.recipe import Recipe
 from karp.tabular.scores import SCORES
+from karp.text import counted
 
 if TYPE_CHECKING:
     from karp.tabular.preparation.prepared import Counts
@@ -139,7 +140,7 @@ def recipe_line(recipe: Recipe) -> str:
     text = f"{shape} {recipe.activation}" if recipe.layers else shape
     if recipe.members > 1:
         text += f", {recipe.members} members"
-    text += f", {recipe.epochs} epoch{'s' * (recipe.epochs > 1)} of batches of {recipe.batch_size:,}"
+    text += f", {counted(recipe.epochs, 'epoch')} of batches of {recipe.batch_size:,}"
     if recipe.smoothing:
         text += f", smoothing {recipe.smoothing:g}"
     return text

@@ -4,7 +4,7 @@ from karp.protocol import reports
 from karp.protocol.messages import Refusal
 from karp.protocol.server.actions import Action, Send
 from karp.protocol.server.training import Training
-from karp.text import REASON_CHARACTERS
+from karp.text import REASON_CHARACTERS, counted
 
 
 class Refusals:
@@ -21,7 +21,7 @@ class Refusals:
         self.messages += 1
         self.out.append(Send(peer, Refusal(reason[:REASON_CHARACTERS])))
         if is_power_of_two(self.messages):
-            count = f"{self.messages} message{'s' * (self.messages > 1)} refused so far"
+            count = f"{counted(self.messages, 'message')} refused so far"
             self.training.report(reports.Refused, f"{reason[:2000]} ({count})")
 
     def reject(self, reason: str) -> None:

@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 
 from karp.protocol.settings import Settings
+from karp.text import counted
 
 
 def of_batches(settings: Settings) -> Iterator[str]:
@@ -26,12 +27,3 @@ def of_workers(settings: Settings, workers: int) -> Iterator[str]:
     if (idle := workers - shards) > 0:
         all_share = f"{counted(workers, 'worker')} share {counted(shards, 'shard')}"
         yield f"{all_share}, so {idle:,} of them will have nothing to do: ask for more shards or fewer workers"
-
-
-def counted(number: int, noun: str) -> str:
-    """Return a number with its noun, in the plural unless it is 1.
-
-    >>> counted(1, "row"), counted(2000, "row")
-    ('1 row', '2,000 rows')
-    """
-    return f"{number:,} {noun}{'s' * (number != 1)}"

@@ -84,7 +84,7 @@ class Recipe:
         given = {name: value for name, value in overrides.items() if value is not None}
         if unknown := given.keys() - {field.name for field in fields(cls)}:
             raise SettingError(f"the recipe has no {sorted(unknown)[0]!r:.60}; it has {_names()}")
-        batch_size = setting("batch_size", given.get("batch_size", batch_size_for(rows)))
+        batch_size = setting("batch_size", given.get("batch_size", batch_size_for(rows, task)))
         alone = given.get("members", 1) == 1
         chosen: dict[str, Any] = {
             "layers": (256,) * 3 if alone else (128,) * 3,
@@ -129,9 +129,13 @@ class Recipe:
             raise DataError(str(error)) from None
 
 
-def batch_size_for(rows: int) -> int:
-    """Return the batch size for a number of training rows, RealMLP's."""
-    for most, size in ((1024, 64), (8192, 128), (30_000, 256), (100_000, 512)):
+def batch_size_for(rows: int, task: Task) -> int:
+    """Return the batch size for a number of training rows: RealMLP's, but for classes of more than 30,000 rows 1,024.
+
+    That takes 0.86 times the time of its 512 there. On two sets with three seeds each it gave 0.993 times the errors
+    (standard error 0.003); on two sets of numbers 1.007 times, so these keep 512.
+    """
+    for most, size in ((1024, 64), (8192, 128), (30_000, 256), (100_000, 512 if task == "regression" else 1024)):
         if rows <= most:
             return size
     return 1024

@@ -17,8 +17,9 @@ def test_defaults_follow_task_rows_and_score() -> None:
     assert 0.0 == Recipe.default("classification", rows=5000, score="auc").smoothing
     numbers = Recipe.default("regression", rows=50_000, score="rmse")
     assert ("mish", 0.0, 0.02, 512) == (numbers.activation, numbers.smoothing, numbers.rate, numbers.batch_size)
-    sizes = [batch_size_for(rows) for rows in (1, 1024, 1025, 8192, 8193, 30_000, 100_000, 100_001)]
-    assert [64, 64, 128, 128, 256, 256, 512, 1024] == sizes
+    rows = (1, 1024, 1025, 8192, 8193, 30_000, 30_001, 100_000, 100_001)
+    assert [64, 64, 128, 128, 256, 256, 512, 512, 1024] == [batch_size_for(each, "regression") for each in rows]
+    assert [64, 64, 128, 128, 256, 256, 1024, 1024, 1024] == [batch_size_for(each, "classification") for each in rows]
     assert [200, 200, 100, 40, 16, 16, 32] == [epochs_for(rows, 64) for rows in (1, 64, 65, 275, 1024, 4096, 4097)]
     assert (256, 256, 256) == accuracy.layers
     several = Recipe.default("classification", rows=10, members=8)
