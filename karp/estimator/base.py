@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 import math
 import warnings
+from collections.abc import Callable
 from enum import Enum
 from itertools import pairwise
 from typing import Any, Self
@@ -21,17 +23,20 @@ from karp import environment
 from karp.errors import ProgramError, RunError, SettingError
 from karp.estimator import parameters
 from karp.estimator.jobs import workers_of
-from karp.estimator.network import Network, forward
+from karp.estimator.network import BaseNetwork, Network, forward
+from karp.estimator.recipe import RecipeNetwork, predictions_of, recipe_of, rules_of
 from karp.estimator.rows import Rows, Shuffled, in_order
 from karp.estimator.samples import Samples, validator
 from karp.estimator.training import Numbers, Rules, Trained, Training, Validate, shards_of
 from karp.optim import OptimizerState
+from karp.tabular.network.recipe import Recipe
 
 Array = NDArray[Any]
 PARAMETERS = (  # that are fields of the rules
     "solver", "alpha", "learning_rate", "learning_rate_init", "power_t", "momentum", "nesterovs_momentum", "beta_1",
     "beta_2", "epsilon", "tol", "n_iter_no_change",
 )  # fmt: skip
+WEIGHTS = ("coefs_", "intercepts_", "model_")  # the attributes that have them: layers, or a recipe's model
 NOT_FINITE = "the training has made numbers that are not finite: scale the inputs, or lower the rate"
 INITIAL = {"logistic": 2.0}  # activation -> the numerator of the initial weights' variance; 6 for the others
 
@@ -64,17 +69,19 @@ class BaseMLP(CallbackSupportMixin, BaseEstimator):
         With `incremental`, train for one epoch more, with the optimiser as it was.
         """
         parameters.check(self.get_params(deep=False))
+        if self.recipe is not None:
+            self._recipe(1)  # refuses parameters that it cannot have, before the rows are read
         if environment.read(environment.SERVER):
             raise ProgramError("an estimator starts workers of its own: run this program with python, not karp launch")
         if incremental and self.early_stopping:
             raise SettingError("partial_fit does not support early_stopping=True: an epoch is not split")
-        first = not hasattr(self, "coefs_") or not (self.warm_start or incremental)
+        first = not hasattr(self, "n_outputs_") or not (self.warm_start or incremental)
         samples = self._samples(
             X, y, sample_weight, first, Classes.KNOWN if incremental else Classes.ANY if first else Classes.SAME
         )
         self._random_state = check_random_state(self.random_state)
         if first:
-            self._draw_weights(samples)
+            self._begin(samples)
         held_out = self._held_out(validation)
         if self.early_stopping and held_out is None:
             samples, held_out = self._split(samples)
@@ -87,8 +94,8 @@ class BaseMLP(CallbackSupportMixin, BaseEstimator):
     def _samples(self, X: Any, y: Any, sample_weight: Any, first: bool, classes: Classes) -> Samples:
         """Return checked rows, without those of weight 0; with `first`, set the number and names of the features."""
         X, y = validate_data(
-            self, X, y, accept_sparse="csr", multi_output=True, dtype=(np.float64, np.float32), order="C", reset=first,
-            y_numeric=not is_classifier(self),
+            self, X, y, multi_output=True, dtype=(np.float64, np.float32), order="C", reset=first,
+            y_numeric=not is_classifier(self), **self._accepted("csr"),
         )  # fmt: skip
         weights = self._weights_of(X, y, sample_weight)
         y = self._encode(y, X.dtype, classes)
@@ -104,24 +111,49 @@ class BaseMLP(CallbackSupportMixin, BaseEstimator):
         weights: Array = _check_sample_weight(sample_weight, X, dtype=X.dtype, ensure_non_negative=True)
         return weights
 
-    def _draw_weights(self, samples: Samples) -> None:
-        """Draw the initial weights, as scikit-learn does, and forget what earlier trainings have left."""
+    def _accepted(self, *sparse: str) -> dict[str, Any]:
+        """Return which rows are accepted, as arguments of `validate_data`."""
+        if self.recipe is None:
+            return {"accept_sparse": sparse}
+        return {"accept_sparse": False, "ensure_all_finite": "allow-nan"}
+
+    def _begin(self, samples: Samples) -> None:
+        """Draw the initial weights, and forget what earlier trainings have left."""
+        for name in (*WEIGHTS, "validation_loss_curve_", "_optimizer_state"):
+            self.__dict__.pop(name, None)
         outputs = len(self.classes_) if self.out_activation_ == "softmax" else samples.y.shape[1]
-        sizes = [samples.x.shape[1], *parameters.hidden_sizes(self.hidden_layer_sizes), outputs]
-        self.coefs_: list[Array] = []
-        self.intercepts_: list[Array] = []
-        for inputs, size in pairwise(sizes):
-            bound = math.sqrt(INITIAL.get(self.activation, 6.0) / (inputs + size))
-            for layers, shape in ((self.coefs_, (inputs, size)), (self.intercepts_, (size,))):
-                layers.append(self._random_state.uniform(-bound, bound, shape).astype(samples.x.dtype, copy=False))
-        self.n_layers_, self.n_outputs_ = len(sizes), outputs
+        if self.recipe is None:
+            hidden = parameters.hidden_sizes(self.hidden_layer_sizes)
+            self._draw_weights([samples.x.shape[1], *hidden, outputs], samples.x.dtype)
+        else:
+            if self.out_activation_ != "softmax" and outputs > 1:
+                raise SettingError(f"recipe='karp' predicts one label or number for each row, and y has {outputs}")
+            self._seed = int(self._random_state.randint(1 << 31))
+            hidden = [*self._recipe(len(samples.y)).layers]
+        self.n_layers_, self.n_outputs_ = len(hidden) + 2, outputs
         self.n_iter_ = self.t_ = self._failures = 0
         self.loss_curve_: list[float] = []
         self.validation_scores_: list[float] | None = [] if self.early_stopping else None
         self.best_validation_score_: float | None = -math.inf if self.early_stopping else None
         self.best_loss_: float | None = None if self.early_stopping else math.inf
-        for name in ("validation_loss_curve_", "_optimizer_state"):
-            self.__dict__.pop(name, None)
+
+    def _draw_weights(self, sizes: list[int], dtype: Any) -> None:
+        """Draw the initial weights of layers of these sizes, as scikit-learn does."""
+        self.coefs_: list[Array] = []
+        self.intercepts_: list[Array] = []
+        for inputs, size in pairwise(sizes):
+            bound = math.sqrt(INITIAL.get(self.activation, 6.0) / (inputs + size))
+            for layers, shape in ((self.coefs_, (inputs, size)), (self.intercepts_, (size,))):
+                layers.append(self._random_state.uniform(-bound, bound, shape).astype(dtype, copy=False))
+
+    def _recipe(self, rows: int) -> Recipe:
+        """Return the recipe for a number of training rows; raises SettingError for a parameter that it has not."""
+        given, seed = self.get_params(deep=False), getattr(self, "_seed", 0)
+        return recipe_of(given, self._defaults(), classes=is_classifier(self), rows=rows, seed=seed)
+
+    def _defaults(self) -> dict[str, Any]:
+        defaults: dict[str, Any] = type(self)().get_params(deep=False)
+        return defaults
 
     def _held_out(self, validation: tuple[Any, Any, Any]) -> Samples | None:
         """Return the validation rows that were given, or None."""
@@ -133,7 +165,7 @@ class BaseMLP(CallbackSupportMixin, BaseEstimator):
     def _split(self, samples: Samples) -> tuple[Samples, Samples]:
         """Return the samples to train on and those to validate on, as scikit-learn splits them."""
         arrays = [array for array in samples if array is not None]
-        stratified = is_classifier(self) and self.n_outputs_ == 1
+        stratified = is_classifier(self) and (self.n_outputs_ == 1 or self.recipe is not None)
         parts = train_test_split(
             *arrays, random_state=self._random_state, test_size=self.validation_fraction,
             stratify=samples.y if stratified else None,
@@ -148,11 +180,7 @@ class BaseMLP(CallbackSupportMixin, BaseEstimator):
 
     def _train(self, samples: Samples, held_out: Samples | None, incremental: bool, context: Any) -> None:
         """Train the network on samples, and set the attributes that tell of it."""
-        dtype = samples.x.dtype
-        network = Network(
-            [coef.astype(dtype) for coef in self.coefs_], [intercept.astype(dtype) for intercept in self.intercepts_],
-            self.activation, self.out_activation_,
-        )  # fmt: skip
+        network = self._network(samples)
         goes_on = incremental and hasattr(self, "_optimizer_state")
         rules = self._rules(samples, incremental, self._rate if goes_on else self.learning_rate_init)
         weights = network.parameters.data
@@ -165,7 +193,7 @@ class BaseMLP(CallbackSupportMixin, BaseEstimator):
                 print(f"Iteration {epoch + 1}, loss = {numbers['loss']:.8f}")
                 if held_out is not None:
                     print(f"Validation score: {numbers['score']:f}")
-            return self._call_back(context, network)
+            return self._call_back(context, lambda: self._weights(network, samples))
 
         try:
             if workers := self._workers(rules, incremental):
@@ -178,7 +206,7 @@ class BaseMLP(CallbackSupportMixin, BaseEstimator):
             else:
                 rows = len(samples.y)
                 orders = Shuffled(self._random_state, rows) if self.shuffle else in_order(rows)
-                validate = None if held_out is None else self._validator(network, held_out)
+                validate = None if held_out is None else self._validator(network, samples, held_out)
                 training = Training(network, Rows(*samples, orders), rules, validate, self._optimizer_state, watch)
                 with environment.hidden(environment.RUN_DIR):
                     trained = training.run()
@@ -191,17 +219,46 @@ class BaseMLP(CallbackSupportMixin, BaseEstimator):
         if before is not None:
             weights = network.parameters.data
             weights[:] = before if trained.best_weights is None else trained.best_weights
-        self.coefs_, self.intercepts_ = network.layers()
+        self.__dict__.update(self._weights(network, samples))
+        if not np.isfinite(network.parameters.data).all():
+            raise ValueError(NOT_FINITE)
         self._tell(trained, len(samples.y), incremental)
+
+    def _network(self, samples: Samples) -> BaseNetwork:
+        """Return the network that is to be trained on samples, with its weights as they are before."""
+        if self.recipe is None:
+            dtype = samples.x.dtype
+            layers = [[array.astype(dtype) for array in arrays] for arrays in (self.coefs_, self.intercepts_)]
+            return Network(layers[0], layers[1], self.activation, self.out_activation_)
+        names = [*map(str, getattr(self, "feature_names_in_", (f"x{place}" for place in range(self.n_features_in_))))]
+        recipe = self._recipe(len(samples.y))
+        return RecipeNetwork.learn(samples.x, names, samples.y, samples.weights, self.n_outputs_, recipe)
+
+    def _weights(self, network: BaseNetwork, samples: Samples) -> dict[str, Any]:
+        """Return the attributes that have a network's weights as they are now."""
+        if isinstance(network, RecipeNetwork):
+            classes = self.classes_.tolist() if is_classifier(self) else []
+            return {"model_": network.model(classes, samples)}
+        assert isinstance(network, Network)
+        return dict(zip(WEIGHTS, network.layers(), strict=False))
 
     def _rules(self, samples: Samples, incremental: bool, rate: float) -> Rules:
         rows = len(samples.y)
+        given = {name: getattr(self, name) for name in PARAMETERS}
+        if self.recipe is not None:
+            recipe = self._recipe(rows)
+            return Rules(
+                **given | rules_of(given, self._defaults()), batch_size=min(recipe.batch_size, rows),
+                epochs=recipe.epochs, scored=self.early_stopping, rate=rate, seen=0,
+                best=-math.inf if self.early_stopping else math.inf, failures=0, shards=min(recipe.shards, rows),
+                recipe=recipe,
+            )  # fmt: skip
         if self.batch_size != "auto" and self.batch_size > rows:
             warnings.warn(f"batch_size is {self.batch_size}, but there are {rows} rows, which is taken", stacklevel=5)
         batch_size = min(200 if self.batch_size == "auto" else self.batch_size, rows)
         best = self.best_validation_score_ if self.early_stopping else self.best_loss_
         return Rules(
-            **{name: getattr(self, name) for name in PARAMETERS}, batch_size=batch_size,
+            **given, batch_size=batch_size,
             epochs=1 if incremental else self.max_iter, scored=self.early_stopping, rate=rate, seen=self.t_,
             best=(-math.inf if self.early_stopping else math.inf) if best is None else best, failures=self._failures,
             constant_rate=incremental, shards=shards_of(batch_size, self.coefs_),
@@ -217,7 +274,7 @@ class BaseMLP(CallbackSupportMixin, BaseEstimator):
         }
         return workers_of(self.n_jobs, rules.shards, [name for name, given in alone.items() if given])
 
-    def _validator(self, network: Network, held_out: Samples) -> Validate:
+    def _validator(self, network: BaseNetwork, samples: Samples, held_out: Samples) -> Validate:
         """Return a function that returns the numbers of the network on validation rows."""
         validate = validator(network, held_out)
         if self.scoring is None:
@@ -229,28 +286,20 @@ class BaseMLP(CallbackSupportMixin, BaseEstimator):
             given["sample_weight"] = held_out.weights
 
         def score() -> dict[str, float]:
-            fitted = self._like([value.data for value in network.coefs], [value.data for value in network.intercepts])
+            fitted = copy.copy(self)
+            fitted.__dict__.update(self._weights(network, samples))
+            fitted.__dict__.pop("feature_names_in_", None)  # as the rows have none
             return validate() | {"score": float(scorer(fitted, held_out.x, self._decode(held_out.y), **given))}
 
         return score
 
-    def _like(self, coefs: list[Array], intercepts: list[Array]) -> Self:
-        """Return a copy of this estimator with other weights, and without the names of features."""
-        import copy
-
-        fitted = copy.copy(self)
-        fitted.coefs_, fitted.intercepts_ = coefs, intercepts
-        fitted.__dict__.pop("feature_names_in_", None)
-        return fitted
-
-    def _call_back(self, context: Any, network: Network) -> bool:
+    def _call_back(self, context: Any, weights: Callable[[], dict[str, Any]]) -> bool:
         """Call scikit-learn's callbacks at an epoch's end; return whether one asks to stop."""
         if not hasattr(self, "_skl_callbacks"):
             return False
 
         def fitted() -> dict[str, Any]:
-            coefs, intercepts = network.layers()
-            return self._fitted() | {"coefs_": coefs, "intercepts_": intercepts}
+            return self._fitted() | weights()
 
         epoch = context.subcontext(task_name="epoch")
         epoch.call_on_fit_task_begin(estimator=self)
@@ -268,12 +317,10 @@ class BaseMLP(CallbackSupportMixin, BaseEstimator):
         self._rate = trained.rate
         if epochs:
             self._tell_epochs(epochs)
-        if not all(np.isfinite(array).all() for array in (*self.coefs_, *self.intercepts_)):
-            raise ValueError(NOT_FINITE)
         if trained.interrupted:
             where = f"in epoch {len(epochs) + 1}"
             warnings.warn(f"the training was interrupted {where}: the weights are those of its last step", stacklevel=5)
-        elif not trained.stopped and not incremental:
+        elif not trained.stopped and not incremental and self.recipe is None:
             many = f"{self.max_iter} epoch{'s' * (self.max_iter > 1)}"
             warnings.warn(f"max_iter is reached: after {many} the training has not converged", ConvergenceWarning, 5)
 
@@ -294,10 +341,13 @@ class BaseMLP(CallbackSupportMixin, BaseEstimator):
     def _predictions(self, X: Any) -> Array:
         """Return the network's predictions (n, outputs)."""
         check_is_fitted(self)
-        X = validate_data(self, X, accept_sparse=("csr", "csc"), reset=False)
+        X = validate_data(self, X, reset=False, **self._accepted("csr", "csc"))
+        if self.recipe is not None:
+            return predictions_of(self.model_, X)
         return forward(X, self.coefs_, self.intercepts_, self.activation, self.out_activation_)
 
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()
-        tags.input_tags.sparse = True
+        tags.input_tags.sparse = self.recipe is None
+        tags.input_tags.allow_nan = self.recipe is not None
         return tags

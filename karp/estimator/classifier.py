@@ -26,9 +26,16 @@ class MLPClassifier(ClassifierMixin, BaseMLP):
         class_weight: weights of the classes, which multiply those of the samples: a dict, "balanced", or None for 1.
         scoring: what validation rows are scored by, as scikit-learn names it; None is accuracy.
         n_jobs: workers that train together; None is 1, -1 all cores. The result does not depend on it, bit by bit.
+        recipe: "karp" trains the network of `karp fit` in its way, see below.
 
     `fit` takes validation rows, `X_val` and `y_val`; `validation_loss_curve_` has their loss, `validation_scores_`
     their score for each epoch. A row of weight 0 counts as if it were not there. `solver="lbfgs"` is refused.
+
+    With `recipe="karp"` features need no scaling and may be missing (NaN). All rows are trained on; with early stopping
+    the best epoch on the validation rows is kept. Sizes, activation, `learning_rate_init`, `batch_size`, betas and
+    `max_iter` are the recipe's while they are at the defaults above; `alpha` is then 0, and `n_iter_no_change` stops
+    nothing. All else that belongs to a solver must be at its default. The network is `model_`, a model of `karp fit`,
+    which can be saved, in place of `coefs_` and `intercepts_`.
 
     >>> import numpy as np
     >>> x = np.linspace(-1, 1, 60).reshape(-1, 1)
@@ -44,7 +51,7 @@ class MLPClassifier(ClassifierMixin, BaseMLP):
         verbose: bool = False, warm_start: bool = False, momentum: float = 0.9, nesterovs_momentum: bool = True,
         early_stopping: bool = False, validation_fraction: float = 0.1, beta_1: float = 0.9, beta_2: float = 0.999,
         epsilon: float = 1e-8, n_iter_no_change: float = 10, max_fun: int = 15000, class_weight: Any = None,
-        scoring: Any = None, n_jobs: int | None = None,
+        scoring: Any = None, n_jobs: int | None = None, recipe: str | None = None,
     ) -> None:  # fmt: skip
         self.hidden_layer_sizes = hidden_layer_sizes
         self.activation = activation
@@ -72,6 +79,7 @@ class MLPClassifier(ClassifierMixin, BaseMLP):
         self.class_weight = class_weight
         self.scoring = scoring
         self.n_jobs = n_jobs
+        self.recipe = recipe
 
     @with_callbacks
     def fit(self, X: Any, y: Any, sample_weight: Any = None, *, X_val: Any = None, y_val: Any = None,
@@ -83,7 +91,7 @@ class MLPClassifier(ClassifierMixin, BaseMLP):
         """
         return self._fit(X, plain_labels(y), sample_weight, (X_val, plain_labels(y_val), sample_weight_val))
 
-    @available_if(lambda self: self.solver in ("adam", "sgd"))
+    @available_if(lambda self: self.solver in ("adam", "sgd") and self.recipe is None)
     def partial_fit(self, X: Any, y: Any, sample_weight: Any = None, classes: Any = None) -> Self:
         """Train for one epoch more on these rows; the first call needs all classes."""
         y = plain_labels(y)
@@ -103,7 +111,10 @@ class MLPClassifier(ClassifierMixin, BaseMLP):
             raise SettingError(f"y is a {kind} target: several labels for each row are columns of 0 and 1")
         self.classes_ = unique_labels(y)
         self._multilabel = kind == "multilabel-indicator"
-        self.out_activation_ = "softmax" if len(self.classes_) > 2 and not self._multilabel else "logistic"
+        several = len(self.classes_) > 2 or self.recipe is not None
+        if self.recipe is not None and len(self.classes_) < 2:
+            raise SettingError(f"y has one class, {self.classes_[0]!r:.60}: recipe='karp' needs two")
+        self.out_activation_ = "softmax" if several and not self._multilabel else "logistic"
 
     def _encode(self, y: Any, dtype: Any, classes: Classes) -> Array:
         if y.ndim == 2 and y.shape[1] == 1:
@@ -167,7 +178,7 @@ class MLPClassifier(ClassifierMixin, BaseMLP):
 
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()
-        tags.classifier_tags.multi_label = True
+        tags.classifier_tags.multi_label = self.recipe is None
         return tags
 
 

@@ -16,7 +16,8 @@ from numpy.typing import NDArray
 
 from karp.data.source import fingerprint
 from karp.errors import RunError
-from karp.estimator.network import Network
+from karp.estimator.network import BaseNetwork, Network
+from karp.estimator.recipe import RecipeNetwork
 from karp.estimator.rows import Order, Rows, Shuffled, in_order
 from karp.estimator.samples import Samples
 from karp.estimator.training import Rules, Trained
@@ -28,12 +29,13 @@ from karp.tabular.launching import launch
 Array = NDArray[Any]
 PROGRAM = str(Path(__file__).with_name("program.py"))
 SPARSE = ("data", "indices", "indptr")
+KINDS = ("coefs", "intercepts")
 
 
 class Job(NamedTuple):
     """All that a worker needs: the network with its initial weights, rows, rules, and validation rows or None."""
 
-    network: Network
+    network: BaseNetwork
     rows: Rows
     rules: Rules
     held_out: Samples | None
@@ -42,10 +44,6 @@ class Job(NamedTuple):
     def read(cls, folder: Path) -> Job:
         """Map the files of a job, which no other process changes."""
         plain = files.read_json(folder / "job.json")
-        layers = [
-            [np.array(_load(folder / f"{kind}{layer}.npy")) for layer in range(plain["layers"])]
-            for kind in ("coefs", "intercepts")
-        ]
         samples = _read_samples(folder, "train", plain["train"])
         held_out = None if plain["held_out"] is None else _read_samples(folder, "held_out", plain["held_out"])
         orders: Order = in_order(len(samples.y))
@@ -53,27 +51,23 @@ class Job(NamedTuple):
             random = np.random.RandomState()
             random.set_state(("MT19937", _load(folder / "random.npy"), plain["position"], 0, 0.0))
             orders = Shuffled(random, len(samples.y))
-        network = Network(layers[0], layers[1], plain["activation"], plain["output"])
-        return cls(network, Rows(*samples, orders, plain["fingerprint"]), Rules.from_plain(plain["rules"]), held_out)
+        network, rules = _read_network(folder, plain["network"]), Rules.from_plain(plain["rules"])
+        return cls(network, Rows(*samples, orders, plain["fingerprint"]), rules, held_out)
 
 
 def write(
-    folder: Path, network: Network, samples: Samples, rules: Rules, held_out: Samples | None,
+    folder: Path, network: BaseNetwork, samples: Samples, rules: Rules, held_out: Samples | None,
     random: np.random.RandomState | None,
 ) -> None:  # fmt: skip
     """Write the files of a job; `random` is the generator that shuffles, None if nothing is shuffled."""
     folder.mkdir()
-    coefs, intercepts = network.layers()
-    for layer, pair in enumerate(zip(coefs, intercepts, strict=True)):
-        for kind, array in zip(("coefs", "intercepts"), pair, strict=True):
-            np.save(folder / f"{kind}{layer}.npy", array)
     position: Any = None
     if random is not None:
         _, keys, position, *_ = random.get_state(legacy=True)
         np.save(folder / "random.npy", keys)
     arrays = [array for array in (*_parts(samples.x).values(), *samples[1:]) if array is not None]
     files.write_json(folder / "job.json", {
-        "layers": len(coefs), "activation": network.activation, "output": network.output, "rules": rules.plain(),
+        "network": _write_network(folder, network), "rules": rules.plain(),
         "shuffle": random is not None, "position": position, "fingerprint": fingerprint(arrays),
         "train": _write_samples(folder, "train", samples),
         "held_out": None if held_out is None else _write_samples(folder, "held_out", held_out),
@@ -81,7 +75,7 @@ def write(
 
 
 def run(
-    workers: int, network: Network, samples: Samples, rules: Rules, held_out: Samples | None,
+    workers: int, network: BaseNetwork, samples: Samples, rules: Rules, held_out: Samples | None,
     random: np.random.RandomState | None,
 ) -> tuple[Trained, OptimizerState]:  # fmt: skip
     """Have workers train a network, whose weights are then those at the end, or of the best score; see `Training.run`.
@@ -114,6 +108,27 @@ def run(
 def _numbers(scores: dict[str, Any]) -> dict[str, float]:
     """Return the numbers of an epoch as they were: a NaN is null in a line."""
     return {name: float("nan") if value is None else value for name, value in scores.items()}
+
+
+def _write_network(folder: Path, network: BaseNetwork) -> dict[str, Any]:
+    """Write the arrays of a network, and return what else it consists of; that of a recipe is drawn from its seed."""
+    if isinstance(network, RecipeNetwork):
+        return network.plain()
+    assert isinstance(network, Network)
+    coefs, intercepts = network.layers()
+    for layer, pair in enumerate(zip(coefs, intercepts, strict=True)):
+        for kind, array in zip(KINDS, pair, strict=True):
+            np.save(folder / f"{kind}{layer}.npy", array)
+    return {"layers": len(coefs), "activation": network.activation, "output": network.output}
+
+
+def _read_network(folder: Path, plain: dict[str, Any]) -> BaseNetwork:
+    if "recipe" in plain:
+        return RecipeNetwork.from_plain(plain)
+    coefs, intercepts = (
+        [np.array(_load(folder / f"{kind}{layer}.npy")) for layer in range(plain["layers"])] for kind in KINDS
+    )
+    return Network(coefs, intercepts, plain["activation"], plain["output"])
 
 
 def _parts(x: Any) -> dict[str, Array]:

@@ -6,7 +6,7 @@ loss which it reports (the squared error of several outputs), karp has the gradi
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -20,7 +20,21 @@ Array = NDArray[Any]
 ACTIVATIONS = {"identity": None, "logistic": "sigmoid", "tanh": "tanh", "relu": "relu"}  # scikit-learn's name -> karp's
 
 
-class Network(nn.Module):
+class BaseNetwork(nn.Module):
+    """What a training needs of a network; `output` is what makes predictions of the last layer's numbers."""
+
+    output: str
+
+    def loss(self, x: Any, y: Array, weights: Array | None) -> Value:
+        """Return the loss of rows with encoded targets, without the L2 penalty, which the Trainer adds."""
+        raise NotImplementedError
+
+    def predictor(self) -> Callable[[Any], Array]:
+        """Return what predicts rows by the weights as they are now."""
+        raise NotImplementedError
+
+
+class Network(BaseNetwork):
     """An MLP with these weights (inputs, outputs) and biases (outputs,) of each layer, which are copied when it trains.
 
     `output` is what makes predictions of the last layer's numbers, and with them the loss: "softmax" is cross entropy
@@ -42,7 +56,6 @@ class Network(nn.Module):
         return x  # type: ignore[no-any-return]
 
     def loss(self, x: Array, y: Array, weights: Array | None) -> Value:
-        """Return the loss of rows, without the L2 penalty, which the Trainer adds."""
         outputs = self(x)
         if self.output == "softmax":
             loss = nn.cross_entropy(outputs, y, sample_weights=weights)
@@ -59,6 +72,10 @@ class Network(nn.Module):
         if self.output == "identity" and y.shape[1] > 1:  # scikit-learn reports the mean over the outputs
             loss = loss - loss.item() * (1 - 1 / y.shape[1])
         return loss
+
+    def predictor(self) -> Callable[[Any], Array]:
+        coefs, intercepts = [value.data for value in self.coefs], [value.data for value in self.intercepts]
+        return lambda x: forward(x, coefs, intercepts, self.activation, self.output)
 
     def layers(self) -> tuple[list[Array], list[Array]]:
         """Return copies of the weights and the biases as they are now."""

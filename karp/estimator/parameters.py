@@ -19,6 +19,7 @@ CHOICES = {
     "solver": SOLVERS,
     "learning_rate": ("constant", "invscaling", "adaptive"),
     "loss": ("squared_error", "poisson"),
+    "recipe": (None, "karp"),
 }
 RANGES = {  # name -> the least and the largest, and whether these two may not be taken
     "alpha": (0.0, math.inf, False, True),
@@ -39,7 +40,7 @@ def check(parameters: Mapping[str, Any]) -> None:
     for name, choices in CHOICES.items():
         if name in parameters and parameters[name] not in choices:
             hint = " (lbfgs is scikit-learn's: sklearn.neural_network has it)" if parameters[name] == "lbfgs" else ""
-            raise refusal(name, parameters[name], f"one of {', '.join(choices)}{hint}")
+            raise refusal(name, parameters[name], f"one of {', '.join(map(str, choices))}{hint}")
     for name, (low, high, above, below) in RANGES.items():
         number = checks.number(name, parameters[name], low, high, below=below)
         if above and number == low:

@@ -15,7 +15,7 @@ def main(folder: Path) -> None:
     validate = None if held_out is None else validator(network, held_out)
     trainer = Trainer(
         network, rules.optimizer(rules.rate, len(rows)), batch_size=rules.batch_size, epochs=rules.epochs,
-        shards=rules.shards, keep_best="score" if rules.scored else None, ties="first",
+        shards=rules.shards, keep_best="score" if rules.scored else None, ties=rules.ties,
     )  # fmt: skip
 
     def evaluate() -> dict[str, float]:

@@ -21,9 +21,16 @@ class MLPRegressor(RegressorMixin, BaseMLP):
     Args:
         scoring: what validation rows are scored by, as scikit-learn names it; None is R².
         n_jobs: workers that train together; None is 1, -1 all cores. The result does not depend on it, bit by bit.
+        recipe: "karp" trains the network of `karp fit` in its way, see below.
 
     `fit` takes validation rows, `X_val` and `y_val`; `validation_loss_curve_` has their loss, `validation_scores_`
     their score for each epoch. A row of weight 0 counts as if it were not there. `solver="lbfgs"` is refused.
+
+    With `recipe="karp"` features need no scaling and may be missing (NaN). All rows are trained on; with early stopping
+    the best epoch on the validation rows is kept. Sizes, activation, `learning_rate_init`, `batch_size`, betas and
+    `max_iter` are the recipe's while they are at the defaults above; `alpha` is then 0, and `n_iter_no_change` stops
+    nothing. All else that belongs to a solver must be at its default. The network is `model_`, a model of `karp fit`,
+    which can be saved, in place of `coefs_` and `intercepts_`.
 
     >>> import numpy as np
     >>> x = np.linspace(-1, 1, 60).reshape(-1, 1)
@@ -41,6 +48,7 @@ class MLPRegressor(RegressorMixin, BaseMLP):
         momentum: float = 0.9, nesterovs_momentum: bool = True, early_stopping: bool = False,
         validation_fraction: float = 0.1, beta_1: float = 0.9, beta_2: float = 0.999, epsilon: float = 1e-8,
         n_iter_no_change: float = 10, max_fun: int = 15000, scoring: Any = None, n_jobs: int | None = None,
+        recipe: str | None = None,
     ) -> None:  # fmt: skip
         self.loss = loss
         self.hidden_layer_sizes = hidden_layer_sizes
@@ -68,6 +76,7 @@ class MLPRegressor(RegressorMixin, BaseMLP):
         self.max_fun = max_fun
         self.scoring = scoring
         self.n_jobs = n_jobs
+        self.recipe = recipe
 
     @with_callbacks
     def fit(self, X: Any, y: Any, sample_weight: Any = None, *, X_val: Any = None, y_val: Any = None,
@@ -79,7 +88,7 @@ class MLPRegressor(RegressorMixin, BaseMLP):
         """
         return self._fit(X, y, sample_weight, (X_val, y_val, sample_weight_val))
 
-    @available_if(lambda self: self.solver in ("adam", "sgd"))
+    @available_if(lambda self: self.solver in ("adam", "sgd") and self.recipe is None)
     def partial_fit(self, X: Any, y: Any, sample_weight: Any = None) -> Self:
         """Train for one epoch more on these rows."""
         return self._fit(X, y, sample_weight, incremental=True)

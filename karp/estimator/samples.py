@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 from numpy.typing import NDArray
 
-from karp.estimator.network import Network, forward
+from karp.estimator.network import BaseNetwork
 from karp.estimator.scores import loss_of, score_of
 from karp.estimator.training import Validate
 
@@ -21,12 +21,11 @@ class Samples(NamedTuple):
     weights: Array | None
 
 
-def validator(network: Network, held_out: Samples) -> Validate:
+def validator(network: BaseNetwork, held_out: Samples) -> Validate:
     """Return a function that returns the score and the loss of a network on validation rows."""
 
     def validate() -> dict[str, float]:
-        coefs, intercepts = [value.data for value in network.coefs], [value.data for value in network.intercepts]
-        predictions = forward(held_out.x, coefs, intercepts, network.activation, network.output)
+        predictions = network.predictor()(held_out.x)
         targets = held_out.y, held_out.weights, network.output
         return {"score": score_of(predictions, *targets), "validation_loss": loss_of(predictions, *targets)}
 

@@ -12,15 +12,16 @@ import contextlib
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from karp import optim
 from karp.errors import ProgramError
-from karp.estimator.network import Network
+from karp.estimator.network import BaseNetwork
 from karp.estimator.rows import Rows
+from karp.tabular.network.recipe import Recipe
 
 if TYPE_CHECKING:
     from karp.trainer.trainer import Trainer
@@ -40,7 +41,8 @@ class Rules:
     """All that steers a training, besides weights and rows; the names are scikit-learn's.
 
     `rate` is that of the first epoch, `seen` the samples that other trainings of the network have seen, and `epochs`
-    the most epochs. `best` and `failures` are what `judge` returned last; with `scored`, what counts is the score.
+    the most epochs. `best` and `failures` are what `judge` returned last; with `scored`, what counts is the score. A
+    `recipe` has an optimiser of its own.
     """
 
     solver: str
@@ -64,9 +66,17 @@ class Rules:
     best: float
     failures: int
     constant_rate: bool = False  # as of a single epoch, whose rate follows from others
+    recipe: Recipe | None = None
+
+    @property
+    def ties(self) -> Literal["first", "last"]:
+        """Which of several epochs with the best score is kept; a recipe's rate falls, so there the last is."""
+        return "first" if self.recipe is None else "last"
 
     def optimizer(self, rate: float, samples: int) -> optim.Optimizer:
         """Return the optimiser that begins with a rate, for an epoch of so many samples."""
+        if self.recipe is not None:
+            return self.recipe.optimizer(samples)
         if self.solver == "adam":
             return optim.Adam(rate, betas=(self.beta_1, self.beta_2), eps=self.epsilon, eps_hat=True)
         lr: float | optim.Schedule = rate
@@ -115,6 +125,8 @@ class Rules:
         for name, value in plain.items():
             if isinstance(value, str) and name not in names:
                 values[name] = float(value)
+        if plain["recipe"] is not None:
+            values["recipe"] = Recipe.from_dict(plain["recipe"])
         return cls(**values)
 
 
@@ -138,7 +150,7 @@ class Training:
     """
 
     def __init__(
-        self, network: Network, rows: Rows, rules: Rules, validate: Validate | None, state: optim.OptimizerState,
+        self, network: BaseNetwork, rows: Rows, rules: Rules, validate: Validate | None, state: optim.OptimizerState,
         watch: Watch,
     ) -> None:  # fmt: skip
         self.network = network
@@ -183,7 +195,8 @@ class Training:
 
         def evaluate() -> dict[str, float]:
             last, scores = numbers_of_epoch(trainer, rules, self.validate, carried)
-            if rules.scored and scores["best"] != last.get("best", rules.best):
+            better = scores["best"] != last.get("best", rules.best)
+            if rules.scored and (better or (rules.ties == "last" and scores["score"] == scores["best"])):
                 self.best_weights = self.network.parameters.data.copy()
             self.epochs.append(scores)
             self.failed = scores["failures"] > rules.n_iter_no_change
@@ -222,7 +235,7 @@ def numbers_of_epoch(
     return last, rules.judge(evaluation.loss, {} if validate is None else validate(), last)
 
 
-def train(trainer: Trainer, network: Network, rows: Rows, alpha: float, evaluate: Callable[[], Any]) -> None:
+def train(trainer: Trainer, network: BaseNetwork, rows: Rows, alpha: float, evaluate: Callable[[], Any]) -> None:
     """Train a network on all batches that this process is given."""
     with trainer:
         for x, y, *weights in trainer.batches(rows, evaluate=evaluate, wait_for_score=True):

@@ -24,7 +24,7 @@ def onnx(model: Any, path: str | os.PathLike[str], *, inputs: int | None = None)
             - A `karp.nn.Module`. Its input is `x` (rows, inputs), in the dtype of its parameters, its output `output`;
               for a classifier these are the logits.
             - A fitted estimator with scikit-learn's attributes (`coefs_`, `out_activation_`). Its input is `X` (rows,
-              features), in the dtype of `coefs_`, and the outputs are as above.
+              features), in the dtype of `coefs_`, and the outputs are as above. One with a recipe is its `model_`.
         path: where the file is written, whole or not at all.
         inputs: how many numbers a row has, for a module other than an `MLP`, or a `Sequential` that begins with a
             `Linear`.
@@ -38,6 +38,7 @@ def onnx(model: Any, path: str | os.PathLike[str], *, inputs: int | None = None)
     from karp.nn.module import Module
     from karp.tabular.model import Model
 
+    model = getattr(model, "model_", model)  # of an estimator with a recipe
     if isinstance(model, Model):
         models.write_table_model(model, path)
     elif isinstance(model, Module):
@@ -62,7 +63,7 @@ def torch(model: Any, path: str | os.PathLike[str]) -> None:
               keep their names, and are transposed where they are a `Linear`.
             - What `karp.fit` and `karp.load` return: a Sequential of Linear and activation, whose inputs are
               `model.encode(rows)` and whose outputs are logits, or standardised numbers.
-            - A fitted estimator with scikit-learn's `coefs_`: likewise.
+            - A fitted estimator with scikit-learn's `coefs_`: likewise. One with a recipe is its `model_`.
             - The path of a run's weights. They keep their names, `layers.0.weight` for those of an `MLP`.
         path: where the file is written, whole or not at all.
 
@@ -74,4 +75,4 @@ def torch(model: Any, path: str | os.PathLike[str]) -> None:
     """
     from karp.export.torch_layout import write_torch
 
-    write_torch(model, path)
+    write_torch(getattr(model, "model_", model), path)

@@ -35,10 +35,15 @@ def add_arguments(parser: ArgumentParser) -> None:
     parser.add_argument("--jobs", type=int, default=1, metavar="N", help="workers, on M and L (1)")
     parser.add_argument("--clock", choices=("wall", "cpu"), default="wall", help="cpu: for a busy machine")
     parser.add_argument("--json", metavar="FILE", help="write one object per row")
+    parser.add_argument("--scores", type=int, default=0, metavar="N", help="no rates, but scores of N times five folds")
 
 
 def run(args: Namespace) -> int:
     """Make the table."""
+    if args.scores:
+        from bench import estimator_scores
+
+        return estimator_scores.run(args.scores)
     print(machine.describe())
     table = [["case", "solver", "cores", "karp steps/s", "scikit-learn", "ratio", "low", "high", "goal"]]
     done: list[dict[str, object]] = []
