@@ -9,6 +9,7 @@ Whatever can start a process on a host (a launcher, Slurm, Kubernetes, a shell) 
     KARP_THREADS, KARP_STALENESS, KARP_LOCAL_STEPS, KARP_CODEC, KARP_CODEC_WEIGHTS
                     arguments of Trainer that the launcher hands on: they are the program's, the launcher's, or the
                     defaults; also in one process
+    KARP_KERNELS    the kernels that OpenBLAS is to use; `kernel_variables` gives the variables that go with it
     KARP_REPLAY     the directory of the run to be repeated
     KARP_LEASH      a descriptor that closes when the launcher is gone
     KARP_FAULT      a fault at a named point (faults.py)
@@ -33,9 +34,16 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 SERVER, RUN, WORKER, RUN_DIR, THREADS = "KARP_SERVER", "KARP_RUN", "KARP_WORKER", "KARP_RUN_DIR", "KARP_THREADS"
+# OpenBLAS reads the second, and NumPy the third, when it is loaded.
+KERNELS, CORETYPE, DISABLED_FEATURES = "KARP_KERNELS", "OPENBLAS_CORETYPE", "NPY_DISABLE_CPU_FEATURES"
 KEYS, REPLAY, LEASH, FAULT, TAKEN = "KARP_KEYS", "KARP_REPLAY", "KARP_LEASH", "KARP_FAULT", "KARP_TAKEN"
+KINDS = (  # OpenBLAS's kernels by what their CPUs can do; what NumPy has for newer CPUs alone: from 2.4 on, and before
+    ("core2 nehalem sandybridge barcelona bulldozer piledriver steamroller", "X86_V3", "AVX F16C FMA3 AVX2"),
+    ("haswell zen excavator", "X86_V4", "AVX512F AVX512CD AVX512_KNL AVX512_KNM AVX512_SKX"),
+    ("skylakex cooperlake sapphirerapids", "AVX512_ICL AVX512_SPR", "AVX512_CLX AVX512_CNL AVX512_ICL"),
+)
 OPTION_VARIABLES = {option.name: f"KARP_{option.name.upper()}" for option in OPTIONS}
-NAMES = (SERVER, RUN, WORKER, RUN_DIR, THREADS, KEYS, REPLAY, LEASH, FAULT, *OPTION_VARIABLES.values())
+NAMES = (SERVER, RUN, WORKER, RUN_DIR, THREADS, KERNELS, KEYS, REPLAY, LEASH, FAULT, *OPTION_VARIABLES.values())
 
 
 def own() -> dict[str, str]:
@@ -137,6 +145,28 @@ def consistency_variables(given: Mapping[str, str | None]) -> dict[str, str]:
     for option, text in texts:
         option.parse(text)
     return {OPTION_VARIABLES[option.name]: text for option, text in texts}
+
+
+def kernel_variables(kernels: str) -> dict[str, str]:
+    """Return the environment variables that have OpenBLAS use these kernels, from a process's start on.
+
+    NumPy is to leave out what it has for newer CPUs, which gives other bits. OpenBLAS ignores a name that it does not
+    know, so the program compares the kernels with those in use.
+
+    >>> kernel_variables("Haswell")["OPENBLAS_CORETYPE"], kernel_variables("")
+    ('Haswell', {})
+    """
+    if not kernels:
+        return {}
+    from importlib.metadata import version
+
+    variables = {KERNELS: kernels, CORETYPE: kernels}
+    numpy = version("numpy").split(".")  # on all hosts: another would have other bits
+    column = 1 if (int(numpy[0]), int(numpy[1])) >= (2, 4) else 2
+    for number, (names, *_) in enumerate(KINDS):
+        if kernels.lower() in names.split():
+            variables[DISABLED_FEATURES] = " ".join(kind[column] for kind in KINDS[number:])
+    return variables
 
 
 def given_consistency() -> dict[str, str | None]:

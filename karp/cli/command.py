@@ -60,3 +60,9 @@ class Command(argparse.ArgumentParser):
                 left -= 1
             at += 1
         return line[:at], line[at:]
+
+
+def add_kernels(command: argparse.ArgumentParser) -> None:
+    """Add the option that has processes on different CPUs compute with the same kernels."""
+    command.add_argument("--kernels", metavar="NAME", help="have OpenBLAS and NumPy compute as on this kind of CPU, "
+        "such as Haswell: the same bits on all CPUs that can do so much (default: what each can do)")  # fmt: skip

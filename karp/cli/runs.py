@@ -3,7 +3,7 @@
 import argparse
 from pathlib import Path
 
-from karp.cli.command import Command, Commands
+from karp.cli.command import Command, Commands, add_kernels
 from karp.errors import SettingError
 from karp.limits import DEAD_SECONDS
 
@@ -60,6 +60,7 @@ def add_run(command: Command) -> None:
     add("--changed", action="store_true", help="with --resume: go on though the program's file has changed, as after a "
         "repair; settings and data must be the same, and the record says from which step on it ran")  # fmt: skip
     add("--threads", type=int, metavar="T", help="BLAS threads of each worker (default: 1)")
+    add_kernels(command)
     add_consistency(command)
     add("--max-restarts", type=int, metavar="K", help="how often a worker that dies is started again (default: 3)")
     add("--checkpoint-every", type=float, metavar="S", help="seconds between checkpoints; 0: every step (default: 10)")
@@ -127,7 +128,7 @@ def start_run(options: argparse.Namespace, command: str) -> int:
     elsewhere = command == "server"
     names = ["workers", "threads", "max_restarts", "checkpoint_every", "keep", "on_nonfinite", "exchange"]
     names += [] if elsewhere else ["on", "cpus_per_worker", "most_workers"]
-    names += ["same_kernels", "host", "port", "keys", *(option.name for option in OPTIONS)]
+    names += ["same_kernels", "kernels", "host", "port", "keys", *(option.name for option in OPTIONS)]
     given = {name: getattr(options, name) for name in names if getattr(options, name) is not None}
     if elsewhere:
         given |= {"on": "host", "most_workers": 0}  # whatever a run that is resumed had
@@ -165,6 +166,7 @@ def add_worker(commands: Commands) -> None:
     add("--wait", type=float, metavar="S", default=0.0, help="seconds to wait for a run that has not begun, or a host "
         "that has no name yet (default: 0)")  # fmt: skip
     add("--threads", type=int, metavar="T", help="BLAS threads (default: the run's, or 1)")
+    add_kernels(command)
     add_consistency(command)
     command.add_program("the run's program", nargs="?")
     command.set_defaults(command=run_worker)
@@ -174,7 +176,7 @@ def run_worker(options: argparse.Namespace) -> int:
     from karp.consistency import OPTIONS
     from karp.launch import join
 
-    names = ["threads", *(option.name for option in OPTIONS)]
+    names = ["threads", "kernels", *(option.name for option in OPTIONS)]
     changes = {name: getattr(options, name) for name in names if getattr(options, name) is not None}
     where = options.run_dir, options.server, options.keys
     join.join(*where, changes, options.program, options.arguments, options.wait)

@@ -5,11 +5,13 @@ import contextlib
 import csv
 import io
 import json
+import os
 import sys
 from pathlib import Path
 from typing import Any
 
-from karp.cli.command import Commands
+from karp import environment
+from karp.cli.command import Commands, add_kernels
 from karp.errors import SettingError
 from karp.record.files import same_file
 from karp.text import counted
@@ -54,10 +56,13 @@ def add_fit(commands: Commands) -> None:
     add("--seed", type=int, metavar="S", default=0, help="of everything that is left to chance (default: 0)")
     add("--memory", metavar="SIZE", default="1GB", help="what preparing the table may hold (default: 1GB)")
     add("--run-dir", metavar="DIR", help="where the run's files go (default: a fresh folder under runs/)")
+    add_kernels(command)
     command.set_defaults(command=run_fit)
 
 
 def run_fit(options: argparse.Namespace) -> int:
+    if options.kernels is not None:
+        os.environ.update(environment.kernel_variables(options.kernels))  # before this imports NumPy
     from karp.tabular.command import fit_file
 
     output = Path(OUTPUT if options.output is None else options.output)

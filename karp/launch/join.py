@@ -33,8 +33,8 @@ def join(
 ) -> NoReturn:
     """Run a program as a worker of the run in a directory, or of the server at an address, in place of this process.
 
-    `changes` are threads and consistency options; program, arguments and options that are not given are as the run's
-    directory has them. A server that has not begun is waited for, `wait` seconds at most.
+    `changes` are threads, kernels and consistency options; program, arguments and options that are not given are as the
+    run's directory has them. A server that has not begun is waited for, `wait` seconds at most.
 
     Raises SettingError for arguments that cannot be used, DataError if no run is under way in the directory.
     """
@@ -52,7 +52,8 @@ def join(
             "karp worker needs --run-dir DIR, or --server ADDRESS and the run's PROGRAM; see karp worker --help"
         )
     patiently(lambda: resolve(server), until)
-    variables = known.consistency_variables() | variables_for(server, keys, setting("threads", known.threads))
+    variables = known.consistency_variables() | environment.kernel_variables(known.kernels)
+    variables |= variables_for(server, keys, setting("threads", known.threads))
     if run:  # so that a server which now has this address, but serves another run, is not taken for this one
         variables[environment.RUN] = run
     if directory is not None:

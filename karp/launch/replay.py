@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from karp.consistency import OPTIONS
-from karp.environment import REPLAY, THREADS, consistency_variables, of_child
+from karp.environment import REPLAY, THREADS, consistency_variables, kernel_variables, of_child
 from karp.errors import DataError, RecordError
 from karp.launch.options import Options
 from karp.launch.processes import THREAD_VARIABLES, WORKER_MAIN
@@ -31,7 +31,7 @@ def replay(run_dir: str, program: str | None, arguments: list[str]) -> int:
     options, cwd = launched(directory, program, arguments)
     threads = str(settings.threads)
     variables = {REPLAY: str(directory), THREADS: threads, **dict.fromkeys(THREAD_VARIABLES, threads)}
-    variables |= variables_of(settings)
+    variables |= variables_of(settings) | kernel_variables(options.kernels)
     if not exists(str(Path(cwd, options.program))):
         raise DataError(f"there is no program {options.program!r} in {cwd}: name it: karp replay {run_dir} PROGRAM")
     try:

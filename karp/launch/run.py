@@ -126,6 +126,7 @@ class Launch:
             environment.THREADS: str(options.threads),
             "PYTHONUNBUFFERED": "1",
             **dict.fromkeys(THREAD_VARIABLES, str(options.threads)),
+            **environment.kernel_variables(options.kernels),
             **options.consistency_variables(),
         }
         if keys is not None:
@@ -143,7 +144,7 @@ class Launch:
             shards=self.shards or options.most_workers,
             changed=self.changed,
             exchange=options.exchange,
-            same_kernels=options.same_kernels,
+            same_kernels=options.same_kernels or bool(options.kernels),
             numbers=self.supervisor.wanted,
             command=command_line(),
             launched=self.began,

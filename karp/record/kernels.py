@@ -7,7 +7,11 @@ from typing import Any, cast
 
 import numpy as np
 
+from karp import environment
+from karp.errors import SettingError
 from karp.protocol.kernels import TEXT, Kernels
+
+REPORTED = {"prescott": "katmai"}  # the name in use, where OpenBLAS reports another than it was given
 
 
 @lru_cache(maxsize=1)  # to find them takes some milliseconds
@@ -40,6 +44,24 @@ def blas() -> str:
     for pool in with_numpy or pools:
         return f"{pool['internal_api']} {pool['version']} {pool.get('architecture') or f'on {cpu()}'}"
     return f"unknown on {cpu()}"
+
+
+def require(name: str) -> None:
+    """Raise SettingError unless NumPy's BLAS uses the kernels of this name, which --kernels or KARP_KERNELS gives.
+
+    OpenBLAS ignores a name that it does not know, and one that is set after it was loaded.
+    """
+    found = blas()
+    if found.split()[-1].lower() == REPORTED.get(name.lower(), name.lower()):
+        return
+    if environment.CORETYPE in os.environ and found.startswith("openblas"):
+        why = "a name that this OpenBLAS does not know, or kernels that it has not, are ignored in silence"
+    else:
+        why = f"they are chosen by {environment.CORETYPE} before NumPy is loaded, and by OpenBLAS alone"
+    raise SettingError(
+        f"the kernels {name!r:.60} are asked for (--kernels, {environment.KERNELS}), but this process's BLAS uses "
+        f"{found}: {why}. Take a name that each host has, such as Nehalem, Haswell or SkylakeX, or leave it out"
+    )
 
 
 def libc() -> str:

@@ -38,6 +38,7 @@ class Launched(NamedTuple):
     codec: str | None = None
     codec_weights: str | None = None
     same_kernels: bool = False
+    kernels: str = ""  # that OpenBLAS is to use; '': those that it chooses
     on: str = "host"  # or "ray", "ray://HOST:PORT"
     most_workers: int = 0  # that Ray may have room for; 0: as many as `workers`
     cpus_per_worker: int = 0  # that Ray reserves; 0: as many as threads

@@ -46,7 +46,9 @@ def launch(workers: int, directory: Path, program: list[str], stream: TextIO | N
         stdin=subprocess.PIPE,
         stdout=subprocess.DEVNULL,  # the program's: it says what this process can see for itself
         stderr=None if inherited else subprocess.PIPE,
-        env=environment.of_child({} if inherited else {"PYTHONIOENCODING": "utf-8"}, environment.FAULT),
+        env=environment.of_child(
+            {} if inherited else {"PYTHONIOENCODING": "utf-8"}, environment.FAULT, environment.KERNELS
+        ),
         process_group=0,
     )
     lines = None if process.stderr is None else io.TextIOWrapper(process.stderr, "utf-8", "replace", newline="")
@@ -95,7 +97,8 @@ def main() -> int:
     with streams.command():
         display = FitDisplay(sys.stderr, kept=bool(kept), notebook=bool(notebook))
         try:
-            return start.launch(Options(program, arguments, int(workers)), directory, display)
+            options = Options(program, arguments, int(workers), kernels=environment.read(environment.KERNELS))
+            return start.launch(options, directory, display)
         finally:
             if orphaned.is_set() and not kept:
                 shutil.rmtree(directory, ignore_errors=True)

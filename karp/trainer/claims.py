@@ -8,7 +8,9 @@ stays so, too.
 import os
 import threading
 
+from karp import environment
 from karp.errors import ProgramError
+from karp.record import kernels
 from karp.record.launched import Launched
 from karp.trainer import script
 from karp.trainer.blas_threads import LIMIT
@@ -29,8 +31,8 @@ class Claims:
     def acquire(self, threads: int, under_launcher: bool) -> None:
         """Claim the resources, or claim none and raise.
 
-        Raises ProgramError for a second Trainer under a launcher, SettingError for another number of BLAS threads than
-        that of a Trainer which is training.
+        Raises ProgramError for a second Trainer under a launcher, SettingError for a BLAS that does not use the kernels
+        which are asked for, and for another number of BLAS threads than that of a Trainer which is training.
         """
         first = _first.acquire(blocking=False)
         if under_launcher and not first:
@@ -42,6 +44,8 @@ class Claims:
             if first and not under_launcher:
                 self.launched = script.launched(threads)
             keep_freed_memory()
+            if wanted := environment.read(environment.KERNELS):
+                kernels.require(wanted)
             LIMIT.acquire(threads)  # nothing after this may fail
         except BaseException:
             self.interrupts.restore()

@@ -23,6 +23,7 @@ def launched(threads: int) -> tuple[Launched, str] | None:
     except OSError:  # the current directory is gone
         return None
     launched = Launched(path, [str(argument) for argument in sys.argv[1:]], 1, threads)
+    launched = launched._replace(kernels=environment.read(environment.KERNELS))
     return launched.with_consistency(environment.given_consistency()), cwd
 
 
