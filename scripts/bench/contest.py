@@ -113,24 +113,25 @@ class Process:
 
 
 def rounds(
-    contestants: Sequence[Process], count: int, seconds: float, report: Callable[[int], None]
+    contestants: Sequence[Process], count: int, seconds: float, report: Callable[[int], None], parts: int = PARTS
 ) -> tuple[dict[str, list[Answer]], dict[str, str]]:
     """The turns of each contestant, one per round, and why those who failed did.
 
-    `report(round)` is called before each round. Who fails has no more turns, and none in the result.
+    `report(round)` is called before each round. Who fails has no more turns, and none in the result. Turns of work that
+    takes long to begin are cut into fewer parts.
     """
     turns: dict[str, list[Answer]] = {one.name: [] for one in contestants}
     failed: dict[str, str] = {}
     for number in range(count):
         report(number + 1)
         whole: dict[str, Answer] = {}
-        for part in range(PARTS):
-            first = (number * PARTS + part) % max(1, len(contestants))
+        for part in range(parts):
+            first = (number * parts + part) % max(1, len(contestants))
             for one in (*contestants[first:], *contestants[:first]):
                 if one.name in failed:
                     continue
                 try:
-                    answer = one.turn(seconds / PARTS)
+                    answer = one.turn(seconds / parts)
                 except FailedError as error:
                     failed[one.name] = str(error)
                     del turns[one.name]

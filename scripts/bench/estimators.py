@@ -17,13 +17,14 @@ from typing import Any
 
 from bench import machine
 from bench.cases import CASES
-from bench.contest import Answer, FailedError, Process, rounds, serve, turns_of
+from bench.contest import PARTS, Answer, FailedError, Process, rounds, serve, turns_of
 from bench.contestants import ENVIRONMENT, sklearn_batches
 from bench.engine import progress, several
 from bench.table import Figure, ratio, short, text, write_json
 
 GOALS = {"adam": {"S": 4.0, "M": 2.5, "L": 1.5}, "sgd": {"S": 3.5, "M": 1.8, "L": 1.4}}
 SOLVERS = ("adam", "sgd")
+WORKERS_TURN = 3  # how many times as long a turn is with several workers, which take a second to start
 
 
 def add_arguments(parser: ArgumentParser) -> None:
@@ -83,12 +84,15 @@ def contest(case: str, solver: str, jobs: int, args: Namespace, clock: str) -> d
             threads = {} if name == "karp" or jobs == 1 else {key: str(jobs) for key in ENVIRONMENT}
             command = [sys.executable, "-m", "bench.estimators", name, case, solver, str(jobs)]
             processes.append(Process(name, command, os.environ | ENVIRONMENT | threads | {"PYTHONPATH": path}))
+        turn, parts = (args.turn, PARTS) if jobs == 1 else (WORKERS_TURN * args.turn, 1)
         for process in processes:
             process.ready()
-            process.ask(f"warm {args.turn / 4}", args.turn)
-        turns, out = rounds(
-            processes, args.rounds, args.turn, lambda number: progress(f"{case} {solver} {jobs}: round {number}")
-        )
+            process.ask(f"warm {turn / 4}", turn)
+
+        def report(number: int) -> None:
+            progress(f"{case} {solver} {jobs}: round {number}")
+
+        turns, out = rounds(processes, args.rounds, turn, report, parts)
         if out:
             raise FailedError("; ".join(f"{name}: {why}" for name, why in out.items()))
     finally:
