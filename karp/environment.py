@@ -43,7 +43,8 @@ KINDS = (  # OpenBLAS's kernels by what their CPUs can do; what NumPy has for ne
     ("skylakex cooperlake sapphirerapids", "AVX512_ICL AVX512_SPR", "AVX512_CLX AVX512_CNL AVX512_ICL"),
 )
 OPTION_VARIABLES = {option.name: f"KARP_{option.name.upper()}" for option in OPTIONS}
-NAMES = (SERVER, RUN, WORKER, RUN_DIR, THREADS, KERNELS, KEYS, REPLAY, LEASH, FAULT, *OPTION_VARIABLES.values())
+HANDED_ON = (FAULT, *OPTION_VARIABLES.values())  # those that whoever starts a worker hands on from its own environment
+NAMES = (SERVER, RUN, WORKER, RUN_DIR, THREADS, KERNELS, KEYS, REPLAY, LEASH, *HANDED_ON)
 
 
 def own() -> dict[str, str]:

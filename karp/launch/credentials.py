@@ -3,14 +3,14 @@
 A server on loopback needs no keys; one on any other address has CURVE keys.
 """
 
+import contextlib
 import ipaddress
-import re
 import socket
 from pathlib import Path
 
 from karp import environment
 from karp.errors import LostError, SettingError
-from karp.transport import keys
+from karp.transport import addresses, keys
 
 
 def keys_for(host: str, directory: str) -> keys.Keys | None:
@@ -37,10 +37,11 @@ def is_loopback(host: str) -> bool:
 
 def split(option: str, address: str, least: int = 1) -> tuple[str, int]:
     """Return host and port of an address that an option gives: "tcp://HOST:PORT", with a port from `least` on."""
-    match = re.fullmatch(r"tcp://(.+):(\d{1,5})", address)
-    if match is None or not least <= int(match[2]) < 1 << 16:
-        raise SettingError(f"{option} is {address!r}; it must be tcp://HOST:PORT, with a port from {least} to 65535")
-    return match[1].strip("[]"), int(match[2])
+    with contextlib.suppress(ValueError):
+        host, port = addresses.split(address)
+        if port >= least:
+            return host, port
+    raise SettingError(f"{option} is {address!r}; it must be tcp://HOST:PORT, with a port from {least} to 65535")
 
 
 def resolve(server: str, option: str = "--server", least: int = 1) -> tuple[str, int]:

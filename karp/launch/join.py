@@ -65,9 +65,8 @@ def join(
         enter(cwd)
     if not exists(program):
         raise SettingError(f"there is no program {program!r}: pass the path of a Python file")
-    others = (environment.FAULT, *environment.OPTION_VARIABLES.values())
-    line = [sys.executable, WORKER_MAIN, program, *arguments]
-    os.execve(sys.executable, line, environment.of_child(variables, *others))  # this process is the program's now
+    line = [sys.executable, WORKER_MAIN, program, *arguments]  # this process is the program's from here on
+    os.execve(sys.executable, line, environment.of_child(variables, *environment.HANDED_ON))
 
 
 def patiently(look: Callable[[], Found], until: float) -> Found:

@@ -37,6 +37,11 @@ class Options(Launched):
         if self.keep < 1 or self.max_restarts < 0:
             raise SettingError("--max-restarts must be at least 0, --keep at least 1")
 
+    @property
+    def cpus(self) -> int:
+        """The CPUs that Ray reserves for a worker."""
+        return self.cpus_per_worker or self.threads
+
     def warning_of_cores(self, threads: int) -> str:
         """Return a warning if the machine has too few cores for workers with so many threads each; else ''."""
         cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

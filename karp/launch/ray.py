@@ -20,13 +20,13 @@ from typing import TYPE_CHECKING, Any
 
 from karp import environment
 from karp.errors import LostError, MissingError, SettingError
-from karp.launch.actions import Say
 from karp.launch.processes import open_log
 from karp.launch.ray_actors import ServerActor, WorkerActor, hash_of, installed
 from karp.launch.ray_places import Expected, Place, Printed, first_line
 from karp.launch.states import OPEN
 from karp.launch.supervisor import SERVER
 from karp.serve.config import Config
+from karp.transport.addresses import split
 
 if TYPE_CHECKING:
     from karp.launch.hands import Launching
@@ -52,13 +52,12 @@ class RayCluster:
         self.printed: dict[int, Printed] = {}
         self.group: Any = None
         self.variables: dict[str, str] = {}
-        self.config: Config | None = None
         self.opened = False
 
     @property
     def host(self) -> str:
         """The address that the server listens on."""
-        return self.published.removeprefix("tcp://").rpartition(":")[0].strip("[]")
+        return split(self.published)[0]
 
     # The cluster.
 
@@ -95,7 +94,7 @@ class RayCluster:
         """Reserve room for the server and the workers: one bundle each, spread over the nodes."""
         from ray.util.placement_group import placement_group
 
-        cpus = self.options.cpus_per_worker or self.options.threads
+        cpus = self.options.cpus
         bundles = [{"CPU": 1}, *({"CPU": cpus} for _ in range(self.options.workers))]
         self.group = placement_group(bundles, strategy="SPREAD")
         if not self.group.wait(ROOM_SECONDS):
@@ -112,12 +111,12 @@ class RayCluster:
         """Begin an actor in a bundle of the placement group."""
         from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
-        cpus = 1 if index == 0 else self.options.cpus_per_worker or self.options.threads
+        cpus = 1 if index == 0 else self.options.cpus
         strategy: Any = "SPREAD"  # of a worker that the run can begin without: it waits for room
         if index <= self.options.workers:
             strategy = PlacementGroupSchedulingStrategy(self.group, placement_group_bundle_index=index)
         actor = self.ray.remote(num_cpus=cpus, max_restarts=0, max_task_retries=0, max_concurrency=4)(kind)
-        return Place(actor.options(scheduling_strategy=strategy).remote(), index)
+        return Place(actor.options(scheduling_strategy=strategy).remote())
 
     def _check_nodes(self) -> None:
         """Raise SettingError for the first node that lacks a file, or has another karp."""
@@ -133,8 +132,9 @@ class RayCluster:
         for node, version in [(at, has), *((node, version) for node, version, *_ in answers)]:
             if version != installed():
                 raise SettingError(f"node {node} has {version}, and this host {installed()}: install the same on all")
+        expected = hash_of(program)
         for node, _, hashed, sees_folder in answers:
-            if hashed != hash_of(program):
+            if hashed != expected:
                 how = "has another" if hashed else "does not see the"
                 raise SettingError(f"node {node} {how} file {program}: put it on storage that all nodes share")
             if not sees_folder:
@@ -178,7 +178,7 @@ class RayCluster:
         self._expect("poll", SERVER, place, place.poll(POLL_SECONDS))
         if moved:
             for worker, other in self.places.items():
-                if worker != SERVER and other.runs:
+                if worker != SERVER and other.runs and other.node:  # the others start with the new address
                     self._start_process(worker, other)
 
     def start_worker(self, worker: int, variables: Mapping[str, str]) -> None:
@@ -193,11 +193,11 @@ class RayCluster:
 
     def _start_process(self, worker: int, place: Place) -> None:
         """Start a worker's process; in an actor that began later than the run, once its node has what is needed."""
+        place.runs, place.stop_by = True, 0.0
         if not place.node:
             self._expect("look", worker, place, place.call("look", str(self._program()), str(Path.cwd())))
             return
         place.number += 1
-        place.runs, place.stop_by = True, 0.0
         folder = str(Path.cwd())
         arguments = place.number, worker, str(self._program()), self.options.arguments, folder, self._given()
         self._expect("start", worker, place, place.call("start", *arguments))
@@ -211,16 +211,13 @@ class RayCluster:
             place.node = node
             self._start_process(worker, place)
             return
-        self._give_up(place)
-        del self.places[worker]
         lacks = f"{self._program()}, {Path.cwd()} and {installed()}"
-        self.launch.perform([Say(f"worker {worker} is not started on node {node}, which lacks one of {lacks}")])
+        self._lost(worker, place, f"cannot run on node {node}, which lacks one of {lacks}")
 
     def _given(self) -> dict[str, str]:
         """Return the variables of the run for a process on a node."""
         own = environment.own()
-        names = (environment.FAULT, *environment.OPTION_VARIABLES.values())
-        handed_on = {name: own[name] for name in names if name in own}
+        handed_on = {name: own[name] for name in environment.HANDED_ON if name in own}
         return handed_on | {environment.SERVER: self.published} | self.variables
 
     def tell(self, command: Mapping[str, object]) -> None:
@@ -284,11 +281,11 @@ class RayCluster:
             else:
                 self._lost(process, place)
             return
-        except self.ray.exceptions.RayActorError:
-            self._lost(process, place)
-            return
         except self.ray.exceptions.RayTaskError as error:
             self.launch.perform(self.supervisor.trouble(f"on node {place.node}: {first_line(error)}", time.monotonic()))
+            return
+        except self.ray.exceptions.RayError:
+            self._lost(process, place)
             return
         if self.places.get(process) is not place or number != place.number:
             return  # of a process in whose place there is another
@@ -347,14 +344,15 @@ class RayCluster:
         for future in ready:
             self._handle(self.futures.pop(future), future)
 
-    def _lost(self, process: int, place: Place) -> None:
+    def _lost(self, process: int, place: Place, how: str = "") -> None:
         """Tell the supervisor of the end of a process whose actor is gone; its next process gets another actor."""
         if self.places.get(process) is not place:
             return
         del self.places[process]
+        self._give_up(place)  # it may only be out of reach
         for future in [future for future, expected in self.futures.items() if expected.place is place]:
             del self.futures[future]
-        how = f"was lost with its actor on node {place.node}" if place.node else "was lost with its actor"
+        how = how or "was lost with its actor" + f" on node {place.node}" * bool(place.node)
         if process == SERVER:
             self.launch.server_ended(KILLED, how)
         else:

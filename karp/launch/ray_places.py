@@ -14,12 +14,11 @@ class Printed(NamedTuple):
 class Place:
     """An actor, and the process that it runs."""
 
-    def __init__(self, actor: Any, index: int) -> None:
+    def __init__(self, actor: Any) -> None:
         self.actor = actor
-        self.index = index  # of its bundle in the placement group
         self.calls = 0
         self.number = 0  # of the process that was started last
-        self.runs = False  # its process has been started, and has not ended
+        self.runs = False  # a process is to run here, whether it has been started or not, and its end is not known
         self.stop_by = 0.0  # when it is given up; 0: it is not to end
         self.node = ""  # its address
 
@@ -36,7 +35,7 @@ class Place:
 class Expected(NamedTuple):
     """What a future is the answer to."""
 
-    what: str  # "start" or "poll"
+    what: str  # "look", "start" or "poll"
     process: int
     place: Place
     number: int  # of the process that is started or asked for in this place

@@ -127,7 +127,7 @@ class ThisHost:
     def _environment(self, variables: Mapping[str, str]) -> dict[str, str]:
         """Return the environment of a process with these variables of the run."""
         given = {environment.SERVER: self.address, **variables}
-        return environment.of_child(given, environment.FAULT, *environment.OPTION_VARIABLES.values())
+        return environment.of_child(given, *environment.HANDED_ON)
 
     def output(self, process: int) -> Child | ServerProcess:
         """Return the worker's newest process, or the server's."""

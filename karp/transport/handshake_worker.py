@@ -7,13 +7,13 @@ cannot help, and now and then probes the address with a connection of its own: t
 the greeting shows what listens there.
 """
 
-import re
 import socket
 from enum import Enum
 
 import zmq
 
 from karp.errors import KarpError, LostError, RefusedError
+from karp.transport.addresses import compose, split
 from karp.transport.handshake import (
     AUTH,
     CONNECTED,
@@ -138,14 +138,13 @@ def endpoints(address: str) -> list[str]:
     >>> endpoints("tcp://127.0.0.1:5555")
     ['tcp://127.0.0.1:5555']
     """
-    host, _, port = address.removeprefix("tcp://").rpartition(":")
-    host = host.strip("[]")
-    name = host.encode() if host.isascii() else host  # of a str, Python would import the tables of foreign names
     try:
+        host, port = split(address)
+        name = host.encode() if host.isascii() else host  # of a str, Python would import the tables of foreign names
         resolved = [found[0] for *_, found in socket.getaddrinfo(name, port, type=socket.SOCK_STREAM)]
-    except (OSError, UnicodeError):  # the name may be resolved later
-        resolved = []
-    several = [f"tcp://[{ip}]:{port}" if ":" in str(ip) else f"tcp://{ip}:{port}" for ip in dict.fromkeys(resolved)]
+    except (OSError, ValueError):  # the name may be resolved later
+        return [address]
+    several = [compose(str(ip), port) for ip in dict.fromkeys(resolved)]
     return several if len(several) > 1 else [address]
 
 
@@ -154,11 +153,12 @@ def probe(address: str) -> tuple[str, str]:
 
     Takes 3 s at most, and raises nothing.
     """
-    match = re.fullmatch(r"tcp://(.+):(\d{1,5})", address)
-    if match is None:
+    try:
+        where = split(address)
+    except ValueError:
         return "", "that is no address"
     try:
-        with socket.create_connection((match[1].strip("[]"), int(match[2])), CONNECT_SECONDS) as connection:
+        with socket.create_connection(where, CONNECT_SECONDS) as connection:
             connection.settimeout(ANSWER_SECONDS)
             return read_greeting(connection)
     except TimeoutError:

@@ -4,6 +4,7 @@ import contextlib
 import socket
 
 from karp.errors import SettingError
+from karp.transport.addresses import compose
 
 
 def listen(host: str = "127.0.0.1", port: int = 0) -> socket.socket:
@@ -25,8 +26,7 @@ def listen(host: str = "127.0.0.1", port: int = 0) -> socket.socket:
 
 def address_of(listener: socket.socket) -> str:
     """Return the address of a listening socket as ZeroMQ writes it: 'tcp://127.0.0.1:40123'."""
-    host, port = listener.getsockname()[:2]
-    return f"tcp://[{host}]:{port}" if ":" in host else f"tcp://{host}:{port}"
+    return compose(*listener.getsockname()[:2])
 
 
 def address_for_others(listener: socket.socket) -> str:
@@ -38,8 +38,7 @@ def address_for_others(listener: socket.socket) -> str:
     host, port = listener.getsockname()[:2]
     if host not in ("0.0.0.0", "::"):
         return address_of(listener)
-    host = outward_host(listener.family)
-    return f"tcp://[{host}]:{port}" if ":" in host else f"tcp://{host}:{port}"
+    return compose(outward_host(listener.family), port)
 
 
 def outward_host(family: socket.AddressFamily) -> str:

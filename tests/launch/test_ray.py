@@ -1,6 +1,7 @@
 """`karp launch --on ray`: two Ray nodes on this machine, or more."""
 
 import contextlib
+import json
 import os
 import re
 import signal
@@ -9,6 +10,8 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 from running import (
@@ -20,6 +23,7 @@ from running import (
     completed,
     environment,
     free_port,
+    gone,
     launch,
     metrics,
     processes,
@@ -66,6 +70,11 @@ class Nodes:
         self.raylets.append(int(self._answer()))
         return self.raylets[-1]
 
+    def end(self) -> None:
+        """Kill all of its processes, as the loss of all hosts does."""
+        for number in below(self.process.pid):
+            kill(number)
+
     def of(self, number: int) -> int:
         """The raylet of the node that a process runs on."""
         while number not in self.raylets:
@@ -75,16 +84,21 @@ class Nodes:
     def lose(self, raylet: int) -> None:
         """Kill all processes of a node, as the loss of its host does."""
         for number in [raylet, *below(raylet)]:
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(number, signal.SIGKILL)
+            kill(number)
+
+
+def kill(number: int) -> None:
+    with contextlib.suppress(ProcessLookupError):
+        os.kill(number, signal.SIGKILL)
 
 
 def below(number: int) -> list[int]:
     """The processes that a process has started, and those that they have."""
     found = []
     for child in Path(f"/proc/{number}/task").glob("*/children"):
-        for text in child.read_text().split():
-            found += [int(text), *below(int(text))]
+        with contextlib.suppress(OSError):  # it has ended
+            for text in child.read_text().split():
+                found += [int(text), *below(int(text))]
     return found
 
 
@@ -94,6 +108,13 @@ def parent(number: int) -> int:
 
 @pytest.fixture(scope="module")
 def nodes() -> Iterator[Nodes]:
+    with two_nodes() as nodes:
+        yield nodes
+
+
+@contextlib.contextmanager
+def two_nodes() -> Iterator[Nodes]:
+    """A Ray cluster with two nodes of two CPUs each."""
     variables = environment(PYTHONWARNINGS="", RAY_DISABLE_IMPORT_WARNING="1")
     port = free_port()
     line = [sys.executable, str(Path(__file__).with_name("ray_nodes.py")), str(port)]
@@ -115,20 +136,44 @@ def line_of(folder: Path, workers: object, path: Path, *options: object) -> list
     return command("launch", "-n", workers, "--on", "ray", "--run-dir", folder / "run", *options, path)
 
 
+def patched(code: str, line: list[str]) -> list[str]:
+    """A line of the karp command whose process runs this code first."""
+    main = "from karp.cli import main; raise SystemExit(main())"
+    return [line[0], "-c", f"{code}\n{main}", *line[3:]]
+
+
 def on(nodes: Nodes) -> dict[str, str]:
     return {"RAY_ADDRESS": nodes.address, "PYTHONWARNINGS": ""}
 
 
 @contextlib.contextmanager
-def begun(nodes: Nodes, folder: Path, *options: object, workers: object = 3) -> Iterator[tuple[Process, Path]]:
-    """A launch of three workers that train until the file named second is there."""
+def begun(
+    nodes: Nodes, folder: Path, workers: object = 3, patch: str = "", **variables: str
+) -> Iterator[tuple[Process, Path]]:
+    """A launch of three workers that train until the file named second is there; its launcher runs a patch first."""
     gate = folder / "gate"
     text = ENDLESS.replace('open(os.environ.get("GATE", os.devnull)).close()', "wait()")
     text = text.replace("model = ", WAIT.format(gate=str(gate)) + "model = ", 1)
-    line = line_of(folder, workers, program(folder, text), "--checkpoint-every", 0.1, *options)
-    with started(line, folder, **on(nodes)) as process:
+    line = patched(patch, line_of(folder, workers, program(folder, text), "--checkpoint-every", 0.1))
+    with started(line, folder, **on(nodes), **variables) as process:
         process.until("step ", "epoch ")
         yield process, gate
+
+
+def secrets(folder: Path) -> list[str]:
+    """The secret keys of the run, which it must have, as the nodes of the tests are not at loopback."""
+    keys = json.loads(json.loads((folder / "run" / "server.json").read_text())["keys"])
+    return [text for name, text in keys.items() if "secret" in name and text]
+
+
+def on_command_lines(texts: list[str]) -> list[str]:
+    """The command lines of all processes of this machine in which there is one of these texts, or none of the texts."""
+    assert texts
+    lines = []
+    for file in Path("/proc").glob("[0-9]*/cmdline"):
+        with contextlib.suppress(OSError):
+            lines.append(file.read_bytes().decode(errors="replace"))
+    return [line for line in lines if any(text in line for text in texts)]
 
 
 def expected_bits(folder: Path) -> str:
@@ -185,6 +230,7 @@ def test_a_run_goes_by_ray_s_client_as_well(nodes: Nodes, tmp_path: Path) -> Non
 
 def test_a_worker_that_is_killed_is_started_again_and_so_is_the_server(nodes: Nodes, tmp_path: Path) -> None:
     with begun(nodes, tmp_path) as (process, gate):
+        assert on_command_lines(secrets(tmp_path)) == []
         os.kill(of_run(tmp_path, "worker_main")[0], signal.SIGKILL)
         process.until("was killed by SIGKILL: it is started again (1 of 3)")
         (server,) = of_run(tmp_path, "serve.process")
@@ -194,6 +240,14 @@ def test_a_worker_that_is_killed_is_started_again_and_so_is_the_server(nodes: No
         status, _, said = process.end()
     assert 0 == status, said
     assert expected_bits(tmp_path) == summary(tmp_path / "run")["weights_sha256"]
+    assert ended(tmp_path, nodes)
+
+
+def test_nothing_is_left_of_a_run_that_fails(nodes: Nodes, tmp_path: Path) -> None:
+    text = PROGRAM.replace("pass", "assert trainer.step < 3, 'too far'")
+    done = completed(line_of(tmp_path, 3, program(tmp_path, text)), tmp_path, **on(nodes))
+    assert 1 == done.returncode
+    assert "AssertionError: too far" in done.stderr
     assert ended(tmp_path, nodes)
 
 
@@ -265,15 +319,15 @@ def test_what_a_node_lacks_is_named_before_anything_starts(
     assert isinstance(cluster, RayCluster)
     monkeypatch.setattr(cluster, "_get", lambda futures, what: answers)
     monkeypatch.setattr(Place, "call", lambda *arguments: None)
-    cluster.places = {SERVER: Place(None, 0), 0: Place(None, 1)}
+    cluster.places = {SERVER: Place(None), 0: Place(None)}
     said = reason.replace("PATH", str(path)).replace("FOLDER", str(Path.cwd()))
     with pytest.raises(SettingError, match=re.escape(said)) if reason else contextlib.nullcontext():
         cluster._check_nodes()
 
 
 def test_what_ray_has_no_room_for_is_said(nodes: Nodes, tmp_path: Path) -> None:
-    code = "from karp.launch import ray; ray.ROOM_SECONDS = 1.0; from karp.cli import main; raise SystemExit(main())"
-    line = [sys.executable, "-c", code, *line_of(tmp_path, 64, program(tmp_path))[3:]]
+    code = "from karp.launch import ray; ray.ROOM_SECONDS = 1.0"
+    line = patched(code, line_of(tmp_path, 64, program(tmp_path)))
     done = completed(line, tmp_path, **on(nodes))
     assert 2 == done.returncode
     assert (
@@ -283,10 +337,31 @@ def test_what_ray_has_no_room_for_is_said(nodes: Nodes, tmp_path: Path) -> None:
     assert ended(tmp_path, nodes)
 
 
+DIES = """
+import os
+from karp.launch import ray, ray_actors
+
+class Dies(ray_actors.WorkerActor):
+    def look(self, *given):
+        try:
+            os.mkdir({mark!r})
+        except FileExistsError:
+            return super().look(*given)
+        os._exit(1)
+
+begin = ray.RayCluster._begin
+ray.RayCluster._begin = lambda self, kind, index: begin(self, Dies if index > self.options.workers else kind, index)
+"""
+
+
 def test_workers_begin_when_ray_has_room_for_them(nodes: Nodes, tmp_path: Path) -> None:
-    """Two of six at once, one on the CPU that is left, two on a node that comes; for the sixth there is no room."""
+    """Two of six at once, one on the CPU that is left, two on a node that comes; for the sixth there is no room.
+
+    The first actor that begins later is lost before its node is known.
+    """
     path = program(tmp_path / "here", ENDLESS)
-    with begun(nodes, tmp_path, workers="2:6") as (process, gate):
+    with begun(nodes, tmp_path, workers="2:6", patch=DIES.format(mark=str(tmp_path / "died"))) as (process, gate):
+        process.until("worker ", "was lost with its actor: it is started again (1 of 3)")
         joined_by(tmp_path, 3)
         nodes.add(2)
         joined_by(tmp_path, 5)
@@ -297,5 +372,75 @@ def test_workers_begin_when_ray_has_room_for_them(nodes: Nodes, tmp_path: Path) 
     done = launch(tmp_path, 6, path, run="undisturbed")
     assert 0 == done.returncode, done.stderr
     assert (summary(tmp_path / "undisturbed")["weights_sha256"], 6) == (found["weights_sha256"], found["shards"])
-    assert "is started again" not in said
+    assert 1 == said.count("is started again")
     assert ended(tmp_path, nodes)
+
+
+def test_a_run_is_resumed_on_another_cluster_when_the_head_is_lost(nodes: Nodes, tmp_path: Path) -> None:
+    """Ray ends its driver when it has not reached the head for a while. This test is the last: the nodes are lost."""
+    with begun(nodes, tmp_path, RAY_gcs_rpc_server_reconnect_timeout_s="2") as (process, gate):
+        nodes.end()
+        status, *_ = process.end()
+    assert 0 != status
+    assert gone(tmp_path / "run")
+    gate.touch()
+    with two_nodes() as others:
+        again = completed(command("launch", "--resume", tmp_path / "run"), tmp_path, **on(others))
+        assert 0 == again.returncode, again.stderr
+        assert ended(tmp_path, others)
+    assert expected_bits(tmp_path) == summary(tmp_path / "run")["weights_sha256"]
+
+
+class Actors:
+    """What RayCluster needs of Ray, with one actor after the other; each answers at once, but for those that are lost.
+
+    The first is lost when `lost` is called.
+    """
+
+    def __init__(self, lost: str, answers: dict[str, object]) -> None:
+        self.exceptions = pytest.importorskip("ray").exceptions
+        self.lost, self.answers = lost, answers
+        self.begun = 0
+
+    def begin(self, kind: type, index: int) -> Place:
+        self.begun += 1
+        actor, first = SimpleNamespace(), self.begun == 1
+        actor.do = SimpleNamespace(remote=lambda number, method, *arguments: (first, method, object()))
+        actor.poll = SimpleNamespace(remote=lambda *arguments: (first, "poll", object()))
+        return Place(actor)
+
+    def wait(self, futures: list[Any], timeout: float, num_returns: int = 1) -> tuple[list[Any], list[Any]]:
+        return futures[:num_returns], futures[num_returns:]
+
+    def get(self, future: tuple[bool, str, object]) -> object:
+        first, method, _ = future
+        if first and method == self.lost:
+            raise self.exceptions.ActorDiedError
+        return self.answers.get("first " * first + method, self.answers.get(method))
+
+    def kill(self, actor: object) -> None:
+        pass
+
+
+@pytest.mark.parametrize("lost", ["look", "start", "poll", "program"])
+def test_no_worker_is_forgotten_whose_actor_is_lost(
+    lost: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Before its node is known, before its process has started, later, or given up on a node without the program."""
+    path = program(tmp_path)
+    (tmp_path / "logs").mkdir()
+    launch = Launch(Options(str(path), [], 1, on="ray"), tmp_path, resume=False)
+    cluster, launch.variables = launch.hands, {}
+    assert isinstance(cluster, RayCluster)
+    here = ("10.0.0.1", installed(), hash_of(path), True)
+    answers: dict[str, object] = {"look": here, "start": 4711, "poll": (b"", None)}
+    if lost == "program":
+        answers["first look"] = (*here[:2], "", True)
+    cluster.ray = actors = Actors(lost, answers)
+    monkeypatch.setattr(cluster, "_begin", actors.begin)
+    launch.supervisor.begin()
+    cluster.start_worker(0, {})
+    for _ in range(8):
+        cluster.watch(0.0)
+    process = launch.supervisor.processes[0]
+    assert (2, 1, "process 4711 on 10.0.0.1") == (actors.begun, process.restarts, process.name)
