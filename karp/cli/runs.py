@@ -1,6 +1,7 @@
 """The commands around a run: `karp launch`, `karp server`, `karp worker`, `karp replay`, `karp keys`."""
 
 import argparse
+import os
 from pathlib import Path
 
 from karp.cli.command import Command, Commands, add_kernels
@@ -27,6 +28,9 @@ def add_launch(commands: Commands) -> None:
     add("--on", metavar="WHERE", help="host: this machine; ray: the Ray cluster at RAY_ADDRESS, one that runs here, or "
         "else one of this machine; ray://HOST:PORT: by Ray's client (default: host). The run's directory must be on "
         "storage that the nodes share")  # fmt: skip
+    add("--working-dir", metavar="DIR", type=os.path.abspath, help="with --on ray: have Ray send DIR to the nodes, 512 "
+        "MiB at most and nothing that git ignores, and run the program in it there (default: the nodes share the "
+        "storage that the program is on)")  # fmt: skip
     add("--cpus-per-worker", type=int, metavar="C", help="CPUs that Ray reserves for a worker (default: its threads)")
     command.set_defaults(command=run_launch)
 
@@ -127,11 +131,11 @@ def start_run(options: argparse.Namespace, command: str) -> int:
 
     elsewhere = command == "server"
     names = ["workers", "threads", "max_restarts", "checkpoint_every", "keep", "on_nonfinite", "exchange"]
-    names += [] if elsewhere else ["on", "cpus_per_worker", "most_workers"]
+    names += [] if elsewhere else ["on", "cpus_per_worker", "most_workers", "working_dir"]
     names += ["same_kernels", "kernels", "host", "port", "keys", *(option.name for option in OPTIONS)]
     given = {name: getattr(options, name) for name in names if getattr(options, name) is not None}
     if elsewhere:
-        given |= {"on": "host", "most_workers": 0}  # whatever a run that is resumed had
+        given |= {"on": "host", "most_workers": 0, "working_dir": ""}  # whatever a run that is resumed had
     if options.resume is not None:
         if options.program is not None or options.run_dir is not None:
             raise SettingError("--resume goes on with the program and the directory of its run: name no other")

@@ -33,9 +33,21 @@ class Options(Launched):
         if self.most_workers and not (self.workers <= self.most_workers < WORKERS and self.on != "host"):
             raise SettingError(f"-n {self.workers}:{self.most_workers} must be from a number to one that is not below "
                 "it, and with --on ray, as more workers start when there is room")  # fmt: skip
+        if self.working_dir:
+            self._check_working_dir()
         whole("--cpus-per-worker", self.cpus_per_worker, 0, WORKERS)
         if self.keep < 1 or self.max_restarts < 0:
             raise SettingError("--max-restarts must be at least 0, --keep at least 1")
+
+    def _check_working_dir(self) -> None:
+        """Raise SettingError unless Ray can send this working directory to the nodes, and the program with it."""
+        if self.on == "host":
+            raise SettingError("--working-dir goes with --on ray: on this host the program runs where it is")
+        if not os.path.isdir(self.working_dir):
+            raise SettingError(f"--working-dir is {self.working_dir!r}, which is no directory")
+        if not is_in(self.working_dir, self.program):
+            raise SettingError(f"the program {self.program} is not in --working-dir {self.working_dir}, so it would "
+                "not be on the nodes")  # fmt: skip
 
     @property
     def cpus(self) -> int:
@@ -53,3 +65,9 @@ class Options(Launched):
     def consistency_variables(self) -> dict[str, str]:
         """Return the environment variables that hand the consistency options given here to the program."""
         return environment.consistency_variables(self._asdict())
+
+
+def is_in(directory: str, path: str) -> bool:
+    """Return whether a path is a directory, or in it; links are followed."""
+    directory = os.path.realpath(directory)
+    return os.path.commonpath([directory, os.path.realpath(path)]) == directory

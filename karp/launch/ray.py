@@ -6,8 +6,9 @@ nothing by itself. A worker whose actor is gone gets another one, which begins w
 is gone gets one on another node, and so another address: then the workers' processes are replaced, too.
 
 Everything goes through Ray but what server and workers say to each other: options and keys to the nodes, reports and
-what workers print back. The run's directory is on storage that the launcher's host and the server's node share, and the
-program where every node sees it. When the driver ends, however it does, Ray ends the actors, and these their processes.
+what workers print back. The run's directory is on storage that the launcher's host and the server's node share. The
+program is where every node sees it, or in a working directory that Ray sends to the nodes. When the driver ends,
+however it does, Ray ends the actors, and these their processes.
 """
 
 import contextlib
@@ -20,6 +21,8 @@ from typing import TYPE_CHECKING, Any
 
 from karp import environment
 from karp.errors import LostError, MissingError, SettingError
+from karp.launch.actions import Say
+from karp.launch.named_files import named_files
 from karp.launch.processes import open_log
 from karp.launch.ray_actors import ServerActor, WorkerActor, hash_of, installed
 from karp.launch.ray_places import Expected, Place, Printed, first_line
@@ -53,6 +56,8 @@ class RayCluster:
         self.group: Any = None
         self.variables: dict[str, str] = {}
         self.opened = False
+        self.named: set[str] = set()  # the files of which the user has been told that a node lacks them
+        self.sent = Path(self.options.working_dir).resolve() if self.options.working_dir else None
 
     @property
     def host(self) -> str:
@@ -73,10 +78,15 @@ class RayCluster:
             raise MissingError("--on ray needs Ray: pip install 'karp[ray]'") from None
 
         self.ray: Any = ray
+        if self.sent and not Path.cwd().is_relative_to(self.sent):
+            raise SettingError(f"this folder is not in --working-dir {self.sent}: run from one that is")
         address = None if self.options.on == "ray" else self.options.on
+        sent = {"working_dir": str(self.sent)} if self.sent else None
         handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
         try:
-            ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
+            ray.init(address=address, runtime_env=sent, log_to_driver=False, logging_level=logging.ERROR)
+        except ray.exceptions.RuntimeEnvSetupError as error:
+            raise SettingError(f"Ray does not send --working-dir {self.sent}: {first_line(error)}") from None
         except Exception as error:  # of many types
             raise LostError(f"there is no Ray cluster to run on ({first_line(error)}): see RAY_ADDRESS, --on") from None
         finally:
@@ -122,7 +132,7 @@ class RayCluster:
         """Raise SettingError for the first node that lacks a file, or has another karp."""
         program, folder = self._program(), Path.cwd()
         workers = [place for process, place in self.places.items() if process != SERVER]
-        futures = [place.call("look", str(program), str(folder)) for place in workers]
+        futures = [self._look(place) for place in workers]
         launched = self.launch.directory / "launch.json"
         futures.append(self.places[SERVER].call("look", str(launched)))
         *answers, (at, has, found) = self._get(futures, "its actors to begin")
@@ -133,7 +143,7 @@ class RayCluster:
             if version != installed():
                 raise SettingError(f"node {node} has {version}, and this host {installed()}: install the same on all")
         expected = hash_of(program)
-        for node, _, hashed, sees_folder in answers:
+        for node, _, hashed, sees_folder, _ in answers:
             if hashed != expected:
                 how = "has another" if hashed else "does not see the"
                 raise SettingError(f"node {node} {how} file {program}: put it on storage that all nodes share")
@@ -143,6 +153,17 @@ class RayCluster:
             where = self.launch.directory
             raise SettingError(f"node {at}, of the server, does not see the run's directory {where}: put it on storage "
                 "that it shares with this host (--run-dir)")  # fmt: skip
+        for node, *_, missing in answers:
+            self._name_missing(node, missing)
+
+    def _name_missing(self, node: str, missing: list[str]) -> None:
+        """Tell the user of files that the program names, that are on this host, and that a node does not see."""
+        if missing := [file for file in missing if file not in self.named]:
+            self.named.update(missing)
+            why = ": git ignores them, or they are not in --working-dir" if self.sent else ""
+            files = ", ".join(missing[:8]) + ", …" * (len(missing) > 8)
+            self.launch.perform([Say(f"node {node} lacks files that {self.options.program} or its arguments name "
+                f"({files}){why}")])  # fmt: skip
 
     def _listen(self, place: Place) -> str:
         (address,) = self._get([place.call("listen")], "the server's node to listen")
@@ -195,20 +216,33 @@ class RayCluster:
         """Start a worker's process; in an actor that began later than the run, once its node has what is needed."""
         place.runs, place.stop_by = True, 0.0
         if not place.node:
-            self._expect("look", worker, place, place.call("look", str(self._program()), str(Path.cwd())))
+            self._expect("look", worker, place, self._look(place))
             return
         place.number += 1
-        folder = str(Path.cwd())
-        arguments = place.number, worker, str(self._program()), self.options.arguments, folder, self._given()
+        program, folder = self._there(self._program()), self._there(Path.cwd())
+        arguments = place.number, worker, program, self.options.arguments, folder, self._given()
         self._expect("start", worker, place, place.call("start", *arguments))
 
     def _program(self) -> Path:
         return Path(self.options.program).resolve()
 
-    def _looked(self, worker: int, place: Place, node: str, version: str, hashed: str, sees_folder: bool) -> None:
+    def _there(self, path: Path) -> str:
+        """Return a path as a node has it: in the working directory that is sent, if one is."""
+        return str(path.relative_to(self.sent) if self.sent else path)
+
+    def _look(self, place: Place) -> Any:
+        """Ask an actor what its node sees of the program; return the future of the answer."""
+        program = self._program()
+        files = named_files(program, self.options.arguments)
+        return place.call("look", self._there(program), self._there(Path.cwd()), files)
+
+    def _looked(
+        self, worker: int, place: Place, node: str, version: str, hashed: str, sees_folder: bool, missing: list[str]
+    ) -> None:
         """Start a worker's process on a node that was not there when the run began, if it has what is needed."""
         if (version, hashed, sees_folder) == (installed(), hash_of(self._program()), True):
             place.node = node
+            self._name_missing(node, missing)
             self._start_process(worker, place)
             return
         lacks = f"{self._program()}, {Path.cwd()} and {installed()}"

@@ -88,9 +88,14 @@ class WorkerActor(Ordered):
         self.number = -1  # of the process that was started last
         self.printed: BinaryIO | None = None  # its output
 
-    def look(self, program: str, folder: str) -> tuple[str, str, str, bool]:
-        """Return the node's address, its karp and Python, a file's SHA-256, and whether the node sees the folder."""
-        return node_address(), installed(), hash_of(Path(program)), os.path.isdir(folder)
+    def look(self, program: str, folder: str, files: list[str]) -> tuple[str, str, str, bool, list[str]]:
+        """Return the node's address, its karp and Python, and what it sees of the program, as its launcher knows it.
+
+        That is the SHA-256 of its file, whether its folder is there, and which of these files are missing in that.
+        Paths that are not absolute are in the working directory that Ray has sent.
+        """
+        missing = [file for file in files if not os.path.isfile(os.path.join(folder, file))]
+        return node_address(), installed(), hash_of(Path(program)), os.path.isdir(folder), missing
 
     def start(
         self, number: int, worker: int, program: str, arguments: list[str], folder: str, variables: dict[str, str]
@@ -103,6 +108,7 @@ class WorkerActor(Ordered):
             self.child.close()
         log = Path(self.folder.name) / f"{number}.log"
         given = environment.of_child(variables)
+        program = os.path.abspath(program)  # as it is not run from here, but from its folder
         self.child = start_worker(worker, program, arguments, given, log, self.leash, folder)
         if self.printed is not None:
             self.printed.close()

@@ -42,6 +42,7 @@ class Launched(NamedTuple):
     on: str = "host"  # or "ray", "ray://HOST:PORT"
     most_workers: int = 0  # that Ray may have room for; 0: as many as `workers`
     cpus_per_worker: int = 0  # that Ray reserves; 0: as many as threads
+    working_dir: str = ""  # that Ray sends to the nodes; '': they see this host's files
     keys: str = ""  # the directory that holds them; '' for fresh ones where keys are needed
 
     def with_consistency(self, texts: dict[str, str | None]) -> Self:

@@ -293,18 +293,18 @@ def test_nothing_is_left_when_the_driver_is_killed_and_the_run_is_resumed(nodes:
     assert expected_bits(tmp_path) == summary(tmp_path / "run")["weights_sha256"]
 
 
-HERE = ("10.0.0.1", installed(), "", True)
+HERE = ("10.0.0.1", installed(), "", True, [])
 
 
 @pytest.mark.parametrize(
     ("worker", "server", "reason"),
     [
-        (("10.0.0.2", "karp 0.0", "PROGRAM", True), HERE[:3], "node 10.0.0.2 has karp 0.0, and this host karp"),
-        (("10.0.0.2", HERE[1], "", True), HERE[:3], "node 10.0.0.2 does not see the file PATH: put it on storage"),
-        (("10.0.0.2", HERE[1], "other", True), HERE[:3], "node 10.0.0.2 has another file PATH"),
-        (("10.0.0.2", HERE[1], "PROGRAM", False), HERE[:3], "node 10.0.0.2 does not see the folder FOLDER: run from"),
-        (("10.0.0.2", HERE[1], "PROGRAM", True), HERE[:3], "node 10.0.0.1, of the server, does not see the run's"),
-        (("10.0.0.2", HERE[1], "PROGRAM", True), ("10.0.0.1", HERE[1], "LAUNCHED"), ""),
+        (("10.0.0.2", "karp 0.0", "PROGRAM", True, []), HERE[:3], "node 10.0.0.2 has karp 0.0, and this host karp"),
+        (("10.0.0.2", HERE[1], "", True, []), HERE[:3], "node 10.0.0.2 does not see the file PATH: put it on storage"),
+        (("10.0.0.2", HERE[1], "other", True, []), HERE[:3], "node 10.0.0.2 has another file PATH"),
+        (("10.0.0.2", HERE[1], "PROGRAM", False, []), HERE[:3], "node 10.0.0.2 does not see the folder FOLDER: run"),
+        (("10.0.0.2", HERE[1], "PROGRAM", True, []), HERE[:3], "node 10.0.0.1, of the server, does not see the run's"),
+        (("10.0.0.2", HERE[1], "PROGRAM", True, []), ("10.0.0.1", HERE[1], "LAUNCHED"), ""),
     ],
 )
 def test_what_a_node_lacks_is_named_before_anything_starts(
@@ -323,6 +323,32 @@ def test_what_a_node_lacks_is_named_before_anything_starts(
     said = reason.replace("PATH", str(path)).replace("FOLDER", str(Path.cwd()))
     with pytest.raises(SettingError, match=re.escape(said)) if reason else contextlib.nullcontext():
         cluster._check_nodes()
+
+
+def test_a_working_directory_is_sent_to_the_nodes(nodes: Nodes, tmp_path: Path) -> None:
+    """It goes over without what git ignores, which is named; more than Ray takes is refused with both sizes."""
+    home = tmp_path / "home"
+    (home / "data").mkdir(parents=True)
+    for name in ("rows", "ignored"):
+        (home / "data" / f"{name}.txt").write_text("4")
+    (home / ".gitignore").write_text("ignored.txt\n")
+    text = PROGRAM.replace("EPOCHS", "int(open('data/rows.txt').read()) // 2")
+    text += "    print(os.getcwd(), os.path.exists('data/ignored.txt'))\n"
+    path = program(home, text)
+    line = [*line_of(tmp_path, 3, path), "data/ignored.txt"]
+    line[-2:-2] = ["--working-dir", "."]
+    done = completed(line, home, **on(nodes))
+    assert 0 == done.returncode, done.stderr
+    trained, where = done.stdout.splitlines()
+    assert ("trained 8", "False") == (trained, where.rpartition(" ")[2])
+    assert not where.startswith(str(tmp_path))
+    assert 1 == done.stderr.count("or its arguments name (data/ignored.txt): git ignores them")
+    assert launch(tmp_path, 3, path, run="here").returncode == 1  # its data are in `home`
+    limit = "from ray._private.runtime_env import packaging; packaging.GCS_STORAGE_MAX_SIZE = 100"
+    refused = completed(patched(limit, [str(part).replace("/run", "/run2") for part in line]), home, **on(nodes))
+    assert 2 == refused.returncode
+    assert f"karp: Ray does not send --working-dir {home}: " in refused.stderr
+    assert ended(tmp_path, nodes)
 
 
 def test_what_ray_has_no_room_for_is_said(nodes: Nodes, tmp_path: Path) -> None:
@@ -432,10 +458,10 @@ def test_no_worker_is_forgotten_whose_actor_is_lost(
     launch = Launch(Options(str(path), [], 1, on="ray"), tmp_path, resume=False)
     cluster, launch.variables = launch.hands, {}
     assert isinstance(cluster, RayCluster)
-    here = ("10.0.0.1", installed(), hash_of(path), True)
+    here = ("10.0.0.1", installed(), hash_of(path), True, [])
     answers: dict[str, object] = {"look": here, "start": 4711, "poll": (b"", None)}
     if lost == "program":
-        answers["first look"] = (*here[:2], "", True)
+        answers["first look"] = (*here[:2], "", True, [])
     cluster.ray = actors = Actors(lost, answers)
     monkeypatch.setattr(cluster, "_begin", actors.begin)
     launch.supervisor.begin()
