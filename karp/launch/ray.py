@@ -16,15 +16,14 @@ import logging
 import signal
 import time
 from collections.abc import Iterator, Mapping
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from karp import environment
 from karp.errors import LostError, MissingError, SettingError
 from karp.launch.actions import Say
-from karp.launch.named_files import named_files
 from karp.launch.processes import open_log
-from karp.launch.ray_actors import ServerActor, WorkerActor, hash_of, installed
+from karp.launch.ray_actors import ServerActor, WorkerActor, hash_of
+from karp.launch.ray_needs import Needs, Seen, other_karp
 from karp.launch.ray_places import Expected, Place, Printed, first_line
 from karp.launch.states import OPEN
 from karp.launch.supervisor import SERVER
@@ -56,8 +55,7 @@ class RayCluster:
         self.group: Any = None
         self.variables: dict[str, str] = {}
         self.opened = False
-        self.named: set[str] = set()  # the files of which the user has been told that a node lacks them
-        self.sent = Path(self.options.working_dir).resolve() if self.options.working_dir else None
+        self.needs = Needs(launch.options)
 
     @property
     def host(self) -> str:
@@ -78,15 +76,14 @@ class RayCluster:
             raise MissingError("--on ray needs Ray: pip install 'karp[ray]'") from None
 
         self.ray: Any = ray
-        if self.sent and not Path.cwd().is_relative_to(self.sent):
-            raise SettingError(f"this folder is not in --working-dir {self.sent}: run from one that is")
+        self.needs.check_folder()
         address = None if self.options.on == "ray" else self.options.on
-        sent = {"working_dir": str(self.sent)} if self.sent else None
+        sent = {"working_dir": str(self.needs.sent)} if self.needs.sent else None
         handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
         try:
             ray.init(address=address, runtime_env=sent, log_to_driver=False, logging_level=logging.ERROR)
         except ray.exceptions.RuntimeEnvSetupError as error:
-            raise SettingError(f"Ray does not send --working-dir {self.sent}: {first_line(error)}") from None
+            raise SettingError(f"Ray does not send --working-dir {self.needs.sent}: {first_line(error)}") from None
         except Exception as error:  # of many types
             raise LostError(f"there is no Ray cluster to run on ({first_line(error)}): see RAY_ADDRESS, --on") from None
         finally:
@@ -130,40 +127,28 @@ class RayCluster:
 
     def _check_nodes(self) -> None:
         """Raise SettingError for the first node that lacks a file, or has another karp."""
-        program, folder = self._program(), Path.cwd()
         workers = [place for process, place in self.places.items() if process != SERVER]
         futures = [self._look(place) for place in workers]
         launched = self.launch.directory / "launch.json"
         futures.append(self.places[SERVER].call("look", str(launched)))
-        *answers, (at, has, found) = self._get(futures, "its actors to begin")
-        for place, (node, *_) in zip(workers, answers, strict=True):
-            place.node = node
+        *answers, (at, version, found) = self._get(futures, "its actors to begin")
+        looks = [Seen(*answer) for answer in answers]
+        for place, seen in zip(workers, looks, strict=True):
+            place.node = seen.node
         self.places[SERVER].node = at
-        for node, version in [(at, has), *((node, version) for node, version, *_ in answers)]:
-            if version != installed():
-                raise SettingError(f"node {node} has {version}, and this host {installed()}: install the same on all")
-        expected = hash_of(program)
-        for node, _, hashed, sees_folder, _ in answers:
-            if hashed != expected:
-                how = "has another" if hashed else "does not see the"
-                raise SettingError(f"node {node} {how} file {program}: put it on storage that all nodes share")
-            if not sees_folder:
-                raise SettingError(f"node {node} does not see the folder {folder}: run from one that all nodes share")
+        for lacking in (other_karp(at, version), *map(self.needs.lacking, looks)):
+            if lacking:
+                raise SettingError(lacking)
         if found != hash_of(launched):
             where = self.launch.directory
             raise SettingError(f"node {at}, of the server, does not see the run's directory {where}: put it on storage "
                 "that it shares with this host (--run-dir)")  # fmt: skip
-        for node, *_, missing in answers:
-            self._name_missing(node, missing)
+        for seen in looks:
+            self._warn(seen)
 
-    def _name_missing(self, node: str, missing: list[str]) -> None:
-        """Tell the user of files that the program names, that are on this host, and that a node does not see."""
-        if missing := [file for file in missing if file not in self.named]:
-            self.named.update(missing)
-            why = ": git ignores them, or they are not in --working-dir" if self.sent else ""
-            files = ", ".join(missing[:8]) + ", …" * (len(missing) > 8)
-            self.launch.perform([Say(f"node {node} lacks files that {self.options.program} or its arguments name "
-                f"({files}){why}")])  # fmt: skip
+    def _warn(self, seen: Seen) -> None:
+        if warning := self.needs.warning(seen):
+            self.launch.perform([Say(warning)])
 
     def _listen(self, place: Place) -> str:
         (address,) = self._get([place.call("listen")], "the server's node to listen")
@@ -219,34 +204,22 @@ class RayCluster:
             self._expect("look", worker, place, self._look(place))
             return
         place.number += 1
-        program, folder = self._there(self._program()), self._there(Path.cwd())
+        program, folder = self.needs.there()
         arguments = place.number, worker, program, self.options.arguments, folder, self._given()
         self._expect("start", worker, place, place.call("start", *arguments))
 
-    def _program(self) -> Path:
-        return Path(self.options.program).resolve()
-
-    def _there(self, path: Path) -> str:
-        """Return a path as a node has it: in the working directory that is sent, if one is."""
-        return str(path.relative_to(self.sent) if self.sent else path)
-
     def _look(self, place: Place) -> Any:
-        """Ask an actor what its node sees of the program; return the future of the answer."""
-        program = self._program()
-        files = named_files(program, self.options.arguments)
-        return place.call("look", self._there(program), self._there(Path.cwd()), files)
+        """Ask an actor what its node has of what the program needs; return the future of the answer."""
+        return place.call("look", *self.needs.there(), self.needs.files)
 
-    def _looked(
-        self, worker: int, place: Place, node: str, version: str, hashed: str, sees_folder: bool, missing: list[str]
-    ) -> None:
+    def _looked(self, worker: int, place: Place, seen: Seen) -> None:
         """Start a worker's process on a node that was not there when the run began, if it has what is needed."""
-        if (version, hashed, sees_folder) == (installed(), hash_of(self._program()), True):
-            place.node = node
-            self._name_missing(node, missing)
-            self._start_process(worker, place)
+        if lacking := self.needs.lacking(seen):
+            self._lost(worker, place, f"cannot run there: {lacking}")
             return
-        lacks = f"{self._program()}, {Path.cwd()} and {installed()}"
-        self._lost(worker, place, f"cannot run on node {node}, which lacks one of {lacks}")
+        place.node = seen.node
+        self._warn(seen)
+        self._start_process(worker, place)
 
     def _given(self) -> dict[str, str]:
         """Return the variables of the run for a process on a node."""
@@ -324,7 +297,7 @@ class RayCluster:
         if self.places.get(process) is not place or number != place.number:
             return  # of a process in whose place there is another
         if what == "look":
-            self._looked(process, place, *answer)
+            self._looked(process, place, Seen(*answer))
         elif what == "start":
             where = f" on {place.node}" if place.node else ""
             self.supervisor.started(process, f"process {answer}{where}")

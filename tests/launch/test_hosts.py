@@ -28,6 +28,7 @@ from running import (
     summary,
 )
 
+from karp.launch.named_files import named_files
 from karp.transport import listening
 
 CLUSTER = ROOT / "scripts" / "cluster"
@@ -201,4 +202,29 @@ def test_a_server_goes_on_here_with_a_run_that_was_on_ray(monkeypatch: pytest.Mo
     assert 0 == main(["server", "--resume", "run"])
     ((directory, given, changed, elsewhere),) = resumed
     assert ("run", False, True) == (directory, changed, elsewhere)
-    assert {"on": "host", "most_workers": 0} == given
+    assert {"on": "host", "most_workers": 0, "working_dir": ""} == given
+
+
+@pytest.mark.parametrize(
+    ("options", "reason"),
+    [
+        (["--working-dir", "."], "--working-dir goes with --on ray"),
+        (["--on", "ray", "--working-dir", "nowhere"], "nowhere', which is no directory"),
+        (["--on", "ray", "--working-dir", "other"], "is not in --working-dir"),
+    ],
+)
+def test_a_working_directory_that_ray_cannot_send_is_refused(tmp_path: Path, options: list[str], reason: str) -> None:
+    (tmp_path / "other").mkdir()
+    done = karp("launch", "-n", 1, *options, program(tmp_path), cwd=tmp_path)
+    assert (2, True) == (done.returncode, reason in done.stderr), done.stderr
+
+
+def test_files_that_a_program_names_are_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in ("rows.csv", "more.csv", "model.bin", "other.csv"):
+        (tmp_path / name).touch()
+    (tmp_path / "program.py").write_text("open('rows.csv'); 'no file', '', 'a\\0b', 4\n")
+    found = named_files(tmp_path / "program.py", ["--data=more.csv", "model.bin", "--other", "."])
+    assert ["model.bin", "more.csv", "rows.csv"] == found
+    (tmp_path / "program.py").write_text("not Python")
+    assert ["more.csv"] == named_files(tmp_path / "program.py", ["more.csv"])

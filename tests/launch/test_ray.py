@@ -344,6 +344,7 @@ def test_a_working_directory_is_sent_to_the_nodes(nodes: Nodes, tmp_path: Path) 
     assert not where.startswith(str(tmp_path))
     assert 1 == done.stderr.count("or its arguments name (data/ignored.txt): git ignores them")
     assert launch(tmp_path, 3, path, run="here").returncode == 1  # its data are in `home`
+    (home / "more.txt").write_text("what is there already is not sent again" * 100)
     limit = "from ray._private.runtime_env import packaging; packaging.GCS_STORAGE_MAX_SIZE = 100"
     refused = completed(patched(limit, [str(part).replace("/run", "/run2") for part in line]), home, **on(nodes))
     assert 2 == refused.returncode
