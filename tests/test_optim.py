@@ -16,6 +16,7 @@ from karp import optim
 from karp.errors import NotFiniteError, SettingError, ShapeError
 from karp.optim import updater as updater_module
 from karp.optim.norm import CHUNK
+from karp.optim.rules import Vectors
 from karp.parameters import Layout
 
 OPTIMIZERS = [
@@ -209,13 +210,9 @@ def test_apply_takes_plain_floats_and_any_slices(optimizer, dtype, cuts):
         assert {float} == {type(factor) for factor in factors}
         for start, stop in pairwise(edges):
             place = slice(start, stop)
-            optimizer.apply(
-                weights[place],
-                gradient[place],
-                {name: vector[place] for name, vector in state.items()},
-                factors,
-                (np.empty(stop - start, dtype), np.empty(stop - start, dtype)),
-            )
+            part = Vectors(weights[place], {name: vector[place] for name, vector in state.items()})
+            scratch = np.empty(stop - start, dtype), np.empty(stop - start, dtype)
+            optimizer.apply(part, gradient[place], factors, scratch, part)
     expected = run(optimizer, numbers(203, dtype))
     assert expected.weights.tobytes() == weights.tobytes()
 

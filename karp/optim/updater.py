@@ -6,11 +6,11 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
-from numpy import add, copyto
+from numpy import add
 
 from karp import checks
 from karp.errors import SettingError, ShapeError
-from karp.optim.rules import Optimizer
+from karp.optim.rules import Optimizer, Vectors
 from karp.parameters import Parameters
 
 if TYPE_CHECKING:
@@ -85,12 +85,13 @@ class Updater:
         self._factors: tuple[float, ...] = ()
         self._factor_arrays: tuple[Array, ...] = ()  # the factors as 0-d arrays
         self._pieces = self._make_pieces()
-        self._sum = np.empty_like(self._pieces[0][1]) if self._pieces else weights  # for a piece of a sum of gradients
+        longest = self._pieces[0][1].weights if self._pieces else weights
+        self._sum = np.empty_like(longest)  # for a piece of a sum of gradients
 
-    def _make_pieces(self) -> list[tuple[slice, Array, dict[str, Array], tuple[Array, Array]]]:
-        """Return what the rule needs but the gradient, for each piece: (its slice, weights, state, two scratch arrays).
+    def _make_pieces(self) -> list[tuple[slice, Vectors, tuple[Array, Array]]]:
+        """Return what the rule needs but the gradient, for each piece: (its slice, weights and state, scratch arrays).
 
-        Weights and state are views; all pieces share the scratch arrays.
+        Weights and state are views; all pieces share the two scratch arrays.
         """
         size = self.weights.size
         length = min(size, PIECE // self.weights.itemsize)
@@ -100,7 +101,7 @@ class Updater:
             part = slice(start, min(start + length, size))
             scratch = scratch1[: part.stop - start], scratch2[: part.stop - start]
             state = {name: vector[part] for name, vector in self.state.items()}
-            pieces.append((part, self.weights[part], state, scratch))
+            pieces.append((part, Vectors(self.weights[part], state), scratch))
         return pieces
 
     def update(self, gradient: Array, other: Array | None = None, *, source: Updater | None = None) -> None:
@@ -116,6 +117,7 @@ class Updater:
             NotFiniteError: the optimiser clips and the gradient is not finite; nothing was changed.
         """
         apply, pieces = self.optimizer.apply, self._pieces
+        sources = pieces if source is None else source._pieces
         if source is not None:
             self.version = source.version
         if other is not None and len(pieces) == 1:
@@ -124,27 +126,15 @@ class Updater:
             gradient, other = add(gradient, other), None
         factors = self._prepare(gradient)
         if len(pieces) == 1:  # a small model's whole update takes 2 us, so it is not sliced
-            if source is not None:
-                self._copy_piece(source, 0)
-            _, weights, state, scratch = pieces[0]
-            apply(weights, gradient, state, factors, scratch)
+            _, target, scratch = pieces[0]
+            apply(sources[0][1], gradient, factors, scratch, target)
         else:
-            for index, (part, weights, state, scratch) in enumerate(pieces):
+            for (part, target, scratch), (_, old, _) in zip(pieces, sources, strict=True):
                 piece = gradient[part]
                 if other is not None:
                     piece = add(piece, other[part], self._sum[: piece.size])
-                if source is not None:
-                    self._copy_piece(source, index)
-                apply(weights, piece, state, factors, scratch)
+                apply(old, piece, factors, scratch, target)
         self.version += 1
-
-    def _copy_piece(self, source: Updater, index: int) -> None:
-        """Copy one piece of the weights and the state of another Updater."""
-        _, weights, state, _ = self._pieces[index]
-        _, source_weights, source_state, _ = source._pieces[index]
-        copyto(weights, source_weights)
-        for name, vector in state.items():
-            copyto(vector, source_state[name])
 
     def check_state(self, state: Mapping[str, Array]) -> None:
         """Raise SettingError or ShapeError unless these vectors could be the state of this optimiser."""
