@@ -1,21 +1,25 @@
-"""`karp server` and workers that something else starts: a shell, Slurm's and Kubernetes' files, two hosts."""
+"""`karp server` and workers that something else starts: a shell, Slurm's and Kubernetes' files, other hosts."""
 
 import contextlib
 import os
 import re
-import shutil
 import signal
 import socket
-import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
+from hosts import Hosts, connected
 from running import (
     DIGITS,
     ENDLESS,
+    HEAD,
+    PATIENCE,
     ROOT,
+    Gate,
     Process,
     alone,
     command,
@@ -29,6 +33,7 @@ from running import (
 )
 
 from karp.launch.named_files import named_files
+from karp.record.server_address import published
 from karp.transport import listening
 
 CLUSTER = ROOT / "scripts" / "cluster"
@@ -133,34 +138,6 @@ def test_the_kubernetes_file_follows_the_published_schema() -> None:
         validate.validate(wrong, validate.latest_version(), strict=True)
 
 
-def run(*line: str) -> None:
-    done = subprocess.run(line, capture_output=True, text=True, check=False)
-    if done.returncode:
-        pytest.skip(f"this system has no network namespaces: {' '.join(line)}: {done.stderr.strip()}")
-
-
-@pytest.fixture
-def hosts() -> Iterator[list[str]]:
-    """The names of two network namespaces with a cable between them: 10.77.0.1 and 10.77.0.2."""
-    if shutil.which("ip") is None or os.geteuid() != 0:
-        pytest.skip("this system has no network namespaces for this user (root) or no `ip`")
-    names = [f"karp-{os.getpid()}-{number}" for number in (1, 2)]
-    try:
-        for name in names:
-            run("ip", "netns", "add", name)
-        run("ip", "link", "add", "cable", "netns", names[0], "type", "veth", "peer", "name", "cable", "netns", names[1])
-        for number, name in enumerate(names, 1):
-            inside = ("ip", "-n", name)
-            run(*inside, "address", "add", f"10.77.0.{number}/24", "dev", "cable")
-            for device in ("cable", "lo"):
-                run(*inside, "link", "set", device, "up")
-            run(*inside, "route", "add", "default", "dev", "cable")
-        yield names
-    finally:
-        for name in names:
-            subprocess.run(["ip", "netns", "delete", name], capture_output=True, check=False)
-
-
 SRUN = """#!/bin/sh
 # Two tasks on each of two hosts, whose processes do not see those of the other.
 shift
@@ -173,7 +150,12 @@ wait
 """
 
 
-def test_the_slurm_file_runs_on_two_hosts(tmp_path: Path, hosts: list[str]) -> None:
+def test_the_slurm_file_runs_on_two_hosts(tmp_path: Path) -> None:
+    with connected(2) as hosts:
+        run_slurm(tmp_path, hosts.names)
+
+
+def run_slurm(tmp_path: Path, hosts: list[str]) -> None:
     options = ["--shards", 4, "--epochs", 2]
     expected, printed = alone(DIGITS, *options, directory=tmp_path / "alone")
     commands = tmp_path / "bin"
@@ -186,11 +168,83 @@ def test_the_slurm_file_runs_on_two_hosts(tmp_path: Path, hosts: list[str]) -> N
     variables = {"PATH": f"{commands}:{os.environ['PATH']}", "SLURM_NTASKS": "4", "SLURM_JOB_ID": "7"}
     done = completed(line, tmp_path, **variables)
     assert (0, printed) == (done.returncode, done.stdout), done.stderr
-    assert 4 == done.stderr.count("joined the run at tcp://10.77.0.1:")
+    assert 4 == done.stderr.count("joined the run at tcp://10.77.1.1:")
     found = summary(tmp_path / "runs" / "slurm-7")
     assert (expected["weights_sha256"], 4) == (found["weights_sha256"], found["workers"])
     where = [line["host"] for line in metrics(tmp_path / "runs" / "slurm-7") if line["report"] == "joined"]
     assert sorted(hosts * 2) == sorted(where)
+
+
+GATES = """
+with karp.Trainer(model, optim.SGD(lr=0.1), batch_size=16, epochs=300, shards=2) as trainer:
+    for xs, ys in trainer.batches(x, y):
+        if trainer.step in (300, 900):
+            open(os.environ.get(f"GATE{trainer.step}", os.devnull)).close()
+        trainer.backward(nn.cross_entropy(model(xs), ys))
+"""
+
+
+@contextlib.contextmanager
+def spread(folder: Path, path: Path, hosts: Hosts, **variables: str) -> Iterator[list[Process]]:
+    """A server on the first host and a worker on each of the others, all with keys."""
+    server = hosts.command(0, serve(folder, "--bind", "tcp://0.0.0.0:0", path))
+    worker = command("worker", "--run-dir", folder / "run", "--wait", 60)
+    with contextlib.ExitStack() as stack:
+        lines = [server, *(hosts.command(number, worker) for number in range(1, len(hosts.names)))]
+        yield [stack.enter_context(started(line, folder, **variables)) for line in lines]
+
+
+def end_well(processes: list[Process], hosts: Hosts, folder: Path) -> dict[str, Any]:
+    """The summary of a run on these hosts, with which all went well."""
+    ends = [process.end() for process in processes]
+    assert [0] * len(ends) == [status for status, _, _ in ends], ends
+    assert all("joined the run at tcp://10.77.1.1:" in said for _, _, said in ends[1:]), ends
+    joined = {line["host"] for line in metrics(folder / "run") if line["report"] == "joined"}
+    assert set(hosts.names[1:]) == joined
+    return summary(folder / "run")
+
+
+@pytest.mark.parametrize("worse", [False, True], ids=["a good network", "20 ms and 1 % loss"])
+def test_workers_on_other_hosts_compute_the_same_bits(tmp_path: Path, worse: bool) -> None:
+    path = program(tmp_path)
+    expected, _ = alone(path, directory=tmp_path / "alone")
+    with connected(3) as hosts:
+        if worse:
+            hosts.worsen()
+        with spread(tmp_path, path, hosts) as processes:
+            found = end_well(processes, hosts, tmp_path)
+    assert expected["weights_sha256"] == found["weights_sha256"]
+
+
+def reported(folder: Path, kind: str, count: int) -> None:
+    """Wait until the run's record has so many reports of this kind."""
+    record, until = folder / "run" / "metrics.jsonl", time.monotonic() + PATIENCE
+    while record.read_text().count(f'"report": "{kind}"') < count:  # the last line may not be whole yet
+        assert time.monotonic() < until, f"{count} reports of {kind} are awaited"
+        time.sleep(0.05)  # there is no event of a line in another process's file
+
+
+def test_a_cable_that_is_cut_until_its_worker_is_given_up_costs_no_bits(tmp_path: Path) -> None:
+    """Both workers are at the first gate then; with the cable mended, the lost one is back before the second opens."""
+    path = program(tmp_path, HEAD + GATES)
+    expected, _ = alone(path, directory=tmp_path / "alone")
+    with (
+        connected(3) as hosts,
+        contextlib.closing(Gate(tmp_path / "300")) as first,
+        contextlib.closing(Gate(tmp_path / "900")) as second,
+        spread(tmp_path, path, hosts, GATE300=str(first.path), GATE900=str(second.path)) as processes,
+    ):
+        processes[0].until("step ", "2 workers")
+        address, _, keys_of_workers = published(tmp_path / "run")
+        assert ("tcp://10.77.1.1", True) == (address.rpartition(":")[0], bool(keys_of_workers))
+        hosts.cut(2)
+        reported(tmp_path, "lost", 1)
+        hosts.heal(2)
+        first.open()
+        reported(tmp_path, "joined", 3)
+        second.open()
+        found = end_well(processes, hosts, tmp_path)
+    assert expected["weights_sha256"] == found["weights_sha256"]
 
 
 def test_a_server_goes_on_here_with_a_run_that_was_on_ray(monkeypatch: pytest.MonkeyPatch) -> None:
