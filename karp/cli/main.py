@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from karp import __version__
 from karp.cli.command import Command, Commands
-from karp.cli.runs import add_keys, add_launch, add_replay, add_server, add_worker
+from karp.cli.runs import add_keys, add_launch, add_replay, add_scale, add_server, add_worker
 from karp.cli.simulate import add_simulate
 from karp.cli.tables import add_evaluate, add_export, add_fit, add_predict, add_show
 from karp.errors import KarpError, SettingError
@@ -32,6 +32,7 @@ def parser() -> tuple[Command, Commands]:
     add_launch(commands)
     add_server(commands)
     add_worker(commands)
+    add_scale(commands)
     add_replay(commands)
     add_keys(commands)
     add_simulate(commands)

@@ -7,6 +7,7 @@ from pathlib import Path
 from karp.cli.command import Command, Commands, add_kernels
 from karp.errors import SettingError
 from karp.limits import DEAD_SECONDS
+from karp.text import counted
 
 
 def add_launch(commands: Commands) -> None:
@@ -184,6 +185,32 @@ def run_worker(options: argparse.Namespace) -> int:
     changes = {name: getattr(options, name) for name in names if getattr(options, name) is not None}
     where = options.run_dir, options.server, options.keys
     join.join(*where, changes, options.program, options.arguments, options.wait)
+
+
+def add_scale(commands: Commands) -> None:
+    command = commands.add_parser(
+        "scale",
+        help="have fewer or more workers in a run that is under way",
+        description="Ask the launcher of a run that trains for N workers. More start at once, on Ray as soon as it\n"
+        "has room; of too many, those with the highest numbers end when they have sent what they compute. Nothing is\n"
+        "restarted or computed again, and the weights are the same bits.",
+        epilog="examples:\n  karp scale --run-dir runs/my-run 16\n"
+        "  karp scale --keys keys/ tcp://192.0.2.1:5555 16",
+    )
+    add = command.add_argument
+    add("--run-dir", metavar="DIR", help="the run's directory, as karp launch says it")
+    add("--keys", metavar="DIR", help="the keys of a server beyond this machine (default: as the run's DIR has them)")
+    add("server", metavar="ADDRESS", nargs="?", help="tcp://HOST:PORT of the server, where DIR cannot be seen")
+    add("workers", metavar="N", type=int, help="how many workers the launcher is to have")
+    command.set_defaults(command=run_scale)
+
+
+def run_scale(options: argparse.Namespace) -> int:
+    from karp.launch.scale import scale
+
+    scale(options.server, options.run_dir, options.keys, options.workers)
+    print(f"the run's launcher is asked for {counted(options.workers, 'worker')}")
+    return 0
 
 
 def add_replay(commands: Commands) -> None:

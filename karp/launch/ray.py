@@ -143,12 +143,7 @@ class RayCluster:
             where = self.launch.directory
             raise SettingError(f"node {at}, of the server, does not see the run's directory {where}: put it on storage "
                 "that it shares with this host (--run-dir)")  # fmt: skip
-        for seen in looks:
-            self._warn(seen)
-
-    def _warn(self, seen: Seen) -> None:
-        if warning := self.needs.warning(seen):
-            self.launch.perform([Say(warning)])
+        self.launch.perform([Say(text) for seen in looks for text in self.needs.warnings(seen)])
 
     def _listen(self, place: Place) -> str:
         (address,) = self._get([place.call("listen")], "the server's node to listen")
@@ -218,7 +213,7 @@ class RayCluster:
             self._lost(worker, place, f"cannot run there: {lacking}")
             return
         place.node = seen.node
-        self._warn(seen)
+        self.launch.perform([Say(text) for text in self.needs.warnings(seen)])
         self._start_process(worker, place)
 
     def _given(self) -> dict[str, str]:
@@ -233,9 +228,15 @@ class RayCluster:
             place.call("tell", dict(command))
 
     def stop(self, workers: list[int]) -> None:
-        """Ask these workers' processes to end; what has not in STOP_SECONDS is given up with its actor."""
+        """Ask these workers' processes to end; what has not in STOP_SECONDS is given up with its actor.
+
+        An actor whose node is not known has no process, and is given up at once.
+        """
         for worker in workers:
             place = self.places[worker]
+            if not place.node:
+                self._lost(worker, place, "was not started")
+                continue
             place.stop_by = time.monotonic() + STOP_SECONDS
             place.call("stop")
 
@@ -343,6 +344,9 @@ class RayCluster:
             self._read_reports(REPORT_SECONDS if status else 0.0)
             self.launch.pass_interrupt()
         self.launch.perform(self.supervisor.ended(worker, time.monotonic()))
+        if self.supervisor.processes[worker].dismissed and self.places.get(worker) is place:
+            del self.places[worker]  # others may have its room
+            self._give_up(place)
 
     def _read_reports(self, seconds: float) -> None:
         """Handle what the server's actor answers in the next seconds at most."""

@@ -53,15 +53,15 @@ class Needs:
             return f"node {seen.node} does not see the folder {self.folder}: run from one that all nodes share"
         return ""
 
-    def warning(self, seen: Seen) -> str:
-        """Return a warning of files that the program names, and that this node lacks; '' if no file is new in it."""
+    def warnings(self, seen: Seen) -> list[str]:
+        """Return a warning of files that the program names, and that this node lacks; [] if no file is new in it."""
         missing = [file for file in seen.missing if file not in self.named]
         self.named.update(missing)
         if not missing:
-            return ""
+            return []
         why = ": git ignores them, or they are not in --working-dir" if self.sent else ""
         files = ", ".join(missing[:NAMED]) + ", …" * (len(missing) > NAMED)
-        return f"node {seen.node} lacks files that {self.program.name} or its arguments name ({files}){why}"
+        return [f"node {seen.node} lacks files that {self.program.name} or its arguments name ({files}){why}"]
 
 
 def other_karp(node: str, version: str) -> str:

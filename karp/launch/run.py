@@ -145,7 +145,6 @@ class Launch:
             changed=self.changed,
             exchange=options.exchange,
             same_kernels=options.same_kernels or bool(options.kernels),
-            numbers=self.supervisor.wanted,
             command=command_line(),
             launched=self.began,
         )
@@ -188,7 +187,9 @@ class Launch:
         match action:
             case actions.StartServer(incarnation):
                 resume = incarnation > 0 or self.resume
-                hands.start_server(self.config._replace(incarnation=incarnation, resume=resume), self.variables)
+                numbers = self.supervisor.numbers
+                config = self.config._replace(incarnation=incarnation, resume=resume, numbers=numbers)
+                hands.start_server(config, self.variables)
             case actions.StartWorker(worker):
                 hands.start_worker(worker, self.variables)
             case actions.Tell(command):

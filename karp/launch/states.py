@@ -1,6 +1,7 @@
 """The states that the supervisor's machine is in: the phase of a run, and what is known of each worker's process."""
 
 import signal
+from collections.abc import Mapping
 from enum import Enum, IntEnum
 
 
@@ -30,7 +31,7 @@ class Progress(IntEnum):
 class Process:
     """The newest process of a worker; `restarts` counts those that the worker had before."""
 
-    __slots__ = ("dismissed", "ended", "how", "name", "progress", "repeats", "restarts", "status")
+    __slots__ = ("dismissed", "ended", "how", "name", "progress", "released", "repeats", "restarts", "status")
 
     def __init__(self, restarts: int) -> None:
         self.restarts = restarts
@@ -40,11 +41,27 @@ class Process:
         self.how = ""  # how it ended, if the status does not say it
         self.ended = False  # its end has been handled, after the reports that came before it
         self.repeats = False  # its program has raised an error that another worker has had at the same step
+        self.released = False  # it is to end, as fewer workers are asked for
         self.dismissed = False  # the supervisor has stopped it
 
     @property
     def runs(self) -> bool:
         return bool(self.name) and self.status is None
+
+
+def scaled(processes: Mapping[int, Process], workers: int, first: int) -> tuple[list[int], list[int]]:
+    """Return which workers are to be released, and which to be started, so that there are so many.
+
+    The last ones are released; new ones have the numbers of those that have been, and then those from `first` on.
+
+    >>> processes = {number: Process(0) for number in range(3)}
+    >>> scaled(processes, 1, first=3), scaled(processes, 5, first=3)
+    (([1, 2], []), ([], [3, 4]))
+    """
+    known = sorted(processes.items())
+    working = [worker for worker, process in known if not (process.ended or process.released)]
+    free = [worker for worker, process in known if process.ended and process.released]
+    return working[workers:], [*free, *range(first, first + workers)][: max(0, workers - len(working))]
 
 
 def describe_end(status: int) -> str:

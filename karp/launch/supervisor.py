@@ -14,6 +14,7 @@ The phases of a run, and what leads from one to the next:
               training, or dies once too often and none is left
     RUNNING   the server reports a failure                      FAILED
     RUNNING   another worker's process ends                     RUNNING    start it again, or go on without it
+    RUNNING   more or fewer workers are asked for               RUNNING    start them, or release them and stop them
     RUNNING   the server's process ends                         RUNNING    start it again
               … with status 2, or once too often                STOPPING   stop the workers
     OVER      LAST_SECONDS have passed                          OVER       stop the workers that are left
@@ -49,7 +50,8 @@ from karp.launch.actions import (
     Stop,
     Tell,
 )
-from karp.launch.states import OPEN, Phase, Process, Progress, describe_end
+from karp.launch.states import OPEN, Phase, Process, Progress, describe_end, scaled
+from karp.text import counted
 
 if TYPE_CHECKING:
     from karp.protocol.reports import Report
@@ -73,6 +75,7 @@ class Supervisor:
 
     def __init__(self, workers: int, max_restarts: int, elsewhere: bool = False) -> None:
         self.wanted = workers
+        self.numbers = workers  # those below are given by the launcher, or were before its workers were scaled
         self.max_restarts = max_restarts
         self.elsewhere = elsewhere
         self.phase = Phase.RUNNING
@@ -149,7 +152,7 @@ class Supervisor:
         actions: list[Action] = [Tell({"ended": worker, "well": succeeded})]
         if succeeded and worker == self.leader and self.phase is Phase.RUNNING:
             self._enter(Phase.OVER, now)
-        if not (succeeded or self.phase is Phase.FAILED or process.dismissed):
+        if not (succeeded or self.phase is Phase.FAILED or process.dismissed or process.released):
             actions += self._replace(worker, process, now)
         return [*actions, *self._close_if_all_ended(now)]
 
@@ -208,6 +211,10 @@ class Supervisor:
                 self._note(report.worker, Progress.JOINED)
             case reports.Left():
                 self._note(report.worker, Progress.LEFT)
+            case reports.Scale():
+                actions += self._scale(report.workers, report.first)
+            case reports.Released():
+                actions += self._stop_released(report.worker)
             case reports.Main():
                 self.leader = report.worker
             case reports.Closed():
@@ -259,11 +266,41 @@ class Supervisor:
         """Start or restart the server, and tell it which workers' processes have ended so far."""
         self.server_starts += 1
         tell = [Tell({"ended": worker, "well": succeeded}) for worker, succeeded in self.endings.items()]
-        return [StartServer(self.server_starts - 1), *tell]
+        released = self._released()
+        return [StartServer(self.server_starts - 1), *tell, *([Tell({"released": released})] if released else [])]
 
     def _start_worker(self, worker: int, restarts: int) -> Action:
         self.processes[worker] = Process(restarts)
         return StartWorker(worker, restarts)
+
+    def _scale(self, workers: int, first: int) -> list[Action]:
+        """Have so many workers: start more, with numbers that are free or from `first` on, or release the last ones.
+
+        One that is released ends its task before it is stopped; one that has not been started is stopped at once.
+        """
+        if self.phase is not Phase.RUNNING:
+            return []
+        surplus, new = scaled(self.processes, workers, first)
+        for worker in surplus:
+            self.processes[worker].released = True
+        self.numbers = max([self.numbers, *(worker + 1 for worker in new)])
+        what = f"{len(surplus)} end when their tasks are done" if surplus else f"{len(new)} more start"
+        said = Say(f"{counted(workers, 'worker')} asked for: {what}")
+        stops = [stop for worker in surplus if not self.processes[worker].name for stop in self._stop_released(worker)]
+        started = [self._start_worker(worker, 0) for worker in new]
+        return [said, Tell({"released": self._released()}), *started, *stops]
+
+    def _stop_released(self, worker: int) -> list[Action]:
+        """Stop a worker that is to end, now that it has no task; do nothing if that is under way."""
+        process = self._open_process(worker)
+        if process is None or not process.released or process.dismissed:
+            return []
+        process.dismissed = True
+        return [Stop([worker])]
+
+    def _released(self) -> list[int]:
+        """Return the numbers of the workers that are to end and have not."""
+        return [worker for worker, process in self.processes.items() if process.released and not process.ended]
 
     def _restart_server(self, how: str, status: int, now: float) -> list[Action]:
         """Restart the server from its newest checkpoint; give the run up if it has died too often or refuses to run."""

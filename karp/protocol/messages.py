@@ -16,6 +16,8 @@ surplus field, a wrong type or range is a ProtocolError that names the field and
           Leave(logs)               ->
           Done()                    ->        (the leader's program has ended well)
                                     <-        Closed()                            (to the others)
+          Scale(workers)            ->        (from no worker, but from `karp scale`)
+                                    <-        Waiting(reason) or Refusal(reason)
 
 There is one round trip per step: the reply to a contribution is the next lease, with the weights if they are new.
 
@@ -55,7 +57,7 @@ from karp.text import REASON_CHARACTERS
 
 ERROR, TRACEBACK, HOST = 2_000, 200_000, 255  # the most characters of a text
 MOST_LOGGED = 10_000  # the most logged numbers in one message
-PROTOCOL = 12  # counts the changes that make two versions of karp unable to work in one run
+PROTOCOL = 13  # counts the changes that make two versions of karp unable to work in one run
 
 
 @dataclass(slots=True)
@@ -142,6 +144,13 @@ class Done:
 
 
 @dataclass(slots=True)
+class Scale:
+    """A user's request that the launcher has so many workers."""
+
+    workers: int
+
+
+@dataclass(slots=True)
 class Welcome:
     """The answer to Join: the worker takes part; with `initial` it is asked for the model's initial weights."""
 
@@ -218,13 +227,14 @@ class Closed:
     """The leader has ended, so this worker will not become the leader."""
 
 
-FromWorker = Join | Initial | Contribution | Score | Ping | Stop | Leave | Failure | Done
+FromWorker = Join | Initial | Contribution | Score | Ping | Stop | Leave | Failure | Done | Scale
 FromServer = Welcome | Rejoin | Refusal | Lease | Evaluation | Waiting | Finish | Closed
 Message = FromWorker | FromServer
 Kind = TypeVar("Kind", bound=Message)
 
 FROM_WORKER: dict[str, type[FromWorker]] = {
-    kind.__name__.lower(): kind for kind in (Join, Initial, Contribution, Score, Ping, Stop, Leave, Failure, Done)
+    kind.__name__.lower(): kind
+    for kind in (Join, Initial, Contribution, Score, Ping, Stop, Leave, Failure, Done, Scale)
 }
 FROM_SERVER: dict[str, type[FromServer]] = {
     kind.__name__.lower(): kind for kind in (Welcome, Rejoin, Refusal, Lease, Evaluation, Waiting, Finish, Closed)
@@ -301,6 +311,7 @@ def attach_vectors(name: str, values: dict[str, Any], payload: Sequence[Vector])
 
 CHECKS: dict[str, Callable[[Any], Any]] = {
     "worker": from_minus_one,
+    "workers": ordinal,
     "settings": Settings.from_dict,
     "kernels": Kernels.from_dict,
     "host": text(HOST),

@@ -24,6 +24,8 @@ A line of metrics.jsonl is a JSON object. Its first field, `report`, names the k
     rejected    the oldest open one       reason: why a connection was rejected
     traceback   the oldest open one       worker, traceback: of a program that has raised; repeated: its error is known
     lost        the oldest open one       worker: it had a task, and is gone
+    scale       the oldest open one       workers: so many are asked for; first: new ones have numbers from this on
+    released    the oldest open one       worker: it has no task and gets no other, as fewer workers are asked for
     main        how many are applied      worker: it is the leader
     left        how many are applied      worker: it has left the run in good order
     closed      how many are applied      the leader's program has ended
@@ -36,7 +38,7 @@ later lines are cut off. A number that is not finite is null. Three means of the
 `epoch_loss` (in summary.json) that of the last complete epoch. `staleness` counts the contributions since the previous
 line by the age of their weights ({} in a run without staleness).
 
-Every report begins with the seconds of training and the step that it is about. Reports are named tuples: seventeen
+Every report begins with the seconds of training and the step that it is about. Reports are named tuples: nineteen
 dataclasses took 12 ms of the start of a launcher, which else needs none, and 7 ms of that of a server.
 
 `arrivals` are lines of arrivals.jsonl, in a form of their own (record/directory.py).
@@ -173,6 +175,23 @@ class Lost(NamedTuple):
     worker: int
 
 
+class Scale(NamedTuple):
+    """A user has asked for so many workers; those that are new have numbers from `first` on."""
+
+    seconds: float
+    step: int
+    workers: int
+    first: int
+
+
+class Released(NamedTuple):
+    """A worker that is to end has no task any more."""
+
+    seconds: float
+    step: int
+    worker: int
+
+
 class Main(NamedTuple):
     """The run is over, and this worker is the leader."""
 
@@ -258,7 +277,7 @@ class Workers(NamedTuple):
 
 Report = (
     Settings | Kernels | Joined | Begin | Exchange | Progress | Workers | Evaluation | Log | Notice | Refused | Rejected
-    | Traceback | Lost | Main | Left | Closed | Listening | Failure | Arrivals
+    | Traceback | Lost | Scale | Released | Main | Left | Closed | Listening | Failure | Arrivals
 )  # fmt: skip
 KINDS: dict[str, type[Report]] = {kind.__name__.lower(): kind for kind in get_args(Report)}
 

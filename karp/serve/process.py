@@ -4,7 +4,8 @@ A launcher starts it. The two exchange lines of JSON over pipes that no other pr
 when the other is gone:
 
     stdin     the first line: a `Config` (serve/config.py); then {"ended": 2, "well": false} for a worker's process,
-              {"fail": "…"} to give the run up, and at last {"close": status}
+              {"released": [2, 3]} for all workers that are to get no task any more, {"fail": "…"} to give the run up,
+              and at last {"close": status}
     stdout    one line per report, as in metrics.jsonl
 """
 
@@ -163,6 +164,8 @@ class ServerProcess:
             self.status = command["close"]
         elif "fail" in command:
             self.perform(self.server.fail(command["fail"], now))
+        elif "released" in command:
+            self.perform(self.server.release(command["released"], now))
         else:
             self.perform(self.server.ended(command["ended"], command["well"], now))
 

@@ -3,7 +3,7 @@
 from collections import Counter
 from typing import TYPE_CHECKING
 
-from karp.protocol.messages import Contribution, FromWorker, Initial
+from karp.protocol.messages import Contribution, FromWorker, Initial, Scale
 from karp.protocol.tree import Node
 from karp.simulate.problem import Problem
 from karp.simulate.scenario import BadShard, Fault, Kill
@@ -79,6 +79,9 @@ class FaultInjector:
         elif fault.kind == "come":
             self.counts["come"] += 1
             cluster.start_process(-1, 0.0)
+        elif fault.kind == "scale":
+            self.counts["scale"] += 1
+            cluster.server_process.receive(b"user", 0, Scale(fault.workers))
         elif fault.kind == "stranger":
             self._send_malformed(b"nobody", fault.variant)
         elif alive:

@@ -52,6 +52,7 @@ class Fault:
               if `noticed`.
     leave     The worker is interrupted (Ctrl-C) and leaves.
     come      One more worker joins that no launcher has started.
+    scale     The launcher is asked for `workers` workers.
     server    The server dies, and is restarted after `seconds` from the checkpoint `back` places before the newest.
     corrupt   A malformed message arrives from the worker; `variant` says which.
     stranger  A malformed message arrives from a peer that has never joined; `variant` says which.
@@ -64,6 +65,7 @@ class Fault:
     noticed: bool = True
     back: int = 0
     variant: int = 0
+    workers: int = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,7 +166,7 @@ def draw_scenario(seed: int) -> Scenario:
     check_seed(seed)
     rng = Randomness(seed, 0x5C4ED)
     scenario = _with_best_epoch(_with_program_failure(_with_faults(_draw_cluster(seed, rng), rng), rng), rng)
-    return _with_shared_memory(scenario, Randomness(seed, 0x5A4ED))
+    return _with_scaling(_with_shared_memory(scenario, Randomness(seed, 0x5A4ED)), Randomness(seed, 0x5CA1E))
 
 
 def check_seed(seed: int) -> None:
@@ -272,6 +274,15 @@ def _with_shared_memory(scenario: Scenario, rng: Randomness) -> Scenario:
         leave_at=longer.leave_at and _existing(longer, *longer.leave_at),
         bad_shards=tuple(replace(bad, shard=_existing(longer, bad.step, bad.shard)[1]) for bad in longer.bad_shards),
     )
+
+
+def _with_scaling(scenario: Scenario, rng: Randomness) -> Scenario:
+    """Return the scenario, in three of ten cases with other numbers of workers that are asked for as it goes on."""
+    if not rng.bernoulli(0.3):
+        return scenario
+    scales = [Fault("scale", rng.integer(2 * EVENTS), workers=1 + rng.integer(8)) for _ in range(1 + rng.integer(3))]
+    faults = sorted([*scenario.faults, *scales], key=lambda fault: fault.event)
+    return replace(scenario, faults=tuple(faults))
 
 
 def _existing(scenario: Scenario, step: int, shard: int) -> tuple[int, int]:

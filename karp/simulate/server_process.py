@@ -154,6 +154,8 @@ class ServerProcess:
                 self.perform(server.closing(now))
         elif "fail" in command:
             self.perform(server.fail(command["fail"], now))
+        elif "released" in command:
+            self.perform(server.release(command["released"], now))
         else:
             self.perform(server.ended(command["ended"], command["well"], now))
 

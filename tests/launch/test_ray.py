@@ -403,6 +403,32 @@ def test_workers_begin_when_ray_has_room_for_them(nodes: Nodes, tmp_path: Path) 
     assert ended(tmp_path, nodes)
 
 
+def test_a_run_on_ray_is_scaled(nodes: Nodes, tmp_path: Path) -> None:
+    """A third worker has room, further ones have not, and are not started when two are enough again."""
+    path = program(tmp_path / "here", ENDLESS)
+
+    def scale(workers: int) -> None:
+        line = command("scale", "--run-dir", tmp_path / "run", workers)
+        assert 0 == completed(line, tmp_path, PYTHONWARNINGS="").returncode
+
+    with begun(nodes, tmp_path, workers=2) as (process, gate):
+        scale(3)
+        joined_by(tmp_path, 3)
+        scale(12)
+        process.until("12 workers asked for: 9 more start")
+        scale(2)
+        process.until("2 workers asked for: 10 end when their tasks are done")
+        gate.touch()
+        status, _, said = process.end()
+    assert 0 == status, said
+    assert "is started again" not in said
+    assert not [line for line in metrics(tmp_path / "run") if line["report"] == "lost"]
+    done = launch(tmp_path, 2, path, run="undisturbed")
+    assert 0 == done.returncode, done.stderr
+    assert summary(tmp_path / "undisturbed")["weights_sha256"] == summary(tmp_path / "run")["weights_sha256"]
+    assert ended(tmp_path, nodes)
+
+
 def test_a_run_is_resumed_on_another_cluster_when_the_head_is_lost(nodes: Nodes, tmp_path: Path) -> None:
     """Ray ends its driver when it has not reached the head for a while. This test is the last: the nodes are lost."""
     with begun(nodes, tmp_path, RAY_gcs_rpc_server_reconnect_timeout_s="2") as (process, gate):

@@ -28,7 +28,20 @@ from karp.launch.supervisor import (
     SERVER,
     Supervisor,
 )
-from karp.protocol.reports import Closed, Failure, Joined, Left, Listening, Main, Notice, Report, Settings, Traceback
+from karp.protocol.reports import (
+    Closed,
+    Failure,
+    Joined,
+    Left,
+    Listening,
+    Main,
+    Notice,
+    Released,
+    Report,
+    Scale,
+    Settings,
+    Traceback,
+)
 
 SETTINGS = Settings(0.0, 0, {"threads": 2})
 CLOSED = [Tell({"close": 0})]
@@ -287,6 +300,41 @@ def test_that_of_an_own_leader_is_when_its_process_ends() -> None:
     assert Phase.RUNNING is supervisor.phase
 
 
+def scaled(supervisor: Supervisor, workers: int, first: int) -> list[Action]:
+    """What is done when so many workers are asked for, but for what is said."""
+    actions = supervisor.report(Scale(0.0, 4, workers, first), 0.0)
+    return [action for action in actions if not isinstance(action, Say | Show)]
+
+
+def test_fewer_workers_end_when_they_are_released_and_more_are_started() -> None:
+    supervisor = begun(workers=3)
+    assert [Tell({"released": [1, 2]})] == scaled(supervisor, 1, 3)
+    released = Released(0.0, 5, 2)
+    assert [Stop([2]), Show(released)] == supervisor.report(released, 0.0)
+    assert [Show(released)] == supervisor.report(released, 0.0)
+    assert [told(2, False)] == end(supervisor, 2, -15)
+    assert [Tell({"released": [1]}), StartWorker(2, 0), StartWorker(6, 0)] == scaled(supervisor, 3, 6)
+    assert [Tell({"released": [1]})] == scaled(supervisor, 3, 12)
+    assert 7 == supervisor.numbers
+    restarted = supervisor.server_ended(-9, False, 0.0)
+    assert Tell({"released": [1]}) in restarted
+    assert [told(1, False)] == end(supervisor, 1, -9)  # it is not started again
+
+
+def test_a_worker_that_waits_for_room_is_not_started_when_fewer_are_asked_for() -> None:
+    supervisor = Supervisor(2, 3)
+    supervisor.begin()
+    supervisor.started(0, "process 1")
+    assert [Tell({"released": [1]}), Stop([1])] == scaled(supervisor, 1, 2)
+
+
+def test_no_worker_is_started_when_the_run_is_over() -> None:
+    supervisor = begun()
+    supervisor.report(Main(0.0, 8, 0), 0.0)
+    end(supervisor, 0, 0)
+    assert [] == scaled(supervisor, 5, 2)
+
+
 class Hands:
     """Processes that die, report and hang as a list of numbers says, and in the end do what they are asked."""
 
@@ -296,7 +344,7 @@ class Hands:
         self.running: set[int] = set()
         self.stopped: set[int] = set()  # processes that are to end, and have not
         self.handled: list[int] = []  # have exited, and their reports are still to be read
-        self.starts = 0
+        self.starts = self.workers = 0
         self.ends: list[int] = []
         self.perform(self.supervisor.begin())
 
@@ -306,7 +354,8 @@ class Hands:
             match action:
                 case StartServer():
                     self.start(SERVER)
-                case StartWorker(worker):
+                case StartWorker(worker, restarts):
+                    self.workers += restarts == 0
                     self.start(worker)
                 case Tell(command) if "close" in command:
                     assert self.running <= {SERVER}  # every worker has ended
@@ -346,6 +395,7 @@ class Hands:
         reports: list[Report] = [
             Joined(0.0, 0, worker, "host", 1), Left(0.0, 0, worker), Main(0.0, 0, worker), Failure(0.0, 0, "failed"),
             Closed(0.0, 0), SETTINGS, Traceback(0.0, 0, worker, "…", bool(number % 2)), Notice(0.0, 0, "…"),
+            Scale(0.0, 0, 1 + number % 5, 10 * (1 + len(self.supervisor.processes))), Released(0.0, 0, worker),
         ]  # fmt: skip
         processes = sorted(self.running)
         if kind == 0 and processes:
@@ -388,6 +438,6 @@ def test_a_run_ends_once_with_all_it_has_started_stopped(
             hands.happen(kind, number)
     hands.finish()
     assert (1, Phase.ENDED) == (len(hands.ends), hands.supervisor.phase)
-    assert hands.starts <= (workers + 1) * (max_restarts + 1) + 1
+    assert hands.starts <= (hands.workers + 1) * (max_restarts + 1) + 1
     if hands.supervisor.interrupted or hands.supervisor.failed:
         assert 0 != hands.ends[0]

@@ -25,6 +25,8 @@ EVERY = [
     reports.Traceback(2.5, 10, 1, "Traceback …", False),
     reports.Lost(2.5, 10, 1),
     reports.Main(3.0, 20, 0),
+    reports.Scale(3.0, 20, 4, 2),
+    reports.Released(3.0, 20, 1),
     reports.Left(3.0, 20, 0),
     reports.Closed(3.0, 20),
     reports.Listening(0.0, 0),

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 
-from karp.protocol.reports import Progress
+from karp.protocol.reports import Lost, Progress, Released
 from karp.protocol.server.machine import Server
 from karp.simulate import ALWAYS, POINTS, BadShard, Cluster, Fault, Kill, Scenario, check_many, draw_scenario
 
@@ -106,6 +106,19 @@ def test_a_program_that_fails_always_ends_the_run(kind: str) -> None:
 def test_a_shard_that_is_never_finite_may_be_left_out(kind: str) -> None:
     cluster = run(replace(NO_FAULTS, bad_shards=(BadShard(kind, 1, 3, ALWAYS),), skip=True))
     assert ("", 6) == (cluster.server_process.failure, server_of(cluster).version)
+
+
+@pytest.mark.parametrize("shared", [False, True])
+def test_workers_that_are_scaled_cost_neither_bits_nor_work(shared: bool) -> None:
+    """Of three there are one, then five, then two; nothing is restarted or computed twice."""
+    still = replace(NO_FAULTS, shards=4, epochs=40, compute_spread=0.0, shared=shared)
+    events = ((60, 1), (140, 5), (300, 2))
+    cluster = run(replace(still, faults=tuple(Fault("scale", event, workers=workers) for event, workers in events)))
+    server = server_of(cluster)
+    released = [report.worker for report in cluster.server_process.reports if isinstance(report, Released)]
+    assert ({"scale": 3}, [1, 2], 5) == (cluster.injector.counts, sorted(released)[:2], len(released))
+    assert not any(isinstance(report, Lost) for report in cluster.server_process.reports)
+    assert (0, history(still)[-1]) == (server.counts["leased_again"], history(cluster.scenario)[-1])
 
 
 def test_a_network_that_loses_and_doubles_a_third_of_its_messages() -> None:

@@ -83,7 +83,8 @@ class Ending:
             if not failed:
                 self.training.finish()
             if members and not failed:
-                self.name_leader(min(member.worker for member in members.values()))
+                staying = [member for member in members.values() if member.state is not WorkerState.RELEASED]
+                self.name_leader(min(member.worker for member in staying or members.values()))
         for member in [member for member in candidates if member.state is not WorkerState.NOTIFIED]:
             if member.peer in waiting or member.state is WorkerState.STOPPED or failed:
                 self.notify(member)
@@ -114,7 +115,7 @@ class Ending:
         leasing.forget_division()
         if member.state is WorkerState.NOTIFIED:
             self.notify_again(member)
-        elif member.state is WorkerState.TRAINING:
+        elif member.state in (WorkerState.TRAINING, WorkerState.RELEASED):
             member.change_state(WorkerState.STOPPED)
             leasing.revoke(member)
             if training.over:

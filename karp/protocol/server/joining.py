@@ -17,7 +17,7 @@ from karp.errors import ProtocolError
 from karp.limits import ANY_SHARDS
 from karp.protocol import reports
 from karp.protocol.kernels import Kernels, KernelUses
-from karp.protocol.messages import Initial, Join, Welcome
+from karp.protocol.messages import Initial, Join, Waiting, Welcome
 from karp.protocol.server import sizes
 from karp.protocol.server.actions import Action, Save, Send
 from karp.protocol.server.ending import Ending
@@ -150,6 +150,22 @@ class Joining:
             self.ending.name_leader(worker)
         if not asked:
             self.leasing.mark_idle(member)
+        if worker in self.leasing.released:
+            self.leasing.release(member)
+
+    def scale(self, peer: bytes, workers: int) -> None:
+        """Report that the launcher is asked for so many workers, reserve numbers for new ones, and tell the peer.
+
+        Raises ProtocolError if it cannot be: it starts none, or the run does not train.
+        """
+        if not self.launched:
+            raise ProtocolError("this run's workers are started elsewhere: start or end them there")
+        if self.training.state is not RunState.TRAINING:
+            raise ProtocolError("the run is over" if self.training.over else "the run has not begun")
+        first = max([self.launched, *(number + 1 for number in self.leasing.by_number)])
+        self.launched = first + workers
+        self.training.report(reports.Scale, workers, first)
+        self.out.append(Send(peer, Waiting(f"the launcher to have {workers} workers")))
 
     def compare(self, kernels: Kernels, worker: int | None, who: str) -> None:
         """Record the kernels of a worker (None: of the server), and tell the user if they differ from the run's.

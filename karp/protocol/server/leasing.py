@@ -10,6 +10,7 @@ from collections.abc import Collection
 from itertools import islice
 from typing import NamedTuple
 
+from karp.protocol import reports
 from karp.protocol.messages import Contribution, Evaluation, Lease
 from karp.protocol.server.actions import Action, Send
 from karp.protocol.server.ledger import Step
@@ -58,6 +59,7 @@ class Leasing:
         self.granted: list[tuple[WorkerInfo, int, int]] = []  # the leases of a step that was new in this event
         self.task_count = 0  # how many tasks have been given
         self.leased_again = 0  # shards that were leased again
+        self.released: set[int] = set()  # the numbers of workers that are to end
         self.notice_at = training.now + NOTICE_SECONDS  # when a notice is due that no worker is here
 
     def mark_idle(self, member: WorkerInfo) -> None:
@@ -65,6 +67,25 @@ class Leasing:
         member.task = None
         if member.state is TRAINING:
             self.waiting[member.peer] = member
+        elif member.state is WorkerState.RELEASED:
+            self.training.report(reports.Released, member.worker)
+
+    def release_all(self, workers: Collection[int]) -> None:
+        """Release the workers with these numbers, also those that join later, and no others."""
+        self.released = set(workers)
+        for member in self.members.values():
+            if member.worker in self.released:
+                self.release(member)
+
+    def release(self, member: WorkerInfo) -> None:
+        """Give a worker no task any more, as it is to end; the one that it has is its last."""
+        if member.state is not TRAINING:
+            return
+        member.change_state(WorkerState.RELEASED)
+        self.waiting.pop(member.peer, None)
+        self.forget_division()
+        if member.task is None:
+            self.mark_idle(member)
 
     def forget_division(self) -> None:
         """Divide the next step anew, as workers have come or gone."""

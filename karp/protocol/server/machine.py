@@ -11,7 +11,7 @@ of a lost worker or message are leased again. At an epoch's end its evaluation i
 epoch's weights, so that training goes on meanwhile (unless the next epoch waits for the score).
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 
 from karp.errors import ProtocolError
 from karp.protocol import reports
@@ -27,6 +27,7 @@ from karp.protocol.messages import (
     Leave,
     Ping,
     Rejoin,
+    Scale,
     Score,
     Stop,
     Waiting,
@@ -58,7 +59,6 @@ class Server:
     Args:
         workers: how many are expected; the run begins when so many have joined.
         plan: returns the sampling plan of (samples, batch_size, shards, seed).
-        now: the time, in seconds from any origin.
         incarnation: counts the restarts of this run's server.
         save_seconds: between two checkpoints; 0: after every step.
         skip: leave a shard out whose gradient is not finite twice, instead of ending the run.
@@ -132,8 +132,7 @@ class Server:
 
     def sums(self, step: int) -> list[Node]:
         """Return the sums of an open step's gradients that have arrived; [] for any other step."""
-        tree = self.training.weights.sums.get(step)
-        return [] if tree is None else list(tree.nodes.values())
+        return list(self.training.weights.sums[step].nodes.values()) if step in self.training.weights.sums else []
 
     def copy_borrowed(self, vector: Vector) -> None:
         """Copy the sums that lie in this vector, borrowed from a worker that is going to write there again."""
@@ -184,6 +183,8 @@ class Server:
                 self._hand_out()
             elif isinstance(message, Join):
                 self._join(peer, message)
+            elif isinstance(message, Scale):
+                self.joining.scale(peer, message.workers)
             elif incarnation == self.incarnation and peer in self.ending.left_workers:
                 self.ending.handle(peer, message)
             elif isinstance(message, Leave | Done):
@@ -230,6 +231,13 @@ class Server:
         """Record the server's own kernels, which apply the updates, and compare them with the run's (`compare`)."""
         self._begin(now)
         self.joining.compare(kernels, None, "the server")
+        return self._take_actions()
+
+    def release(self, workers: Collection[int], now: float) -> list[Action]:
+        """Give the workers with these numbers no task any more, now or when they join, as they are to end."""
+        self._begin(now)
+        self.leasing.release_all(workers)
+        self._hand_out()
         return self._take_actions()
 
     def fail(self, reason: str, now: float) -> list[Action]:
@@ -283,9 +291,6 @@ class Server:
             self._drop(peer, joins_again=True)
         self.joining.add_worker(peer, message, self.training.now)
         self._hand_out()
-
-    def _initial(self, member: WorkerInfo, message: Initial) -> None:
-        self.joining.initial(member, message)
 
     def _drop(self, peer: bytes, joins_again: bool = False) -> None:
         """Remove a worker that is gone, and revoke its task; one that joins again stays the leader if it was."""
@@ -359,11 +364,8 @@ class Server:
 
     def describe_wait(self) -> str:
         """Describe whom the run waits for, since when, and for what."""
-        if self.training.state is RunState.JOINING:
-            return self.joining.describe_wait()
-        return self.leasing.describe_wait(self.training.now)
-
-    # Leaving.
+        joining = self.training.state is RunState.JOINING
+        return self.joining.describe_wait() if joining else self.leasing.describe_wait(self.training.now)
 
     def _leave(self, member: WorkerInfo, message: Leave) -> None:
         if self.training.over:
@@ -381,8 +383,7 @@ class Server:
             self.roster.report(now)
         if self.leasing.granted:
             self.ranges.open_next(now, self.roster.due_at)
-        out = self.out[:]
-        del self.out[:]
+        out, self.out[:] = self.out[:], []
         return out
 
 
@@ -390,7 +391,7 @@ HANDLERS: dict[type, Callable[..., None]] = {
     Contribution: Server._contribution,
     Ping: Server._ping,
     Score: Server._score,
-    Initial: Server._initial,
+    Initial: lambda server, member, message: server.joining.initial(member, message),
     Stop: lambda server, member, message: server.ending.stop(member),
     Leave: Server._leave,
     Failure: Server._failed,

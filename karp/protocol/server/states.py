@@ -5,6 +5,7 @@
 
     a worker    TRAINING --Stop--> STOPPED --Finish--> NOTIFIED --Leave--> LEFT
                 TRAINING --Finish--> NOTIFIED
+                TRAINING --it is to end, as fewer workers are asked for--> RELEASED --Stop--> STOPPED
 
 From any state a run becomes OVER when it fails, and CLOSED when its server ends. From any state an interrupted worker
 leaves a run that is OVER. A worker that is lost is forgotten, whatever its state; if it joins again it starts as
@@ -29,6 +30,7 @@ class WorkerState(Enum):
 
     TRAINING = "it takes tasks"
     STOPPED = "its program has left the loop before the run was over"
+    RELEASED = "it ends its task and gets no other; then its launcher ends its process"
     NOTIFIED = "it was told that the run is over"
     LEFT = "it has left its `with` block, and could replace the leader"
 
@@ -40,7 +42,8 @@ TRANSITIONS: dict[RunState | WorkerState, tuple[RunState | WorkerState, ...]] = 
     RunState.TRAINING: (RunState.OVER, RunState.CLOSED),
     RunState.OVER: (RunState.CLOSED,),
     RunState.CLOSED: (),
-    WorkerState.TRAINING: (WorkerState.STOPPED, WorkerState.NOTIFIED, WorkerState.LEFT),
+    WorkerState.TRAINING: (WorkerState.STOPPED, WorkerState.RELEASED, WorkerState.NOTIFIED, WorkerState.LEFT),
+    WorkerState.RELEASED: (WorkerState.STOPPED, WorkerState.NOTIFIED, WorkerState.LEFT),
     WorkerState.STOPPED: (WorkerState.NOTIFIED, WorkerState.LEFT),
     WorkerState.NOTIFIED: (WorkerState.LEFT,),
     WorkerState.LEFT: (),
