@@ -499,7 +499,7 @@ ADAM = optim.to_dict(optim.Adam())
         (SGD | {"lr": {"name": "Cosine", "lr": 0.1, "steps": 2.0, "min_lr": 0}}, "steps must be .* not 2.0"),
         (SGD | {"lr": {"name": "Cosine", "lr": 0.1, "steps": 2, "min_lr": 1}}, "min_lr must be .* 0.1, not 1"),
         (SGD | {"lr": {"name": "Constant", "lr": {"name": "Constant", "lr": 1}}}, "Constant: lr must be a number"),
-        (SGD | {"momentum": 1.0}, "SGD: momentum must be a number from 0 to below 1, not 1.0"),
+        (SGD | {"momentum": 1.5}, "SGD: momentum must be a number from 0 to 1, not 1.5"),
         (SGD | {"nesterov": 1}, "SGD: nesterov must be True or False, not 1"),
         (SGD | {"nesterov": True}, "nesterov=True needs a momentum above 0"),
         (SGD | {"weight_decay": -1}, "SGD: weight_decay must be"),

@@ -26,7 +26,7 @@ RANGES = {  # name -> the least and the largest, and whether these two may not b
     "learning_rate_init": (0.0, 1e6, True, False),
     "power_t": (0.0, 10.0, False, False),
     "tol": (0.0, math.inf, False, True),
-    "momentum": (0.0, 1.0, False, True),
+    "momentum": (0.0, 1.0, False, False),
     "validation_fraction": (0.0, 1.0, False, True),
     "beta_1": (0.0, 1.0, False, True),
     "beta_2": (0.0, 1.0, False, True),

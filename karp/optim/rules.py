@@ -53,7 +53,7 @@ class SGD:
 
     Args:
         lr: rate per step, a number from 0 or a schedule.
-        momentum: the factor of the last direction, from 0 to below 1.
+        momentum: the factor of the last direction, from 0 to 1.
         nesterov: whether to look ahead along the momentum.
         velocity: whether the momentum sums steps, each with the rate of its time, as Keras and scikit-learn do, not
             gradients, which the newest rate multiplies. The same but for roundings while the rate is constant.
@@ -82,7 +82,7 @@ class SGD:
 
     def __post_init__(self) -> None:
         _check_common(self)
-        checks.number(self, "momentum", 0, 1, below=True)
+        checks.number(self, "momentum", 0, 1)
         for name in ("nesterov", "velocity"):
             checks.switch(self, name)
             if getattr(self, name) and not self.momentum:

@@ -29,6 +29,7 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "tanh": {"activation": "tanh", "nesterovs_momentum": False},
     "linear": {"activation": "identity", "hidden_layer_sizes": ()},
     "no momentum": {"momentum": 0.0},
+    "all momentum": {"momentum": 1.0},
     "epsilon": {"epsilon": 1e-3},
     "invscaling": {"learning_rate": "invscaling", "learning_rate_init": 0.1},
     "adaptive": {"learning_rate": "adaptive", "learning_rate_init": 0.05, "tol": 1e-2, "n_iter_no_change": 2,
