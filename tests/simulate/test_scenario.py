@@ -9,7 +9,7 @@ from karp.simulate.scenario import RANGE_POINTS
 
 def test_scenarios_hold_everything_that_can_happen() -> None:
     scenarios = [draw_scenario(seed) for seed in range(500)]
-    assert {"kill", "pause", "cut", "leave", "come", "server", "corrupt", "stranger"} == {
+    assert {"kill", "pause", "cut", "leave", "come", "server", "corrupt", "stranger", "scale"} == {
         fault.kind for scenario in scenarios for fault in scenario.faults
     }
     assert {*POINTS, *RANGE_POINTS} == {kill.point for scenario in scenarios for kill in scenario.kills}
