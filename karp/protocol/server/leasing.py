@@ -52,6 +52,8 @@ class Leasing:
         self.members: dict[bytes, WorkerInfo] = {}
         self.by_number: dict[int, WorkerInfo] = {}  # the newest worker of each number, whether it is here or gone
         self.waiting: dict[bytes, WorkerInfo] = {}  # the idle workers
+        self.busy: dict[bytes, WorkerInfo] = {}  # those that hold a task, in the order in which they got it
+        self.backups = True  # whether overdue leases get backups, as always but where a study compares
         self.throughput = Throughput()
         self.evaluators: dict[int, WorkerInfo] = {}  # epoch -> the worker that was given its evaluation last
         self.portions: dict[int, dict[bytes, int]] = {}  # open step -> peer -> number of shards, with staleness
@@ -61,10 +63,12 @@ class Leasing:
         self.leased_again = 0  # shards that were leased again
         self.released: set[int] = set()  # the numbers of workers that are to end
         self.notice_at = training.now + NOTICE_SECONDS  # when a notice is due that no worker is here
+        self.no_notice_before = 0.0  # no worker's task has a notice that is due earlier
 
     def mark_idle(self, member: WorkerInfo) -> None:
         """Mark a worker as having no task; a worker that takes tasks (TRAINING) is idle from now on."""
         member.task = None
+        self.busy.pop(member.peer, None)
         if member.state is TRAINING:
             self.waiting[member.peer] = member
         elif member.state is WorkerState.RELEASED:
@@ -197,6 +201,7 @@ class Leasing:
     def _give(self, member: WorkerInfo, task: Lease | Evaluation, now: float) -> None:
         """Send a task to an idle worker, without the weights if it has them."""
         del self.waiting[member.peer]
+        self.busy[member.peer] = member
         self.task_count += 1
         task.number = member.number = self.task_count
         differ = isinstance(task, Evaluation) and self.training.weights.borrowed  # its weights are not a lease's
@@ -232,13 +237,14 @@ class Leasing:
     def revoke(self, member: WorkerInfo) -> None:
         """Revoke a worker's task: shards that have not arrived are leased again, unless another worker has them too."""
         task, member.task = member.task, None
+        self.busy.pop(member.peer, None)
         step = self.training.ledger.open.get(task.step) if isinstance(task, Lease) else None
         if not isinstance(task, Lease) or step is None or step.complete:
             return
         gaps = step.missing(task.start, task.stop)
         if not gaps:
             return
-        tasks = [other.task for other in self.members.values() if isinstance(other.task, Lease)]
+        tasks = [other.task for other in self.busy.values() if isinstance(other.task, Lease)]
         held = {shard for other in tasks if other.step == task.step for shard in range(other.start, other.stop)}
         for shard in (shard for gap in gaps for shard in range(*gap)):
             if shard not in held:
@@ -265,9 +271,9 @@ class Leasing:
     @property
     def restless(self) -> bool:
         """Whether a worker is idle while another holds a lease without a backup, so that one may be due soon."""
-        if not self.waiting:
+        if not self.waiting or not self.backups:
             return False
-        for member in self.members.values():  # noqa: SIM110  (a generator takes twice as long)
+        for member in self.busy.values():  # noqa: SIM110  (a generator takes twice as long)
             if isinstance(member.task, Lease) and not member.backed_up:
                 return True
         return False
@@ -278,7 +284,7 @@ class Leasing:
         if any(step.unleased for step in open_steps.values()):
             return
         backups = 0  # the number of shards to lease again
-        for member in list(self.members.values()):
+        for member in self.busy.values():
             if backups >= len(self.waiting):
                 break
             lease = member.task
@@ -296,7 +302,7 @@ class Leasing:
 
     def describe_wait(self, now: float) -> str:
         """Describe what the run waits for: 'waiting for ' and the tasks of at most four workers, or 'nobody'."""
-        busy = (member.describe_task(now) for member in self.members.values() if member.task is not None)
+        busy = (member.describe_task(now) for member in self.busy.values())
         return "waiting for " + (", ".join(islice(busy, 4)) or "nobody")
 
     def check_waits(self, now: float) -> None:
@@ -305,9 +311,13 @@ class Leasing:
         if training.state is RunState.TRAINING and not self.members and now >= self.notice_at:
             self.notice_at = now + NOTICE_SECONDS
             training.notice(f"no worker is here to compute step {training.number}; the run goes on when one joins")
-        for member in self.members.values():
+        if now < self.no_notice_before:
+            return
+        self.no_notice_before = now + NOTICE_SECONDS  # a task that is given from now on has no earlier notice
+        for member in self.busy.values():
             task = member.task
             is_open = isinstance(task, Evaluation) or (isinstance(task, Lease) and task.step in training.ledger.open)
             if is_open and now >= member.notice_at:
                 member.notice_at = now + 2 * (now - member.since)
                 training.notice(f"waiting for {member.describe_task(now)}; it has not failed, so the run waits on")
+            self.no_notice_before = min(self.no_notice_before, member.notice_at)
