@@ -18,12 +18,17 @@ def add_simulate(commands: Commands) -> None:
         "is one history.\n\n"
         "With --schedules, run so many small clusters full of faults instead (kills, restarts of the server,\n"
         "partitions, lost, doubled and damaged messages, gradients that are not finite), and check after\n"
-        "every event that each shard counts once, none is lost and the weights are the bits they should be.",
+        "every event that each shard counts once, none is lost and the weights are the bits they should be.\n\n"
+        "The study `goodput` compares which share of a cluster's computation reaches the weights, with ever more\n"
+        "failures: karp synchronous, with backup leases, staleness and local steps, and restarts of all workers.\n"
+        "It takes --workers (else 100, 1,000 and 10,000), --seed, --picture and --json.",
         epilog="examples:\n"
         "  karp simulate --workers 10000 --straggler 0.05 --staleness 3 --picture curve.png\n"
-        "  karp simulate --schedules 1000",
+        "  karp simulate --schedules 1000\n"
+        "  karp simulate goodput --picture goodput.svg",
     )
     add = command.add_argument
+    add("study", nargs="?", metavar="goodput", choices=["goodput"], help="compare what failures cost in each mode")
     add("-n", "--workers", type=int, metavar="N", help="workers (default: 100)")
     add("--shards", type=int, metavar="K", help="shards of a step (default: one for each worker)")
     add("--rows", type=int, metavar="R", help="samples of a shard (default: 8)")
@@ -62,6 +67,8 @@ def run_simulate(options: argparse.Namespace) -> int:
     from karp.simulate import report, study
 
     given = {name: getattr(options, name) for name in study.Study.__slots__ if getattr(options, name) is not None}
+    if options.study == "goodput":
+        return compare_goodput(given, options)
     if options.schedules is not None:
         return check_schedules(options.schedules, given, [options.picture, options.json])
     if "staleness" in given:
@@ -69,11 +76,34 @@ def run_simulate(options: argparse.Namespace) -> int:
     outcome = study.run(study.Study(**given))
     print("\n".join(report.summary_lines(outcome)))
     if options.json is not None:
-        report.write_json(outcome, options.json)
+        report.write_json(outcome.to_dict(), options.json)
     if options.picture is not None:
         report.draw_picture(outcome, options.picture)
     else:
         print("\n".join(["", *report.curve_lines(outcome)]))
+    return 0
+
+
+def compare_goodput(given: dict[str, Any], options: argparse.Namespace) -> int:
+    """Run the study of the goodput, and print its table line by line as the runs end.
+
+    Raises SettingError for options that it does not take.
+    """
+    from karp.simulate import goodput, goodput_report, report
+
+    if set(given) - {"workers", "seed"} or options.schedules is not None:
+        raise SettingError("goodput takes --workers, --seed, --picture and --json alone: its other numbers are fixed")
+    workers = (given["workers"],) if "workers" in given else goodput.WORKERS
+    figure = None if options.picture is None else report.new_figure()  # before minutes of computing
+    bands = []
+    for band in goodput.study(workers, given.get("seed", 0)):
+        bands.append(band)
+        print(goodput_report.text_of(band), end="", flush=True)
+    if options.json is not None:
+        report.write_json(goodput.to_dict(bands), options.json)
+    if figure is not None:
+        goodput_report.draw(bands, figure)
+        report.write_picture(figure, options.picture)
     return 0
 
 

@@ -15,7 +15,7 @@ def workers_of(n_jobs: int | None, shards: int, alone: Sequence[str]) -> int:
     `alone` are the reasons for which it is done here. Within a worker of joblib it is, too, and says so once.
     """
     if n_jobs == -1:
-        from karp.tabular.training import cores
+        from karp.launch.options import cores
 
         n_jobs = cores()
     wanted = min(n_jobs or 1, shards)

@@ -13,6 +13,11 @@ from karp.text import counted
 WORKERS = 10_000  # fewer than so many on one machine
 
 
+def cores() -> int:
+    """Return the number of cores that this process may use, which may be fewer than the machine has."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
 class Options(Launched):
     """The arguments of `karp launch`."""
 
@@ -56,11 +61,11 @@ class Options(Launched):
 
     def warning_of_cores(self, threads: int) -> str:
         """Return a warning if the machine has too few cores for workers with so many threads each; else ''."""
-        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-        if self.workers * threads <= cores:
+        available = cores()
+        if self.workers * threads <= available:
             return ""
         blas_threads = f"{counted(threads, 'BLAS thread')} each"
-        return f"{self.workers} workers with {blas_threads} on {cores} cores: they share the cores"
+        return f"{self.workers} workers with {blas_threads} on {available} cores: they share the cores"
 
     def consistency_variables(self) -> dict[str, str]:
         """Return the environment variables that hand the consistency options given here to the program."""

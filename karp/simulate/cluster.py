@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable
 import numpy as np
 
 from karp.limits import DEAD_SECONDS
-from karp.protocol.messages import FromServer, FromWorker
+from karp.protocol.messages import FromServer, FromWorker, Waiting
 from karp.protocol.server.machine import Server
 from karp.simulate.checker import Checker, Violation
 from karp.simulate.fault_injector import FaultInjector
@@ -47,6 +47,7 @@ class Cluster:
         self.go_on: Callable[[], bool] | None = None  # asked after every event; False ends the run
         self.checker = Checker(self) if check else None
         self.server_process = ServerProcess(self)
+        self.shards_at_once = self._computes_at_once()
         self.slow_workers: set[int] = set()  # drawn at random, `slow_share` of all
         self.launcher = Launcher(self)
         self._start_workers()
@@ -68,6 +69,15 @@ class Cluster:
         """
         with np.errstate(over="ignore", invalid="ignore"):
             self._run()
+
+    def _computes_at_once(self) -> bool:
+        """Return whether the shards of a lease can be computed in one event, which is 7 times fewer events with 8.
+
+        Nothing happens between two shards, and each takes the same time.
+        """
+        scenario = self.scenario
+        between = (*scenario.kills, *scenario.bad_shards, scenario.stop_at, scenario.leave_at)
+        return self.checker is None and not scenario.compute_spread and not any(between)
 
     def _run(self) -> None:
         clock, checker = self.clock, self.checker
@@ -149,7 +159,7 @@ class Cluster:
     def compute_seconds(self, process: WorkerProcess) -> float:
         """Draw the time that a process takes to compute a shard or an evaluation."""
         scenario = self.scenario
-        seconds = scenario.compute_seconds * process.slowdown
+        seconds = scenario.compute_seconds * scenario.local_steps * process.slowdown
         if not scenario.compute_spread:
             return seconds
         return seconds * max(0.1, 1.0 + scenario.compute_spread * self.rng.normal())
@@ -178,6 +188,9 @@ class Cluster:
         if now < process.cut_until:
             self.network.counts["messages lost"] += 1
             return not (process.cut_noticed and now >= process.cut_since + DEAD_SECONDS)
+        if not self.scenario.signs_of_life and isinstance(message, Waiting) and not message.reason:
+            process.worker.heard = now  # all that the message does, without an event for it
+            return True
         incarnation = self.server_process.incarnation
         self.network.send("down", peer, message, process.run_event, process.deliver, incarnation)
         return True

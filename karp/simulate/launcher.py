@@ -11,7 +11,6 @@ from karp.simulate.worker_process import WorkerProcess
 if TYPE_CHECKING:
     from karp.simulate.cluster import Cluster
 
-RESTART_SECONDS = 0.3  # until a process that is started again joins, on average
 TICK_SECONDS = 1.0
 SIGTERM, SIGKILL = -15, -9  # as exit statuses
 
@@ -76,7 +75,7 @@ class Launcher:
         if restarts == 0:
             self.cluster.start_first(worker, worker)
         else:
-            seconds = self.cluster.rng.exponential(RESTART_SECONDS)
+            seconds = self.cluster.rng.exponential(self.cluster.scenario.restart_seconds)
             self.cluster.start_process(worker, seconds, self.newest[worker].slowdown)
 
     def _stop(self, workers: set[int]) -> None:

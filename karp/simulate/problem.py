@@ -13,7 +13,7 @@ import numpy as np
 from karp.optim import Updater, to_dict
 from karp.parameters import Layout
 from karp.protocol.settings import Settings
-from karp.protocol.tree import Vector
+from karp.protocol.tree import Node, Vector
 from karp.protocol.vectors import Snapshot
 from karp.simulate.scenario import Scenario
 
@@ -55,11 +55,17 @@ class Problem:
             "evaluate": scenario.evaluate,
             "wait_for_score": scenario.wait_for_score,
             "staleness": scenario.staleness,
+            "local_steps": scenario.local_steps,
+            "outer": to_dict(scenario.optimizer) if scenario.local_steps > 1 else None,
             "keep_best": scenario.keep_best,
             "mode": scenario.mode,
             "ties": scenario.ties,
         }
         return Settings.from_dict(plain)
+
+    def sums(self, start: int, stop: int) -> list[Node] | None:
+        """Return sums over these shards where they are known without computing gradients; None: they are not."""
+        return None
 
     def gradient(self, weights: Vector, step: int, shard: int) -> tuple[Vector, float]:
         """Return the weighted gradient and loss of a shard: a pure function of the arguments."""

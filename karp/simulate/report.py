@@ -79,10 +79,10 @@ def curve_lines(outcome: Outcome) -> list[str]:
     return lines
 
 
-def write_json(outcome: Outcome, path: str) -> None:
-    """Write the outcome as JSON; raises SettingError for a path that cannot be written."""
+def write_json(outcome: dict[str, Any], path: str) -> None:
+    """Write the outcome of a study as JSON; raises SettingError for a path that cannot be written."""
     try:
-        files.write_json(Path(path), outcome.to_dict())
+        files.write_json(Path(path), outcome)
     except OSError as error:
         raise SettingError(f"--json {path} cannot be written: {files.reason(error)}") from None
 
@@ -92,11 +92,7 @@ def draw_picture(outcome: Outcome, path: str) -> None:
 
     Raises MissingError without matplotlib, SettingError for a path that cannot be written.
     """
-    try:
-        from matplotlib.figure import Figure
-    except ImportError:
-        raise MissingError("--picture needs matplotlib: pip install 'karp[plot]', or leave it out") from None
-    figure = Figure(figsize=(10, 4.2), layout="constrained")
+    figure = new_figure()
     left, right = figure.subplots(1, 2, width_ratios=[3, 2])
     _draw_curve(outcome, left)
     if max(outcome.figures["staleness"]) > 0:
@@ -105,6 +101,20 @@ def draw_picture(outcome: Outcome, path: str) -> None:
         _draw_step_seconds(outcome, right)
     for axes in (left, right):
         axes.spines[["top", "right"]].set_visible(False)
+    write_picture(figure, path)
+
+
+def new_figure() -> Any:
+    """Return an empty figure of matplotlib's; raises MissingError without it."""
+    try:
+        from matplotlib.figure import Figure
+    except ImportError:
+        raise MissingError("--picture needs matplotlib: pip install 'karp[plot]', or leave it out") from None
+    return Figure(figsize=(10, 4.2), layout="constrained")
+
+
+def write_picture(figure: Any, path: str) -> None:
+    """Write a figure as what the path's ending says; raises SettingError for a path that cannot be written."""
     drawn = io.BytesIO()
     try:
         figure.savefig(drawn, dpi=140, format=Path(path).suffix[1:] or None)

@@ -103,6 +103,8 @@ class Scenario:
     ties: str = "last"
     skip: bool = False  # as --on-nonfinite skip
     staleness: int | None = 0  # the bound; None: asynchronous
+    backups: bool = True  # whether leases that are overdue get backups
+    local_steps: int = 1  # global batches of a step; `compute_seconds` are those of a shard of one of them
     stop_at: tuple[int, int] | None = None  # (step, shard) at which the program calls trainer.stop()
     leave_at: tuple[int, int] | None = None  # (step, shard) after which the program leaves its loop
     compute_seconds: float = 0.05  # for a shard, on average
@@ -111,6 +113,7 @@ class Scenario:
     slow_share: float = 0.0  # share of all workers, drawn at random, that are slower by `slow_factor`
     slow_factor: float = 10.0
     latency: float = 0.002  # a message's average time one way; half of it is constant
+    signs_of_life: bool = True  # What only says that the server lives is a message, and no note of the worker's.
     in_order: bool = True  # Messages between two peers do not overtake each other.
     loss_rate: float = 0.0  # share of messages that are lost
     duplicate_rate: float = 0.0  # share of messages that arrive twice
@@ -120,6 +123,7 @@ class Scenario:
     save_seconds: float = 0.2  # between two checkpoints
     write_seconds: float = 0.05  # until a checkpoint is on the disk, on average
     restarts: int = 3  # the most restarts of a worker by the launcher
+    restart_seconds: float = 0.3  # until a process that is started again joins, on average
     detection_seconds: float = 0.5  # until the launcher sees that a process has ended, on average
     shared: bool = False  # Server and workers are on one host and share memory, in which steps end in ranges.
     ending_seconds: float = 0.0005  # that a worker takes to end a step there, on average

@@ -63,6 +63,7 @@ class ServerProcess:
             skip=scenario.skip,
             memory=self.memory,
         )
+        self.server.leasing.backups = scenario.backups
         self._last_tick, self._next_tick = now, float("inf")
         return self.server
 

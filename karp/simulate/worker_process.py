@@ -193,7 +193,25 @@ class WorkerProcess:
             self.call_later(self.cluster.compute_seconds(self), self._evaluate)
 
     def _compute_later(self) -> None:
-        self.call_later(self.cluster.compute_seconds(self), self._compute)
+        cluster = self.cluster
+        if cluster.shards_at_once:
+            lease = self.worker.task
+            assert isinstance(lease, Lease)
+            seconds = cluster.compute_seconds(self) * (lease.stop - lease.start)
+            self.call_later(seconds, self._compute_all)
+        else:
+            self.call_later(cluster.compute_seconds(self), self._compute)
+
+    def _compute_all(self) -> None:
+        """Compute all shards of the lease, in one event as nothing can happen between them."""
+        lease = self.worker.task
+        assert isinstance(lease, Lease)
+        sums = self.cluster.problem.sums(lease.start, lease.stop)
+        if sums is not None:
+            self.worker.sums, self.worker.shard = sums, lease.stop
+        while self.worker.shard < lease.stop:
+            self._compute_gradient(lease, self.worker.shard)
+        self._contribute(lease.step)
 
     def _compute(self) -> None:
         """Compute the lease's current shard, then stop or leave if the scenario says so, go on, or contribute."""

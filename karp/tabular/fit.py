@@ -18,6 +18,7 @@ from typing import Any, Literal, NamedTuple
 
 from karp import checks, environment
 from karp.errors import ProgramError, RecordError, SettingError
+from karp.launch.options import cores
 from karp.monitor import streams
 from karp.record.files import is_stream, reason, same_file
 from karp.record.paths import PREPARED, check_unused
@@ -34,7 +35,7 @@ from karp.tabular.network.recipe import Recipe
 from karp.tabular.preparation.prepared import Prepared
 from karp.tabular.preparation.preparing import MEMORY, prepare
 from karp.tabular.scores import SCORES, score_for
-from karp.tabular.training import Test, cores, finish, references, train
+from karp.tabular.training import Test, finish, references, train
 from karp.trainer import script
 from karp.trainer.interrupts import raising
 

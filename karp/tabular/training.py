@@ -8,7 +8,6 @@ in the table of scores.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -183,9 +182,3 @@ def finish(
         scored["test"] = evaluated.results["karp"]
     results = {part: {"karp": scores, **beside.get(part, {})} for part, scores in scored.items()}
     return Model(replace(model.fitted, results=results))
-
-
-def cores() -> int:
-    """Return the number of cores that this process may use."""
-    affinity: Callable[[int], set[int]] | None = getattr(os, "sched_getaffinity", None)
-    return len(affinity(0)) if affinity is not None else os.cpu_count() or 1

@@ -72,7 +72,7 @@ def test_a_missing_matplotlib_names_the_extra(tmp_path: Path, monkeypatch: pytes
 def test_a_file_that_cannot_be_written_is_named(tmp_path: Path) -> None:
     outcome = study.run(Study(workers=2, steps=2))
     with pytest.raises(SettingError, match=r"--json .*figures\.json cannot be written: No such file or directory"):
-        report.write_json(outcome, str(tmp_path / "missing" / "figures.json"))
+        report.write_json(outcome.to_dict(), str(tmp_path / "missing" / "figures.json"))
 
 
 def test_a_study_that_diverges_draws_bars_of_a_line() -> None:
