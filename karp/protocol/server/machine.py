@@ -59,6 +59,7 @@ class Server:
     Args:
         workers: how many are expected; the run begins when so many have joined.
         plan: returns the sampling plan of (samples, batch_size, shards, seed).
+        now: the time, in seconds from any origin.
         incarnation: counts the restarts of this run's server.
         save_seconds: between two checkpoints; 0: after every step.
         skip: leave a shard out whose gradient is not finite twice, instead of ending the run.
