@@ -21,7 +21,7 @@ def add_simulate(commands: Commands) -> None:
         "every event that each shard counts once, none is lost and the weights are the bits they should be.\n\n"
         "The study `goodput` compares which share of a cluster's computation reaches the weights, with ever more\n"
         "failures: karp synchronous, with backup leases, staleness and local steps, and restarts of all workers.\n"
-        "It takes --workers (else 100, 1,000 and 10,000), --seed, --picture and --json.",
+        "It takes --workers (else 100, then 1,000), --seed, --picture and --json.",
         epilog="examples:\n"
         "  karp simulate --workers 10000 --straggler 0.05 --staleness 3 --picture curve.png\n"
         "  karp simulate --schedules 1000\n"
