@@ -64,7 +64,7 @@ def test_a_server_s_workers_come_from_elsewhere_and_the_bits_are_those_of_one_pr
     assert (expected["weights_sha256"], 0) == (found["weights_sha256"], found["exit"])
     assert [0, 1] == sorted(line["worker"] for line in metrics(tmp_path / "run") if line["report"] == "joined")
     assert f"to add a worker: karp worker --run-dir {tmp_path / 'run'}" in said
-    assert "closed" == metrics(tmp_path / "run")[-1]["report"]
+    assert "closed" in [line["report"] for line in metrics(tmp_path / "run")]  # others may leave after the leader
 
 
 def test_ctrl_c_stops_a_server_and_it_goes_on(tmp_path: Path) -> None:
